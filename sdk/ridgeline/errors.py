@@ -1,0 +1,138 @@
+"""Every error that Ridgeline raises on purpose, in one tree.
+
+    RidgelineError                  base: code, http_status, message, hint
+    ├── InvalidInput                a value is wrong: names the field and what was expected      400
+    ├── NotFound                    no resource of that name                                     404
+    ├── AlreadyExists               the name is taken                                            409
+    ├── NotReady                    it exists, but its state does not allow this                 409
+    ├── Unsupported                 known, but this version or machine cannot do it              400
+    ├── AccessDenied                no key, a wrong key, or a key without the right              403
+    ├── Overloaded                  a queue is full; carries retry_after_s                       429
+    ├── DeployFailed                an endpoint ended in Failed: carries cause and last log lines 500
+    ├── InvocationFailed            the model server answered with an error                      424
+    ├── Unavailable                 a part of the service is away; trying again helps            503
+    └── InternalError               a bug of ours                                                500
+
+The message names the thing at fault; the hint says what to do next. The same class is rebuilt on
+the client from ``code``, so a caller catches one class wherever the failure happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class RidgelineError(Exception):
+    """Base of the tree. ``str(error)`` is the message, with the hint on a line of its own."""
+
+    code: str = "InternalError"
+    http_status: int = 500
+
+    def __init__(self, message: str, *, hint: str = "", code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if code is not None:
+            self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class InvalidInput(RidgelineError):
+    """A value is wrong. Raised before anything was changed."""
+
+    code = "InvalidInput"
+    http_status = 400
+
+
+class NotFound(RidgelineError):
+    """No resource of that name."""
+
+    code = "NotFound"
+    http_status = 404
+
+
+class AlreadyExists(RidgelineError):
+    """The name is taken."""
+
+    code = "AlreadyExists"
+    http_status = 409
+
+
+class NotReady(RidgelineError):
+    """The resource exists, but its state does not allow this."""
+
+    code = "NotReady"
+    http_status = 409
+
+
+class Unsupported(RidgelineError):
+    """Known, but this version or this machine cannot do it."""
+
+    code = "Unsupported"
+    http_status = 400
+
+
+class AccessDenied(RidgelineError):
+    """No key, a wrong key, or a key without the right."""
+
+    code = "AccessDenied"
+    http_status = 403
+
+
+class Overloaded(RidgelineError):
+    """A queue is full. ``retry_after_s`` says when to try again, in seconds."""
+
+    code = "Overloaded"
+    http_status = 429
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class DeployFailed(RidgelineError):
+    """An endpoint ended in Failed. ``log_tail`` holds the last lines its replica wrote."""
+
+    code = "DeployFailed"
+    http_status = 500
+
+    def __init__(self, message: str, *, log_tail: Iterable[str] = (), hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.log_tail = tuple(log_tail)
+
+
+class InvocationFailed(RidgelineError):
+    """The model server answered with an error. ``original_status`` is its HTTP status."""
+
+    code = "InvocationFailed"
+    http_status = 424
+
+    def __init__(self, message: str, *, original_status: int = 500, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.original_status = original_status
+
+
+class Unavailable(RidgelineError):
+    """A part of the service is away or restarting; trying again helps."""
+
+    code = "Unavailable"
+    http_status = 503
+
+
+class InternalError(RidgelineError):
+    """A bug of ours."""
+
+    code = "InternalError"
+    http_status = 500
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint that offers the nearest known name, or lists the known ones when none is near."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    return f"Known: {', '.join(names)}." if names else ""

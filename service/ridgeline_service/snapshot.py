@@ -1,0 +1,138 @@
+"""The snapshot: all that the gateway and the object store know of the control plane's state.
+
+One versioned file (mode 0600, replaced atomically), written by the control plane alone: routes to
+running replicas and the keys that may call. So endpoints answer on while the control plane is away.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ridgeline_service.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A SigV4 key pair. The secret is needed in clear to verify a signature."""
+
+    access_key_id: str
+    secret_access_key: str
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A bearer key for the OpenAI and ``/api`` routes, known by the SHA-256 of its text (hex)."""
+
+    key_id: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ReplicaRoute:
+    """A replica that answers: where, and the token it wants in ``X-Ridgeline-Token``."""
+
+    replica_id: str
+    url: str
+    token: str
+
+
+@dataclass(frozen=True)
+class VariantRoute:
+    name: str
+    weight: float
+    replicas: tuple[ReplicaRoute, ...]
+    log_stream_prefix: str = ""
+
+
+@dataclass(frozen=True)
+class AsyncRoute:
+    """Where results of InvokeEndpointAsync go. S3 URIs; ``failure_path`` may be empty."""
+
+    output_path: str
+    failure_path: str = ""
+    max_concurrent: int = 4
+
+
+@dataclass(frozen=True)
+class EndpointRoute:
+    """One endpoint. ``task`` is ``text-generation`` or ``text-embedding`` for endpoints that the
+    OpenAI routes serve, else empty. ``created_at`` is in seconds since the epoch."""
+
+    name: str
+    arn: str
+    status: str
+    task: str
+    created_at: float
+    variants: tuple[VariantRoute, ...]
+    asynchronous: AsyncRoute | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    version: int = 0
+    region: str = "us-east-1"
+    account_id: str = "123456789012"
+    credentials: tuple[Credential, ...] = ()
+    api_keys: tuple[ApiKey, ...] = ()
+    endpoints: dict[str, EndpointRoute] = field(default_factory=dict)
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    write_atomic(path, json.dumps(asdict(snapshot)), mode=0o600)
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Read the file. Raises FileNotFoundError before the control plane's first start."""
+    raw = json.loads(path.read_text())
+    return Snapshot(
+        version=raw["version"],
+        region=raw["region"],
+        account_id=raw["account_id"],
+        credentials=tuple(Credential(**item) for item in raw["credentials"]),
+        api_keys=tuple(ApiKey(**item) for item in raw["api_keys"]),
+        endpoints={name: _endpoint(item) for name, item in raw["endpoints"].items()},
+    )
+
+
+class SnapshotReader:
+    """The newest snapshot, re-read only when the file was replaced. One stat call when it was not."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._snapshot = Snapshot()
+
+    def current(self) -> Snapshot:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return self._snapshot
+        stamp = (status.st_mtime_ns, status.st_ino)
+        if stamp != self._stamp:
+            self._snapshot = read_snapshot(self._path)
+            self._stamp = stamp
+        return self._snapshot
+
+
+def _endpoint(raw: dict[str, object]) -> EndpointRoute:
+    values = dict(raw)
+    asynchronous = values.pop("asynchronous")
+    variants = values.pop("variants")
+    assert isinstance(variants, list)
+    return EndpointRoute(
+        **values,  # type: ignore[arg-type]
+        variants=tuple(_variant(item) for item in variants),
+        asynchronous=AsyncRoute(**asynchronous) if isinstance(asynchronous, dict) else None,
+    )
+
+
+def _variant(raw: dict[str, object]) -> VariantRoute:
+    values = dict(raw)
+    replicas = values.pop("replicas")
+    assert isinstance(replicas, list)
+    return VariantRoute(
+        **values,  # type: ignore[arg-type]
+        replicas=tuple(ReplicaRoute(**item) for item in replicas),
+    )
