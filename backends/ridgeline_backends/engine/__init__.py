@@ -1,0 +1,37 @@
+"""Continuous batching, free of torch: what a model server imports."""
+
+from ridgeline_backends.engine.api import (
+    MAX_LOGPROBS,
+    Engine,
+    EngineOutput,
+    EngineStats,
+    FinishReason,
+    SamplingParams,
+    Sink,
+    TokenLogprobs,
+)
+from ridgeline_backends.errors import (
+    DuplicateSequence,
+    EngineError,
+    EngineStopped,
+    InvalidSampling,
+    PromptTooLong,
+    QueueFull,
+)
+
+__all__ = [
+    "MAX_LOGPROBS",
+    "DuplicateSequence",
+    "Engine",
+    "EngineError",
+    "EngineOutput",
+    "EngineStats",
+    "EngineStopped",
+    "FinishReason",
+    "InvalidSampling",
+    "PromptTooLong",
+    "QueueFull",
+    "SamplingParams",
+    "Sink",
+    "TokenLogprobs",
+]

@@ -1,0 +1,188 @@
+"""The errors of this package: what is wrong, by name, and what to do next.
+
+    BackendError
+    ├── UnknownBackend          no backend of that name is installed
+    ├── BackendUnusable         the backend is installed and cannot be loaded
+    ├── InvalidModel            a model directory cannot be read
+    │   ├── UnsupportedModel    its architecture, or a setting of it, is not one we run
+    │   ├── MissingTensor       the weights lack a tensor the architecture needs
+    │   └── MismatchedTensor    a tensor has another shape or type than config.json says
+    ├── DoesNotFit              the plan was refused; `refusals` says why
+    └── EngineError
+        ├── PromptTooLong       more prompt tokens than this engine takes
+        ├── InvalidSampling     a sampling parameter is out of range
+        ├── QueueFull           too many sequences wait; `retry_after_s` says when to come back
+        ├── DuplicateSequence   that sequence id is in use
+        └── EngineStopped       the engine has been stopped
+
+Every error carries `code`, `http_status` and `hint`, so a server can answer with them as they are.
+This module imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class BackendError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+    code: ClassVar[str] = "BackendError"
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class UnknownBackend(BackendError):
+    """No installed distribution registers a backend of this name."""
+
+    code = "UnknownBackend"
+    http_status = 400
+
+    def __init__(self, name: str, known: Sequence[str], suggestion: str | None) -> None:
+        hint = f"Did you mean {suggestion!r}? " if suggestion else ""
+        listed = ", ".join(sorted(known)) or "none"
+        super().__init__(f"There is no backend {name!r}.", hint=f"{hint}Installed: {listed}.")
+        self.name = name
+        self.suggestion = suggestion
+
+
+class BackendUnusable(BackendError):
+    """The backend is registered, but importing or constructing it failed."""
+
+    code = "BackendUnusable"
+    http_status = 503
+
+    def __init__(self, name: str, reason: str, *, hint: str = "") -> None:
+        super().__init__(f"Backend {name!r} cannot be loaded: {reason}", hint=hint)
+        self.name = name
+        self.reason = reason
+
+
+class InvalidModel(BackendError):
+    """A model directory that cannot be read: a missing file, or a bad value in one."""
+
+    code = "InvalidModel"
+    http_status = 400
+
+
+class UnsupportedModel(InvalidModel):
+    """A well-formed model of a kind that no code here runs."""
+
+    code = "UnsupportedModel"
+
+
+class MissingTensor(InvalidModel):
+    """The weights do not contain a tensor that config.json implies."""
+
+    code = "MissingTensor"
+
+    def __init__(self, tensor: str, where: str) -> None:
+        super().__init__(
+            f"Tensor {tensor!r} is missing from {where}.",
+            hint="The download may be incomplete, or config.json belongs to another model.",
+        )
+        self.tensor = tensor
+
+
+class MismatchedTensor(InvalidModel):
+    """A tensor whose shape or type contradicts config.json."""
+
+    code = "MismatchedTensor"
+
+    def __init__(self, tensor: str, expected: str, found: str) -> None:
+        super().__init__(
+            f"Tensor {tensor!r} is {found}; config.json implies {expected}.",
+            hint="config.json and the weights must come from the same model.",
+        )
+        self.tensor = tensor
+
+
+class DoesNotFit(BackendError):
+    """A plan with refusals was compiled anyway."""
+
+    code = "DoesNotFit"
+    http_status = 400
+
+    def __init__(self, refusals: Sequence[str]) -> None:
+        super().__init__(
+            "The model cannot run as planned: " + " ".join(refusals),
+            hint="Lower max_model_len or max_num_seqs, or choose a larger instance type.",
+        )
+        self.refusals = tuple(refusals)
+
+
+class EngineError(BackendError):
+    """Base of what an engine answers instead of generating."""
+
+    code = "EngineError"
+
+
+class PromptTooLong(EngineError):
+    """The prompt leaves no room for a single new token."""
+
+    code = "PromptTooLong"
+    http_status = 400
+
+    def __init__(self, prompt_tokens: int, limit: int) -> None:
+        super().__init__(
+            f"The prompt has {prompt_tokens} tokens; this model takes at most {limit}.",
+            hint="Shorten the prompt, or deploy with a larger context length.",
+        )
+        self.prompt_tokens = prompt_tokens
+        self.limit = limit
+
+
+class InvalidSampling(EngineError):
+    """One sampling parameter, or the prompt, has a value that cannot be used."""
+
+    code = "InvalidSampling"
+    http_status = 400
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"{field} must be {expected}, not {value!r}.")
+        self.field = field
+        self.value = value
+
+
+class QueueFull(EngineError):
+    """The bounded waiting queue is full."""
+
+    code = "QueueFull"
+    http_status = 429
+
+    def __init__(self, waiting: int, retry_after_s: float) -> None:
+        super().__init__(
+            f"{waiting} sequences are already waiting.",
+            hint=f"Retry in {retry_after_s:.0f} s.",
+        )
+        self.waiting = waiting
+        self.retry_after_s = retry_after_s
+
+
+class DuplicateSequence(EngineError):
+    """Two live sequences may not have one id."""
+
+    code = "DuplicateSequence"
+    http_status = 409
+
+    def __init__(self, sequence_id: str) -> None:
+        super().__init__(f"Sequence {sequence_id!r} is already being generated.")
+        self.sequence_id = sequence_id
+
+
+class EngineStopped(EngineError):
+    """The engine takes no more sequences."""
+
+    code = "EngineStopped"
+    http_status = 503
+
+    def __init__(self) -> None:
+        super().__init__("The engine has been stopped.", hint="Retry on another replica.")
