@@ -8,7 +8,7 @@
     ├── Unsupported                 known, but this version or machine cannot do it              400
     ├── AccessDenied                no key, a wrong key, or a key without the right              403
     ├── Overloaded                  a queue is full; carries retry_after_s                       429
-    ├── DeployFailed                an endpoint ended in Failed: carries cause and last log lines 500
+    ├── DeployFailed                an endpoint ended in Failed: carries the last log lines      500
     ├── InvocationFailed            the model server answered with an error                      424
     ├── Unavailable                 a part of the service is away; trying again helps            503
     └── InternalError               a bug of ours                                                500

@@ -10,7 +10,7 @@ from pathlib import Path
 def write_atomic(
     path: Path, data: str | bytes, *, mode: int = 0o644, durable: bool = False
 ) -> None:
-    """Replace ``path`` in one step. ``durable`` also survives a power cut (fsync of file and folder)."""
+    """Replace ``path`` in one step. ``durable`` also survives a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = data.encode() if isinstance(data, str) else data
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

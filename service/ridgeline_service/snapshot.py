@@ -97,7 +97,7 @@ def read_snapshot(path: Path) -> Snapshot:
 
 
 class SnapshotReader:
-    """The newest snapshot, re-read only when the file was replaced. One stat call when it was not."""
+    """The newest snapshot: re-read when the file was replaced, else one stat call."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
