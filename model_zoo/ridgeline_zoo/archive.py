@@ -1,0 +1,236 @@
+"""Safe extraction of .tar, .tar.gz and .zip archives that came from outside.
+
+Nothing is ever written outside the destination, and no link is ever made: a link to a file of
+the archive becomes a copy of it, every other link is refused. That leaves an archive no way to
+point anywhere. Sizes are counted as they are written, so a header cannot lie about them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import posixpath
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from ridgeline_zoo.errors import UnsafeArchive
+
+_CHUNK = 1 << 20
+# A tar header (a long name, pax records) is read in one piece; a real one is far below this.
+_LARGEST_HEADER = 1 << 24
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one archive may unpack to."""
+
+    max_bytes: int = 64 << 30
+    max_entries: int = 100_000
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Names of the files written, relative to the destination, and their bytes together."""
+
+    files: tuple[str, ...]
+    total_bytes: int
+
+
+def extract_archive(
+    archive: Path, destination: Path, *, limits: Limits | None = None, only: str | None = None
+) -> Extracted:
+    """Unpack ``archive`` into ``destination`` (made if missing).
+
+    ``only`` names one file, or with a trailing slash one folder, whose content then lands directly
+    in the destination. Modes are reduced to "executable or not". Raises UnsafeArchive naming the
+    entry at fault; what was written before it stays, so extract into a folder you can drop.
+    """
+    destination.mkdir(parents=True, exist_ok=True)
+    writer = _Writer(archive.name, destination.resolve(), limits or Limits(), only)
+    with archive.open("rb") as stream:
+        magic = stream.read(4)
+    with _damage_named(archive.name):
+        if magic.startswith(b"PK"):
+            _extract_zip(archive, writer)
+        else:
+            _extract_tar(archive, magic.startswith(b"\x1f\x8b"), writer)
+    if only is not None and not writer.files:
+        raise UnsafeArchive(f"{archive.name} has no entry {only!r}")
+    return Extracted(tuple(sorted(writer.files)), writer.written)
+
+
+class _Writer:
+    """Turns entry names into paths inside the destination and counts what is written."""
+
+    def __init__(self, archive: str, root: Path, limits: Limits, only: str | None) -> None:
+        self._archive = archive
+        self._root = root
+        self._limits = limits
+        self._only = only
+        self._entries = 0
+        self.written = 0
+        self.files: set[str] = set()
+
+    def admit(self, name: str) -> str | None:
+        """The entry's place under the root; None if it is not wanted. Counts the entry."""
+        self._entries += 1
+        if self._entries > self._limits.max_entries:
+            raise self.refuse(name, f"more than {self._limits.max_entries} entries")
+        clean = self.normal(name, name)
+        if self._only is None:
+            return clean
+        if self._only.endswith("/"):
+            return clean.removeprefix(self._only) if clean.startswith(self._only) else None
+        return posixpath.basename(clean) if clean == self._only else None
+
+    def normal(self, path: str, entry: str) -> str:
+        """``path`` without dots, refused if it is absolute or leaves the root."""
+        if not path or "\0" in path or "\\" in path:
+            raise self.refuse(entry, "its name is not a plain path")
+        if path.startswith("/") or (len(path) > 1 and path[1] == ":"):
+            raise self.refuse(entry, "its name is an absolute path")
+        if ".." in path.split("/"):
+            raise self.refuse(entry, "its name leads out of the folder")
+        return posixpath.normpath(path)
+
+    def link_target(self, entry: str, target: str, *, relative_to: str) -> str:
+        """Name of the entry a link leads to; refused if that lies outside."""
+        joined = posixpath.normpath(posixpath.join(relative_to, target))
+        if target.startswith("/") or joined == ".." or joined.startswith("../"):
+            raise self.refuse(entry, f"it is a link to {target!r}, outside the folder")
+        return self.normal(joined, entry)
+
+    def folder(self, place: str, entry: str) -> None:
+        try:
+            (self._root / place).mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise self.refuse(entry, "it is a folder where another entry is a file") from error
+
+    def file(self, place: str, entry: str, source: IO[bytes], executable: bool) -> None:
+        path = self._root / place
+        self.folder(posixpath.dirname(place), entry)
+        if path.is_dir():
+            raise self.refuse(entry, "it is a file where another entry is a folder")
+        with path.open("wb") as out:
+            while chunk := source.read(_CHUNK):
+                self.written += len(chunk)
+                if self.written > self._limits.max_bytes:
+                    raise self.refuse(entry, f"more than {self._limits.max_bytes} bytes unpacked")
+                out.write(chunk)
+        path.chmod(0o755 if executable else 0o644)
+        self.files.add(place)
+
+    def refuse(self, entry: str, reason: str) -> UnsafeArchive:
+        return UnsafeArchive(
+            f"{self._archive}: refused at the entry {entry!r}: {reason}",
+            hint="Make the archive again from plain files and folders below one folder.",
+        )
+
+
+def _extract_tar(archive: Path, compressed: bool, writer: _Writer) -> None:
+    links: list[tuple[str, str, str]] = []
+    with _open_tar(archive, compressed) as tar:
+        sources: dict[str, tarfile.TarInfo] = {}
+        for member in tar:
+            if member.isdir() and posixpath.normpath(member.name) == ".":
+                continue
+            place = writer.admit(member.name)
+            name = posixpath.normpath(member.name)
+            if member.issym() or member.islnk():
+                base = posixpath.dirname(name) if member.issym() else ""
+                target = writer.link_target(member.name, member.linkname, relative_to=base)
+                if place is not None:
+                    links.append((member.name, place, target))
+            elif member.isdir():
+                if place:
+                    writer.folder(place, member.name)
+            elif member.isreg():
+                sources[name] = member
+                if place is not None:
+                    content = tar.extractfile(member)
+                    if content is None:
+                        raise writer.refuse(member.name, "it has no content")
+                    writer.file(place, member.name, content, bool(member.mode & 0o100))
+            else:
+                raise writer.refuse(member.name, "it is a device, a pipe or of an unknown kind")
+        for entry, place, target in links:
+            found = sources.get(target)
+            content = tar.extractfile(found) if found is not None else None
+            if found is None or content is None:
+                raise writer.refuse(entry, f"it is a link to {target!r}, no file of the archive")
+            writer.file(place, entry, content, bool(found.mode & 0o100))
+
+
+def _extract_zip(archive: Path, writer: _Writer) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        for info in opened.infolist():
+            place = writer.admit(info.filename)
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise writer.refuse(info.filename, "it is a link or a device")
+            if info.flag_bits & 1:
+                raise writer.refuse(info.filename, "it is encrypted")
+            if place is None:
+                continue
+            if info.is_dir():
+                if place:
+                    writer.folder(place, info.filename)
+                continue
+            with opened.open(info) as content:
+                writer.file(place, info.filename, content, bool((info.external_attr >> 16) & 0o100))
+
+
+class _BoundedReads:
+    """A seekable stream that refuses one huge read: what a forged tar header asks for."""
+
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile) -> None:
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header asks for {size} bytes")
+        return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+
+@contextmanager
+def _open_tar(archive: Path, compressed: bool) -> Iterator[tarfile.TarFile]:
+    stream = gzip.open(archive) if compressed else archive.open("rb")
+    with stream, tarfile.open(fileobj=_BoundedReads(stream), mode="r:") as tar:  # type: ignore[call-overload]
+        yield tar
+
+
+@contextmanager
+def _damage_named(archive: str) -> Iterator[None]:
+    """Every way in which a reader says "this is not an archive", as one typed error."""
+    try:
+        yield
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+        gzip.BadGzipFile,
+        EOFError,
+        NotImplementedError,  # a zip compression that Python cannot read
+        UnicodeError,
+        ValueError,  # tarfile lets the number parser's error through for a broken header
+    ) as error:
+        raise UnsafeArchive(
+            f"{archive} is damaged, or no archive: {error}",
+            hint="Expected .tar, .tar.gz or .zip; upload the file again.",
+        ) from error

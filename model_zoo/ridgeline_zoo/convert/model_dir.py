@@ -1,0 +1,150 @@
+"""Builds the model folder of the layout backends read, from the files a source delivered.
+
+``config.json``, ``model.safetensors`` (or shards with an index), ``tokenizer.json``,
+``tokenizer_config.json``, ``generation_config.json``, and for encoders ``1_Pooling/config.json``.
+What the files say must agree with the card: a mismatch is an error here, not at the first request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ridgeline_zoo.card import Card, Json
+from ridgeline_zoo.convert.gguf_tokenizer import (
+    build_tokenizer,
+    generation_config,
+    tokenizer_config,
+)
+from ridgeline_zoo.convert.gguf_weights import llama_config, open_gguf, tensor_plans
+from ridgeline_zoo.convert.safetensors_file import (
+    DTYPE_NAMES,
+    TensorHeader,
+    TensorPlan,
+    dtypes_in,
+    read_header,
+    write_safetensors,
+)
+from ridgeline_zoo.errors import CannotConvert
+from ridgeline_zoo.progress import Progress
+from ridgeline_zoo.sources.selection import INDEX, POOLING
+
+_SHARD_BYTES = 4 << 30
+
+
+def build_model_dir(
+    card: Card, fetched: Path, out: Path, progress: Progress, *, shard_bytes: int = _SHARD_BYTES
+) -> None:
+    """Fill ``out`` (exists, empty) from ``fetched``, whose files may be moved away.
+
+    Raises CannotConvert if the files are damaged, incomplete or not those the card describes.
+    """
+    ggufs = sorted(fetched.glob("*.gguf"))
+    if ggufs:
+        _convert_gguf(card, ggufs[0], out, progress, shard_bytes)
+    else:
+        _adopt_safetensors(card, fetched, out, progress)
+    _check_config(card, out)
+
+
+def _convert_gguf(card: Card, gguf: Path, out: Path, progress: Progress, shard_bytes: int) -> None:
+    model = open_gguf(gguf)
+    config = llama_config(model, card.dtype)
+    plans = tensor_plans(model, config, card.dtype)
+    _write_json(out / "config.json", config)
+    _write_json(out / "tokenizer_config.json", tokenizer_config(model))
+    _write_json(out / "generation_config.json", generation_config(model))
+    build_tokenizer(model).save(str(out / "tokenizer.json"))
+    total = sum(plan.size for plan in plans)
+    done = 0
+
+    def wrote(size: int) -> None:
+        nonlocal done
+        done += size
+        progress("prepare", done, total)
+
+    _write_weights(out, plans, shard_bytes, wrote)
+
+
+def _write_weights(
+    out: Path, plans: Sequence[TensorPlan], shard_bytes: int, wrote: Callable[[int], None]
+) -> None:
+    shards: list[list[TensorPlan]] = [[]]
+    for plan in plans:
+        if shards[-1] and sum(p.size for p in shards[-1]) + plan.size > shard_bytes:
+            shards.append([])
+        shards[-1].append(plan)
+    if len(shards) == 1:
+        write_safetensors(out / "model.safetensors", shards[0], wrote=wrote)
+        return
+    places: dict[str, Json] = {}
+    for number, shard in enumerate(shards, start=1):
+        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        write_safetensors(out / name, shard, wrote=wrote)
+        places |= {plan.name: name for plan in shard}
+    total = sum(plan.size for plan in plans)
+    _write_json(out / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+
+
+def _adopt_safetensors(card: Card, fetched: Path, out: Path, progress: Progress) -> None:
+    """Safetensors are taken as they are: same names, same dtype, byte for byte."""
+    names = sorted(str(path.relative_to(fetched)) for path in fetched.rglob("*") if path.is_file())
+    missing = sorted({"config.json", "tokenizer.json", "tokenizer_config.json"} - set(names))
+    if card.task == "text-embedding" and POOLING not in names:
+        missing.append(POOLING)
+    if missing:
+        raise CannotConvert(
+            f"{card.source} lacks {', '.join(missing)}",
+            hint="The engines read the tokenizer from tokenizer.json alone.",
+        )
+    weights = [name for name in names if name.endswith(".safetensors")]
+    headers = _weight_headers(fetched, weights, card)
+    found = dtypes_in(headers.values())
+    if found != {DTYPE_NAMES[card.dtype]}:
+        raise CannotConvert(
+            f"{card.source} holds {', '.join(sorted(found))} weights, the card says {card.dtype}"
+        )
+    total = sum((fetched / name).stat().st_size for name in names)
+    done = 0
+    for name in names:
+        target = out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (fetched / name).rename(target)
+        done += target.stat().st_size
+        progress("prepare", done, total)
+
+
+def _weight_headers(fetched: Path, weights: Sequence[str], card: Card) -> dict[str, TensorHeader]:
+    headers: dict[str, TensorHeader] = {}
+    for name in weights:
+        headers |= read_header(fetched / name)
+    index = fetched / INDEX
+    if index.is_file():
+        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        absent = sorted(set(listed.values()) - set(weights))
+        if absent:
+            raise CannotConvert(f"{card.source} lacks the shards {', '.join(absent)}")
+    return headers
+
+
+def _check_config(card: Card, out: Path) -> None:
+    """Every entry of the card's config must be what the model's own config says."""
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    for name, stated in card.config.items():
+        actual = config.get(name)
+        # The defaults that publishers leave out.
+        if actual is None and (stated is None or stated is False or name in _DERIVED):
+            continue
+        if actual != stated:
+            raise CannotConvert(
+                f"{card.source}: config.json has {name}={actual!r}, the card says {stated!r}",
+                hint="The source is another model than the card describes, or has changed.",
+            )
+
+
+_DERIVED = frozenset({"head_dim", "num_key_value_heads", "rope_theta", "type_vocab_size"})
+
+
+def _write_json(path: Path, value: dict[str, Json]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
