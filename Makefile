@@ -1,0 +1,60 @@
+# Two commands are all a stranger needs: `make demo` and `make test`.
+# Each makes .venv and installs what it needs, pinned by constraints.txt.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+SOURCES := sdk service backends model_zoo tests examples
+
+.PHONY: demo test unit compat bench lint types fmt imports clean system
+
+demo: $(VENV)/.service system
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev system
+	$(BIN)/python -m pytest tests/unit tests/contract tests/e2e tests/chaos tests/docs
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/unit
+
+# AWS's own clients, each in a virtual environment of its own, against a service started for it.
+compat: $(VENV)/.dev system
+	$(BIN)/python tests/compat/run.py
+
+bench: $(VENV)/.dev system
+	$(BIN)/python tests/bench/run.py
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+fmt: $(VENV)/.dev
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean:
+	rm -rf $(VENV) .venvs .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+
+# User code runs in a bubblewrap sandbox; without it `unshare` serves, where the kernel allows that.
+system:
+	@command -v bwrap >/dev/null || infra/install-bubblewrap.sh
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.service: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing the service into $(VENV) (torch is the large part) ..."
+	@$(PIP) torch==2.13.0
+	@$(PIP) -e '.[service,cpu,demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.service
+	@$(PIP) -e '.[service,cpu,demo,dev]'
+	@touch $@

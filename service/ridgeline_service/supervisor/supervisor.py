@@ -1,0 +1,395 @@
+"""The process tree of a service: gateway, control plane and object store, kept alive.
+
+The supervisor opens the listening sockets and passes them on, so connections made while a child
+restarts wait instead of failing. Children live in sessions of their own and do not need it: when
+it is killed they go on, and the next supervisor takes their sockets over and adopts them.
+It knows nothing of what the children do.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from ridgeline.errors import AlreadyExists, InvalidInput, Unavailable
+from ridgeline_service.paths import DataDir
+from ridgeline_service.supervisor import handover
+from ridgeline_service.supervisor.processes import ProcessId, end
+from ridgeline_service.supervisor.shutdown import stop_everything
+from ridgeline_service.supervisor.state import ServiceState, read_state
+
+BACKLOG = 2048
+CHILDREN = ("objects", "control", "gateway")
+_MODULES = {
+    "objects": "ridgeline_service.objects",
+    "control": "ridgeline_service.api",
+    "gateway": "ridgeline_service.gateway",
+}
+_READY_TIMEOUT_S = 60.0
+_CALM_S = 10.0
+_MAX_DELAY_S = 5.0
+
+
+@dataclass
+class Child:
+    """One child: its socket for life, and the process that serves it now."""
+
+    name: str
+    listening: socket.socket
+    process: ProcessId | None = None
+    pidfd: int = -1
+    failures: int = 0
+    started_at: float = 0.0
+    restart_at: float = field(default=0.0)
+
+    @property
+    def url(self) -> str:
+        host, port = self.listening.getsockname()[:2]
+        return f"http://{_connectable(host)}:{port}"
+
+
+class Supervisor:
+    """Owns one data directory (by a file lock) for as long as it lives."""
+
+    def __init__(
+        self,
+        data_dir: DataDir,
+        host: str,
+        port: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        log: Callable[[str], None] = print,
+    ) -> None:
+        self._data_dir = data_dir
+        self._host = host
+        self._port = port
+        self._clock = clock
+        self._log = log
+        self._children: dict[str, Child] = {}
+        self._lock: TextIO | None = None
+        self._stop_requested = False
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+
+    def start(self) -> ServiceState:
+        """Bring everything up and wait until it is healthy.
+
+        Raises AlreadyExists when a supervisor runs on this directory, InvalidInput for a port or
+        directory that cannot be used, Unavailable when a child does not come up.
+        """
+        prepare_directory(self._data_dir)
+        self._lock = _lock(self._data_dir)
+        previous = read_state(self._data_dir)
+        self._refuse_other_port(previous)
+        spawned: list[Child] = []
+        try:
+            for name in CHILDREN:
+                self._children[name] = self._adopt(name, previous) or Child(
+                    name, self._bind(name, previous)
+                )
+            for child in self._children.values():
+                if child.process is None:
+                    self._spawn(child)
+                    spawned.append(child)
+            self._write_state()
+            self._wait_healthy()
+        except BaseException:
+            self._abandon(spawned)
+            raise
+        return self.state()
+
+    def state(self) -> ServiceState:
+        own = ProcessId.of(os.getpid())
+        assert own is not None
+        gateway = self._children["gateway"]
+        host, port = gateway.listening.getsockname()[:2]
+        return ServiceState(
+            supervisor=own,
+            host=host,
+            port=port,
+            url=gateway.url,
+            control_url=self._children["control"].url,
+            store_url=self._children["objects"].url,
+            children={
+                name: child.process
+                for name, child in self._children.items()
+                if child.process is not None
+            },
+        )
+
+    def run(self) -> None:
+        """Restart what dies, until SIGTERM or SIGINT; then stop everything."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        try:
+            while not self._stop_requested:
+                self._step()
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """End the children and every replica; leave the data."""
+        for child in self._children.values():
+            if child.pidfd >= 0:
+                os.close(child.pidfd)
+                child.pidfd = -1
+        stop_everything(
+            self._data_dir,
+            {name: c.process for name, c in self._children.items() if c.process is not None},
+        )
+        for child in self._children.values():
+            child.listening.close()
+        self._release()
+
+    def _abandon(self, spawned: list[Child]) -> None:
+        """Undo a start that failed: end what it started, leave what it found running."""
+        for child in spawned:
+            if child.process is not None:
+                end(child.process, 2.0)
+        for child in self._children.values():
+            child.listening.close()
+        if len(spawned) == len(self._children):
+            self._data_dir.supervisor.unlink(missing_ok=True)
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _step(self) -> None:
+        watched = {c.pidfd: c for c in self._children.values() if c.pidfd >= 0}
+        pending = [c.restart_at for c in self._children.values() if c.process is None]
+        wait = max(0.0, min(pending) - self._clock()) if pending else None
+        readable, _, _ = select.select([*watched, self._wake_read], [], [], wait)
+        if self._wake_read in readable:
+            os.read(self._wake_read, 512)
+        for handle in readable:
+            if handle in watched:
+                self._on_death(watched[handle])
+        for child in self._children.values():
+            if child.process is None and child.restart_at <= self._clock():
+                self._spawn(child)
+                self._write_state()
+
+    def _on_death(self, child: Child) -> None:
+        os.close(child.pidfd)
+        child.pidfd = -1
+        process, child.process = child.process, None
+        if process is not None:
+            _reap(process.pid)
+        now = self._clock()
+        child.failures = 0 if now - child.started_at > _CALM_S else child.failures + 1
+        delay = 0.0 if child.failures == 0 else min(_MAX_DELAY_S, 0.25 * 2**child.failures)
+        child.restart_at = now + delay
+        self._log(f"{child.name} died; starting it again" + (f" in {delay:g} s" if delay else ""))
+
+    def _spawn(self, child: Child) -> None:
+        log_path = self._data_dir.logs / f"{child.name}.log"
+        with log_path.open("ab") as log:
+            started = subprocess.Popen(
+                self._command(child),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[child.listening.fileno()],
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        started.returncode = 0  # reaped in _on_death; keeps Popen from warning or waiting itself
+        self._watch(child, ProcessId.of(started.pid) or ProcessId(started.pid, 0))
+
+    def _command(self, child: Child) -> list[str]:
+        command = [sys.executable, "-m", _MODULES[child.name]]
+        command += ["--data-dir", str(self._data_dir.root), "--fd", str(child.listening.fileno())]
+        if child.name == "gateway":
+            command += ["--control-url", self._children["control"].url]
+            command += ["--store-url", self._children["objects"].url]
+        if child.name == "control":
+            command += ["--store-url", self._children["objects"].url]
+            command += ["--public-url", self._children["gateway"].url]
+        return command
+
+    def _watch(self, child: Child, process: ProcessId) -> None:
+        child.process = process
+        child.started_at = self._clock()
+        try:
+            child.pidfd = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            child.pidfd = -1
+            child.process = None
+
+    def _adopt(self, name: str, previous: ServiceState | None) -> Child | None:
+        process = previous.children.get(name) if previous else None
+        if previous is None or process is None or not process.alive():
+            return None
+        listening = handover.receive(name, self._data_dir)
+        if listening is None:
+            end(process, 2.0)  # it holds the port but does not answer: replaced
+            return None
+        child = Child(name, listening)
+        self._watch(child, process)
+        self._log(f"{name} still runs (pid {process.pid}); adopted")
+        return child
+
+    def _refuse_other_port(self, previous: ServiceState | None) -> None:
+        gateway = previous.children.get("gateway") if previous else None
+        if previous and gateway and gateway.alive() and self._port not in (0, previous.port):
+            self._release()
+            raise AlreadyExists(
+                f"Ridgeline already answers on port {previous.port} for {self._data_dir.root}.",
+                hint=f"Use --port {previous.port} to take it over, or run `ridgeline down` first.",
+            )
+
+    def _bind(self, name: str, previous: ServiceState | None) -> socket.socket:
+        if name == "gateway":
+            return _listen(self._host, self._port)
+        # Survivors of an earlier supervisor know the others by their old ports: keep them.
+        urls = {"control": previous.control_url, "objects": previous.store_url} if previous else {}
+        port = int(urls[name].rpartition(":")[2]) if name in urls else 0
+        try:
+            return _listen("127.0.0.1", port)
+        except InvalidInput:
+            return _listen("127.0.0.1", 0)
+
+    def _wait_healthy(self) -> None:
+        deadline = self._clock() + _READY_TIMEOUT_S
+        for child in self._children.values():
+            while not _healthy(child.url):
+                if child.pidfd >= 0 and select.select([child.pidfd], [], [], 0.02)[0]:
+                    raise Unavailable(
+                        f"The {child.name} process ended while starting.",
+                        hint=self._log_tail(child.name),
+                    )
+                if self._clock() > deadline:
+                    raise Unavailable(
+                        f"The {child.name} process did not become healthy in "
+                        f"{_READY_TIMEOUT_S:.0f} s.",
+                        hint=self._log_tail(child.name),
+                    )
+
+    def _log_tail(self, name: str, lines: int = 12) -> str:
+        path = self._data_dir.logs / f"{name}.log"
+        try:
+            tail = path.read_text(errors="replace").splitlines()[-lines:]
+        except OSError:
+            tail = []
+        return f"Last lines of {path}:\n" + "\n".join(f"  {line}" for line in tail)
+
+    def _write_state(self) -> None:
+        self.state().write(self._data_dir)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stop_requested = True
+        os.write(self._wake_write, b"\0")
+
+
+def prepare_directory(data_dir: DataDir) -> None:
+    """Make the directory and prove that it can hold data.
+
+    Raises InvalidInput that names the directory and the cause: not writable, not a directory, full.
+    """
+    probe = data_dir.root / ".probe"
+    try:
+        data_dir.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (data_dir.run, data_dir.logs, data_dir.spool, data_dir.objects):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe.write_bytes(b"\0" * 1_048_576)
+        with probe.open("rb") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full",
+            errno.EDQUOT: "the disk quota is used up",
+            errno.EACCES: "it is not writable for this user",
+            errno.EPERM: "it is not writable for this user",
+            errno.EROFS: "the file system is read-only",
+            errno.ENOTDIR: "it is not a directory",
+            errno.EEXIST: "it is not a directory",
+        }
+        reason = reasons.get(error.errno or 0, error.strerror or str(error))
+        raise InvalidInput(
+            f"Cannot keep data in {data_dir.root}: {reason}.",
+            hint="Free some space, or choose another directory with --data-dir.",
+        ) from None
+    finally:
+        _unlink(probe)
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return  # the directory itself is unusable, which the caller reports
+
+
+def _lock(data_dir: DataDir) -> TextIO:
+    lock = (data_dir.run / "lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        state = read_state(data_dir)
+        where = f" at {state.url} (pid {state.supervisor.pid})" if state else ""
+        raise AlreadyExists(
+            f"Ridgeline is already running on {data_dir.root}{where}.",
+            hint="Stop it with `ridgeline down`, or use another --data-dir.",
+        ) from None
+    return lock
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise InvalidInput(
+                f"Port {port} on {host} is taken by another program.",
+                hint="Choose another with --port (0 takes any free one).",
+            ) from None
+        raise InvalidInput(
+            f"Cannot listen on {host}:{port}: {error.strerror or error}.",
+            hint="Check --host and --port.",
+        ) from None
+    return listening
+
+
+def _connectable(host: str) -> str:
+    """The address under which this machine reaches a socket bound to ``host``."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/healthz", timeout=2.0) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return  # adopted from an earlier supervisor: init reaps it
