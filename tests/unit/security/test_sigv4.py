@@ -57,7 +57,7 @@ def sign(
     else:
         kind = S3SigV4Auth if service == "s3" else SigV4Auth
         signer = kind(keys, service, "us-east-1")
-    with mock.patch("botocore.auth.get_current_datetime", lambda: at.replace(tzinfo=None)):
+    with mock.patch("botocore.auth.get_current_datetime", return_value=at.replace(tzinfo=None)):
         signer.add_auth(request)
     parts = urlsplit(request.url)
     return Sent(
