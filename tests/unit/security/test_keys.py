@@ -54,7 +54,7 @@ def test_processes_that_race_get_the_same_keys(tmp_path: Path) -> None:
 def test_a_broken_root_key_file_is_named(tmp_path: Path, text: str) -> None:
     data_dir = DataDir(tmp_path)
     data_dir.root_key.write_text(text)
-    with pytest.raises(InvalidInput, match="root-key.json does not hold a root key"):
+    with pytest.raises(InvalidInput, match=r"root-key\.json does not hold a root key"):
         keys.ensure_root_key(data_dir)
 
 
