@@ -47,7 +47,7 @@ class HashBook:
         return self._stated.get(name) or self._pinned.get(name)
 
     def check(self, name: str, path: Path) -> str:
-        """Hash the file and compare. Raises HashMismatch; returns the hash if it is right or new."""
+        """Hash the file and compare; returns the hash. Raises HashMismatch."""
         actual = sha256_of(path)
         expected = self.expected(name)
         if expected is None:

@@ -222,7 +222,7 @@ class _JsonLines:
         self.write({"stage": stage, "done": done, "total": total})
 
     def write(self, value: Mapping[str, object]) -> None:
-        print(json.dumps(value), file=self._stream, flush=True)  # noqa: T201 - the command's output
+        print(json.dumps(value), file=self._stream, flush=True)
 
 
 def run(
