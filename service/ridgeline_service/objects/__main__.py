@@ -1,0 +1,65 @@
+"""``python -m ridgeline_service.objects --data-dir DIR --fd N``: the object store's process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import uvicorn
+
+from ridgeline_service.objects.app import ObjectStoreApp
+from ridgeline_service.objects.storage import ObjectStore
+from ridgeline_service.paths import DataDir
+from ridgeline_service.settings import load_settings
+from ridgeline_service.snapshot import SnapshotReader
+from ridgeline_service.supervisor import handover
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="ridgeline_service.objects")
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--fd", type=int, required=True, help="a listening socket")
+    options = parser.parse_args(arguments)
+    os.umask(0o077)
+    data_dir = DataDir.find(options.data_dir)
+    settings = load_settings(data_dir)
+    listening = socket.socket(fileno=options.fd)
+    app = ObjectStoreApp(
+        ObjectStore(data_dir.objects, clock=time.time),
+        SnapshotReader(data_dir.snapshot),
+        own_credentials=_root_credentials(data_dir),
+        region=settings.region,
+        account_id=settings.account_id,
+        now=lambda: datetime.now(UTC),
+    )
+    handover.serve("objects", data_dir, listening)
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=10,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _root_credentials(data_dir: DataDir) -> dict[str, str]:
+    """The key made at first start: it works even before the first snapshot is published."""
+    try:
+        raw = json.loads(data_dir.root_key.read_text())
+    except FileNotFoundError:
+        return {}
+    return {raw["access_key_id"]: raw["secret_access_key"]}
+
+
+if __name__ == "__main__":
+    main()

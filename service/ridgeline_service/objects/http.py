@@ -1,0 +1,164 @@
+"""What an S3 request and its answer are inside the store: parsed and typed, of no framework."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from nanio.errors import InvalidArgument, PreconditionFailed, S3Error
+
+from ridgeline_service.objects.index import StoredObject
+from ridgeline_service.objects.payload import Payload
+
+_VIRTUAL_HOST = re.compile(
+    r"(?P<bucket>.+)\.(?:s3(?:[.-](?:dualstack\.)?[a-z0-9-]+)?\.amazonaws\.com(?:\.cn)?|localhost)"
+)
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+# Kept with an object and answered with it. Content-Type is not here: it has a default.
+_KEPT = ("cache-control", "content-disposition", "content-language", "expires")
+_MAX_USER_METADATA = 2048
+
+
+class InvalidUri(S3Error):  # type: ignore[misc]
+    code = "InvalidURI"
+    message = "Couldn't parse the specified URI."
+    http_status = 400
+
+
+class InvalidRange(S3Error):  # type: ignore[misc]
+    code = "InvalidRange"
+    message = "The requested range is not satisfiable"
+    http_status = 416
+
+
+class NotModified(S3Error):  # type: ignore[misc]
+    code = "NotModified"
+    message = "Not Modified"
+    http_status = 304
+
+
+@dataclass(frozen=True)
+class S3Request:
+    """``bucket`` and ``key`` are decoded, from either addressing style; headers lower-case."""
+
+    method: str
+    bucket: str
+    key: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    payload: Payload
+
+
+@dataclass(frozen=True)
+class S3Response:
+    """``body`` is whole; or ``content`` is the object whose bytes ``start`` to ``end`` (inclusive)
+    are the body, and ``headers`` tell its length."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    content: StoredObject | None = None
+    start: int = 0
+    end: int = -1
+
+
+def xml(document: str | bytes, status: int = 200) -> S3Response:
+    raw = document.encode() if isinstance(document, str) else document
+    return S3Response(status, {"content-type": "application/xml"}, raw)
+
+
+def address(host: str, raw_path: str) -> tuple[str, str]:
+    """Bucket and key of a request, from its host name (virtual-host style) or its path."""
+    try:
+        path = unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError:
+        raise InvalidUri() from None
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    virtual = _VIRTUAL_HOST.fullmatch(name.lower())
+    if virtual:
+        return virtual["bucket"], path.removeprefix("/")
+    bucket, _, key = path.removeprefix("/").partition("/")
+    return bucket, key
+
+
+def parse_query(raw: bytes) -> dict[str, str]:
+    return dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
+
+
+def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """What a stored object answers with later: its type, encoding and the user's metadata."""
+    kept = {"content-type": headers.get("content-type", "binary/octet-stream")}
+    encodings = [item.strip() for item in headers.get("content-encoding", "").split(",")]
+    encoding = ",".join(item for item in encodings if item not in ("", "aws-chunked"))
+    if encoding:
+        kept["content-encoding"] = encoding
+    kept.update({name: headers[name] for name in _KEPT if name in headers})
+    metadata = {name: value for name, value in headers.items() if name.startswith("x-amz-meta-")}
+    if sum(len(name) - 11 + len(value) for name, value in metadata.items()) > _MAX_USER_METADATA:
+        raise InvalidArgument(f"User metadata may have up to {_MAX_USER_METADATA} bytes")
+    return kept | metadata
+
+
+def object_headers(stored: StoredObject, query: Mapping[str, str]) -> dict[str, str]:
+    """Headers of GET and HEAD; ``response-*`` in the query of a signed request overrides them."""
+    headers = {
+        name: value
+        for name, value in stored.headers.items()
+        if not name.startswith("x-amz-checksum-")
+    }
+    headers["etag"] = f'"{stored.etag}"'
+    headers["last-modified"] = http_date(stored.modified)
+    headers["accept-ranges"] = "bytes"
+    for name, value in query.items():
+        if name.startswith("response-"):
+            headers[name.removeprefix("response-")] = value
+    return headers
+
+
+def http_date(timestamp: float) -> str:
+    return format_datetime(datetime.fromtimestamp(int(timestamp), UTC), usegmt=True)
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """First and last byte asked for, or None for all. An unreadable header asks for all."""
+    found = _RANGE.fullmatch(header.strip()) if header else None
+    if found is None or found.groups() == ("", ""):
+        return None
+    first, last = found.groups()
+    start = int(first) if first else max(0, size - int(last))
+    end = min(int(last), size - 1) if first and last else size - 1
+    if start > end:
+        raise InvalidRange()
+    return start, end
+
+
+def check_conditions(
+    headers: Mapping[str, str], stored: StoredObject, *, prefix: str = "", reading: bool = True
+) -> None:
+    """If-Match and its siblings; ``prefix`` is ``x-amz-copy-source-`` for the source of a copy."""
+
+    def matches(name: str) -> bool | None:
+        value = headers.get(prefix + name)
+        if value is None:
+            return None
+        tags = [tag.strip().removeprefix("W/").strip('"') for tag in value.split(",")]
+        return "*" in tags or stored.etag in tags
+
+    def newer(name: str) -> bool | None:
+        try:
+            since = parsedate_to_datetime(headers[prefix + name])
+        except (KeyError, ValueError):
+            return None
+        return int(stored.modified) > since.timestamp()
+
+    match = matches("if-match")
+    if match is False or (match is None and newer("if-unmodified-since")):
+        raise PreconditionFailed()
+    none_match = matches("if-none-match")
+    if none_match or (none_match is None and newer("if-modified-since") is False):
+        raise NotModified() if reading else PreconditionFailed()

@@ -1,0 +1,125 @@
+"""Multipart uploads. Completing one moves no byte: the object is the list of its parts."""
+
+from __future__ import annotations
+
+from nanio.errors import InvalidArgument, MalformedXML
+from nanio.handlers._body import parse_xml_safely
+from nanio.xml import (
+    complete_multipart_upload_xml,
+    initiate_multipart_upload_xml,
+    list_multipart_uploads_xml,
+    list_parts_xml,
+)
+
+from ridgeline_service.objects import documents
+from ridgeline_service.objects.http import S3Request, S3Response, byte_range, kept_headers, xml
+from ridgeline_service.objects.index import StoredObject, Upload
+from ridgeline_service.objects.storage import ObjectStore
+from ridgeline_service.objects.times import utc
+
+_MAX_DOCUMENT = 4 * 1024 * 1024
+
+
+async def create(request: S3Request, store: ObjectStore) -> S3Response:
+    upload = await store.create_upload(request.bucket, request.key, kept_headers(request.headers))
+    return xml(
+        initiate_multipart_upload_xml(
+            bucket=request.bucket, key=request.key, upload_id=upload.upload_id
+        )
+    )
+
+
+async def put_part(request: S3Request, store: ObjectStore) -> S3Response:
+    upload = _upload(request, store)
+    number = _number(request)
+    blob = await store.write_blob(aiter(request.payload))
+    part = await store.put_part(upload, number, blob)
+    return S3Response(200, {"etag": f'"{part.md5}"'} | request.payload.checksums)
+
+
+async def copy_part(request: S3Request, store: ObjectStore, source: StoredObject) -> S3Response:
+    upload = _upload(request, store)
+    number = _number(request)
+    wanted = byte_range(request.headers.get("x-amz-copy-source-range"), source.size)
+    start, end = wanted or (0, source.size - 1)
+    with store.pinned(source):
+        blob = await store.write_blob(store.read(source, start, end - start + 1))
+    part = await store.put_part(upload, number, blob)
+    return xml(documents.copy_part(part.md5, part.modified))
+
+
+async def complete(request: S3Request, store: ObjectStore) -> S3Response:
+    upload = _upload(request, store)
+    root = parse_xml_safely(await request.payload.read(_MAX_DOCUMENT))
+    wanted: list[tuple[int, str]] = []
+    for element in root:
+        if element.tag.rpartition("}")[2] != "Part":
+            continue
+        fields = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in element}
+        number, etag = fields.get("PartNumber", ""), fields.get("ETag", "")
+        if not number.isdigit() or not etag:
+            raise MalformedXML("Every Part needs a PartNumber and an ETag")
+        wanted.append((int(number), etag))
+    stored = await store.complete(upload, wanted)
+    return xml(
+        complete_multipart_upload_xml(
+            bucket=request.bucket,
+            key=request.key,
+            etag=f'"{stored.etag}"',
+            location=f"/{request.bucket}/{request.key}",
+        )
+    )
+
+
+async def abort(request: S3Request, store: ObjectStore) -> S3Response:
+    await store.abort(_upload(request, store))
+    return S3Response(204)
+
+
+def list_parts(request: S3Request, store: ObjectStore) -> S3Response:
+    upload = _upload(request, store)
+    marker = int(_digits(request, "part-number-marker", "0"))
+    limit = min(int(_digits(request, "max-parts", "1000")), 1000)
+    parts = [part for part in store.parts(upload) if part.number > marker]
+    page = parts[:limit]
+    more = len(parts) > limit
+    return xml(
+        list_parts_xml(
+            bucket=request.bucket,
+            key=request.key,
+            upload_id=upload.upload_id,
+            parts_listed=[
+                (part.number, utc(part.modified), f'"{part.md5}"', part.segment.size)
+                for part in page
+            ],
+            max_parts=limit,
+            is_truncated=more,
+            next_part_marker=page[-1].number if more and page else None,
+        )
+    )
+
+
+def list_uploads(request: S3Request, store: ObjectStore) -> S3Response:
+    prefix = request.query.get("prefix", "")
+    found = [u for u in store.uploads(request.bucket) if u.key.startswith(prefix)]
+    return xml(
+        list_multipart_uploads_xml(
+            bucket=request.bucket,
+            uploads=[(upload.key, upload.upload_id, utc(upload.created)) for upload in found],
+        )
+    )
+
+
+def _upload(request: S3Request, store: ObjectStore) -> Upload:
+    return store.upload(request.query.get("uploadId", ""), request.bucket, request.key)
+
+
+def _number(request: S3Request) -> int:
+    return int(_digits(request, "partNumber", ""))
+
+
+def _digits(request: S3Request, name: str, default: str) -> str:
+    value = request.query.get(name, default)
+    if not (value.isascii() and value.isdigit()):
+        raise InvalidArgument(f"{name} must be a whole number, got {value!r}")
+    return value
