@@ -1,0 +1,164 @@
+"""What an image URI means here: repository and tag -> runtime, by the data file beside this module.
+
+Knows names, kinds and requirements. Does not know how a runtime is installed (environments), nor
+how it is started (sandbox, launcher), and never contacts a registry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+import yaml
+
+from ridgeline_service.errors import ValidationException
+
+Kind = Literal["llm", "framework"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What an image runs. ``requirements`` are pip lines of the runtime's own environment; an
+    ``llm`` runtime has none, because it runs in the service's. ``needs_opt_ml`` says that user
+    code expects its model at /opt/ml/model, so that a namespace is needed to start it."""
+
+    name: str
+    kind: Kind
+    title: str
+    requirements: tuple[str, ...]
+    needs_opt_ml: bool
+
+
+@dataclass(frozen=True)
+class ImageName:
+    """An image URI in its parts, e.g. ``vllm`` and ``0.9`` of ``public.ecr.aws/dlc/vllm:0.9``."""
+
+    registry: str
+    repository: str
+    tag: str
+
+    @classmethod
+    def parse(cls, uri: str) -> ImageName:
+        """Split ``[registry/]repository[:tag][@digest]``. A missing tag is ``latest``."""
+        name = uri.partition("@")[0]
+        head, slash, rest = name.partition("/")
+        # As Docker decides it: the first component is a host if it looks like one.
+        is_host = bool(slash) and ("." in head or ":" in head or head == "localhost")
+        registry, path = (head, rest) if is_host else ("", name)
+        repository, _, tag = path.partition(":")
+        return cls(registry=registry, repository=repository, tag=tag or "latest")
+
+
+class UnknownImage(ValidationException):
+    """No runtime stands for this image. The hint lists the known repositories."""
+
+
+class RefusedImage(ValidationException):
+    """The image is known and cannot run here; the message says why."""
+
+
+def resolve(image_uri: str) -> Runtime:
+    """The runtime of an image URI, whatever account, region or registry it names.
+
+    Raises UnknownImage (lists the known repositories) or RefusedImage (says why).
+    """
+    image = ImageName.parse(image_uri)
+    table = _table()
+    for refused in table.refused:
+        if refused.matches(image):
+            raise RefusedImage(
+                f"Image {image_uri!r} cannot run here: {refused.reason}.", hint=_known_hint()
+            )
+    for entry in table.entries:
+        if entry.matches(image):
+            return entry.runtime
+    raise UnknownImage(f"No runtime is known for image {image_uri!r}.", hint=_known_hint())
+
+
+def runtimes() -> tuple[Runtime, ...]:
+    """All runtimes, in the order of the data file."""
+    return tuple(entry.runtime for entry in _table().entries)
+
+
+def runtime_named(name: str) -> Runtime:
+    """The runtime called ``name``, as kept in a row. Raises UnknownImage."""
+    for entry in _table().entries:
+        if entry.runtime.name == name:
+            return entry.runtime
+    raise UnknownImage(f"No runtime is called {name!r}.", hint=_known_hint())
+
+
+def known_repositories() -> tuple[str, ...]:
+    """Repository patterns that resolve, in the order of the data file."""
+    return tuple(pattern for entry in _table().entries for pattern in entry.pattern.repositories)
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    repositories: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    def matches(self, image: ImageName) -> bool:
+        names = (image.repository, image.repository.rpartition("/")[2])
+        return any(
+            fnmatchcase(name, pattern) for name in names for pattern in self.repositories
+        ) and any(fnmatchcase(image.tag, pattern) for pattern in self.tags)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    pattern: _Pattern
+    runtime: Runtime
+
+    def matches(self, image: ImageName) -> bool:
+        return self.pattern.matches(image)
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    pattern: _Pattern
+    reason: str
+
+    def matches(self, image: ImageName) -> bool:
+        return self.pattern.matches(image)
+
+
+@dataclass(frozen=True)
+class _Table:
+    entries: tuple[_Entry, ...]
+    refused: tuple[_Refusal, ...]
+
+
+@cache
+def _table() -> _Table:
+    text = files("ridgeline_service.runtime").joinpath("images.yaml").read_text()
+    raw: dict[str, list[dict[str, Any]]] = yaml.safe_load(text)
+    return _Table(
+        entries=tuple(
+            _Entry(
+                pattern=_pattern(item),
+                runtime=Runtime(
+                    name=item["name"],
+                    kind=item["kind"],
+                    title=item["title"],
+                    requirements=tuple(item["requirements"]),
+                    needs_opt_ml=item["needs_opt_ml"],
+                ),
+            )
+            for item in raw["runtimes"]
+        ),
+        refused=tuple(
+            _Refusal(pattern=_pattern(item), reason=item["reason"]) for item in raw["refused"]
+        ),
+    )
+
+
+def _pattern(item: dict[str, Any]) -> _Pattern:
+    return _Pattern(repositories=tuple(item["repositories"]), tags=tuple(item["tags"]))
+
+
+def _known_hint() -> str:
+    return f"Known images: {', '.join(known_repositories())}."

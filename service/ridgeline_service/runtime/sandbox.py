@@ -1,0 +1,348 @@
+"""The one launcher of user code and model servers: what a process may see, and how it is confined.
+
+Inside: an own mount namespace built from nothing. /usr and the linker's files, a few public files
+of /etc, and the runtime's interpreter are there read-only; /opt/ml/model is the staged model,
+read-only; /tmp, the home directory, /opt/ml and /dev/shm are its own and writable. An own PID and
+IPC namespace, no capabilities, no_new_privs, an environment that holds only what was asked for.
+The data directory, other tenants, the service's keys and every user's home do not exist in there.
+
+What this does not isolate, so that nobody relies on it:
+- With ``network=True`` the process shares the host's network, loopback included, as a container
+  with host networking does. With ``network=False`` it has a loopback of its own and nothing else.
+- The user id is the service's. A service that runs as root runs user code as uid 0 without any
+  capability; run it as an ordinary user to have less.
+- CPU time and disk space are not limited. ``Limits.memory_bytes`` is RLIMIT_DATA: it bounds each
+  process's private writable memory, not the sum over processes (RLIMIT_AS would count the
+  gigabytes of address space that torch reserves and never touches). ``Limits.processes`` is
+  RLIMIT_NPROC, which the kernel does not apply to uid 0.
+- System calls are not filtered: the kernel is the boundary.
+
+bubblewrap is used where it works, else ``unshare``; ``capability`` really tries both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from ridgeline.errors import Unsupported
+
+Tool = Literal["bubblewrap", "unshare"]
+MountKind = Literal["read-only", "writable", "tmpfs", "symlink", "proc", "dev"]
+
+MODEL_DIR = "/opt/ml/model"
+HOME = "/home/model"
+TMP = "/tmp"  # noqa: S108 (inside: a directory of the sandbox's own)
+
+_ENTER = Path(__file__).with_name("enter.py")
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/sys")
+# Public files that libraries read; none of them holds a secret. passwd and group are written anew.
+_ETC = (
+    "alternatives",
+    "ca-certificates",
+    "host.conf",
+    "hosts",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "locale.alias",
+    "localtime",
+    "mime.types",
+    "nsswitch.conf",
+    "os-release",
+    "pki/ca-trust/extracted",
+    "pki/tls/certs",
+    "protocols",
+    "resolv.conf",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "timezone",
+)
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of the plan, carried out in order. ``source`` is a path outside, or what a symlink
+    points at; empty where nothing is needed."""
+
+    kind: MountKind
+    target: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of each process inside; None leaves the service's own."""
+
+    memory_bytes: int | None = None
+    processes: int | None = 4096
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """What one process may see.
+
+    ``scratch`` is a directory of its own outside, on disk: ``tmp``, ``home`` and ``etc`` in it are
+    shown at /tmp, HOME and /etc. ``read_only`` paths appear where they are. ``hidden`` paths are
+    emptied where a visible path contains them (a data directory inside a source tree).
+    """
+
+    python: Path
+    scratch: Path
+    model_dir: Path | None = None
+    read_only: tuple[Path, ...] = ()
+    hidden: tuple[Path, ...] = ()
+    network: bool = True
+    extra: tuple[Mount, ...] = ()
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Which tool works on this machine, and for each that does not, why."""
+
+    tool: Tool | None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        if self.tool:
+            return f"{self.tool}: own mount, PID and network namespaces work"
+        return "; ".join(f"{tool}: {reason}" for tool, reason in self.reasons.items())
+
+
+@cache
+def capability() -> Capability:
+    """Try bubblewrap, then unshare, by starting an interpreter in a real sandbox (once)."""
+    reasons: dict[str, str] = {}
+    for tool in ("bubblewrap", "unshare"):
+        reason = try_tool(tool)
+        if reason is None:
+            return Capability(tool=tool, reasons=reasons)
+        reasons[tool] = reason
+    return Capability(tool=None, reasons=reasons)
+
+
+def require() -> Tool:
+    """The tool to use. Raises Unsupported with the reasons where no namespace can be made."""
+    found = capability()
+    if found.tool is None:
+        raise Unsupported(
+            f"This machine cannot give a process its own /opt/ml ({found.summary}).",
+            hint="Install bubblewrap, or allow user namespaces; `ridgeline doctor` tries again.",
+        )
+    return found.tool
+
+
+def wrap(command: Sequence[str], sandbox: Sandbox, tool: Tool) -> tuple[str, ...]:
+    """The command line that runs ``command`` inside. Makes the scratch directories.
+
+    Secrets belong into the environment of the process that runs it, never into ``command``: a
+    command line can be read by every user of the machine.
+    """
+    prepare_scratch(sandbox.scratch)
+    mounts = plan(sandbox)
+    if tool == "bubblewrap":
+        return _bubblewrap(mounts, sandbox, command)
+    return _unshare(mounts, sandbox, command)
+
+
+def environment(
+    wanted: Mapping[str, str], *, python: Path, home: str = HOME, tmp: str = TMP
+) -> dict[str, str]:
+    """A clean environment: nothing of the service's own, and ``wanted`` on top of the basics."""
+    return {
+        "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": home,
+        "TMPDIR": tmp,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **wanted,
+    }
+
+
+def prepare_scratch(scratch: Path) -> None:
+    """Make ``tmp``, ``home`` and ``etc`` with the accounts file of the sandbox."""
+    for name in ("tmp", "home", "etc"):
+        (scratch / name).mkdir(parents=True, exist_ok=True)
+    uid, gid = os.getuid(), os.getgid()
+    accounts = {0: ("root", 0), uid: ("root" if uid == 0 else "model", gid)}
+    (scratch / "etc" / "passwd").write_text(
+        "".join(
+            f"{name}:x:{id_}:{group}::{HOME}:/bin/sh\n" for id_, (name, group) in accounts.items()
+        )
+    )
+    (scratch / "etc" / "group").write_text(
+        "".join(f"{name}:x:{group}:\n" for name, group in accounts.values())
+    )
+
+
+def plan(sandbox: Sandbox) -> tuple[Mount, ...]:
+    """Everything that is visible, in the order in which it is mounted (parents first)."""
+    mounts = [*_system_mounts(network=sandbox.network)]
+    mounts += [Mount("proc", "/proc"), Mount("dev", "/dev"), Mount("tmpfs", "/run")]
+    mounts += [Mount("tmpfs", "/opt"), Mount("tmpfs", "/var")]
+    scratch = sandbox.scratch
+    mounts += [
+        Mount("read-only", "/etc/passwd", str(scratch / "etc" / "passwd")),
+        Mount("read-only", "/etc/group", str(scratch / "etc" / "group")),
+        Mount("writable", TMP, str(scratch / "tmp")),
+        Mount("writable", HOME, str(scratch / "home")),
+    ]
+    if sandbox.model_dir is not None:
+        mounts.append(Mount("read-only", MODEL_DIR, str(sandbox.model_dir)))
+    shown = {
+        path: Mount("read-only", str(path), os.path.realpath(path)) for path in _shown(sandbox)
+    }
+    hidden = {path: Mount("tmpfs", str(path)) for path in _hidden(sandbox, tuple(shown))}
+    # Parents before children, so that what is hidden inside a shown tree is hidden, and what is
+    # shown inside a hidden one is shown.
+    mounts += [mount for _, mount in sorted((hidden | shown).items(), key=_depth)]
+    return (*mounts, *sandbox.extra)
+
+
+def interpreter_paths(python: Path) -> tuple[Path, ...]:
+    """Directories that ``python`` needs: its virtual environment's, and its base interpreter's."""
+    prefix = python.parent.parent
+    found = [prefix]
+    config = prefix / "pyvenv.cfg"
+    home = python.resolve().parent
+    if config.is_file():
+        for line in config.read_text().splitlines():
+            key, _, value = line.partition("=")
+            if key.strip() == "home":
+                home = Path(value.strip())
+    found += [home.parent, home.resolve().parent, python.resolve().parent.parent]
+    return tuple(dict.fromkeys(path for path in found if path != Path("/")))
+
+
+def try_tool(tool: Tool) -> str | None:
+    """Start an interpreter with a bound /opt/ml/model. None when it works, else the reason."""
+    binary = "bwrap" if tool == "bubblewrap" else "unshare"
+    if shutil.which(binary) is None:
+        return f"{binary} is not installed"
+    python = Path(sys.executable)
+    check = (
+        "import os; assert os.path.exists('/opt/ml/model/probe'); "
+        "assert os.getppid() == 1; print('inside')"
+    )
+    with tempfile.TemporaryDirectory(prefix="ridgeline-probe-") as folder:
+        model = Path(folder) / "model"
+        model.mkdir()
+        (model / "probe").touch()
+        sandbox = Sandbox(
+            python=python, scratch=Path(folder) / "scratch", model_dir=model, network=False
+        )
+        command = wrap((str(python), "-I", "-S", "-c", check), sandbox, tool)
+        try:
+            done = subprocess.run(
+                command,
+                env=environment({}, python=python),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+    if done.returncode == 0 and done.stdout.strip() == "inside":
+        return None
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit status {done.returncode}"
+
+
+def _system_mounts(*, network: bool) -> list[Mount]:
+    mounts = []
+    for name in _SYSTEM:
+        if os.path.islink(name):
+            mounts.append(Mount("symlink", name, os.readlink(name)))
+        elif os.path.isdir(name):
+            mounts.append(Mount("read-only", name, name))
+    for name in _ETC:
+        path = f"/etc/{name}"
+        if name == "resolv.conf" and not network:
+            continue
+        if os.path.exists(path):
+            mounts.append(Mount("read-only", path, os.path.realpath(path)))
+    return mounts
+
+
+def _shown(sandbox: Sandbox) -> list[Path]:
+    """Read-only paths that the system mounts do not already show."""
+    wanted = (*interpreter_paths(sandbox.python), *sandbox.read_only)
+    return [path for path in dict.fromkeys(wanted) if not _under(path, (Path("/usr"),))]
+
+
+def _hidden(sandbox: Sandbox, shown: Sequence[Path]) -> list[Path]:
+    """Hidden paths that would be seen otherwise."""
+    visible = (*shown, Path("/usr"))
+    return [
+        path
+        for path in sandbox.hidden
+        if path not in shown and _under(path, visible) and path.is_dir()
+    ]
+
+
+def _under(path: Path, parents: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(parent) for parent in parents)
+
+
+def _depth(item: tuple[Path, Mount]) -> int:
+    return len(item[0].parts)
+
+
+def _bubblewrap(
+    mounts: Sequence[Mount], sandbox: Sandbox, command: Sequence[str]
+) -> tuple[str, ...]:
+    argv = ["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
+    argv += ["--hostname", "model"]
+    if os.getuid() == 0:
+        argv += ["--cap-drop", "ALL"]
+    else:
+        argv += ["--unshare-user"]
+    if not sandbox.network:
+        argv += ["--unshare-net"]
+    flags = {
+        "read-only": "--ro-bind",
+        "writable": "--bind",
+        "tmpfs": "--tmpfs",
+        "symlink": "--symlink",
+        "proc": "--proc",
+        "dev": "--dev",
+    }
+    for mount in mounts:
+        argv.append(flags[mount.kind])
+        if mount.source:
+            argv.append(mount.source)
+        argv.append(mount.target)
+    return (*argv, "--chdir", HOME, "--", *command)
+
+
+def _unshare(mounts: Sequence[Mount], sandbox: Sandbox, command: Sequence[str]) -> tuple[str, ...]:
+    argv = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
+    if os.getuid() != 0:
+        argv.append("--map-root-user")
+    if not sandbox.network:
+        argv.append("--net")
+    order = json.dumps(
+        {
+            "root": str(sandbox.scratch / "root"),
+            "mounts": [[mount.kind, mount.target, mount.source] for mount in mounts],
+            "cwd": HOME,
+            "loopback": not sandbox.network,
+        }
+    )
+    (sandbox.scratch / "root").mkdir(parents=True, exist_ok=True)
+    return (*argv, "--", sys.executable, "-I", "-S", str(_ENTER), order, *command)
