@@ -1,0 +1,86 @@
+"""Run AWS's own clients against a service started for them, each in an environment of its own.
+
+    make compat                 all
+    .venv/bin/python tests/compat/run.py cli v2
+
+boto3 and openai are covered by tests/e2e; here are the clients that need packages of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from ridgeline_testing import REPOSITORY, Service, read_env, running_service, shell_environment
+
+PINS = {
+    "cli": ["awscli==1.46.2"],
+    "v2": ["torch==2.13.0", "sagemaker==2.257.7"],
+    "v3": ["torch==2.13.0", "sagemaker==3.27.0"],
+}
+HERE = Path(__file__).parent
+
+
+def main() -> int:
+    wanted = sys.argv[1:] or list(PINS)
+    for name in wanted:
+        install(name)
+    failed = []
+    with tempfile.TemporaryDirectory(prefix="ridgeline-compat-") as folder:
+        home = Path(folder) / "home"
+        home.mkdir()
+        with running_service(Path(folder) / "data") as service:
+            for name in wanted:
+                for mode, variables in modes(name, service).items():
+                    started = time.monotonic()
+                    done = subprocess.run(
+                        command(name), env=environment(name, home, variables), timeout=1200
+                    )
+                    outcome = "passed" if done.returncode == 0 else "FAILED"
+                    print(f"{name} ({mode}): {outcome} in {time.monotonic() - started:.0f} s")
+                    if done.returncode != 0:
+                        failed.append(f"{name} ({mode})")
+        assert list(home.rglob("*.pem")) == [], "nothing is written under the user's home"
+    print("failed: " + ", ".join(failed) if failed else "all clients passed")
+    return 1 if failed else 0
+
+
+def install(name: str) -> None:
+    folder = REPOSITORY / ".venvs" / name
+    stamp = folder / ".pins"
+    pins = PINS[name]
+    if stamp.exists() and stamp.read_text() == "\n".join(pins):
+        return
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    for pin in pins:
+        subprocess.run([str(folder / "bin" / "pip"), "install", "-q", pin], check=True)
+    stamp.write_text("\n".join(pins))
+
+
+def modes(name: str, service: Service) -> dict[str, dict[str, str]]:
+    """Environment variables by mode; the SDKs are run through the TLS proxy too."""
+    result = {"ridgeline env": service.variables}
+    if name != "cli":
+        result["ridgeline env --proxy"] = read_env(service.data_dir, "--proxy")
+    return result
+
+
+def command(name: str) -> list[str]:
+    if name == "cli":
+        return ["sh", str(HERE / "aws_cli.sh")]
+    return [str(REPOSITORY / ".venvs" / name / "bin" / "python"), str(HERE / f"sdk_{name}.py")]
+
+
+def environment(name: str, home: Path, variables: dict[str, str]) -> dict[str, str]:
+    path = f"{REPOSITORY / '.venvs' / name / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return {**shell_environment(), **variables, "PATH": path, "HOME": str(home)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
