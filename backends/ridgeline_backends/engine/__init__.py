@@ -10,6 +10,7 @@ from ridgeline_backends.engine.api import (
     Sink,
     TokenLogprobs,
 )
+from ridgeline_backends.engine.llm_engine import LLMEngine
 from ridgeline_backends.errors import (
     DuplicateSequence,
     EngineError,
@@ -29,6 +30,7 @@ __all__ = [
     "EngineStopped",
     "FinishReason",
     "InvalidSampling",
+    "LLMEngine",
     "PromptTooLong",
     "QueueFull",
     "SamplingParams",

@@ -1,0 +1,293 @@
+"""What a backend is: probe, plan, compile, load, and a runner that executes one step at a time.
+
+Everything a scheduler may know about a runner is in `RunnerLimits`, everything a runner may know
+about a sequence is in `Chunk`. No module that is imported here loads torch: a tensor appears only
+as the type of `StepResult.logits`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+    from ridgeline_backends.engine.api import TokenLogprobs
+
+
+class Dtype(StrEnum):
+    """The precision in which weights and KV memory are kept."""
+
+    BF16 = "bf16"
+    FP32 = "fp32"
+
+    @property
+    def bytes(self) -> int:
+        return 2 if self is Dtype.BF16 else 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceReport:
+    """What a probe found. `reason` says why a backend is not usable; `notes` are worth reading."""
+
+    backend: str
+    usable: bool
+    device: str = ""
+    memory_bytes: int = 0
+    threads: int = 0
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSpec:
+    """How a model is to be served. `kv_cache_bytes` None: enough for `max_num_seqs` sequences of
+    the whole context, or what the memory leaves. `threads` None: all cores."""
+
+    dtype: Dtype | Literal["bf16", "fp32"] = Dtype.BF16
+    max_model_len: int | None = None
+    max_num_seqs: int = 32
+    kv_cache_bytes: int | None = None
+    block_size: int = 16
+    max_tokens_per_step: int = 512
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryNeed:
+    """Bytes by kind."""
+
+    weights: int
+    kv: int
+    scratch: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv + self.scratch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The answer to "will it run, and in how much memory?". Refusals forbid compiling."""
+
+    backend: str
+    architecture: str
+    dtype: Dtype
+    spec: LoadSpec
+    max_model_len: int
+    kv_blocks: int
+    memory: MemoryNeed
+    available_bytes: int
+    refusals: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        return not self.refusals
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A model made ready for one backend. `key` is equal for equal content and equal plans."""
+
+    model_dir: Path
+    plan: Plan
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class PagedLayout:
+    """KV memory in blocks of `block_size` tokens, any block usable by any sequence."""
+
+    block_size: int
+    num_blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotLayout:
+    """KV memory in contiguous slots, one sequence each."""
+
+    slot_length: int
+    num_slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerLimits:
+    """What one step may be.
+
+    `max_tokens`: tokens in a step, each chunk counted at the size of its sequence bucket.
+    `mixed_phases`: prefill and decode may share a step. `chunked_prefill`: a prompt may be split
+    over steps. `batch_buckets` and `sequence_buckets`: the compiled sizes; the runner pads to the
+    next one, the scheduler never exceeds the largest. `sampling` "device": the runner returns
+    tokens; "host": it returns logits.
+    """
+
+    max_model_len: int
+    max_tokens: int
+    max_sequences: int
+    kv_layout: PagedLayout | SlotLayout
+    mixed_phases: bool = True
+    chunked_prefill: bool = True
+    batch_buckets: tuple[int, ...] = ()
+    sequence_buckets: tuple[int, ...] = ()
+    sampling: Literal["device", "host"] = "device"
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < self.batch_limit:
+            raise ValueError(
+                f"max_tokens {self.max_tokens} is below the batch of {self.batch_limit}: "
+                "a step must have room for one token of every sequence"
+            )
+
+    @property
+    def batch_limit(self) -> int:
+        """The most sequences in one step."""
+        return min(self.max_sequences, max(self.batch_buckets, default=self.max_sequences))
+
+    @property
+    def chunk_limit(self) -> int:
+        """The most tokens of one sequence in one step."""
+        return min(self.max_tokens, max(self.sequence_buckets, default=self.max_tokens))
+
+    def padded(self, tokens: int) -> int:
+        """What a prefill chunk of so many tokens costs in this runner."""
+        return min((size for size in self.sequence_buckets if size >= tokens), default=tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRequest:
+    """How to choose token number `index` of a sequence. `banned` tokens cannot be chosen."""
+
+    seed: int
+    index: int
+    temperature: float
+    top_k: int = 0
+    top_p: float = 1.0
+    logprobs: int | None = None
+    banned: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """One sequence's part of a step: compute `tokens` at positions `start`, `start + 1`, ...
+
+    `blocks` is the block table (a single slot number under `SlotLayout`), long enough for all of
+    them. With `sample`, the last token's logits choose the next token.
+    """
+
+    sequence_id: str
+    tokens: tuple[int, ...]
+    start: int
+    blocks: tuple[int, ...]
+    sample: SampleRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a runner executes at once."""
+
+    chunks: tuple[Chunk, ...] = ()
+
+    @property
+    def samples(self) -> tuple[SampleRequest, ...]:
+        """The requests, in the order of the chunks that have one."""
+        return tuple(chunk.sample for chunk in self.chunks if chunk.sample is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    token_id: int
+    logprobs: TokenLogprobs | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceTime:
+    """Seconds on the device: measured, or predicted with an interval (`low` to `high`)."""
+
+    seconds: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def predicted(self) -> bool:
+        return self.low is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """One entry per chunk that has a sample request, in order: in `tokens`, or, where the limits
+    say sampling is the host's, as rows of `logits` [samples, vocabulary] in float32."""
+
+    tokens: tuple[SampledToken, ...] = ()
+    logits: torch.Tensor | None = field(default=None, repr=False)
+    device_time: DeviceTime
+
+
+class ModelRunner(ABC):
+    """Weights and KV memory on a device. Used by one thread."""
+
+    @property
+    @abstractmethod
+    def limits(self) -> RunnerLimits:
+        """What a step may be. Constant."""
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def eos_token_ids(self) -> frozenset[int]:
+        """The tokens with which the model ends a sequence of its own accord."""
+
+    @abstractmethod
+    def execute(self, step: Step) -> StepResult:
+        """Run one step: write the KV of every token in it, then sample where asked."""
+
+    def close(self) -> None:  # noqa: B027  most runners have nothing to release
+        """Release the device. The runner is not used afterwards."""
+
+
+class EmbeddingRunner(ABC):
+    """Capability: turns token sequences into vectors."""
+
+    @property
+    @abstractmethod
+    def max_model_len(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def dimensions(self) -> int: ...
+
+    @abstractmethod
+    def embed(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        """One unit vector per sequence. Raises `PromptTooLong` and `InvalidSampling` (empty or
+        out-of-vocabulary input)."""
+
+
+class Backend(ABC):
+    """A kind of device. Found by the entry-point group `ridgeline.backends`."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def probe(self) -> DeviceReport:
+        """What is here, or why it is not usable. Never raises."""
+
+    @abstractmethod
+    def plan(self, config: Mapping[str, object], spec: LoadSpec) -> Plan:
+        """Check fit from a Hugging Face config alone. Raises `InvalidModel` for a model no plan
+        can be made for; what does not fit is a refusal in the plan, not an error."""
+
+    @abstractmethod
+    def compile(self, model_dir: Path, plan: Plan) -> Artifact:
+        """Make the model ready. Raises `DoesNotFit` for a plan with refusals."""
+
+    @abstractmethod
+    def load(self, artifact: Artifact) -> ModelRunner | EmbeddingRunner:
+        """Put the weights on the device."""

@@ -1,0 +1,146 @@
+"""The CPU backend: any model family of this package, in bf16 or fp32, on the machine's cores.
+
+bf16 is how weights and KV are kept; where the processor cannot multiply bfloat16 the matrices are
+widened to float32 at load, and the plan counts them so.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from ridgeline_backends.base import (
+    Artifact,
+    Backend,
+    DeviceReport,
+    Dtype,
+    EmbeddingRunner,
+    LoadSpec,
+    MemoryNeed,
+    ModelRunner,
+    Plan,
+)
+from ridgeline_backends.cpu.embedding import CpuEmbeddingRunner
+from ridgeline_backends.cpu.linear import has_bf16
+from ridgeline_backends.cpu.memory import bert_need, llama_need, machine_memory
+from ridgeline_backends.cpu.runner import CpuRunner
+from ridgeline_backends.errors import DoesNotFit, UnsupportedModel
+from ridgeline_backends.models.config import (
+    BERT_ARCHITECTURES,
+    architecture,
+    bert_config,
+    llama_config,
+    read_json,
+)
+from ridgeline_backends.models.weights import weight_files
+
+_WIDENED = (
+    "This processor has no bfloat16 instructions: bf16 weights are widened to float32 at load, "
+    "which doubles their memory and changes no value."
+)
+
+
+class CpuBackend(Backend):
+    """Found as "cpu" in the entry-point group `ridgeline.backends`."""
+
+    name: ClassVar[str] = "cpu"
+
+    def probe(self) -> DeviceReport:
+        capability = torch.backends.cpu.get_cpu_capability()
+        return DeviceReport(
+            backend=self.name,
+            usable=True,
+            device=f"{platform.machine()} {capability}",
+            memory_bytes=machine_memory(),
+            threads=torch.get_num_threads(),
+            notes=() if has_bf16() else (_WIDENED,),
+        )
+
+    def plan(self, config: Mapping[str, object], spec: LoadSpec) -> Plan:
+        name = architecture(config)
+        available = machine_memory()
+        dtype = _dtype(spec)
+        encoder = name in BERT_ARCHITECTURES
+        context = (bert_config(config) if encoder else llama_config(config)).context_length
+        max_len = spec.max_model_len or context
+        refusals = []
+        if max_len > context:
+            refusals.append(
+                f"max_model_len {max_len} is above the model's context length {context}."
+            )
+        notes: tuple[str, ...] = ()
+        memory: MemoryNeed
+        blocks = 0
+        if encoder:
+            memory = bert_need(bert_config(config), spec)
+        else:
+            widened = dtype is Dtype.BF16 and not has_bf16()
+            notes = (_WIDENED,) if widened else ()
+            need = llama_need(
+                llama_config(config),
+                spec,
+                stored=dtype,
+                multiplied=Dtype.FP32 if widened else dtype,
+                max_model_len=max_len,
+                available=available,
+            )
+            memory, blocks = need.memory, need.kv_blocks
+            if spec.max_tokens_per_step < spec.max_num_seqs:
+                refusals.append(
+                    f"max_tokens_per_step {spec.max_tokens_per_step} is below "
+                    f"max_num_seqs {spec.max_num_seqs}."
+                )
+            if blocks * spec.block_size < max_len:
+                refusals.append(
+                    f"KV memory of {memory.kv} bytes holds less than one sequence of {max_len} "
+                    f"tokens, which takes {need.sequence_kv}."
+                )
+        if memory.total > available:
+            refusals.append(f"It needs {memory.total} bytes of memory; there are {available}.")
+        return Plan(
+            backend=self.name,
+            architecture=name,
+            dtype=dtype,
+            spec=spec,
+            max_model_len=max_len,
+            kv_blocks=blocks,
+            memory=memory,
+            available_bytes=available,
+            refusals=tuple(refusals),
+            notes=notes,
+        )
+
+    def compile(self, model_dir: Path, plan: Plan) -> Artifact:
+        """Nothing is compiled: the artifact is the model directory itself. Its key covers the
+        plan, the config and the names and sizes of the weight files."""
+        if not plan.fits:
+            raise DoesNotFit(plan.refusals)
+        digest = sha256(json.dumps(asdict(plan.spec), sort_keys=True).encode())
+        digest.update(json.dumps(read_json(model_dir / "config.json"), sort_keys=True).encode())
+        for path in weight_files(model_dir):
+            digest.update(f"{path.name}:{path.stat().st_size}".encode())
+        return Artifact(model_dir, plan, digest.hexdigest())
+
+    def load(self, artifact: Artifact) -> ModelRunner | EmbeddingRunner:
+        threads = artifact.plan.spec.threads
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if artifact.plan.architecture in BERT_ARCHITECTURES:
+            return CpuEmbeddingRunner(artifact)
+        return CpuRunner(artifact)
+
+
+def _dtype(spec: LoadSpec) -> Dtype:
+    try:
+        return Dtype(spec.dtype)
+    except ValueError as error:
+        raise UnsupportedModel(
+            f"dtype {spec.dtype!r} is not supported by the cpu backend.", hint="Use bf16 or fp32."
+        ) from error

@@ -1,0 +1,88 @@
+"""How much memory a model takes on the CPU, and how much there is. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ridgeline_backends.base import Dtype, LoadSpec, MemoryNeed
+from ridgeline_backends.models.config import BertConfig, LlamaConfig
+
+_DEFAULT_KV_BYTES = 1 << 30
+_CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+# Keys are gathered and scored in tiles of about this many tokens, in float32.
+_TILE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaNeed:
+    """The result of sizing: memory by kind and the KV blocks in it."""
+
+    memory: MemoryNeed
+    kv_blocks: int
+    sequence_kv: int
+
+
+def machine_memory() -> int:
+    """Bytes this process may use: the machine's, or the control group's limit if it is lower."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in _CGROUP_LIMITS:
+        try:
+            text = path.read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            total = min(total, int(text))
+    return total
+
+
+def llama_need(
+    config: LlamaConfig,
+    spec: LoadSpec,
+    *,
+    stored: Dtype,
+    multiplied: Dtype,
+    max_model_len: int,
+    available: int,
+) -> LlamaNeed:
+    """Size a model whose tables and KV are `stored` so and whose matrices are `multiplied` so."""
+    head = config.vocab_size * config.hidden
+    matrices = config.layers * sum(a * b for a, b in config.linear_shapes.values()) + head
+    norms = (2 * config.layers + 1) * config.hidden * 4
+    rope = 2 * max_model_len * config.head_dim * 4
+    # The embedding is kept beside the head even if they are tied: one is read by row, the other is
+    # laid out for multiplication.
+    weights = head * stored.bytes + matrices * multiplied.bytes + norms + rope
+    scratch = _llama_scratch(config, spec, max_model_len)
+    per_token = 2 * config.layers * config.kv_heads * config.head_dim * stored.bytes
+    per_block = per_token * spec.block_size
+    sequence = -(-max_model_len // spec.block_size) * per_block
+    if spec.kv_cache_bytes is not None:
+        kv = spec.kv_cache_bytes
+    else:
+        wanted = min(spec.max_num_seqs * sequence, max(sequence, _DEFAULT_KV_BYTES))
+        kv = max(min(wanted, available - weights - scratch), sequence)
+    blocks = kv // per_block
+    memory = MemoryNeed(weights=weights, kv=blocks * per_block, scratch=scratch)
+    return LlamaNeed(memory, blocks, sequence)
+
+
+def bert_need(config: BertConfig, spec: LoadSpec) -> MemoryNeed:
+    """Size an encoder, which computes in float32."""
+    rows = max(spec.max_tokens_per_step, config.context_length)
+    attention = config.heads * config.context_length**2
+    scratch = (rows * (config.intermediate * 3 + config.hidden * 6) + 2 * attention) * 4
+    return MemoryNeed(weights=config.parameters * 4, kv=0, scratch=scratch)
+
+
+def _llama_scratch(config: LlamaConfig, spec: LoadSpec, max_model_len: int) -> int:
+    rows = max(spec.max_tokens_per_step, spec.max_num_seqs)
+    activations = rows * (6 * config.hidden + 6 * config.intermediate)
+    scores = rows * config.heads * (3 * _TILE + 3 * config.head_dim)
+    gathered = 3 * spec.max_num_seqs * max_model_len * config.kv_heads * config.head_dim
+    logits = 2 * spec.max_num_seqs * config.vocab_size
+    return 4 * (activations + scores + gathered + logits)

@@ -1,0 +1,124 @@
+"""Executes engine steps of a Llama on the CPU: one flat row of tokens through the layers.
+
+Prefill chunks and decodes are not told apart outside attention; sampling is done here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import get_ident
+
+import torch
+
+from ridgeline_backends.base import (
+    Artifact,
+    DeviceTime,
+    Dtype,
+    ModelRunner,
+    PagedLayout,
+    RunnerLimits,
+    Step,
+    StepResult,
+)
+from ridgeline_backends.cpu.attention import ROWS, KVCache, StepAttention
+from ridgeline_backends.cpu.linear import choose_form, has_bf16
+from ridgeline_backends.models.config import LlamaConfig, llama_config, read_json
+from ridgeline_backends.models.llama import Llama
+from ridgeline_backends.models.weights import Weights
+from ridgeline_backends.sampling import sample
+
+
+class CpuRunner(ModelRunner):
+    """A Llama with its KV memory. `linear_form` says how its matrices are multiplied."""
+
+    def __init__(
+        self, artifact: Artifact, *, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        plan = artifact.plan
+        self._clock = clock
+        self._threads = torch.get_num_threads()
+        self._thread = get_ident()
+        self._config = config = _read_config(artifact)
+        stored = torch.bfloat16 if plan.dtype is Dtype.BF16 else torch.float32
+        multiplied = stored if has_bf16() else torch.float32
+        shapes = [*config.linear_shapes.values(), (config.vocab_size, config.hidden)]
+        with torch.inference_mode():
+            self.linear_form, form = choose_form(shapes, multiplied)
+            with Weights(artifact.model_dir) as weights:
+                self._model = Llama(
+                    config,
+                    weights,
+                    # Through the stored type first: fp32 weights served as bf16 are rounded.
+                    lambda weight: form(weight.to(stored)),
+                    table_dtype=stored,
+                    max_positions=plan.max_model_len,
+                )
+            self._cache = KVCache(
+                config.layers,
+                config.kv_heads,
+                config.head_dim,
+                plan.kv_blocks,
+                plan.spec.block_size,
+                stored,
+            )
+        self._limits = RunnerLimits(
+            max_model_len=plan.max_model_len,
+            max_tokens=plan.spec.max_tokens_per_step,
+            max_sequences=plan.spec.max_num_seqs,
+            kv_layout=PagedLayout(plan.spec.block_size, plan.kv_blocks),
+        )
+
+    @property
+    def limits(self) -> RunnerLimits:
+        return self._limits
+
+    @property
+    def vocab_size(self) -> int:
+        return self._config.vocab_size
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        return self._config.eos_token_ids
+
+    def execute(self, step: Step) -> StepResult:
+        begin = self._clock()
+        self._adopt_thread()
+        with torch.inference_mode():
+            logits = self.logits(step)
+            tokens = sample(logits, step.samples) if step.samples else ()
+        return StepResult(tokens=tokens, device_time=DeviceTime(seconds=self._clock() - begin))
+
+    def logits(self, step: Step) -> torch.Tensor:
+        """Run the step; float32 logits [samples, vocabulary] of the chunks that are to sample."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        wanted: list[int] = []
+        for chunk in step.chunks:
+            tokens.extend(chunk.tokens)
+            positions.extend(range(chunk.start, chunk.start + len(chunk.tokens)))
+            if chunk.sample is not None:
+                wanted.append(len(tokens) - 1)
+        padding = [0] * (-len(tokens) % ROWS)
+        tokens += padding
+        positions += padding
+        return self._model.forward(
+            torch.tensor(tokens),
+            torch.tensor(positions),
+            StepAttention(self._cache, step.chunks, len(tokens)),
+            torch.tensor(wanted, dtype=torch.int64),
+        )
+
+    def _adopt_thread(self) -> None:
+        # OpenMP counts threads per calling thread, and a new one starts from its own default.
+        if get_ident() != self._thread:
+            torch.set_num_threads(self._threads)
+            self._thread = get_ident()
+
+
+def _read_config(artifact: Artifact) -> LlamaConfig:
+    generation = artifact.model_dir / "generation_config.json"
+    return llama_config(
+        read_json(artifact.model_dir / "config.json"),
+        read_json(generation) if generation.is_file() else None,
+    )

@@ -1,0 +1,136 @@
+"""KV memory in blocks: who holds which, and which full blocks can be shared.
+
+A full block is published under a hash chained over the whole prefix (a cryptographic one: prompts
+of strangers meet in this table), and its tokens are compared before it is shared. A freed block
+keeps its content until it is handed out again, least recently used first, so a prefix outlives
+the sequence that computed it. Knows no tensor and no time.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from ridgeline_backends.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    key: bytes
+    tokens: tuple[int, ...]
+
+
+class BlockManager:
+    """Hands out `num_blocks` blocks of `block_size` tokens."""
+
+    def __init__(self, num_blocks: int, block_size: int, *, share_prefixes: bool = True) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self._share = share_prefixes
+        self._references = [0] * num_blocks
+        self._content: dict[int, _Content] = {}
+        self._by_key: dict[bytes, int] = {}
+        # An ordered set: the front is the least recently used.
+        self._free: dict[int, None] = dict.fromkeys(range(num_blocks))
+
+    @property
+    def free_blocks(self) -> int:
+        return len(self._free)
+
+    def admit(self, seq: Sequence) -> bool:
+        """Give a sequence without blocks all that its tokens need, shared ones first.
+
+        Sets `computed` past the shared prefix, leaving at least one token to compute. Returns
+        False, changing nothing, when there are too few free blocks.
+        """
+        shared = self._shared_prefix(seq)
+        fresh = self._blocks_for(len(seq.tokens)) - len(shared)
+        if fresh > len(self._free) - sum(1 for block in shared if block in self._free):
+            return False
+        for block in shared:
+            self._free.pop(block, None)
+            self._references[block] += 1
+        seq.blocks = shared + [self._take() for _ in range(fresh)]
+        seq.committed = len(shared)
+        seq.computed = len(shared) * self.block_size
+        return True
+
+    def grow(self, seq: Sequence) -> bool:
+        """Make room for every token of a sequence that holds blocks. False: none is free."""
+        missing = self._blocks_for(len(seq.tokens)) - len(seq.blocks)
+        if missing > len(self._free):
+            return False
+        seq.blocks.extend(self._take() for _ in range(missing))
+        return True
+
+    def commit(self, seq: Sequence) -> None:
+        """Publish the blocks that became full. Called once their KV has been computed."""
+        if not self._share:
+            return
+        full = seq.computed // self.block_size
+        self._hash_up_to(seq, full)
+        for index in range(seq.committed, full):
+            key, block = seq.hashes[index], seq.blocks[index]
+            if key not in self._by_key:
+                self._by_key[key] = block
+                self._content[block] = _Content(key, self._tokens(seq, index))
+        seq.committed = max(seq.committed, full)
+
+    def release(self, seq: Sequence) -> None:
+        """Take back all blocks. The sequence is as it was before `admit`."""
+        # Last block first: the head of a prefix is worth more than its tail.
+        for block in reversed(seq.blocks):
+            self._references[block] -= 1
+            if self._references[block] == 0:
+                self._free[block] = None
+        seq.blocks = []
+        seq.committed = 0
+        seq.computed = 0
+
+    def check_integrity(self, holders: Iterable[Sequence]) -> None:
+        """Raise `AssertionError` unless `holders` account for every block that is not free."""
+        counts = [0] * self.num_blocks
+        for seq in holders:
+            assert len(set(seq.blocks)) == len(seq.blocks), f"{seq.id} holds a block twice"
+            assert len(seq.blocks) * self.block_size >= seq.computed, f"{seq.id} outgrew its blocks"
+            for block in seq.blocks:
+                counts[block] += 1
+        assert counts == self._references, "reference counts differ from the holders'"
+        assert set(self._free) == {b for b, n in enumerate(counts) if n == 0}, "a block leaked"
+        assert {c.key: b for b, c in self._content.items()} == self._by_key, "index is stale"
+
+    def _take(self) -> int:
+        block = next(iter(self._free))
+        del self._free[block]
+        content = self._content.pop(block, None)
+        if content is not None:
+            del self._by_key[content.key]
+        self._references[block] = 1
+        return block
+
+    def _shared_prefix(self, seq: Sequence) -> list[int]:
+        if not self._share:
+            return []
+        reusable = (len(seq.tokens) - 1) // self.block_size
+        self._hash_up_to(seq, reusable)
+        shared: list[int] = []
+        for index in range(reusable):
+            block = self._by_key.get(seq.hashes[index])
+            if block is None or self._content[block].tokens != self._tokens(seq, index):
+                break
+            shared.append(block)
+        return shared
+
+    def _hash_up_to(self, seq: Sequence, blocks: int) -> None:
+        for index in range(len(seq.hashes), blocks):
+            parent = seq.hashes[index - 1] if index else b""
+            content = array("q", self._tokens(seq, index)).tobytes()
+            seq.hashes.append(blake2b(parent + content, digest_size=32).digest())
+
+    def _tokens(self, seq: Sequence, index: int) -> tuple[int, ...]:
+        return tuple(seq.tokens[index * self.block_size : (index + 1) * self.block_size])
+
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.block_size)

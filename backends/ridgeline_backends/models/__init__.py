@@ -1,0 +1,1 @@
+"""Model families: their configurations, the tensors they need, and their arithmetic."""
