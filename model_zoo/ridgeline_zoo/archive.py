@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from ridgeline_zoo.errors import UnsafeArchive
 
@@ -210,9 +210,11 @@ class _BoundedReads:
 
 @contextmanager
 def _open_tar(archive: Path, compressed: bool) -> Iterator[tarfile.TarFile]:
-    stream = gzip.open(archive) if compressed else archive.open("rb")
-    with stream, tarfile.open(fileobj=_BoundedReads(stream), mode="r:") as tar:  # type: ignore[call-overload]
-        yield tar
+    with archive.open("rb") as raw:
+        stream = gzip.GzipFile(fileobj=raw) if compressed else raw
+        bounded = cast("IO[bytes]", _BoundedReads(stream))
+        with tarfile.open(fileobj=bounded, mode="r:") as tar:
+            yield tar
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-Json: TypeAlias = "str | int | float | bool | None | list[Json] | dict[str, Json]"
+Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 Task = Literal["text-generation", "text-embedding"]
 Dtype = Literal["bf16", "fp32"]
 Image = Literal["llm", "embedding"]
@@ -29,7 +29,7 @@ class ExamplePayload:
 
 @dataclass(frozen=True)
 class Card:
-    """One model of the zoo.
+    """One model of the zoo. ``id`` is also a valid SageMaker name (no dots).
 
     ``dtype`` is what the prepared files hold and what an endpoint runs unless told otherwise;
     ``memory`` is the bytes of the weights alone, per dtype. ``sha256`` maps names of downloaded

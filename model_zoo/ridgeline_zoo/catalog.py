@@ -26,9 +26,13 @@ class Catalog:
         return len(self.cards)
 
     def get(self, model_id: str) -> Card:
-        """The card of that id. Raises UnknownModel with the nearest id as a hint."""
+        """The card of that id, in which dots may stand for dashes (``llama-3.2-1b-instruct``).
+
+        Raises UnknownModel with the nearest id as a hint.
+        """
+        wanted = model_id.casefold().replace(".", "-")
         for card in self.cards:
-            if card.id == model_id:
+            if card.id == wanted:
                 return card
         raise UnknownModel(
             f"there is no model {model_id!r} in the zoo",

@@ -22,7 +22,7 @@ from ridgeline_zoo.families import parameter_count, weight_memory
 
 SCHEMES = ("hf", "s3", "file", "wheel", "seeded")
 
-_Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](-*[a-z0-9.])*$", max_length=63)]
+_Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](-*[a-z0-9])*$", max_length=63)]
 _Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 _Version = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
 _Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -8,7 +8,7 @@ What the files say must agree with the card: a mismatch is an error here, not at
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ridgeline_zoo.card import Card, Json
@@ -132,8 +132,8 @@ def _check_config(card: Card, out: Path) -> None:
     """Every entry of the card's config must be what the model's own config says."""
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     for name, stated in card.config.items():
-        actual = config.get(name)
-        # The defaults that publishers leave out.
+        actual = _entry(config, name)
+        # What publishers leave out because it is the default.
         if actual is None and (stated is None or stated is False or name in _DERIVED):
             continue
         if actual != stated:
@@ -143,7 +143,19 @@ def _check_config(card: Card, out: Path) -> None:
             )
 
 
-_DERIVED = frozenset({"head_dim", "num_key_value_heads", "rope_theta", "type_vocab_size"})
+_DERIVED = frozenset({"head_dim", "num_key_value_heads", "type_vocab_size"})
+
+
+def _entry(config: Mapping[str, Json], name: str) -> Json:
+    """An entry of config.json, wherever the version of transformers that wrote it put it."""
+    rotary = config.get("rope_parameters")
+    if isinstance(rotary, dict) and name == "rope_theta":
+        return rotary.get("rope_theta", config.get(name))
+    if isinstance(rotary, dict) and name == "rope_scaling":
+        if rotary.get("rope_type", "default") == "default":
+            return None
+        return {key: value for key, value in rotary.items() if key != "rope_theta"}
+    return config.get(name)
 
 
 def _write_json(path: Path, value: dict[str, Json]) -> None:
