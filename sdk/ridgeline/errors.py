@@ -11,6 +11,7 @@
     ├── DeployFailed                an endpoint ended in Failed: carries the last log lines      500
     ├── InvocationFailed            the model server answered with an error                      424
     ├── Unavailable                 a part of the service is away; trying again helps            503
+    │   └── NotRunning              no service answers where this client looked for one          503
     └── InternalError               a bug of ours                                                500
 
 The message names the thing at fault; the hint says what to do next. The same class is rebuilt on
@@ -103,6 +104,11 @@ class DeployFailed(RidgelineError):
         super().__init__(message, hint=hint)
         self.log_tail = tuple(log_tail)
 
+    def __str__(self) -> str:
+        tail = ("Last lines of its log:", *(f"  {line}" for line in self.log_tail))
+        parts = (self.message, *(tail if self.log_tail else ()), self.hint)
+        return "\n".join(part for part in parts if part)
+
 
 class InvocationFailed(RidgelineError):
     """The model server answered with an error. ``original_status`` is its HTTP status."""
@@ -119,6 +125,13 @@ class Unavailable(RidgelineError):
     """A part of the service is away or restarting; trying again helps."""
 
     code = "Unavailable"
+    http_status = 503
+
+
+class NotRunning(Unavailable):
+    """No service answers where this client looked. Raised before anything was sent."""
+
+    code = "NotRunning"
     http_status = 503
 
 

@@ -1,0 +1,122 @@
+"""What the client knows of one endpoint: its status, its stages, what it runs.
+
+Reads ``GET /api/endpoints/NAME`` where there is one and DescribeEndpoint where there is not, into
+one small type, so that waits and displays do not care which side they look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ridgeline.errors import NotFound
+
+if TYPE_CHECKING:
+    from ridgeline.session import Session
+
+IN_SERVICE = "InService"
+FAILED = frozenset({"Failed", "OutOfService", "UpdateRollbackFailed"})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step on the way to InService. ``seconds`` is None until it is known."""
+
+    name: str
+    state: str = "waiting"
+    seconds: float | None = None
+    done: int | None = None
+    total: int | None = None
+
+    @property
+    def fraction(self) -> float | None:
+        """How much of it is done, from 0 to 1, if it can be told."""
+        if self.done is None or not self.total:
+            return None
+        return min(self.done / self.total, 1.0)
+
+
+@dataclass(frozen=True)
+class EndpointView:
+    """One look at an endpoint."""
+
+    name: str
+    status: str
+    failure_reason: str = ""
+    hint: str = ""
+    stages: tuple[Stage, ...] = ()
+    log_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an endpoint is made of, by name: what has to go when all of it goes."""
+
+    endpoint: str
+    config: str
+    models: tuple[str, ...]
+
+
+def look(session: Session, name: str) -> EndpointView:
+    """One look at endpoint ``name``. Raises NotFound if there is none."""
+    if not session.is_aws:
+        try:
+            return parse_view(name, session.api.get("endpoints", name))
+        except NotFound:
+            # Either the endpoint or the route is missing; DescribeEndpoint tells which.
+            pass
+    answer = describe(session, name)
+    return EndpointView(name, str(answer["EndpointStatus"]), str(answer.get("FailureReason", "")))
+
+
+def describe(session: Session, name: str) -> Mapping[str, Any]:
+    """DescribeEndpoint. Raises NotFound if there is no endpoint of this name."""
+    with session.call():
+        answer = session.sagemaker_client.describe_endpoint(EndpointName=name)
+    return dict(answer)
+
+
+def parts(session: Session, name: str) -> Parts:
+    """The config and models of endpoint ``name``; what is already gone is left out."""
+    config = str(describe(session, name).get("EndpointConfigName", ""))
+    try:
+        with session.call():
+            answer = session.sagemaker_client.describe_endpoint_config(EndpointConfigName=config)
+    except NotFound:
+        return Parts(name, "", ())
+    variants = [*answer.get("ProductionVariants", ()), *answer.get("ShadowProductionVariants", ())]
+    models = (variant.get("ModelName") for variant in variants)
+    return Parts(name, config, tuple(dict.fromkeys(str(model) for model in models if model)))
+
+
+def parse_view(name: str, body: Mapping[str, Any]) -> EndpointView:
+    """The answer of ``/api/endpoints/NAME``. Members that are absent count as empty."""
+    return EndpointView(
+        name=str(body.get("name") or name),
+        status=str(body.get("status") or "Creating"),
+        failure_reason=str(body.get("failure_reason") or body.get("reason") or ""),
+        hint=str(body.get("hint") or ""),
+        stages=tuple(_stage(stage) for stage in body.get("stages") or ()),
+        log_tail=_lines(body.get("log_tail")),
+    )
+
+
+def _stage(body: Mapping[str, Any]) -> Stage:
+    seconds, done, total = body.get("seconds"), body.get("done"), body.get("total")
+    state = body.get("state") or ("done" if seconds is not None else "waiting")
+    return Stage(
+        name=str(body.get("name", "")),
+        state=str(state),
+        seconds=None if seconds is None else float(seconds),
+        done=None if done is None else int(done),
+        total=None if total is None else int(total),
+    )
+
+
+def _lines(tail: str | Iterable[object] | None) -> tuple[str, ...]:
+    if tail is None:
+        return ()
+    if isinstance(tail, str):
+        return tuple(tail.splitlines())
+    return tuple(str(line) for line in tail)

@@ -1,0 +1,28 @@
+"""Names for things that nobody named."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from ridgeline._clock import Clock
+
+_LIMIT = 63
+_FORBIDDEN = re.compile(r"[^a-zA-Z0-9]+")
+
+
+def unique_name(base: str, clock: Clock) -> str:
+    """``base`` and the time, to the millisecond, as a name that SageMaker accepts."""
+    now = clock.wall()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + f"-{int(now * 1000) % 1000:03d}"
+    return f"{clean_name(base, _LIMIT - len(stamp) - 1)}-{stamp}"
+
+
+def clean_name(base: str, limit: int = _LIMIT) -> str:
+    """``base`` with only letters, digits and single hyphens, cut to ``limit``."""
+    return _FORBIDDEN.sub("-", base).strip("-")[:limit].strip("-") or "model"
+
+
+def image_name(image_uri: str) -> str:
+    """The repository of an image, without registry, tag and digest."""
+    return image_uri.rpartition("/")[2].partition("@")[0].partition(":")[0]

@@ -1,0 +1,105 @@
+"""A model archive with the user's code in it, as SageMaker's hosting contract wants it.
+
+``code/`` inside model.tar.gz holds the entry point, the rest of its source folder and its
+dependencies. Everything else of the old archive stays; a ``code/`` that was there is replaced.
+Archives are copied member by member and never unpacked, so nothing in them can reach the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from ridgeline.errors import InvalidInput, NotFound
+
+_SKIPPED = frozenset({"__pycache__", ".git", ".venv", ".ipynb_checkpoints"})
+
+
+def pack_model(
+    out: IO[bytes],
+    *,
+    entry_point: str | None,
+    source_dir: str | os.PathLike[str] | None,
+    dependencies: Sequence[str | os.PathLike[str]] = (),
+    old: IO[bytes] | None = None,
+) -> str | None:
+    """Write model.tar.gz to ``out``; returns the name of the entry point inside ``code/``.
+
+    Raises NotFound if the entry point or the folder is not there, InvalidInput if ``old`` is no
+    tar archive.
+    """
+    files, program = _code_files(entry_point, source_dir, dependencies)
+    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as new:
+        if old is not None:
+            _copy(old, new)
+        for name, path in files:
+            new.add(path, arcname=f"code/{name}", recursive=False)
+    return program
+
+
+def pack_directory(out: IO[bytes], directory: Path) -> None:
+    """Write the content of ``directory`` as model.tar.gz."""
+    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as new:
+        for path in _walk(directory):
+            new.add(path, arcname=path.relative_to(directory).as_posix(), recursive=False)
+
+
+def _code_files(
+    entry_point: str | None,
+    source_dir: str | os.PathLike[str] | None,
+    dependencies: Sequence[str | os.PathLike[str]],
+) -> tuple[list[tuple[str, Path]], str | None]:
+    files: list[tuple[str, Path]] = []
+    program = None
+    if source_dir is not None:
+        root = Path(source_dir)
+        if not root.is_dir():
+            raise NotFound(f"source_dir {str(root)!r} is not a folder.")
+        if entry_point is not None and not (root / entry_point).is_file():
+            raise NotFound(
+                f"Entry point {entry_point!r} is not in source_dir {str(root)!r}.",
+                hint="entry_point is relative to source_dir.",
+            )
+        program = entry_point
+        files.extend((path.relative_to(root).as_posix(), path) for path in _walk(root))
+    elif entry_point is not None:
+        path = Path(entry_point)
+        if not path.is_file():
+            raise NotFound(f"Entry point {entry_point!r} does not exist.")
+        program = path.name
+        files.append((path.name, path))
+    for dependency in dependencies:
+        path = Path(dependency)
+        if not path.exists():
+            raise NotFound(f"Dependency {str(path)!r} does not exist.")
+        if path.is_dir():
+            inside = _walk(path)
+            files.extend((f"{path.name}/{p.relative_to(path).as_posix()}", p) for p in inside)
+        else:
+            files.append((path.name, path))
+    return files, program
+
+
+def _walk(root: Path) -> list[Path]:
+    found: list[Path] = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED)
+        found.extend(Path(folder) / name for name in sorted(names))
+    return found
+
+
+def _copy(old: IO[bytes], new: tarfile.TarFile) -> None:
+    try:
+        with tarfile.open(fileobj=old, mode="r:*") as archive:
+            for member in archive:
+                name = member.name.removeprefix("./")
+                if name == "code" or name.startswith("code/") or name in ("", "."):
+                    continue
+                new.addfile(member, archive.extractfile(member) if member.isfile() else None)
+    except tarfile.TarError as error:
+        raise InvalidInput(
+            f"model_data is no tar archive: {error}", hint="SageMaker wants a model.tar.gz."
+        ) from None

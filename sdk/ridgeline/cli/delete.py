@@ -1,0 +1,44 @@
+"""``ridgeline delete``: an endpoint, with its configuration and models."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ridgeline.cli import _common
+from ridgeline.cli._common import AsJson, DataDir
+
+
+def delete(
+    endpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ENDPOINT...",
+            help="Names of endpoints.",
+            autocompletion=_common.complete_endpoint,
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    keep_model: Annotated[
+        bool, typer.Option("--keep-model", help="Keep the models it runs.")
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete endpoints with their configurations and models. Asks first on a terminal."""
+    session = _common.open_session(data_dir)
+    from ridgeline.predictor import Predictor  # boto3: not for --help
+
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"Delete {', '.join(endpoints)}?", abort=True, err=True)
+    for name in endpoints:
+        predictor = Predictor(name, sagemaker_session=session)
+        predictor.delete_endpoint()
+        if not keep_model:
+            predictor.delete_model()
+        if not as_json:
+            _common.say(f"Deleted {name}.")
+    if as_json:
+        _common.print_json({"deleted": endpoints})

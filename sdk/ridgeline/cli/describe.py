@@ -1,0 +1,56 @@
+"""``ridgeline describe``: what an endpoint runs, and how it came to its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ridgeline.cli import _common
+from ridgeline.cli._common import AsJson, DataDir, EndpointName
+from ridgeline.errors import NotFound, Unsupported
+
+
+def describe(endpoint: EndpointName, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Show an endpoint: state, variants, replicas, stages and the last lines of its log."""
+    session = _common.open_session(data_dir)
+    from ridgeline import _endpoints  # boto3: not for --help
+
+    aws = {
+        name: value
+        for name, value in _endpoints.describe(session, endpoint).items()
+        if name != "ResponseMetadata"
+    }
+    try:
+        ours: Mapping[str, Any] = session.api.get("endpoints", endpoint)
+    except (NotFound, Unsupported):
+        # A service that speaks SageMaker's API alone has told all it knows.
+        ours = {}
+    if as_json:
+        _common.print_json({**aws, "Ridgeline": ours})
+        return
+    view = _endpoints.parse_view(endpoint, ours)
+    print(f"{endpoint}: {aws['EndpointStatus']}")
+    reason = aws.get("FailureReason") or view.failure_reason
+    if reason and aws["EndpointStatus"] != _endpoints.IN_SERVICE:
+        print(f"  reason: {reason}")
+    if view.hint:
+        print(f"  hint:   {view.hint}")
+    print(f"  config: {aws.get('EndpointConfigName', '')}")
+    for variant in aws.get("ProductionVariants", ()):
+        current = variant.get("CurrentInstanceCount", 0)
+        desired = variant.get("DesiredInstanceCount", current)
+        weight = variant.get("CurrentWeight", 1.0)
+        print(
+            f"  variant {variant['VariantName']}: "
+            f"{current} of {desired} instances, weight {weight:g}"
+        )
+    for replica in ours.get("replicas") or ():
+        name = "/".join(filter(None, (replica.get("variant"), replica.get("id"))))
+        print(f"  replica {name}: {replica.get('status', '')}")
+    for stage in view.stages:
+        took = "" if stage.seconds is None else f"{stage.seconds:.1f} s"
+        print(f"  stage {stage.name}: {stage.state} {took}".rstrip())
+    if view.status in _endpoints.FAILED and view.log_tail:
+        print("  last lines of its log:")
+        for line in view.log_tail:
+            print(f"    {line}")
