@@ -1,0 +1,140 @@
+"""What DescribeEndpoint and ListEndpoints answer, made from rows. Reads and writes no database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ridgeline_service.control.names import to_datetime
+from ridgeline_service.store.records import (
+    DeploymentRecord,
+    EndpointRecord,
+    ReplicaRecord,
+    VariantSpec,
+)
+from ridgeline_service.store.states import EndpointStatus, ReplicaStatus
+
+_COPIED = ("AsyncInferenceConfig", "ExplainerConfig", "MetricsConfig")
+
+
+def describe(
+    endpoint: EndpointRecord,
+    active: DeploymentRecord | None,
+    pending: DeploymentRecord | None,
+    replicas: Sequence[ReplicaRecord],
+) -> dict[str, Any]:
+    """The DescribeEndpoint response. Before the first deployment serves, it shows that one."""
+    shown = active or pending
+    response: dict[str, Any] = {
+        "EndpointName": endpoint.name,
+        "EndpointArn": endpoint.arn,
+        "EndpointStatus": endpoint.status.value,
+        "CreationTime": to_datetime(endpoint.created_at),
+        "LastModifiedTime": to_datetime(endpoint.modified_at),
+    }
+    if endpoint.failure_reason:
+        response["FailureReason"] = endpoint.failure_reason
+    if endpoint.deployment_config is not None:
+        response["LastDeploymentConfig"] = endpoint.deployment_config
+    if shown is None:
+        return response
+    response["EndpointConfigName"] = shown.config_name
+    response["ProductionVariants"] = [
+        _variant(variant, shown, replicas, endpoint) for variant in shown.variants
+    ]
+    for name in _COPIED:
+        if name in shown.config:
+            response[name] = shown.config[name]
+    if "DataCaptureConfig" in shown.config:
+        response["DataCaptureConfig"] = _capture(shown.config["DataCaptureConfig"])
+    if pending is not None and active is not None:
+        response["PendingDeploymentSummary"] = {
+            "EndpointConfigName": pending.config_name,
+            "StartTime": to_datetime(pending.created_at),
+            "ProductionVariants": [_pending(item, pending, replicas) for item in pending.variants],
+        }
+    return response
+
+
+def summary(endpoint: EndpointRecord) -> dict[str, Any]:
+    return {
+        "EndpointName": endpoint.name,
+        "EndpointArn": endpoint.arn,
+        "EndpointStatus": endpoint.status.value,
+        "CreationTime": to_datetime(endpoint.created_at),
+        "LastModifiedTime": to_datetime(endpoint.modified_at),
+    }
+
+
+def _variant(
+    variant: VariantSpec,
+    deployment: DeploymentRecord,
+    replicas: Sequence[ReplicaRecord],
+    endpoint: EndpointRecord,
+) -> dict[str, Any]:
+    shown = _common(variant, deployment, replicas)
+    if endpoint.status is EndpointStatus.CREATING:
+        shown["VariantStatus"] = [{"Status": "Creating", **_message(variant, replicas)}]
+    elif endpoint.status is EndpointStatus.UPDATING:
+        shown["VariantStatus"] = [{"Status": "Updating", **_message(variant, replicas)}]
+    return shown
+
+
+def _pending(
+    variant: VariantSpec, deployment: DeploymentRecord, replicas: Sequence[ReplicaRecord]
+) -> dict[str, Any]:
+    shown = _common(variant, deployment, replicas)
+    if variant.serverless is None:
+        shown["InstanceType"] = variant.instance_type
+    shown["VariantStatus"] = [{"Status": "Creating", **_message(variant, replicas)}]
+    return shown
+
+
+def _common(
+    variant: VariantSpec, deployment: DeploymentRecord, replicas: Sequence[ReplicaRecord]
+) -> dict[str, Any]:
+    serving = sum(
+        replica.deployment_id == deployment.id and replica.variant == variant.name
+        for replica in replicas
+        if replica.serves
+    )
+    shown: dict[str, Any] = {
+        "VariantName": variant.name,
+        "DeployedImages": [
+            {
+                "SpecifiedImage": variant.container.image,
+                "ResolvedImage": variant.container.image,
+                "ResolutionTime": to_datetime(deployment.created_at),
+            }
+        ],
+        "CurrentWeight": variant.weight,
+        "DesiredWeight": variant.weight,
+    }
+    if variant.serverless is None:
+        shown["CurrentInstanceCount"] = serving
+        shown["DesiredInstanceCount"] = variant.count
+    else:
+        shown["CurrentServerlessConfig"] = variant.serverless
+        shown["DesiredServerlessConfig"] = variant.serverless
+    return shown
+
+
+def _message(variant: VariantSpec, replicas: Sequence[ReplicaRecord]) -> dict[str, str]:
+    """What the newest replica that is not ready yet says: a wait, a stage."""
+    for replica in reversed(replicas):
+        if replica.variant == variant.name and not replica.status.ended:
+            if replica.status is ReplicaStatus.READY:
+                continue
+            return {"StatusMessage": (replica.message or f"Replica is {replica.status}.")[:1024]}
+    return {}
+
+
+def _capture(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Captured is nothing here, and the answer says so: the status is Stopped."""
+    return {
+        "EnableCapture": bool(config.get("EnableCapture", False)),
+        "CaptureStatus": "Stopped",
+        "CurrentSamplingPercentage": config["InitialSamplingPercentage"],
+        "DestinationS3Uri": config["DestinationS3Uri"],
+        "KmsKeyId": config.get("KmsKeyId", ""),
+    }

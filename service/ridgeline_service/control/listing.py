@@ -1,0 +1,58 @@
+"""What all List calls share: filters, sorting, pages. Defaults are SageMaker's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ridgeline.errors import InvalidInput
+from ridgeline_service.control.names import micros_of
+from ridgeline_service.errors import ValidationException
+from ridgeline_service.store.paging import Order
+from ridgeline_service.store.resources import ListFilter
+
+DEFAULT_PAGE = 10
+
+_COLUMNS = {"Name": "name", "CreationTime": "created_at", "Status": "status"}
+
+
+def list_filter(request: Mapping[str, Any]) -> ListFilter:
+    order = Order(
+        key=_COLUMNS[request.get("SortBy", "CreationTime")],
+        descending=request.get("SortOrder", "Descending") == "Descending",
+    )
+    return ListFilter(
+        order=order,
+        limit=request.get("MaxResults", DEFAULT_PAGE),
+        token=request.get("NextToken"),
+        name_contains=request.get("NameContains"),
+        created_before=micros_of(request.get("CreationTimeBefore")),
+        created_after=micros_of(request.get("CreationTimeAfter")),
+        modified_before=micros_of(request.get("LastModifiedTimeBefore")),
+        modified_after=micros_of(request.get("LastModifiedTimeAfter")),
+        status=request.get("StatusEquals"),
+    )
+
+
+@contextmanager
+def bad_token_refused() -> Iterator[None]:
+    """A token that is not ours, in SageMaker's words."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise ValidationException(f"Invalid NextToken: {error.message}.") from error
+
+
+def with_token(response: dict[str, Any], token: str | None) -> dict[str, Any]:
+    return response if token is None else {**response, "NextToken": token}
+
+
+def tags_in(request: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of a Create or AddTags call. Raises ValidationException for a key given twice."""
+    found: dict[str, str] = {}
+    for tag in request.get("Tags") or ():
+        if tag["Key"] in found:
+            raise ValidationException(f"Duplicate tag key {tag['Key']!r}: keys must be unique.")
+        found[tag["Key"]] = tag["Value"]
+    return found

@@ -1,0 +1,81 @@
+"""How far an endpoint is: stages, replicas, the last log lines. For ``/api`` and its clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from ridgeline_service.control.tail import last_lines, log_stream
+from ridgeline_service.paths import DataDir
+from ridgeline_service.store.records import (
+    DeploymentRecord,
+    EndpointRecord,
+    ReplicaRecord,
+    Stage,
+)
+from ridgeline_service.store.states import ReplicaStatus
+
+LOG_TAIL = 20
+
+
+def progress_of(
+    endpoint: EndpointRecord,
+    deployment: DeploymentRecord | None,
+    replicas: Sequence[ReplicaRecord],
+    data_dir: DataDir,
+    now: int,
+) -> dict[str, Any]:
+    """The endpoint's stages are those of the replica that is furthest behind."""
+    current = [
+        replica
+        for replica in replicas
+        if deployment is not None and replica.deployment_id == deployment.id
+    ]
+    shown = _slowest(current)
+    return {
+        "name": endpoint.name,
+        "status": endpoint.status.value,
+        "reason": endpoint.reason.value,
+        "failure_reason": endpoint.failure_reason,
+        "hint": endpoint.reason.words,
+        "stages": [] if shown is None else _stages(shown, now),
+        "replicas": [_replica(replica, now) for replica in replicas],
+        "log_tail": []
+        if shown is None
+        else last_lines(data_dir, endpoint.name, log_stream(shown), LOG_TAIL),
+    }
+
+
+def _slowest(replicas: Sequence[ReplicaRecord]) -> ReplicaRecord | None:
+    living = [replica for replica in replicas if not replica.status.ended]
+    order = list(ReplicaStatus)
+    if living:
+        return min(living, key=lambda replica: order.index(replica.status))
+    return replicas[-1] if replicas else None
+
+
+def _stages(replica: ReplicaRecord, now: int) -> list[dict[str, Any]]:
+    return [asdict(_so_far(stage, replica, now)) for stage in replica.stages]
+
+
+def _so_far(stage: Stage, replica: ReplicaRecord, now: int) -> Stage:
+    """A stage that runs has no seconds yet: it lasts since the row last changed."""
+    if stage.state != "running" or stage.seconds:
+        return stage
+    return replace(stage, seconds=round(max(0, now - replica.changed_at) / 1e6, 3))
+
+
+def _replica(replica: ReplicaRecord, now: int) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "id": replica.id,
+        "variant": replica.variant,
+        "status": replica.status.value,
+        "reason": replica.reason.value,
+        "message": replica.message or replica.reason.words,
+        "stages": _stages(replica, now),
+        "log_stream": log_stream(replica),
+    }
+    if replica.pid is not None and not replica.status.ended:
+        shown["pid"] = replica.pid
+    return shown

@@ -1,0 +1,134 @@
+"""One database, SQLite or PostgreSQL: connections, transactions, migrations.
+
+Knows no table but Alembic's own. SQLite admits one writer at a time and makes the others sleep and
+retry, which gives the slowest of eight writers a hundred times the median; so writers of this
+process queue on a lock instead, and the busy timeout is left for other processes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+
+from ridgeline.errors import Unavailable
+from ridgeline_service.paths import DataDir
+from ridgeline_service.settings import Settings
+
+SCHEMA_HEAD = "0001"
+BUSY_TIMEOUT_MS = 15_000
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_WRITE = {"ridgeline_write": True}
+
+
+class Database:
+    """Transactions over one engine. Thread-safe; ``close`` it at the end."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.is_sqlite = engine.dialect.name == "sqlite"
+        self._writer = threading.Lock()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent view, never blocked by writers. Nothing may be written in it."""
+        with self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: committed at the end, rolled back by an exception."""
+        if not self.is_sqlite:
+            with self.engine.begin() as connection:
+                yield connection
+            return
+        with self._writer, self.engine.connect() as connection:
+            connection = connection.execution_options(**_WRITE)
+            with connection.begin():
+                yield connection
+
+    def migrate(self) -> None:
+        """Bring the schema to this version. Two control planes may do so at once."""
+        if self._version() == SCHEMA_HEAD:
+            return
+        # Alembic costs 0.2 s to import: only a start that has something to migrate pays for it.
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        with self.write() as connection:
+            if not self.is_sqlite:
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(726964676)")
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _version(self) -> str | None:
+        try:
+            with self.read() as connection:
+                row = connection.exec_driver_sql("SELECT version_num FROM alembic_version").first()
+        except (OperationalError, ProgrammingError):
+            return None  # a new database has no such table
+        return None if row is None else str(row[0])
+
+
+def open_database(settings: Settings, data_dir: DataDir) -> Database:
+    """Connect to the configured database and migrate it.
+
+    Raises Unavailable if it cannot be reached or written, naming which one.
+    """
+    url = settings.database_url or f"sqlite:///{data_dir.database}"
+    if not settings.database_url:
+        data_dir.database.parent.mkdir(parents=True, exist_ok=True)
+    database = connect(url)
+    try:
+        database.migrate()
+    except DBAPIError as error:
+        database.close()
+        raise Unavailable(
+            f"the database {make_url(url).render_as_string()} cannot be used: {error.orig}",
+            hint="Check database_url in settings.json, that the server runs and the disk has room.",
+        ) from error
+    return database
+
+
+def connect(url: str) -> Database:
+    """A database by its URL, not migrated. ``postgresql://`` means the psycopg 3 driver."""
+    parsed = make_url(url)
+    if parsed.drivername in {"postgresql", "postgres"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() != "sqlite":
+        return Database(create_engine(parsed, pool_size=8, max_overflow=24, pool_pre_ping=True))
+    engine = create_engine(parsed, pool_size=8, max_overflow=56)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return Database(engine)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver's own transaction handling would begin late and as a reader; see _begin_sqlite.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "foreign_keys=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer that begins as a reader fails, without waiting, when another one was faster.
+    writes = connection.get_execution_options().get("ridgeline_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

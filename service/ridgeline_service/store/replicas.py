@@ -1,0 +1,167 @@
+"""Replicas: the queries, and the claims by which one control plane at a time works on a row.
+
+A claim is a token with an expiry. Its holder does slow work outside any transaction and writes
+back with ``change_replica(..., token=...)``, which fails once the claim went to somebody else: so
+a holder that slept through its expiry cannot undo what the next one did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any, TypedDict, Unpack
+
+from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select, update
+
+from ridgeline_service.store.records import ReplicaRecord, Stage
+from ridgeline_service.store.states import Desired, Reason, ReplicaStatus
+from ridgeline_service.store.tables import replicas
+
+_ENDED = [status for status in ReplicaStatus if status.ended]
+_ADMITTED = [status for status in ReplicaStatus if status.admitted]
+
+
+class ReplicaChanges(TypedDict, total=False):
+    status: ReplicaStatus
+    reason: Reason
+    message: str
+    desired: Desired
+    changed_at: int
+    launched_at: int | None
+    ready_at: int | None
+    port: int | None
+    pid: int | None
+    start_time: float | None
+    task: str
+    stages: tuple[Stage, ...]
+
+
+def add_replica(connection: Connection, record: ReplicaRecord) -> None:
+    values = {**record.__dict__, "stages": [asdict(stage) for stage in record.stages]}
+    connection.execute(insert(replicas), values)
+
+
+def get_replica(connection: Connection, replica_id: str) -> ReplicaRecord | None:
+    statement = select(replicas).where(replicas.c.id == replica_id)
+    row = connection.execute(statement).mappings().first()
+    return None if row is None else _replica(row)
+
+
+def replicas_of(connection: Connection, endpoint_arn: str) -> list[ReplicaRecord]:
+    """Oldest first."""
+    return _ordered(connection, replicas.c.endpoint_arn == endpoint_arn)
+
+
+def all_replicas(connection: Connection) -> list[ReplicaRecord]:
+    return _ordered(connection, None)
+
+
+def living_replicas(connection: Connection) -> list[ReplicaRecord]:
+    """Those with work left to do: neither stopped nor failed."""
+    return _ordered(connection, replicas.c.status.not_in(_ENDED))
+
+
+def admitted_load(connection: Connection) -> tuple[int, int]:
+    """Replicas that run or start on this machine, and the bytes they declare."""
+    statement = select(func.count(), func.coalesce(func.sum(replicas.c.memory_bytes), 0))
+    row = connection.execute(statement.where(replicas.c.status.in_(_ADMITTED))).one()
+    return int(row[0]), int(row[1])
+
+
+def claim_replica(
+    connection: Connection,
+    replica_id: str,
+    token: str,
+    *,
+    now: int,
+    expires_at: int,
+    holder_is_dead: Callable[[str], bool],
+) -> bool:
+    """Take or renew the claim. A claim whose holder is known to be dead need not expire first."""
+    statement = select(replicas.c.lock_token).where(replicas.c.id == replica_id)
+    held = connection.execute(statement).scalar_one_or_none()
+    free = [replicas.c.lock_token.is_(None), replicas.c.lock_token == token]
+    if held is not None and held != token and holder_is_dead(held):
+        free.append(replicas.c.lock_token == held)
+    taken = connection.execute(
+        update(replicas)
+        .where(replicas.c.id == replica_id, or_(*free, replicas.c.lock_expires_at < now))
+        .values(lock_token=token, lock_expires_at=expires_at)
+    )
+    return taken.rowcount == 1
+
+
+def renew_claims(connection: Connection, token: str, expires_at: int) -> None:
+    """The heartbeat of a control plane: every claim of its token lives on."""
+    connection.execute(
+        update(replicas).where(replicas.c.lock_token == token).values(lock_expires_at=expires_at)
+    )
+
+
+def release_claims(connection: Connection, token: str) -> None:
+    connection.execute(
+        update(replicas).where(replicas.c.lock_token == token).values(lock_token=None)
+    )
+
+
+def change_replica(
+    connection: Connection,
+    replica_id: str,
+    *,
+    token: str | None = None,
+    **changes: Unpack[ReplicaChanges],
+) -> bool:
+    """Write columns; with ``token`` only if the claim is still held. Returns whether it was."""
+    values: dict[str, Any] = dict(changes)
+    if "stages" in changes:
+        values["stages"] = [asdict(stage) for stage in changes["stages"]]
+    statement = update(replicas).where(replicas.c.id == replica_id)
+    if token is not None:
+        statement = statement.where(replicas.c.lock_token == token)
+    return connection.execute(statement.values(**values)).rowcount == 1
+
+
+def want_stopped(connection: Connection, ids: Iterable[str], reason: Reason) -> None:
+    """Ask for replicas to be stopped. Those that ended already stay as they are."""
+    connection.execute(
+        update(replicas)
+        .where(replicas.c.id.in_(list(ids)), replicas.c.status.not_in(_ENDED))
+        .values(desired=Desired.STOPPED, reason=reason)
+    )
+
+
+def delete_replicas(connection: Connection, ids: Iterable[str]) -> None:
+    connection.execute(delete(replicas).where(replicas.c.id.in_(list(ids))))
+
+
+def _ordered(connection: Connection, condition: Any) -> list[ReplicaRecord]:
+    statement = select(replicas).order_by(replicas.c.created_at, replicas.c.id)
+    if condition is not None:
+        statement = statement.where(condition)
+    return [_replica(row) for row in connection.execute(statement).mappings()]
+
+
+def _replica(row: RowMapping) -> ReplicaRecord:
+    return ReplicaRecord(
+        id=row["id"],
+        endpoint_arn=row["endpoint_arn"],
+        deployment_id=row["deployment_id"],
+        variant=row["variant"],
+        status=ReplicaStatus(row["status"]),
+        reason=Reason(row["reason"]),
+        message=row["message"],
+        desired=Desired(row["desired"]),
+        created_at=row["created_at"],
+        changed_at=row["changed_at"],
+        launched_at=row["launched_at"],
+        ready_at=row["ready_at"],
+        memory_bytes=row["memory_bytes"],
+        port=row["port"],
+        token=row["token"],
+        pid=row["pid"],
+        start_time=row["start_time"],
+        task=row["task"],
+        stages=tuple(Stage(**raw) for raw in row["stages"]),
+        lock_token=row["lock_token"],
+        lock_expires_at=row["lock_expires_at"],
+    )

@@ -1,0 +1,154 @@
+"""The tables. Times are whole microseconds since the epoch; documents are JSON text.
+
+The migrations create them; a test proves that both agree. Names that AWS clients choose are unique
+by ARN, which is lower-case, so that ``Demo`` and ``demo`` are one endpoint, as in SageMaker.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+# SQLite counts a rowid only for a column that is spelt INTEGER.
+_RowId = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _named(name: str) -> Table:
+    """A resource that never changes after it was created: its request is all there is to it."""
+    return Table(
+        name,
+        metadata,
+        Column("arn", String(512), primary_key=True),
+        Column("name", String(128), nullable=False),
+        Column("created_at", BigInteger, nullable=False),
+        Column("request", JSON, nullable=False),
+        Index(f"ix_{name}_created", "created_at", "name"),
+    )
+
+
+models = _named("models")
+endpoint_configs = _named("endpoint_configs")
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("arn", String(512), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("modified_at", BigInteger, nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("failure_reason", Text, nullable=False),
+    Column("desired", String(16), nullable=False),
+    Column("active_deployment", String(64)),
+    Column("pending_deployment", String(64)),
+    Column("deployment_config", JSON(none_as_null=True)),
+    Index("ix_endpoints_created", "created_at", "name"),
+)
+
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column(
+        "endpoint_arn",
+        String(512),
+        ForeignKey("endpoints.arn", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("created_at", BigInteger, nullable=False),
+    Column("config_name", String(128), nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("variants", JSON, nullable=False),
+    Index("ix_deployments_endpoint", "endpoint_arn"),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column(
+        "endpoint_arn",
+        String(512),
+        ForeignKey("endpoints.arn", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column(
+        "deployment_id",
+        String(64),
+        ForeignKey("deployments.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("variant", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("desired", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    Column("launched_at", BigInteger),
+    Column("ready_at", BigInteger),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("port", Integer),
+    Column("token", String(128), nullable=False),
+    Column("pid", Integer),
+    Column("start_time", Float),
+    Column("task", String(32), nullable=False),
+    Column("stages", JSON, nullable=False),
+    Column("lock_token", String(128)),
+    Column("lock_expires_at", BigInteger, nullable=False),
+    Index("ix_replicas_endpoint", "endpoint_arn"),
+    Index("ix_replicas_deployment", "deployment_id"),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("arn", String(512), primary_key=True),
+    Column("key", String(128), primary_key=True),
+    Column("value", String(256), nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("key_id", String(64), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("access_key_id", String(64), nullable=False, unique=True),
+    Column("secret_access_key", String(128), nullable=False),
+    Column("api_key_sha256", String(64), nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("resource", String(512), nullable=False),
+    Column("change", String(64), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("message", Text, nullable=False),
+    Index("ix_events_resource", "resource", "id"),
+)
+
+# Rows that exist to be locked and counted: the snapshot's version, the gate of admission.
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
