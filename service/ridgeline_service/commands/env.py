@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from ridgeline.errors import NotReady, Unavailable
+from ridgeline.errors import NotRunning, Unavailable
 from ridgeline_service.files import write_atomic
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import Settings, load_settings
@@ -46,7 +46,7 @@ def env(
     state = read_state(directory)
     if state is None or not directory.root_key.exists():
         named = f" --data-dir {directory.root}" if data_dir else ""
-        raise NotReady(
+        raise NotRunning(
             f"No service runs on {directory.root}.",
             hint=f"Start it with `ridgeline up --detach{named}`.",
         )
