@@ -1,0 +1,128 @@
+"""Runs pip for runtimes: output line by line, the last lines kept for the error, settings carried
+into the sandbox. Knows nothing of images, nor of where environments lie."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ridgeline.errors import DeployFailed
+
+Progress = Callable[[str], None]
+
+TAIL_LINES = 20
+TIMEOUT_S = 3600.0
+_CARRIED = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+)
+
+
+class InstallFailed(DeployFailed):
+    """pip could not install packages. ``log_tail`` holds its last lines."""
+
+    code = "InstallFailed"
+
+
+def extra_arguments() -> tuple[str, ...]:
+    """``RIDGELINE_PIP_ARGS``, split as a shell does: e.g. an index of CPU-only wheels."""
+    return tuple(shlex.split(os.environ.get("RIDGELINE_PIP_ARGS", "")))
+
+
+def run(
+    command: Sequence[str],
+    *,
+    what: str,
+    hint: str,
+    progress: Progress,
+    environment: Mapping[str, str],
+    keep_open: int,
+) -> None:
+    """Run ``command`` to its end. Raises InstallFailed, whose message begins with ``what``.
+
+    ``keep_open`` is the lock's file descriptor: the child holds it too, so a pip that outlives a
+    killed service still keeps others away from the directory that it writes.
+    """
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=dict(environment),
+        cwd="/",
+        text=True,
+        errors="replace",
+        pass_fds=(keep_open,),
+    )
+    timer = threading.Timer(TIMEOUT_S, process.kill)
+    timer.start()
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip():
+                tail.append(line.rstrip())
+                progress(line.rstrip())
+        code = process.wait()
+    finally:
+        timer.cancel()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if code != 0:
+        errors = [line for line in tail if line.startswith("ERROR")]
+        cause = errors[0].removeprefix("ERROR: ") if errors else (tail[-1] if tail else "no output")
+        raise InstallFailed(f"{what}: {cause}", log_tail=tail, hint=hint)
+
+
+def settings(python: Path) -> dict[str, str]:
+    """This machine's pip settings (configuration files and PIP_* variables) as variables, so that
+    pip behaves the same where those files cannot be seen."""
+    shown = subprocess.run(
+        (str(python), "-m", "pip", "config", "list"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    values: dict[str, str] = {}
+    for line in shown.stdout.splitlines():
+        name, _, value = line.partition("=")
+        scope, _, option = name.partition(".")
+        if scope in ("global", "install", "user", "site"):
+            words = value.strip().strip("'\"").replace("\\n", " ").split()
+            values[f"PIP_{option.upper().replace('-', '_')}"] = " ".join(words)
+    values |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    values |= {name: os.environ[name] for name in _CARRIED if name in os.environ}
+    return values | {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INPUT": "1"}
+
+
+def named_paths(words: Sequence[str]) -> tuple[Path, ...]:
+    """Local files and folders that settings or arguments name: wheel folders, certificates.
+
+    Of a local index (``file:///mirror/simple``) the folder around it, where its links point.
+    """
+    found = []
+    for word in " ".join(words).replace("=", " ").split():
+        path = word
+        if word.startswith("file://"):
+            path = unquote(urlsplit(word).path).rstrip("/").removesuffix("/simple")
+        if path.startswith("/") and path not in ("/", os.devnull) and os.path.exists(path):
+            found.append(Path(path))
+    return tuple(dict.fromkeys(found))
