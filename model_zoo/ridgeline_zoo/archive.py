@@ -7,6 +7,7 @@ point anywhere. Sizes are counted as they are written, so a header cannot lie ab
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import posixpath
@@ -25,6 +26,8 @@ from ridgeline_zoo.errors import UnsafeArchive
 _CHUNK = 1 << 20
 # A tar header (a long name, pax records) is read in one piece; a real one is far below this.
 _LARGEST_HEADER = 1 << 24
+# Links to links, as shared libraries have them.
+_LONGEST_CHAIN = 8
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,23 @@ class _Writer:
             (self._root / place).mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise self.refuse(entry, "it is a folder where another entry is a file") from error
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise self.refuse(entry, "its name is too long for this disk") from error
 
     def file(self, place: str, entry: str, source: IO[bytes], executable: bool) -> None:
         path = self._root / place
         self.folder(posixpath.dirname(place), entry)
-        if path.is_dir():
-            raise self.refuse(entry, "it is a file where another entry is a folder")
-        with path.open("wb") as out:
+        try:
+            out = path.open("wb")
+        except IsADirectoryError as error:
+            raise self.refuse(entry, "it is a file where another entry is a folder") from error
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise self.refuse(entry, "its name is too long for this disk") from error
+        with out:
             while chunk := source.read(_CHUNK):
                 self.written += len(chunk)
                 if self.written > self._limits.max_bytes:
@@ -126,6 +139,12 @@ class _Writer:
                 out.write(chunk)
         path.chmod(0o755 if executable else 0o644)
         self.files.add(place)
+
+    def copy(self, source: str, place: str, entry: str) -> None:
+        """Write a file that was written before once more, under another name."""
+        path = self._root / source
+        with path.open("rb") as content:
+            self.file(place, entry, content, bool(path.stat().st_mode & 0o100))
 
     def refuse(self, entry: str, reason: str) -> UnsafeArchive:
         return UnsafeArchive(
@@ -135,9 +154,10 @@ class _Writer:
 
 
 def _extract_tar(archive: Path, compressed: bool, writer: _Writer) -> None:
-    links: list[tuple[str, str, str]] = []
+    links: dict[str, str] = {}
+    wanted: list[tuple[str, str]] = []
     with _open_tar(archive, compressed) as tar:
-        sources: dict[str, tarfile.TarInfo] = {}
+        places: dict[str, str] = {}
         for member in tar:
             if member.isdir() and posixpath.normpath(member.name) == ".":
                 continue
@@ -146,26 +166,28 @@ def _extract_tar(archive: Path, compressed: bool, writer: _Writer) -> None:
             if member.issym() or member.islnk():
                 base = posixpath.dirname(name) if member.issym() else ""
                 target = writer.link_target(member.name, member.linkname, relative_to=base)
+                links[name] = target
                 if place is not None:
-                    links.append((member.name, place, target))
+                    wanted.append((name, place))
             elif member.isdir():
                 if place:
                     writer.folder(place, member.name)
             elif member.isreg():
-                sources[name] = member
                 if place is not None:
+                    places[name] = place
                     content = tar.extractfile(member)
                     if content is None:
                         raise writer.refuse(member.name, "it has no content")
                     writer.file(place, member.name, content, bool(member.mode & 0o100))
             else:
                 raise writer.refuse(member.name, "it is a device, a pipe or of an unknown kind")
-        for entry, place, target in links:
-            found = sources.get(target)
-            content = tar.extractfile(found) if found is not None else None
-            if found is None or content is None:
-                raise writer.refuse(entry, f"it is a link to {target!r}, no file of the archive")
-            writer.file(place, entry, content, bool(found.mode & 0o100))
+    for entry, place in wanted:
+        target = entry
+        for _ in range(_LONGEST_CHAIN):
+            target = links.get(target, target)
+        if target not in places:
+            raise writer.refuse(entry, f"it is a link to {target!r}, no file of the archive")
+        writer.copy(places[target], place, entry)
 
 
 def _extract_zip(archive: Path, writer: _Writer) -> None:
