@@ -1,0 +1,114 @@
+"""STS and IAM, as far as SageMaker's clients ask: who am I, and may this role run jobs.
+
+There is one account and one role, which every key of this service acts as.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import cast
+from urllib.parse import quote
+
+from ridgeline_service.api.operations import Answer, Caller, Table
+from ridgeline_service.errors import AwsError
+from ridgeline_service.settings import Settings
+
+_CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+_TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "sagemaker.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
+    ],
+}
+
+
+class NoSuchEntity(AwsError):
+    code = "NoSuchEntity"
+    http_status = 404
+
+
+def sts_table(settings: Settings) -> Table:
+    def get_caller_identity(request: dict[str, object], caller: Caller) -> Answer:
+        session = re.sub(r"[^\w+=,.@-]", "-", caller.principal, flags=re.ASCII)[:64] or "ridgeline"
+        role = f"arn:aws:sts::{settings.account_id}:assumed-role/{settings.role_name}"
+        return {
+            "UserId": f"{_role_id(settings)}:{session}",
+            "Account": settings.account_id,
+            "Arn": f"{role}/{session}",
+        }
+
+    return {"GetCallerIdentity": get_caller_identity}
+
+
+def iam_table(settings: Settings) -> Table:
+    def known(name: str) -> None:
+        if name != settings.role_name:
+            raise NoSuchEntity(
+                f"The role with name {name} cannot be found.",
+                hint=f"The role of this service is {settings.role_arn}.",
+            )
+
+    def get_role(request: dict[str, object], caller: Caller) -> Answer:
+        known(str(request["RoleName"]))
+        return {
+            "Role": {
+                "Path": "/",
+                "RoleName": settings.role_name,
+                "RoleId": _role_id(settings),
+                "Arn": settings.role_arn,
+                "CreateDate": _CREATED,
+                "AssumeRolePolicyDocument": quote(json.dumps(_TRUST), safe=""),
+                "Description": "The role that Ridgeline's jobs and endpoints run as.",
+                "MaxSessionDuration": 3600,
+            }
+        }
+
+    def simulate(request: dict[str, object], caller: Caller) -> Answer:
+        source = str(request["PolicySourceArn"])
+        known(source.rsplit("/", 1)[-1])
+        actions = cast(Sequence[str], request["ActionNames"])
+        resources = cast(Sequence[str], request.get("ResourceArns") or ["*"])
+        return {
+            "EvaluationResults": [
+                {
+                    "EvalActionName": action,
+                    "EvalResourceName": resource,
+                    "EvalDecision": "allowed",
+                    "MatchedStatements": [],
+                    "MissingContextValues": [],
+                }
+                for action in actions
+                for resource in resources
+            ],
+            "IsTruncated": False,
+        }
+
+    def attached(request: dict[str, object], caller: Caller) -> Answer:
+        known(str(request["RoleName"]))
+        policy = "AmazonSageMakerFullAccess"
+        return {
+            "AttachedPolicies": [
+                {"PolicyName": policy, "PolicyArn": f"arn:aws:iam::aws:policy/{policy}"}
+            ],
+            "IsTruncated": False,
+        }
+
+    return {
+        "GetRole": get_role,
+        "SimulatePrincipalPolicy": simulate,
+        "ListAttachedRolePolicies": attached,
+    }
+
+
+def _role_id(settings: Settings) -> str:
+    """Stable, and of the form that IAM gives: AROA and 17 capitals."""
+    digest = hashlib.sha256(settings.role_arn.encode()).hexdigest().upper()
+    return f"AROA{digest[:17]}"

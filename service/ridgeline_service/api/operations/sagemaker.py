@@ -1,0 +1,38 @@
+"""SageMaker operations: names joined to the verbs of the control plane, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ridgeline_service.api.control_port import Control, Request, Response
+from ridgeline_service.api.operations import Answer, Caller, Handler, Table
+
+
+def table(control: Control) -> Table:
+    verbs: dict[str, Callable[[Request], Response]] = {
+        "CreateModel": control.models.create,
+        "DescribeModel": control.models.describe,
+        "ListModels": control.models.list,
+        "DeleteModel": control.models.delete,
+        "CreateEndpointConfig": control.endpoint_configs.create,
+        "DescribeEndpointConfig": control.endpoint_configs.describe,
+        "ListEndpointConfigs": control.endpoint_configs.list,
+        "DeleteEndpointConfig": control.endpoint_configs.delete,
+        "CreateEndpoint": control.endpoints.create,
+        "DescribeEndpoint": control.endpoints.describe,
+        "ListEndpoints": control.endpoints.list,
+        "DeleteEndpoint": control.endpoints.delete,
+        "UpdateEndpoint": control.endpoints.update,
+        "UpdateEndpointWeightsAndCapacities": control.endpoints.update_weights_and_capacities,
+        "AddTags": control.tags.add,
+        "ListTags": control.tags.list,
+        "DeleteTags": control.tags.delete,
+    }
+    return {name: _handler(verb) for name, verb in verbs.items()}
+
+
+def _handler(verb: Callable[[Request], Response]) -> Handler:
+    def handle(request: dict[str, object], caller: Caller) -> Answer:
+        return verb(request)
+
+    return handle

@@ -1,0 +1,311 @@
+"""Log groups and streams on disk, read as CloudWatch Logs reads them.
+
+A stream is one append-only file of lines ``{"t": <ms since the epoch>, "m": "<text>"}`` that a
+replica's shim writes; positions are byte offsets, so paging costs what it returns, from either
+end. A last line without its newline is still being written and is not returned; a line that is not
+such JSON (a writer was killed in the middle of it) is skipped. Who writes, and how long logs are
+kept, is not known here.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote, unquote
+
+from ridgeline_service.paths import DataDir
+
+MAX_PAGE_BYTES = 1024 * 1024
+_BLOCK = 64 * 1024
+_SUFFIX = ".jsonl"
+
+
+class NoSuchLog(LookupError):
+    """No group or stream of that name."""
+
+
+class InvalidPosition(ValueError):
+    """A position that is not the start of a line of this stream."""
+
+
+@dataclass(frozen=True)
+class LogEvent:
+    """One line; ``start`` and ``end`` are its byte offsets in the stream."""
+
+    timestamp: int
+    message: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which events are wanted: ``start <= timestamp < end``, in milliseconds; None is open."""
+
+    start: int | None = None
+    end: int | None = None
+
+    def holds(self, timestamp: int) -> bool:
+        return (self.start is None or timestamp >= self.start) and (
+            self.end is None or timestamp < self.end
+        )
+
+
+@dataclass(frozen=True)
+class LogPage:
+    """Events in the order of the stream, and where to go on before and after them."""
+
+    events: tuple[LogEvent, ...]
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """``first`` and ``last`` are timestamps in milliseconds, None while the stream is empty."""
+
+    name: str
+    created: int
+    first: int | None
+    last: int | None
+    size: int
+
+
+@dataclass(frozen=True)
+class GroupInfo:
+    name: str
+    created: int
+    size: int
+
+
+class LogStore:
+    """All groups under one folder. Reads what is there at the time of the call."""
+
+    def __init__(self, data_dir: DataDir) -> None:
+        self._root = data_dir.log_groups
+
+    def groups(self) -> list[GroupInfo]:
+        """Every group, by name."""
+        found = []
+        for folder in _entries(self._root):
+            if folder.is_dir():
+                sizes = [_stat(file).st_size for file in _entries(folder)]
+                found.append(GroupInfo(unquote(folder.name), _created(folder), sum(sizes)))
+        return sorted(found, key=lambda group: group.name)
+
+    def streams(self, group: str, prefix: str = "") -> list[StreamInfo]:
+        """The streams of a group, by name. Raises NoSuchLog."""
+        found = []
+        for file in _entries(self._group(group)):
+            name = unquote(file.name.removesuffix(_SUFFIX))
+            if file.name.endswith(_SUFFIX) and name.startswith(prefix):
+                found.append(_stream_info(name, file))
+        return sorted(found, key=lambda stream: stream.name)
+
+    def has_group(self, group: str) -> bool:
+        try:
+            self._group(group)
+        except NoSuchLog:
+            return False
+        return True
+
+    def read_forward(
+        self, group: str, stream: str, *, position: int = 0, limit: int, window: Window
+    ) -> LogPage:
+        """Events from ``position`` on. Raises NoSuchLog, InvalidPosition."""
+        events: list[LogEvent] = []
+        size = 0
+        after = position
+        with self._open(group, stream, position) as file:
+            for event in _forward(file, position):
+                if window.holds(event.timestamp):
+                    size += len(event.message) + 26
+                    if len(events) == limit or (events and size > MAX_PAGE_BYTES):
+                        break
+                    events.append(event)
+                after = event.end
+        before = events[0].start if events else position
+        return LogPage(tuple(events), before, after)
+
+    def read_backward(
+        self, group: str, stream: str, *, position: int | None = None, limit: int, window: Window
+    ) -> LogPage:
+        """The last events before ``position`` (None: the end), oldest first.
+
+        Raises NoSuchLog, InvalidPosition.
+        """
+        events: list[LogEvent] = []
+        size = 0
+        with self._open(group, stream, position or 0) as file:
+            end = _end(file) if position is None else position
+            before = end
+            for event in _backward(file, end):
+                if window.holds(event.timestamp):
+                    size += len(event.message) + 26
+                    if len(events) == limit or (events and size > MAX_PAGE_BYTES):
+                        break
+                    events.append(event)
+                before = event.start
+        events.reverse()
+        after = events[-1].end if events else end
+        return LogPage(tuple(events), before, after)
+
+    def tail(self, group: str, streams: Sequence[str], lines: int) -> list[str]:
+        """The last lines of some streams together, oldest first; nothing where there is none."""
+        events: list[LogEvent] = []
+        for stream in streams:
+            try:
+                page = self.read_backward(group, stream, limit=lines, window=Window())
+            except NoSuchLog:
+                continue
+            events.extend(page.events)
+        events.sort(key=lambda event: event.timestamp)
+        return [event.message for event in events[-lines:]]
+
+    def merge(
+        self, group: str, positions: dict[str, int], window: Window
+    ) -> Generator[tuple[str, LogEvent], None, None]:
+        """Events of several streams by time, each read from its own position.
+
+        Raises NoSuchLog, InvalidPosition. Close the iterator to close the files.
+        """
+
+        def events(
+            order: int, stream: str
+        ) -> Generator[tuple[int, int, int, str, LogEvent], None, None]:
+            with self._open(group, stream, positions[stream]) as file:
+                for event in _forward(file, positions[stream]):
+                    if window.holds(event.timestamp):
+                        yield event.timestamp, order, event.start, stream, event
+
+        sources = [events(order, stream) for order, stream in enumerate(sorted(positions))]
+        try:
+            for _, _, _, stream, event in heapq.merge(*sources):
+                yield stream, event
+        finally:
+            for source in sources:
+                source.close()
+
+    def _group(self, group: str) -> Path:
+        # quote() leaves dots alone, and these two names are other folders.
+        folder = self._root / quote(group, safe="")
+        if group in ("", ".", "..") or not _exists(folder, Path.is_dir):
+            raise NoSuchLog(f"no log group {group!r}")
+        return folder
+
+    def _open(self, group: str, stream: str, position: int) -> BinaryIO:
+        path = self._group(group) / f"{quote(stream, safe='')}{_SUFFIX}"
+        if not _exists(path, Path.is_file):
+            raise NoSuchLog(f"no log stream {stream!r} in group {group!r}")
+        file = path.open("rb")
+        if position:
+            file.seek(position - 1)
+            if file.read(1) != b"\n":
+                file.close()
+                raise InvalidPosition(f"no line of stream {stream!r} starts at {position}")
+        return file
+
+
+def _forward(file: BinaryIO, position: int) -> Iterator[LogEvent]:
+    file.seek(position)
+    for line in file:
+        if not line.endswith(b"\n"):
+            return
+        event = _parse(line, position)
+        position += len(line)
+        if event is not None:
+            yield event
+
+
+def _backward(file: BinaryIO, end: int) -> Iterator[LogEvent]:
+    """Events that end at ``end`` or before, newest first, read in blocks from there."""
+    rest = b""
+    position = end
+    while position > 0:
+        start = max(0, position - _BLOCK)
+        file.seek(start)
+        block = file.read(position - start) + rest
+        position = start
+        lines = _split(block)
+        # The first line may have begun in the block before: it waits for that one.
+        rest = lines.pop(0) if start > 0 else b""
+        at = start + len(rest) + sum(map(len, lines))
+        for line in reversed(lines):
+            at -= len(line)
+            event = _parse(line, at)
+            if event is not None:
+                yield event
+
+
+def _split(block: bytes) -> list[bytes]:
+    """Lines with their newlines; unlike splitlines, a stray carriage return ends none."""
+    parts = [part + b"\n" for part in block.split(b"\n")]
+    parts[-1] = parts[-1][:-1]
+    return [part for part in parts if part]
+
+
+def _end(file: BinaryIO) -> int:
+    """The offset after the last whole line."""
+    position = file.seek(0, os.SEEK_END)
+    while position > 0:
+        start = max(0, position - _BLOCK)
+        file.seek(start)
+        newline = file.read(position - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        position = start
+    return 0
+
+
+def _parse(line: bytes, start: int) -> LogEvent | None:
+    try:
+        raw = json.loads(line)
+        timestamp, message = raw["t"], raw["m"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    if type(timestamp) is not int or not isinstance(message, str):
+        return None
+    return LogEvent(timestamp, message, start, start + len(line))
+
+
+def _stream_info(name: str, path: Path) -> StreamInfo:
+    first = last = None
+    try:
+        with path.open("rb") as file:
+            opening = next(_forward(file, 0), None)
+            closing = next(_backward(file, _end(file)), None)
+    except FileNotFoundError:
+        opening = closing = None
+    if opening is not None and closing is not None:
+        first, last = opening.timestamp, closing.timestamp
+    return StreamInfo(name, first or _created(path), first, last, _stat(path).st_size)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _exists(path: Path, kind: Callable[[Path], bool]) -> bool:
+    try:
+        return kind(path)
+    except OSError:  # a name that is too long for a file was never one
+        return False
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return os.stat_result((0,) * 10)
+
+
+def _created(path: Path) -> int:
+    return int(_stat(path).st_ctime * 1000)

@@ -1,0 +1,262 @@
+"""What the API's tests share: a control plane in memory, and callers that need no socket."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ridgeline.errors import AlreadyExists, NotFound
+from ridgeline_service.api.app import App
+from ridgeline_service.api.assemble import build_app
+from ridgeline_service.errors import ValidationException
+from ridgeline_service.paths import DataDir
+from ridgeline_service.settings import Settings
+
+INTERNAL_KEY = "internal"
+SETTINGS = Settings()
+AT = datetime(2026, 5, 6, 7, 8, 9, 123000, tzinfo=UTC)
+
+
+def arn(kind: str, name: str) -> str:
+    return f"arn:aws:sagemaker:us-east-1:123456789012:{kind}/{name.lower()}"
+
+
+class FakeVerbs:
+    """Create, describe, list and delete of one kind of resource, in a dictionary."""
+
+    def __init__(self, kind: str, member: str, listed: str) -> None:
+        self.rows: dict[str, dict[str, Any]] = {}
+        self._kind, self._member, self._listed = kind, member, listed
+
+    def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        name = request[f"{self._member}Name"]
+        self.rows[name] = dict(request)
+        return {f"{self._member}Arn": arn(self._kind, name)}
+
+    def describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        name = request[f"{self._member}Name"]
+        if name not in self.rows:
+            raise ValidationException(f'Could not find {self._kind} "{arn(self._kind, name)}".')
+        extra = {"EndpointStatus": "InService"} if self._member == "Endpoint" else {}
+        return {
+            **self.rows[name],
+            **extra,
+            f"{self._member}Arn": arn(self._kind, name),
+            "CreationTime": AT,
+            "LastModifiedTime": AT,
+            "NotInTheModel": 1,
+        }
+
+    def list(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            self._listed: [
+                {
+                    f"{self._member}Name": name,
+                    f"{self._member}Arn": arn(self._kind, name),
+                    "CreationTime": AT,
+                    "LastModifiedTime": AT,
+                    "EndpointStatus": "InService",
+                }
+                for name in self.rows
+            ]
+        }
+
+    def delete(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self.describe(request)
+        del self.rows[request[f"{self._member}Name"]]
+        return {}
+
+    def update(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self.describe(request)
+        return {f"{self._member}Arn": arn(self._kind, request[f"{self._member}Name"])}
+
+    update_weights_and_capacities = update
+
+    def stages(self, name: str) -> dict[str, Any]:
+        if name not in self.rows:
+            raise NotFound(f"There is no endpoint {name!r}.")
+        return {
+            "name": name,
+            "status": "Creating",
+            "replicas": [
+                {"id": "r1", "variant": "v", "status": "loading", "log_stream": "v/r1"},
+            ],
+            "stages": [{"name": "load", "seconds": 1.5, "state": "done"}],
+        }
+
+
+@dataclass
+class FakeTags:
+    tags: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def add(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        kept = self.tags.setdefault(request["ResourceArn"], {})
+        kept.update({tag["Key"]: tag["Value"] for tag in request["Tags"]})
+        return self.list(request)
+
+    def list(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        kept = self.tags.get(request["ResourceArn"], {})
+        return {"Tags": [{"Key": key, "Value": value} for key, value in kept.items()]}
+
+    def delete(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        for key in request["TagKeys"]:
+            self.tags.get(request["ResourceArn"], {}).pop(key, None)
+        return {}
+
+
+class FakeZoo:
+    CARD = {"id": "tiny", "version": "1.0.0", "task": "text-generation", "parameters": 7}
+
+    def list(self, query: str = "") -> list[dict[str, Any]]:
+        return [self.CARD] if query in "tiny" else []
+
+    def show(self, card_id: str) -> dict[str, Any]:
+        if card_id != "tiny":
+            raise NotFound(f"No model {card_id!r}.", hint="Did you mean 'tiny'?")
+        return {**self.CARD, "image_uri": "r/i:t", "environment": {"HF_MODEL_ID": "tiny"}}
+
+
+class FakeKeys:
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+
+    def create(self, name: str) -> dict[str, Any]:
+        if name in self.names.values():
+            raise AlreadyExists(f"There is a key {name!r}.")
+        key_id = "k" + hashlib.sha256(name.encode()).hexdigest()[:8]
+        self.names[key_id] = name
+        return {
+            "key_id": key_id,
+            "access_key_id": "A" * 16,
+            "secret_access_key": "s",
+            "api_key": "rl-x",
+        }
+
+    def list(self) -> list[dict[str, Any]]:
+        return [{"key_id": key_id, "name": name} for key_id, name in self.names.items()]
+
+    def delete(self, key_id: str) -> None:
+        if self.names.pop(key_id, None) is None:
+            raise NotFound(f"There is no key {key_id!r}.")
+
+
+class FakeEvents:
+    def list(self, *, resource: str = "", limit: int = 100) -> list[dict[str, Any]]:
+        return [{"resource": arn("model", "m"), "change": "Created", "at": 1.5}][:limit]
+
+
+class FakeControl:
+    """The contract of the control plane, in memory."""
+
+    def __init__(self) -> None:
+        self.models = FakeVerbs("model", "Model", "Models")
+        self.endpoint_configs = FakeVerbs("endpoint-config", "EndpointConfig", "EndpointConfigs")
+        self.endpoints = FakeVerbs("endpoint", "Endpoint", "Endpoints")
+        self.tags = FakeTags()
+        self.zoo = FakeZoo()
+        self.keys = FakeKeys()
+        self.events = FakeEvents()
+        self.running = False
+
+    def start(self) -> None:
+        self.running = True
+
+    def stop(self) -> None:
+        self.running = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Direct:
+    """Calls an ASGI application in process, as the gateway would over HTTP."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self._loop = asyncio.new_event_loop()
+
+    def close(self) -> None:
+        self._loop.close()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        service: str = "sagemaker",
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        query: bytes = b"",
+        key: str | None = INTERNAL_KEY,
+    ) -> Answer:
+        sent = {"x-ridgeline-service": service, "x-ridgeline-principal": "RLAKTEST"}
+        if key is not None:
+            sent["x-ridgeline-internal"] = key
+        sent.update({name.lower(): value for name, value in (headers or {}).items()})
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query,
+            "root_path": "",
+            "headers": [(k.encode(), v.encode("latin-1", "replace")) for k, v in sent.items()],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 2),
+        }
+        return self._loop.run_until_complete(self._run(scope, body))
+
+    def call(self, operation: str, body: object, *, service: str = "sagemaker") -> Answer:
+        """An AWS JSON call."""
+        targets = {"sagemaker": "SageMaker", "logs": "Logs_20140328"}
+        targets["monitoring"] = "GraniteServiceVersion20100801"
+        return self.send(
+            "POST",
+            "/",
+            service=service,
+            headers={
+                "content-type": "application/x-amz-json-1.1",
+                "x-amz-target": f"{targets[service]}.{operation}",
+            },
+            body=body if isinstance(body, bytes) else json.dumps(body).encode(),
+        )
+
+    async def _run(self, scope: dict[str, Any], body: bytes) -> Answer:
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+        answer: dict[str, Any] = {"body": b""}
+
+        async def receive() -> dict[str, Any]:
+            return messages.pop() if messages else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                answer["status"] = message["status"]
+                answer["headers"] = {k.decode().lower(): v.decode() for k, v in message["headers"]}
+            else:
+                answer["body"] += message.get("body", b"")
+
+        await self.app(scope, receive, send)
+        return Answer(answer["status"], answer["headers"], answer["body"])
+
+
+def make_direct(folder: Path, control: FakeControl | None = None) -> Direct:
+    return Direct(
+        build_app(control or FakeControl(), SETTINGS, DataDir(folder), internal_key=INTERNAL_KEY)
+    )
