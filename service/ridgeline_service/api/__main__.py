@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class Arguments:
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     data_dir = arguments.data_dir
     settings = load_settings(data_dir)
     ensure_root_key(data_dir)
@@ -56,6 +58,9 @@ def main(argv: list[str] | None = None) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_GRACE_S,
     )
+    # uvicorn raises the signal again once it has shut down; by default that would kill the process
+    # before the database is closed, and look like a crash to whoever waits for it.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         uvicorn.Server(config).run(sockets=[listening])
     finally:

@@ -58,7 +58,7 @@ def build_app(
 
     return App(
         dispatcher,
-        create_rest_app(control, settings, logs),
+        create_rest_app(control, settings),
         internal_key=internal_key,
         metrics=ApiMetrics.create(),
         lifecycle=Lifecycle(start, stop),

@@ -19,9 +19,6 @@ from ridgeline.errors import InternalError, InvalidInput, NotFound, RidgelineErr
 from ridgeline_service.api.shapes import supported_operations
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.settings import Settings
-from ridgeline_service.telemetry.logs import LogStore
-
-_LOG_TAIL = 20
 
 
 class ZooVerbs(Protocol):
@@ -198,7 +195,7 @@ def _errors(*statuses: int) -> _Responses:
     return {status: {"model": ErrorAnswer, "description": said[status]} for status in statuses}
 
 
-def create_rest_app(control: RestControl, settings: Settings, logs: LogStore) -> FastAPI:
+def create_rest_app(control: RestControl, settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Ridgeline",
         summary="What the SageMaker API has no verb for.",
@@ -221,15 +218,10 @@ def create_rest_app(control: RestControl, settings: Settings, logs: LogStore) ->
     @app.get("/api/endpoints/{name}", responses=_errors(400, 404), summary="An endpoint's stages")
     def show_endpoint(name: EndpointName, query: _NoQuery) -> EndpointState:
         try:
-            state = EndpointState.model_validate(control.endpoints.stages(name))
+            return EndpointState.model_validate(control.endpoints.stages(name))
         except ValidationException as error:
             # What SageMaker answers for an unknown name; REST has a status of its own for it.
             raise NotFound(error.message, hint=error.hint) from None
-        if not state.log_tail:
-            group = f"/aws/sagemaker/Endpoints/{name}"
-            streams = [replica.log_stream for replica in state.replicas if replica.log_stream]
-            state.log_tail = logs.tail(group, streams, _LOG_TAIL)
-        return state
 
     @app.get("/api/keys", responses=_errors(400), summary="Keys, without their secrets")
     def list_keys(query: _NoQuery) -> Keys:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import json
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -154,18 +154,6 @@ class LogStore:
         events.reverse()
         after = events[-1].end if events else end
         return LogPage(tuple(events), before, after)
-
-    def tail(self, group: str, streams: Sequence[str], lines: int) -> list[str]:
-        """The last lines of some streams together, oldest first; nothing where there is none."""
-        events: list[LogEvent] = []
-        for stream in streams:
-            try:
-                page = self.read_backward(group, stream, limit=lines, window=Window())
-            except NoSuchLog:
-                continue
-            events.extend(page.events)
-        events.sort(key=lambda event: event.timestamp)
-        return [event.message for event in events[-lines:]]
 
     def merge(
         self, group: str, positions: dict[str, int], window: Window

@@ -247,7 +247,7 @@ def _page(
 
 
 def _with_token(answer: Mapping[str, object], token: str | None) -> dict[str, object]:
-    return answer if token is None else {**answer, "nextToken": token}
+    return dict(answer) if token is None else {**answer, "nextToken": token}
 
 
 def _read_position(token: str) -> tuple[bool, int]:
