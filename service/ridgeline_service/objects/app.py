@@ -47,7 +47,7 @@ class ObjectStoreApp:
         account_id: str,
         now: Callable[[], datetime],
     ) -> None:
-        """``own_credentials`` (the root key) work before the first snapshot is published."""
+        """``own_credentials`` (the root key) work until the first snapshot is published."""
         self._store = store
         self._snapshots = snapshots
         self._own = dict(own_credentials)
@@ -115,8 +115,10 @@ class ObjectStoreApp:
         return S3Request(scope["method"], bucket, key, query, headers, payload)
 
     def _credentials(self) -> Mapping[str, str]:
-        known = self._snapshots.current().credentials
-        return self._own | {key.access_key_id: key.secret_access_key for key in known}
+        snapshot = self._snapshots.current()
+        if snapshot.version == 0:
+            return self._own
+        return {key.access_key_id: key.secret_access_key for key in snapshot.credentials}
 
     async def _respond(self, send: Send, response: S3Response) -> None:
         headers = {"content-length": str(len(response.body))} | response.headers

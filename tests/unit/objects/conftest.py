@@ -32,7 +32,7 @@ class RunningStore:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStore]:
     root = tmp_path_factory.mktemp("store")
-    write_snapshot(root / "snapshot.json", Snapshot(credentials=(KEY,)))
+    write_snapshot(root / "snapshot.json", Snapshot(version=1, credentials=(KEY,)))
     app = ObjectStoreApp(
         ObjectStore(root / "objects", clock=lambda: datetime.now(UTC).timestamp()),
         SnapshotReader(root / "snapshot.json"),

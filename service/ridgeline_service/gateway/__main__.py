@@ -1,0 +1,44 @@
+"""``python -m ridgeline_service.gateway``: the gateway's process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Sequence
+
+import uvicorn
+
+from ridgeline_service.gateway.build import make_app
+from ridgeline_service.paths import DataDir
+from ridgeline_service.supervisor import handover
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="ridgeline_service.gateway")
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--fd", type=int, required=True, help="a listening socket")
+    parser.add_argument("--control-url", required=True)
+    parser.add_argument("--store-url", required=True)
+    options = parser.parse_args(arguments)
+    os.umask(0o077)
+    data_dir = DataDir.find(options.data_dir)
+    listening = socket.socket(fileno=options.fd)
+    app = make_app(data_dir, control_url=options.control_url, store_url=options.store_url)
+    handover.serve("gateway", data_dir, listening)
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=30,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The gateway as an ASGI application: who calls, which room answers, what is said on failure."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ridgeline.errors import RidgelineError
+from ridgeline_service.errors import InternalFailure, UnknownOperation
+from ridgeline_service.gateway import invoke
+from ridgeline_service.gateway.answers import Protocol, error_answer
+from ridgeline_service.gateway.async_invoke import AsyncInvocations
+from ridgeline_service.gateway.auth import Authenticator
+from ridgeline_service.gateway.dispatch import Destination, Room, destination
+from ridgeline_service.gateway.http import ClientGone, Exchange, Receive, Scope, Send
+from ridgeline_service.gateway.metrics import Metrics
+from ridgeline_service.gateway.openai import OpenAI
+from ridgeline_service.gateway.replicas import Replicas
+from ridgeline_service.gateway.routing import Router
+from ridgeline_service.gateway.upstream import ControlPlane, StorePassage
+from ridgeline_service.snapshot import SnapshotReader
+
+MAX_CONTROL_BODY = 16 * 1024 * 1024
+_HEALTHY = b'{"status":"ok"}'
+_JSON = [("content-type", "application/json")]
+_ROUTES_CHECKED_EVERY_S = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What the gateway is made of."""
+
+    snapshots: SnapshotReader
+    authenticator: Authenticator
+    metrics: Metrics
+    router: Router
+    replicas: Replicas
+    control: ControlPlane
+    store: StorePassage
+    openai: OpenAI
+    asynchronous: AsyncInvocations
+    close: Callable[[], Awaitable[None]]
+
+
+class GatewayApp:
+    """``build`` makes the rooms once an event loop runs, when the server starts up."""
+
+    def __init__(self, build: Callable[[], Awaitable[Rooms]], *, new_id: Callable[[], str]) -> None:
+        self._build = build
+        self._new_id = new_id
+        self._rooms: Rooms | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http" or self._rooms is None:
+            return
+        rooms = self._rooms
+        exchange = Exchange(scope, receive, send, self._new_id())
+        to = destination(exchange)
+        begun = time.perf_counter()
+        try:
+            await self._answer(exchange, to, rooms)
+        except ClientGone:
+            exchange.status = 499
+        except RidgelineError as error:
+            await _fail(exchange, error, to.protocol)
+        except Exception:  # noqa: BLE001 - the border: a bug is logged, its traceback never sent
+            _log.exception("%s %s failed", exchange.method, exchange.path)
+            failure = InternalFailure("An error of the service itself. Its log has the details.")
+            await _fail(exchange, failure, to.protocol)
+        if to.room is not Room.HEALTH:
+            known = to.endpoint if to.endpoint in rooms.snapshots.current().endpoints else ""
+            name = exchange.endpoint or known
+            operation = to.operation if to.room is Room.RUNTIME else ""
+            rooms.metrics.requests.labels(to.room.value, name, operation, exchange.status).inc()
+            rooms.metrics.seconds.labels(to.room.value, name, operation).observe(
+                time.perf_counter() - begun
+            )
+
+    async def _answer(self, exchange: Exchange, to: Destination, rooms: Rooms) -> None:
+        match to.room:
+            case Room.HEALTH:
+                await exchange.respond(200, _JSON, _HEALTHY)
+            case Room.S3:
+                await rooms.store.forward(exchange)
+            case Room.RUNTIME:
+                await self._runtime(exchange, to, rooms)
+            case Room.CONTROL:
+                body = await exchange.body(MAX_CONTROL_BODY)
+                caller = rooms.authenticator.signed(exchange, body)
+                async with exchange.until_client_leaves():
+                    await rooms.control.forward(
+                        exchange, body, caller, caller.service, to.operation
+                    )
+            case Room.API:
+                body = await exchange.body(MAX_CONTROL_BODY)
+                caller = rooms.authenticator.either(exchange, body)
+                async with exchange.until_client_leaves():
+                    await rooms.control.forward(exchange, body, caller, "api", "")
+            case Room.METRICS:
+                body = await exchange.body(MAX_CONTROL_BODY)
+                rooms.authenticator.either(exchange, body)
+                text = [("content-type", "text/plain; version=0.0.4; charset=utf-8")]
+                await exchange.respond(200, text, rooms.metrics.render())
+            case Room.OPENAI:
+                rooms.authenticator.bearer(exchange)
+                await rooms.openai.answer(exchange, to.operation)
+
+    async def _runtime(self, exchange: Exchange, to: Destination, rooms: Rooms) -> None:
+        if exchange.method != "POST":
+            raise UnknownOperation(f"{exchange.method} {exchange.path} is not an operation.")
+        body = await exchange.body(invoke.MAX_BODY)
+        rooms.authenticator.signed_for("sagemaker", exchange, body)
+        snapshot = rooms.snapshots.current
+        if to.operation == "async-invocations":
+            await rooms.asynchronous.accept(exchange, to.endpoint, body)
+            return
+        async with exchange.until_client_leaves():
+            if to.operation == "invocations":
+                await invoke.invoke(exchange, to.endpoint, body, rooms.replicas, snapshot())
+            else:
+                await invoke.invoke_stream(exchange, to.endpoint, body, rooms.replicas, snapshot)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        rooms = self._rooms = await self._build()
+        watching = asyncio.create_task(_watch_routes(rooms))
+        rooms.asynchronous.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        watching.cancel()
+        await rooms.asynchronous.stop()
+        await rooms.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _watch_routes(rooms: Rooms) -> None:
+    """Wake those who wait for a replica when the control plane publishes new routes."""
+    seen = rooms.snapshots.current()
+    while True:
+        await asyncio.sleep(_ROUTES_CHECKED_EVERY_S)
+        newest = rooms.snapshots.current()
+        if newest is not seen:
+            seen = newest
+            rooms.router.refresh()
+
+
+async def _fail(exchange: Exchange, error: RidgelineError, protocol: Protocol) -> None:
+    if exchange.started:
+        # Half an answer is out. The server closes the connection when we return without ending
+        # the body, so that the client cannot take it for a whole one.
+        return
+    status, headers, body = error_answer(error, protocol, exchange.request_id)
+    await exchange.respond(status, headers, body)

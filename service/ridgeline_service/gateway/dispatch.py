@@ -1,0 +1,89 @@
+"""Which service a request is for: one port serves them all.
+
+The scope of the signature decides what the path cannot: a bucket may be called ``api``, and the
+runtime signs with the same service name as the control plane. Pure functions of the request's head.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from urllib.parse import unquote
+
+from ridgeline_service.gateway.answers import Protocol
+from ridgeline_service.gateway.http import Exchange
+
+
+class Room(Enum):
+    """Where a request is answered."""
+
+    HEALTH = "health"
+    METRICS = "metrics"
+    OPENAI = "openai"
+    API = "api"
+    CONTROL = "control"
+    RUNTIME = "runtime"
+    S3 = "s3"
+
+
+@dataclass(frozen=True)
+class Destination:
+    """``operation`` names the call where the head tells it; ``endpoint`` is set for the runtime."""
+
+    room: Room
+    protocol: Protocol
+    operation: str = ""
+    endpoint: str = ""
+
+
+_CREDENTIAL = re.compile(r"Credential=[^,\s]*/(?P<service>[a-z0-9-]+)/aws4_request")
+_CBOR = re.compile(r"/service/[^/]+/operation/(?P<operation>[^/]+)")
+_RUNTIME = re.compile(
+    r"/endpoints/(?P<endpoint>[^/]+)/"
+    r"(?P<operation>invocations|invocations-response-stream|async-invocations)"
+)
+_S3_HOST = re.compile(r"(?:.+\.)?s3(?:[.-](?:dualstack\.)?[a-z0-9-]+)?\.amazonaws\.com(?:\.cn)?")
+_REST_CONTROL = ("/FeatureGroup/", "/BatchPutMetrics")
+_HEALTH = Destination(Room.HEALTH, Protocol.API)
+_S3 = Destination(Room.S3, Protocol.REST_XML)
+
+
+def destination(exchange: Exchange) -> Destination:
+    headers, path = exchange.headers, exchange.path
+    if path == "/healthz":
+        return _HEALTH
+    service = signed_service(exchange)
+    if service == "s3" or _S3_HOST.fullmatch(exchange.host.partition(":")[0]):
+        return _S3
+    target = headers.get("x-amz-target", "")
+    if target:
+        return Destination(Room.CONTROL, Protocol.JSON, target.rpartition(".")[2])
+    runtime = _RUNTIME.fullmatch(path)
+    if runtime:
+        return Destination(
+            Room.RUNTIME, Protocol.REST_JSON, runtime["operation"], runtime["endpoint"]
+        )
+    if path.startswith("/v1/"):
+        return Destination(Room.OPENAI, Protocol.OPENAI, path.removeprefix("/v1/"))
+    if path == "/api" or path.startswith("/api/"):
+        return Destination(Room.API, Protocol.API)
+    if path == "/metrics":
+        return Destination(Room.METRICS, Protocol.API)
+    cbor = _CBOR.fullmatch(path)
+    if cbor:
+        return Destination(Room.CONTROL, Protocol.CBOR, cbor["operation"])
+    if path.startswith(_REST_CONTROL):
+        return Destination(Room.CONTROL, Protocol.REST_JSON)
+    form = headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+    if service or (form and path == "/"):
+        return Destination(Room.CONTROL, Protocol.QUERY)
+    return _S3
+
+
+def signed_service(exchange: Exchange) -> str:
+    """The service that the signature claims to be for; empty without one. Nothing is verified."""
+    found = _CREDENTIAL.search(exchange.headers.get("authorization", ""))
+    if not found and b"X-Amz-Credential=" in exchange.query:
+        found = _CREDENTIAL.search(unquote(exchange.query.decode("latin-1")).replace("X-Amz-", ""))
+    return found["service"] if found else ""

@@ -1,0 +1,147 @@
+"""InvokeEndpoint and InvokeEndpointWithResponseStream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ridgeline_service.errors import ThrottlingException, ValidationException
+from ridgeline_service.gateway import event_stream
+from ridgeline_service.gateway.http import Exchange
+from ridgeline_service.gateway.replicas import (
+    Call,
+    ReplicaLost,
+    Replicas,
+    ReplicaTimeout,
+    model_error,
+)
+from ridgeline_service.gateway.routing import Lease
+from ridgeline_service.snapshot import Snapshot
+
+# AWS's limit for real-time invocations, both ways.
+MAX_BODY = 25 * 1024 * 1024
+
+_PREFIX = "x-amzn-sagemaker-"
+_NOT_FORWARDED = frozenset((_PREFIX + "target-variant", _PREFIX + "accept"))
+_ANSWERED = frozenset(
+    _PREFIX + name for name in ("custom-attributes", "new-session-id", "closed-session-id")
+)
+VARIANT_HEADER = "x-Amzn-Invoked-Production-Variant"
+
+
+def replica_headers(
+    headers: Mapping[str, str], *, accept: str, content_type: str
+) -> dict[str, str]:
+    """What of a client's headers a container sees."""
+    seen = {
+        name: value
+        for name, value in headers.items()
+        if name.startswith(_PREFIX) and name not in _NOT_FORWARDED
+    }
+    seen["Content-Type"] = content_type or "application/octet-stream"
+    if accept:
+        seen["Accept"] = accept
+    return seen
+
+
+def refused(status: int, headers: Mapping[str, str], body: bytes) -> ThrottlingException | None:
+    """A replica's own 429 (its queue is full) is not an error of the model."""
+    if status != 429:
+        return None
+    after = headers.get("Retry-After", "1")
+    return ThrottlingException(
+        f"The model server is full: {body.decode('utf-8', 'replace')[:512]}",
+        retry_after_s=float(after) if after.isdigit() else 1.0,
+    )
+
+
+async def invoke(
+    exchange: Exchange, endpoint: str, body: bytes, replicas: Replicas, snapshot: Snapshot
+) -> None:
+    """``POST /endpoints/NAME/invocations``. Raises AwsError."""
+    headers = exchange.headers
+    call = Call(
+        endpoint,
+        "/invocations",
+        body,
+        replica_headers(
+            headers,
+            accept=headers.get("accept", ""),
+            content_type=headers.get("content-type", ""),
+        ),
+        target=headers.get(_PREFIX + "target-variant", ""),
+    )
+    answer = await replicas.fetch(call)
+    if not 200 <= answer.status < 300:
+        raise refused(answer.status, answer.headers, answer.body) or model_error(
+            answer.status, answer.body, answer.lease, snapshot
+        )
+    if len(answer.body) > MAX_BODY:
+        raise ValidationException(
+            f"The model's answer has {len(answer.body)} bytes, more than the {MAX_BODY} that an "
+            "invocation may return. Use InvokeEndpointAsync.",
+            code="ModelError",
+        )
+    await exchange.respond(
+        200,
+        [
+            *_answer_headers(answer.headers, answer.lease),
+            ("content-type", answer.headers.get("Content-Type", "application/octet-stream")),
+        ],
+        answer.body,
+    )
+
+
+async def invoke_stream(
+    exchange: Exchange,
+    endpoint: str,
+    body: bytes,
+    replicas: Replicas,
+    snapshot: Callable[[], Snapshot],
+) -> None:
+    """``POST /endpoints/NAME/invocations-response-stream``. Raises AwsError before the first byte;
+    what fails later goes out as an exception event."""
+    headers = exchange.headers
+    call = Call(
+        endpoint,
+        "/invocations",
+        body,
+        replica_headers(
+            headers,
+            accept=headers.get(_PREFIX + "accept", ""),
+            content_type=headers.get("content-type", ""),
+        ),
+        target=headers.get(_PREFIX + "target-variant", ""),
+    )
+    async with replicas.open(call) as answer:
+        if not 200 <= answer.status < 300:
+            text = await answer.read()
+            raise refused(answer.status, answer.headers, text) or model_error(
+                answer.status, text, answer.lease, snapshot()
+            )
+        content_type = answer.headers.get("Content-Type", "application/octet-stream")
+        await exchange.start(
+            200,
+            [
+                *_answer_headers(answer.headers, answer.lease),
+                ("content-type", event_stream.CONTENT_TYPE),
+                ("X-Amzn-SageMaker-Content-Type", content_type),
+            ],
+        )
+        last = b""
+        try:
+            async for chunk in answer.chunks():
+                await exchange.write(event_stream.payload_parts(chunk))
+        except ReplicaLost as error:
+            last = event_stream.exception(
+                "ModelStreamError", Message=error.message, ErrorCode="StreamBroken"
+            )
+        except ReplicaTimeout as error:
+            last = event_stream.exception(
+                "ModelStreamError", Message=error.message, ErrorCode="ModelInvocationTimeExceeded"
+            )
+        await exchange.end(last)
+
+
+def _answer_headers(headers: Mapping[str, str], lease: Lease) -> list[tuple[str, str]]:
+    answered = [(name, value) for name, value in headers.items() if name.lower() in _ANSWERED]
+    return [*answered, (VARIANT_HEADER, lease.variant.name)]

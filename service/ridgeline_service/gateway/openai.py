@@ -1,0 +1,212 @@
+"""The OpenAI API: ``model`` is the endpoint's name, the rest is the model server's business.
+
+Bodies pass unchanged both ways; only ``model`` is read. Every error that the gateway itself finds
+has OpenAI's shape and status.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from ridgeline.errors import NotFound, RidgelineError, did_you_mean
+from ridgeline_service.errors import (
+    AwsError,
+    ThrottlingException,
+    ValidationException,
+)
+from ridgeline_service.gateway.answers import openai_error, openai_type
+from ridgeline_service.gateway.http import Exchange
+from ridgeline_service.gateway.replicas import (
+    Call,
+    ReplicaLost,
+    Replicas,
+    ReplicaTimeout,
+    Streaming,
+)
+from ridgeline_service.gateway.routing import Router
+from ridgeline_service.snapshot import EndpointRoute, Snapshot
+
+MAX_BODY = 25 * 1024 * 1024
+_TASKS = {
+    "chat/completions": "text-generation",
+    "completions": "text-generation",
+    "embeddings": "text-embedding",
+}
+_FORWARDED = ("Retry-After", "openai-processing-ms", "x-request-id")
+
+
+class OpenAiError(RidgelineError):
+    """What is wrong with a request, in OpenAI's terms."""
+
+    def __init__(
+        self, message: str, *, status: int, kind: str = "", param: str = "", code: str = ""
+    ) -> None:
+        super().__init__(message, code=code)
+        self.http_status = status
+        self.kind = kind or openai_type(status)
+        self.param = param
+
+
+class OpenAI:
+    def __init__(
+        self, replicas: Replicas, router: Router, snapshot: Callable[[], Snapshot]
+    ) -> None:
+        self._replicas = replicas
+        self._router = router
+        self._snapshot = snapshot
+
+    async def answer(self, exchange: Exchange, path: str) -> None:
+        """Answer the call; its sender is known. Raises ClientGone only."""
+        try:
+            if path == "models" or path.startswith("models/"):
+                await self._models(exchange, path.removeprefix("models").removeprefix("/"))
+                return
+            task = _TASKS.get(path)
+            if task is None:
+                raise OpenAiError(
+                    f"Unknown request URL: {exchange.method} /v1/{path}. Served here: "
+                    f"/v1/models, {', '.join('/v1/' + known for known in _TASKS)}.",
+                    status=404,
+                    code="unknown_url",
+                )
+            _require_method(exchange, "POST")
+            body = await exchange.body(MAX_BODY)
+            route = self._route(_model(body), task)
+            exchange.endpoint = route.name
+            async with exchange.until_client_leaves():
+                await self._proxy(exchange, route.name, f"/v1/{path}", body)
+        except RidgelineError as error:
+            if exchange.started:
+                raise
+            await _refuse(exchange, error)
+
+    async def _models(self, exchange: Exchange, model: str) -> None:
+        _require_method(exchange, "GET")
+        if model:
+            await _json(exchange, _describe(self._known(model)))
+            return
+        served = [_describe(route) for route in self._served().values()]
+        await _json(exchange, {"object": "list", "data": served})
+
+    def _served(self) -> dict[str, EndpointRoute]:
+        routes = self._snapshot().endpoints
+        return {name: route for name, route in sorted(routes.items()) if route.task}
+
+    def _known(self, model: str) -> EndpointRoute:
+        route = self._snapshot().endpoints.get(model)
+        if route is None:
+            hint = did_you_mean(model, self._served()) or "No endpoint serves this API yet."
+            raise NotFound(f"The model {model!r} does not exist.", hint=hint)
+        return route
+
+    def _route(self, model: str, task: str) -> EndpointRoute:
+        route = self._known(model)
+        if route.task != task:
+            serves = f"serves {route.task}" if route.task else "does not serve the OpenAI API"
+            raise OpenAiError(
+                f"The model {model!r} {serves}; this call needs {task}.",
+                status=400,
+                param="model",
+                code="model_not_supported",
+            )
+        return route
+
+    async def _proxy(self, exchange: Exchange, endpoint: str, path: str, body: bytes) -> None:
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": exchange.headers.get("accept", "application/json"),
+        }
+        async with self._replicas.open(Call(endpoint, path, body, headers)) as answer:
+            content_type = answer.headers.get("Content-Type", "application/json")
+            passed = [(name, answer.headers[name]) for name in _FORWARDED if name in answer.headers]
+            passed.append(("content-type", content_type))
+            if not content_type.startswith("text/event-stream"):
+                await exchange.respond(answer.status, passed, await answer.read())
+                return
+            passed.append(("cache-control", "no-cache"))
+            await exchange.start(answer.status, passed)
+            await exchange.end(await _pass_events(exchange, answer))
+
+
+async def _pass_events(exchange: Exchange, answer: Streaming) -> bytes:
+    """Pass events on as they come. Returns the event that ends a broken stream, or nothing."""
+    tail = b""
+    try:
+        async for chunk in answer.chunks():
+            await exchange.write(chunk)
+            tail = (tail + chunk)[-4:]
+    except (ReplicaLost, ReplicaTimeout) as error:
+        document = openai_error(str(error), "server_error", code="replica_lost")
+        # The stream may have broken inside an event: a blank line ends that one first.
+        gap = b"" if not tail or tail.endswith((b"\n\n", b"\r\n\r\n")) else b"\n\n"
+        return gap + b"data: " + document + b"\n\n"
+    return b""
+
+
+def _model(body: bytes) -> str:
+    try:
+        fields: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        raise OpenAiError(
+            "We could not parse the JSON body of your request.", status=400, code="invalid_json"
+        ) from None
+    if not isinstance(fields, dict):
+        raise OpenAiError("The body must be a JSON object.", status=400, code="invalid_json")
+    model = fields.get("model")
+    if not isinstance(model, str) or not model:
+        raise OpenAiError(
+            "You must provide a model parameter: the name of an endpoint.",
+            status=400,
+            param="model",
+            code="missing_required_parameter",
+        )
+    return model
+
+
+def _describe(route: EndpointRoute) -> dict[str, object]:
+    return {
+        "id": route.name,
+        "object": "model",
+        "created": int(route.created_at),
+        "owned_by": "ridgeline",
+        "task": route.task,
+        "status": route.status,
+    }
+
+
+def _require_method(exchange: Exchange, method: str) -> None:
+    if exchange.method != method:
+        raise OpenAiError(
+            f"Not allowed to {exchange.method} on {exchange.path}: use {method}.",
+            status=405,
+            code="method_not_allowed",
+        )
+
+
+async def _refuse(exchange: Exchange, error: RidgelineError) -> None:
+    headers = [("content-type", "application/json")]
+    status, kind, param, code = error.http_status, "", "", error.code
+    match error:
+        case OpenAiError():
+            kind, param = error.kind, error.param
+        case NotFound():
+            param, code = "model", "model_not_found"
+        case ValidationException():
+            # The endpoint exists and cannot answer yet, or no longer.
+            status, code = 503, "model_not_ready"
+        case ThrottlingException():
+            headers.append(("retry-after", str(max(1, round(error.retry_after_s)))))
+            code = "rate_limit_exceeded"
+        case ReplicaTimeout():
+            status, code = 504, "timeout"
+        case AwsError():
+            code = "service_unavailable" if status == 503 else code
+    body = openai_error(str(error), kind or openai_type(status), param=param, code=code)
+    await exchange.respond(status, headers, body)
+
+
+async def _json(exchange: Exchange, document: dict[str, object]) -> None:
+    body = json.dumps(document).encode()
+    await exchange.respond(200, [("content-type", "application/json")], body)

@@ -1,0 +1,229 @@
+"""Calls to replicas: retried on another one until the first byte of an answer was seen.
+
+A replica that cannot be connected to is passed over at once. One that breaks off in the middle may
+have been broken by the request, so such a request gets one more attempt and no third.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import aiohttp
+from yarl import URL
+
+from ridgeline_service.errors import AwsError, ModelError, ServiceUnavailable
+from ridgeline_service.gateway.metrics import Metrics
+from ridgeline_service.gateway.routing import Lease, Router
+from ridgeline_service.snapshot import Snapshot
+
+_BREAKS_ALLOWED = 1
+
+
+class ReplicaLost(AwsError):
+    """The replica broke off. Before the first byte of an answer it is tried elsewhere."""
+
+    code = "ServiceUnavailable"
+    http_status = 503
+
+
+class ReplicaTimeout(AwsError):
+    """The replica did not answer in time."""
+
+    code = "ModelError"
+    http_status = 424
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to whichever replica of an endpoint. ``target`` names a variant, or is empty."""
+
+    endpoint: str
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+    target: str = ""
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An answer that has arrived completely."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    lease: Lease
+
+
+class Streaming:
+    """An answer whose body is on its way."""
+
+    def __init__(self, response: aiohttp.ClientResponse, lease: Lease) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self.lease = lease
+        self._response = response
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Bytes as they come. Raises ReplicaLost or ReplicaTimeout."""
+        try:
+            while chunk := await self._response.content.readany():
+                yield chunk
+        except TimeoutError:
+            raise _timeout(self.lease) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _lost(self.lease, error) from None
+
+    async def read(self) -> bytes:
+        return b"".join([chunk async for chunk in self.chunks()])
+
+
+class Replicas:
+    def __init__(self, session: aiohttp.ClientSession, router: Router, metrics: Metrics) -> None:
+        self._session = session
+        self._router = router
+        self._metrics = metrics
+
+    async def fetch(self, call: Call) -> Whole:
+        """The whole answer; since nothing was passed on before, a break anywhere is retried."""
+        breaks = 0
+        excluded: set[str] = set()
+        while True:
+            lease = await self._acquire(call, excluded)
+            try:
+                async with self._send(call, lease) as answer:
+                    return Whole(answer.status, answer.headers, await answer.read(), lease)
+            except _Unreachable:
+                excluded.add(lease.replica.replica_id)
+            except ReplicaLost:
+                breaks += 1
+                if breaks > _BREAKS_ALLOWED:
+                    raise
+            finally:
+                lease.release()
+            self._metrics.retries.labels(call.endpoint).inc()
+
+    @asynccontextmanager
+    async def open(self, call: Call) -> AsyncIterator[Streaming]:
+        """The answer's head, with its body to come; retried until the head is here."""
+        breaks = 0
+        excluded: set[str] = set()
+        while True:
+            lease = await self._acquire(call, excluded)
+            sending = self._send(call, lease)
+            try:
+                answer = await sending.__aenter__()
+            except _Unreachable:
+                lease.release()
+                excluded.add(lease.replica.replica_id)
+            except ReplicaLost:
+                lease.release()
+                breaks += 1
+                if breaks > _BREAKS_ALLOWED:
+                    raise
+            except BaseException:
+                lease.release()
+                raise
+            else:
+                break
+            self._metrics.retries.labels(call.endpoint).inc()
+        try:
+            yield answer
+        finally:
+            await sending.__aexit__(None, None, None)
+            lease.release()
+
+    async def _acquire(self, call: Call, excluded: set[str]) -> Lease:
+        return await self._router.acquire(call.endpoint, target=call.target, excluded=excluded)
+
+    def _send(self, call: Call, lease: Lease) -> _Sending:
+        headers = {
+            **call.headers,
+            "X-Ridgeline-Token": lease.replica.token,
+            "Accept-Encoding": "identity",
+        }
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=call.timeout_s)
+        request = self._session.post(
+            _url(lease.replica.url, call.path), data=call.body, headers=headers, timeout=timeout
+        )
+        return _Sending(request, lease)
+
+
+class _Unreachable(ServiceUnavailable):
+    """No connection: the request never left."""
+
+
+class _Sending:
+    """aiohttp's request context, with its failures in our words."""
+
+    def __init__(self, request: aiohttp.client._RequestContextManager, lease: Lease) -> None:
+        self._request = request
+        self._lease = lease
+        self._response: aiohttp.ClientResponse | None = None
+
+    async def __aenter__(self) -> Streaming:
+        try:
+            self._response = await self._request
+        except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
+            if isinstance(error, aiohttp.SocketTimeoutError):
+                raise _timeout(self._lease) from None
+            raise _Unreachable(f"Replica {self._lease.replica.replica_id}: {error}") from None
+        except TimeoutError:
+            raise _timeout(self._lease) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _lost(self._lease, error) from None
+        return Streaming(self._response, self._lease)
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._response is not None:
+            # Closes the connection if the body was not read to its end, which is how the model
+            # server learns that nobody listens any more; else it goes back to the pool.
+            if self._response.content.at_eof():
+                self._response.release()
+            else:
+                self._response.close()
+
+
+def model_error(status: int, body: bytes, lease: Lease, snapshot: Snapshot) -> ModelError:
+    """What a client is told when the container answered with an error."""
+    text = body.decode("utf-8", "replace")
+    kind = "client error" if 400 <= status < 500 else "server error"
+    arn = log_stream_arn(lease, snapshot)
+    return ModelError(
+        f'Received {kind} ({status}) from primary with message "{text[:1024]}". '
+        f"See the log stream {arn.rpartition('log-group:')[2]} for more information.",
+        original_status=status,
+        original_message=text[:2048],
+        log_stream_arn=arn,
+    )
+
+
+def log_stream_arn(lease: Lease, snapshot: Snapshot) -> str:
+    group = f"/aws/sagemaker/Endpoints/{lease.endpoint.name}"
+    stream = f"{lease.variant.name}/{lease.replica.replica_id}"
+    return (
+        f"arn:aws:logs:{snapshot.region}:{snapshot.account_id}"
+        f":log-group:{group}:log-stream:{stream}"
+    )
+
+
+@lru_cache(maxsize=4096)
+def _url(base: str, path: str) -> URL:
+    return URL(base.rstrip("/") + path, encoded=True)
+
+
+def _lost(lease: Lease, error: Exception) -> ReplicaLost:
+    return ReplicaLost(
+        f"Replica {lease.replica.replica_id} of endpoint {lease.endpoint.name} broke off: "
+        f"{type(error).__name__}. Try again; its log may say why."
+    )
+
+
+def _timeout(lease: Lease) -> ReplicaTimeout:
+    return ReplicaTimeout(
+        f"Invocation timed out while waiting for a response from replica "
+        f"{lease.replica.replica_id} of endpoint {lease.endpoint.name}."
+    )

@@ -1,0 +1,241 @@
+"""Which replica answers a request, and who waits when none is free.
+
+A variant is chosen by weight (smooth weighted round-robin: over any run each variant's share is
+right to within one request), then the replica of it with the fewest requests outstanding. When all
+are full, requests wait in order, up to a bound; what comes after is refused, not lost. Knows no
+HTTP: callers report how a replica fared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from ridgeline_service.errors import ServiceUnavailable, ThrottlingException, ValidationException
+from ridgeline_service.gateway.metrics import Metrics
+from ridgeline_service.snapshot import EndpointRoute, ReplicaRoute, Snapshot, VariantRoute
+
+SERVING = frozenset(("InService", "Updating", "RollingBack", "SystemUpdating"))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``per_replica`` requests at once on one replica, ``queue`` waiting for one endpoint.
+
+    A request waits at most ``busy_wait_s`` for a slot, and at most ``absent_wait_s`` while the
+    endpoint has no replica at all (one died and its successor is on its way).
+    """
+
+    per_replica: int = 64
+    queue: int = 256
+    busy_wait_s: float = 60.0
+    absent_wait_s: float = 15.0
+
+
+@dataclass
+class Lease:
+    """One slot on a replica, until ``release``."""
+
+    endpoint: EndpointRoute
+    variant: VariantRoute
+    replica: ReplicaRoute
+    _on_release: Callable[[Lease], None]
+    _held: bool = True
+
+    def release(self) -> None:
+        if self._held:
+            self._held = False
+            self._on_release(self)
+
+
+@dataclass
+class _Balance:
+    """What is remembered of one endpoint between requests."""
+
+    shares: dict[str, float] = field(default_factory=dict)
+    queues: dict[str, deque[asyncio.Future[bool]]] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(queue) for queue in self.queues.values())
+
+
+class Router:
+    """One event loop's view of all endpoints. ``snapshot`` gives the newest routes."""
+
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], metrics: Metrics, limits: Limits | None = None
+    ) -> None:
+        self._snapshot = snapshot
+        self._metrics = metrics
+        self._limits = limits or Limits()
+        self._balances: dict[str, _Balance] = {}
+        self._outstanding: Counter[str] = Counter()
+        self._turn: dict[str, int] = {}
+        self._turns = 0
+
+    def endpoint(self, name: str) -> EndpointRoute:
+        """The route of an endpoint that serves. Raises ValidationException."""
+        snapshot = self._snapshot()
+        route = snapshot.endpoints.get(name)
+        if route is None:
+            raise ValidationException(
+                f"Endpoint {name} of account {snapshot.account_id} not found.",
+                code="ValidationError",
+            )
+        if route.status not in SERVING:
+            raise ValidationException(
+                f"Endpoint {name} of account {snapshot.account_id} is not InService: "
+                f"its status is {route.status}.",
+                code="ValidationError",
+            )
+        return route
+
+    async def acquire(
+        self, name: str, *, target: str = "", excluded: Collection[str] = ()
+    ) -> Lease:
+        """A slot on a replica, not one of ``excluded``, of the variant ``target`` if it is given.
+
+        Raises ValidationException, ThrottlingException (queue full, or waited too long) or
+        ServiceUnavailable (no replica).
+        """
+        lease = self._try(name, target, excluded, arriving=True)
+        if lease is not None:
+            return lease
+        balance = self._balances[name]
+        if balance.waiting >= self._limits.queue:
+            raise ThrottlingException(
+                f"Endpoint {name} has {self._limits.queue} requests waiting already. "
+                "Try again later, or give it more instances."
+            )
+        absent = not _candidates(self.endpoint(name), target, excluded)
+        limit = self._limits.absent_wait_s if absent else self._limits.busy_wait_s
+        gauge = self._metrics.queued.labels(name)
+        gauge.inc()
+        try:
+            async with asyncio.timeout(limit):
+                return await self._wait(name, target, excluded)
+        except TimeoutError:
+            if not _candidates(self.endpoint(name), target, excluded):
+                raise ServiceUnavailable(
+                    f"Endpoint {name} has no replica that answers. Try again."
+                ) from None
+            raise ThrottlingException(
+                f"No replica of endpoint {name} became free in {limit:g} s. Try again later."
+            ) from None
+        finally:
+            gauge.dec()
+
+    def refresh(self) -> None:
+        """Let everybody who waits look again: the routes may have changed."""
+        for balance in self._balances.values():
+            for queue in balance.queues.values():
+                _wake(queue, everybody=True)
+
+    def outstanding(self, replica_id: str) -> int:
+        return self._outstanding[replica_id]
+
+    async def _wait(self, name: str, target: str, excluded: Collection[str]) -> Lease:
+        queue = self._balances[name].queues.setdefault(target, deque())
+        first = False
+        while True:
+            ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            (queue.appendleft if first else queue.append)(ready)
+            try:
+                first = await ready
+            except asyncio.CancelledError:
+                if ready in queue:
+                    queue.remove(ready)
+                else:
+                    _wake(queue)
+                raise
+            lease = self._try(name, target, excluded, arriving=False)
+            if lease is not None:
+                return lease
+
+    def _try(
+        self, name: str, target: str, excluded: Collection[str], *, arriving: bool
+    ) -> Lease | None:
+        endpoint = self.endpoint(name)
+        balance = self._balances.setdefault(name, _Balance())
+        if target and target not in {variant.name for variant in endpoint.variants}:
+            raise ValidationException(
+                f"Variant {target} not found in endpoint {name}. "
+                f"It has: {', '.join(variant.name for variant in endpoint.variants)}.",
+                code="ValidationError",
+            )
+        if arriving and balance.queues.get(target):
+            return None
+        free = [
+            (variant, [r for r in replicas if self._has_room(r)])
+            for variant, replicas in _candidates(endpoint, target, excluded)
+        ]
+        free = [(variant, replicas) for variant, replicas in free if replicas]
+        if not free:
+            return None
+        chosen = _choose(balance.shares, [variant for variant, _ in free])
+        replicas = next(replicas for variant, replicas in free if variant is chosen)
+        replica = min(
+            replicas,
+            key=lambda r: (self._outstanding[r.replica_id], self._turn.get(r.replica_id, 0)),
+        )
+        self._turns += 1
+        self._turn[replica.replica_id] = self._turns
+        self._outstanding[replica.replica_id] += 1
+        self._metrics.in_flight.labels(name).inc()
+        return Lease(endpoint, chosen, replica, self._release)
+
+    def _has_room(self, replica: ReplicaRoute) -> bool:
+        return self._outstanding[replica.replica_id] < self._limits.per_replica
+
+    def _release(self, lease: Lease) -> None:
+        replica_id = lease.replica.replica_id
+        self._outstanding[replica_id] -= 1
+        if not self._outstanding[replica_id]:
+            del self._outstanding[replica_id]
+            route = self._snapshot().endpoints.get(lease.endpoint.name)
+            routed = (r.replica_id for v in route.variants for r in v.replicas) if route else ()
+            if replica_id not in routed:
+                self._turn.pop(replica_id, None)
+        self._metrics.in_flight.labels(lease.endpoint.name).dec()
+        for target in ("", lease.variant.name):
+            queue = self._balances[lease.endpoint.name].queues.get(target)
+            if queue:
+                _wake(queue)
+
+
+def _candidates(
+    endpoint: EndpointRoute, target: str, excluded: Collection[str]
+) -> list[tuple[VariantRoute, list[ReplicaRoute]]]:
+    """Variants that may answer, each with its replicas; none without a replica."""
+    wanted = [v for v in endpoint.variants if (v.name == target if target else v.weight > 0)]
+    if not target and not any(v.replicas for v in wanted):
+        wanted = list(endpoint.variants)
+    found = [(v, [r for r in v.replicas if r.replica_id not in excluded]) for v in wanted]
+    return [(variant, replicas) for variant, replicas in found if replicas]
+
+
+def _choose(shares: dict[str, float], variants: list[VariantRoute]) -> VariantRoute:
+    if len(variants) == 1:
+        return variants[0]
+    total = 0.0
+    for variant in variants:
+        weight = variant.weight or 1.0
+        total += weight
+        shares[variant.name] = shares.get(variant.name, 0.0) + weight
+    chosen = max(variants, key=lambda variant: shares[variant.name])
+    shares[chosen.name] -= total
+    return chosen
+
+
+# The future's result says whether its owner was woken alone: then it is the first in line, and goes
+# back to the front if there is nothing for it; when all were woken they line up again in order.
+def _wake(queue: deque[asyncio.Future[bool]], *, everybody: bool = False) -> None:
+    while queue:
+        ready = queue.popleft()
+        if not ready.done():
+            ready.set_result(not everybody)
+            if not everybody:
+                return
