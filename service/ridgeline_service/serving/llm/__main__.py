@@ -1,0 +1,55 @@
+"""``python -m ridgeline_service.serving.llm``: serve the model of this replica."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import uvloop
+
+from ridgeline_service.serving.llm.errors import InvalidSetting
+from ridgeline_service.serving.llm.generation import Mailbox
+from ridgeline_service.serving.llm.model import Model, Seams
+from ridgeline_service.serving.llm.replica import Replica
+from ridgeline_service.serving.llm.server import Binding, ReplicaServer
+from ridgeline_service.serving.llm.settings import ModelSettings, model_dir, read_settings
+
+log = logging.getLogger(__name__)
+
+
+def load(replica: Replica, mailbox: Mailbox, seams: Seams) -> tuple[ModelSettings, Model]:
+    """Read the settings, then load what they ask for. Raises what is wrong with either."""
+    directory = model_dir(os.environ)
+    properties = directory / "serving.properties"
+    text = properties.read_text() if properties.is_file() else ""
+    settings = read_settings(os.environ, text)
+    for note in settings.notes:
+        log.info("%s", note)
+    # Imported here: it brings the backends in, and the server answers before they are there.
+    from ridgeline_service.serving.llm.loading import load_model
+
+    return settings, load_model(directory, settings, replica, mailbox, seams)
+
+
+def main() -> int:
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        binding = Binding.read(os.environ)
+    except InvalidSetting as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    server = ReplicaServer(binding, load)
+    code = uvloop.run(server.serve_replica())
+    if server.still_loading:
+        # A thread deep in native code cannot be interrupted, and must not outlive a SIGTERM.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Reading request bodies: JSON objects into typed requests, with complaints that name the field.
+
+An unknown field is refused only when it is nearly the name of a known one: that is a slip whose
+loss the caller would not notice. Others are ignored, because clients send fields of other servers.
+A field that we know and cannot honour is refused, unless its value asks for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
+
+from ridgeline_service.serving.llm.errors import BadRequest, UnsupportedParameter
+
+_NEAR = 0.8
+
+
+class Body(BaseModel):
+    """Base of every request body.
+
+    ``neutral`` lists fields we know and do not support, with the values that ask for nothing
+    (None always does); ``harmless`` those that change nothing in an answer.
+    """
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
+    neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {}
+    harmless: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def read(cls, body: Mapping[str, object], *, under: str = "") -> Self:
+        """Raises BadRequest naming the field; ``under`` is put in front of its name."""
+        try:
+            parsed = cls.model_validate(body)
+        except ValidationError as error:
+            raise _complaint(error, under) from None
+        known = {*cls.model_fields, *cls.neutral, *cls.harmless}
+        for name, value in (parsed.model_extra or {}).items():
+            if name in cls.neutral:
+                _check_neutral(under + name, value, cls.neutral[name])
+            elif name not in known and (near := get_close_matches(name, known, 1, _NEAR)):
+                raise BadRequest(
+                    f"Unknown parameter {under + name!r}.",
+                    param=under + name,
+                    hint=f"Did you mean {near[0]!r}?",
+                    code="unknown_parameter",
+                )
+        return parsed
+
+
+def parse_object(raw: bytes) -> dict[str, object]:
+    """The JSON object of a request. Raises BadRequest."""
+    try:
+        value = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise BadRequest(f"The request body is not valid JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise BadRequest(f"The request body must be a JSON object, not {_kind(value)}.")
+    return value
+
+
+def _check_neutral(name: str, value: object, neutral: tuple[object, ...]) -> None:
+    if value is None or value in neutral:
+        return
+    allowed = f"Leave it out, or set it to {neutral[0]!r}." if neutral else "Leave it out."
+    raise UnsupportedParameter(
+        f"{name} is not supported by this endpoint.", param=name, hint=allowed
+    )
+
+
+def _complaint(error: ValidationError, under: str) -> BadRequest:
+    faults = error.errors(include_url=False, include_context=False)
+    # A union reports once per branch, so those of the first field at fault belong together.
+    first = faults[0]["loc"][:1]
+    together = [fault for fault in faults if fault["loc"][:1] == first]
+    deepest = max(together, key=lambda fault: len(_path(fault["loc"])))
+    param = under + ".".join(_path(deepest["loc"]))
+    if deepest["type"] == "missing":
+        return BadRequest(f"{param} is missing.", param=param, code="missing_parameter")
+    words = dict.fromkeys(str(fault["msg"]) for fault in together)
+    expected = ", or ".join(word.removeprefix("Value error, ") for word in words)
+    return BadRequest(f"{param}: {expected}.", param=param, code="invalid_value")
+
+
+def _path(location: tuple[int | str, ...]) -> list[str]:
+    """A location without the names of union branches, such as ``list[str]`` or ``str``."""
+    branches = {"str", "int", "float", "bool"}
+    return [
+        str(part)
+        for part in location
+        if isinstance(part, int) or (part not in branches and "[" not in part)
+    ]
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), "something else")

@@ -1,0 +1,293 @@
+"""Token sequences of an engine as text: n at once, detokenised, cut at stop strings.
+
+The engine calls back on its own thread. `Mailbox` carries its outputs to the event loop with one
+wake-up for all that a step produced; everything else here runs on the loop. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ridgeline_backends.engine import (
+    Engine,
+    EngineOutput,
+    FinishReason,
+    SamplingParams,
+    TokenLogprobs,
+)
+from ridgeline_service.serving.llm.errors import GenerationFailed
+from ridgeline_service.serving.llm.text.stops import StopMatcher
+from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
+
+_SEEDS = 2**64
+
+
+class FinishCause(StrEnum):
+    """Why a text ended, in TGI's words; OpenAI's are coarser."""
+
+    LENGTH = "length"
+    EOS = "eos_token"
+    STOP = "stop_sequence"
+
+    @property
+    def openai(self) -> str:
+        return "length" if self is FinishCause.LENGTH else "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token. ``text`` is what it let out, which may lag behind what it spells.
+
+    ``hidden`` tokens ended the generation and are no part of its text.
+    """
+
+    token_id: int
+    text: str
+    hidden: bool = False
+    logprobs: TokenLogprobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How one sequence ended."""
+
+    cause: FinishCause
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """News of sequence ``index``. The last of each has ``finish``."""
+
+    index: int
+    text: str
+    tokens: tuple[Token, ...]
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A whole sequence."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    finish: Finish
+
+
+class Mailbox:
+    """Hands calls from any thread to the event loop, many with one wake-up."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._calls: deque[tuple[Callable[[EngineOutput], None], EngineOutput]] = deque()
+        self._woken = False
+
+    def sink(self, deliver: Callable[[EngineOutput], None]) -> Callable[[EngineOutput], None]:
+        """A function that may be called on any thread; ``deliver`` then runs on the loop."""
+
+        def post(output: EngineOutput) -> None:
+            self._calls.append((deliver, output))
+            if not self._woken:
+                self._woken = True
+                try:
+                    self._loop.call_soon_threadsafe(self._drain)
+                except RuntimeError:
+                    # The loop is closed: the process is on its way out, nobody listens.
+                    self._calls.clear()
+
+        return post
+
+    def _drain(self) -> None:
+        # Cleared first: a call appended from here on either is seen below or wakes the loop again.
+        self._woken = False
+        while self._calls:
+            deliver, output = self._calls.popleft()
+            deliver(output)
+
+
+class SequenceReader:
+    """Turns the outputs of one sequence into text. Pure: no engine, no loop."""
+
+    def __init__(
+        self, index: int, prompt: Sequence[int], tokenizer: TextTokenizer, stops: Sequence[str]
+    ) -> None:
+        self.index = index
+        self.done = False
+        self._detokenizer = tokenizer.detokenizer(prompt)
+        self._matcher = StopMatcher(stops)
+        self._usage = Usage(prompt_tokens=len(prompt))
+
+    def feed(self, output: EngineOutput) -> Chunk:
+        """Raises GenerationFailed when the engine gave the sequence up."""
+        if output.finish_reason in (FinishReason.ERROR, FinishReason.CANCELLED):
+            self.done = True
+            raise GenerationFailed(
+                f"The engine stopped this generation: {output.error or output.finish_reason}.",
+                hint="Try again.",
+            )
+        ended_by_token = output.finish_reason is FinishReason.STOP
+        tokens: list[Token] = []
+        for place, token_id in enumerate(output.token_ids):
+            hidden = ended_by_token and place == len(output.token_ids) - 1
+            text = "" if hidden else self._matcher.push(self._detokenizer.push(token_id))
+            logprobs = output.logprobs[place] if output.logprobs else None
+            tokens.append(Token(token_id, text, hidden, logprobs))
+            if self._matcher.matched is not None:
+                return self._end(FinishCause.STOP, tokens, "", output)
+        if output.finish_reason is None:
+            self._count(tokens, output)
+            return Chunk(self.index, _joined(tokens), tuple(tokens))
+        tail = self._matcher.push(self._detokenizer.flush()) + self._matcher.flush()
+        cause = FinishCause.EOS if ended_by_token else FinishCause.LENGTH
+        if self._matcher.matched is not None:
+            cause = FinishCause.STOP
+        return self._end(cause, tokens, tail, output)
+
+    def _end(
+        self, cause: FinishCause, tokens: list[Token], tail: str, output: EngineOutput
+    ) -> Chunk:
+        self.done = True
+        self._count(tokens, output)
+        if tail and tokens:
+            tokens[-1] = replace(tokens[-1], text=tokens[-1].text + tail)
+        text = _joined(tokens) if tokens else tail
+        return Chunk(self.index, text, tuple(tokens), Finish(cause, self._usage))
+
+    def _count(self, tokens: Sequence[Token], output: EngineOutput) -> None:
+        self._usage = Usage(
+            self._usage.prompt_tokens,
+            self._usage.completion_tokens + len(tokens),
+            max(self._usage.cached_tokens, output.cached_tokens),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SequencePlan:
+    """One sequence to be generated."""
+
+    prompt: tuple[int, ...]
+    params: SamplingParams
+    stops: tuple[str, ...] = ()
+
+
+class Generation:
+    """Sequences in the making. Use as a context manager: leaving it cancels what still runs."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: TextTokenizer,
+        mailbox: Mailbox,
+        plans: Sequence[SequencePlan],
+        sequence_ids: Sequence[str],
+    ) -> None:
+        """Submits every sequence, or none: raises what `Engine.submit` raises."""
+        self._engine = engine
+        self._ids = tuple(sequence_ids)
+        self._inbox: deque[tuple[int, EngineOutput]] = deque()
+        self._news = asyncio.Event()
+        self._readers = [
+            SequenceReader(index, plan.prompt, tokenizer, plan.stops)
+            for index, plan in enumerate(plans)
+        ]
+        self._started = 0
+        try:
+            for index, plan in enumerate(plans):
+                sink = mailbox.sink(self._receiver(index))
+                engine.submit(self._ids[index], plan.prompt, plan.params, sink)
+                self._started += 1
+        except BaseException:
+            self.cancel()
+            raise
+
+    def __enter__(self) -> Generation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """End every sequence that still runs. Harmless when none does."""
+        for index in range(self._started):
+            if not self._readers[index].done:
+                self._readers[index].done = True
+                self._engine.cancel(self._ids[index])
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        """News of all sequences as they come. Raises GenerationFailed."""
+        while not all(reader.done for reader in self._readers):
+            while not self._inbox:
+                self._news.clear()
+                await self._news.wait()
+            index, output = self._inbox.popleft()
+            reader = self._readers[index]
+            if reader.done:
+                continue
+            chunk = reader.feed(output)
+            if reader.done and output.finish_reason is None:
+                self._engine.cancel(self._ids[index])
+            yield chunk
+
+    async def completed(self) -> list[Completed]:
+        """Every sequence, whole, in order. Raises GenerationFailed."""
+        texts: list[list[str]] = [[] for _ in self._readers]
+        tokens: list[list[Token]] = [[] for _ in self._readers]
+        finishes: dict[int, Finish] = {}
+        async for chunk in self.chunks():
+            texts[chunk.index].append(chunk.text)
+            tokens[chunk.index].extend(chunk.tokens)
+            if chunk.finish is not None:
+                finishes[chunk.index] = chunk.finish
+        return [
+            Completed("".join(texts[index]), tuple(tokens[index]), finishes[index])
+            for index in range(len(self._readers))
+        ]
+
+    def _receiver(self, index: int) -> Callable[[EngineOutput], None]:
+        def receive(output: EngineOutput) -> None:
+            self._inbox.append((index, output))
+            self._news.set()
+
+        return receive
+
+
+def fan_out(
+    prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], stops: Sequence[str], n: int
+) -> list[SequencePlan]:
+    """``n`` sequences for each prompt, prompt by prompt; sequence i of a prompt has seed + i."""
+    return [
+        SequencePlan(tuple(prompt), _reseeded(chosen, place), tuple(stops))
+        for prompt, chosen in zip(prompts, params, strict=True)
+        for place in range(n)
+    ]
+
+
+def total_usage(finishes: Sequence[Finish], n: int) -> Usage:
+    """Usage of a request of ``n`` sequences a prompt: each prompt counts once."""
+    first_of_each = [finish.usage for finish in finishes[::n]]
+    return Usage(
+        sum(usage.prompt_tokens for usage in first_of_each),
+        sum(finish.usage.completion_tokens for finish in finishes),
+        sum(usage.cached_tokens for usage in first_of_each),
+    )
+
+
+def _reseeded(params: SamplingParams, place: int) -> SamplingParams:
+    if params.seed is None or place == 0:
+        return params
+    return replace(params, seed=(params.seed + place) % _SEEDS)
+
+
+def _joined(tokens: Sequence[Token]) -> str:
+    return "".join(token.text for token in tokens)

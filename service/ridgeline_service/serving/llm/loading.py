@@ -1,0 +1,223 @@
+"""From a model directory to a model that answers: import, load, warm up.
+
+Runs on a thread beside the server. This is the one module of the model server that speaks to a
+backend; torch is imported by the backend and by nothing else, inside the `import` stage.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from queue import SimpleQueue
+
+from ridgeline_backends.base import Artifact, Backend, EmbeddingRunner, LoadSpec, ModelRunner
+from ridgeline_backends.engine import Engine, EngineOutput, FinishReason, SamplingParams
+from ridgeline_backends.engine.llm_engine import LLMEngine
+from ridgeline_backends.errors import DoesNotFit
+from ridgeline_backends.registry import get_backend
+from ridgeline_service.serving.llm.embedding import Embedder
+from ridgeline_service.serving.llm.errors import InvalidSetting, LoadFailed
+from ridgeline_service.serving.llm.generation import Mailbox
+from ridgeline_service.serving.llm.model import (
+    EmbeddingModel,
+    Limits,
+    Model,
+    SamplingDefaults,
+    Seams,
+    TextModel,
+)
+from ridgeline_service.serving.llm.replica import Replica, State
+from ridgeline_service.serving.llm.settings import ModelSettings
+from ridgeline_service.serving.llm.text.tokenizer import (
+    TextTokenizer,
+    eos_token_ids,
+    load_chat_template,
+    load_tokenizer,
+    read_json,
+)
+
+log = logging.getLogger(__name__)
+
+DEFAULT_CONTEXT = 8192
+"""Context length when nobody chose one: models declare far more than their requests use."""
+
+WAITING_PER_SEQUENCE = 8
+"""Requests that may wait, for each that runs, before the answer is 429."""
+
+_WARM_UP_TOKENS = 24
+_WARM_UP_TIMEOUT_S = 300.0
+
+
+def load_model(
+    directory: Path, settings: ModelSettings, replica: Replica, mailbox: Mailbox, seams: Seams
+) -> Model:
+    """Load and warm up, noting each stage in ``replica``.
+
+    Raises LoadFailed, InvalidSetting and the backend's errors (InvalidModel, DoesNotFit, ...).
+    """
+    with replica.stage("import", State.LOADING):
+        backend = get_backend(settings.backend)
+        report = backend.probe()
+        if not report.usable:
+            raise LoadFailed(f"Backend {settings.backend!r} is not usable: {report.reason}")
+    with replica.stage("load", State.LOADING):
+        if not directory.is_dir():
+            raise LoadFailed(f"There is no model directory at {directory}.")
+        config = read_json(directory / "config.json")
+        if not config:
+            raise LoadFailed(
+                "The model directory has no config.json.",
+                hint="Put a model in Hugging Face's layout there.",
+            )
+        tokenizer = load_tokenizer(directory)
+        artifact = _compiled(backend, directory, config, settings)
+        runner = backend.load(artifact)
+        if isinstance(runner, ModelRunner):
+            model: Model = _text_model(
+                directory, config, settings, runner, tokenizer, mailbox, seams
+            )
+        else:
+            model = _embedding_model(settings, runner, tokenizer, seams)
+    with replica.stage("warm-up", State.WARMING):
+        _warm_up(model)
+    return model
+
+
+def _compiled(
+    backend: Backend, directory: Path, config: Mapping[str, object], settings: ModelSettings
+) -> Artifact:
+    spec = LoadSpec(
+        dtype=settings.dtype,
+        max_model_len=_context_length(config, settings),
+        max_num_seqs=settings.max_num_seqs,
+        kv_cache_bytes=settings.kv_cache_bytes,
+        block_size=settings.block_size,
+        threads=settings.threads,
+    )
+    # A step must have room for one token of every sequence.
+    step = max(settings.max_tokens_per_step or spec.max_tokens_per_step, settings.max_num_seqs)
+    plan = backend.plan(config, replace(spec, max_tokens_per_step=step))
+    for note in plan.notes:
+        log.info("%s", note)
+    if not plan.fits:
+        raise DoesNotFit(plan.refusals)
+    log.info(
+        "Plan: %s in %s, context %d, %d sequences at once, %.2f GiB of %.2f GiB",
+        plan.architecture,
+        plan.dtype,
+        plan.max_model_len,
+        settings.max_num_seqs,
+        plan.memory.total / 2**30,
+        plan.available_bytes / 2**30,
+    )
+    return backend.compile(directory, plan)
+
+
+def _context_length(config: Mapping[str, object], settings: ModelSettings) -> int | None:
+    declared = config.get("max_position_embeddings")
+    wanted = settings.max_model_len
+    if not isinstance(declared, int):
+        return wanted
+    if wanted is None:
+        if declared > DEFAULT_CONTEXT:
+            log.info(
+                "Context length %d of the model's %d; OPTION_MAX_MODEL_LEN chooses another.",
+                DEFAULT_CONTEXT,
+                declared,
+            )
+        return min(declared, DEFAULT_CONTEXT)
+    if wanted > declared:
+        raise InvalidSetting(
+            f"A context length of {wanted} was asked for; the model has {declared}.",
+            hint=f"Set OPTION_MAX_MODEL_LEN or MAX_TOTAL_TOKENS to at most {declared}.",
+        )
+    return wanted
+
+
+def _text_model(
+    directory: Path,
+    config: Mapping[str, object],
+    settings: ModelSettings,
+    runner: ModelRunner,
+    tokenizer: TextTokenizer,
+    mailbox: Mailbox,
+    seams: Seams,
+) -> TextModel:
+    generation_config = read_json(directory / "generation_config.json")
+    tokenizer_config = read_json(directory / "tokenizer_config.json")
+    waiting = max(64, settings.max_num_seqs * WAITING_PER_SEQUENCE)
+    engine = LLMEngine(runner, max_waiting=waiting)
+    engine.start()
+    longest = engine.max_model_len
+    return TextModel(
+        name=settings.name,
+        tokenizer=tokenizer,
+        limits=Limits(
+            max_model_len=longest,
+            max_input_tokens=min(settings.max_input_tokens or longest, longest - 1),
+        ),
+        seams=seams,
+        engine=engine,
+        mailbox=mailbox,
+        template=load_chat_template(directory, tokenizer_config),
+        eos_token_ids=runner.eos_token_ids
+        | eos_token_ids(config, generation_config, tokenizer_config, tokenizer),
+        defaults=_sampling_defaults(generation_config),
+    )
+
+
+def _embedding_model(
+    settings: ModelSettings, runner: EmbeddingRunner, tokenizer: TextTokenizer, seams: Seams
+) -> EmbeddingModel:
+    longest = runner.max_model_len
+    waiting = max(64, settings.max_num_seqs * WAITING_PER_SEQUENCE)
+    return EmbeddingModel(
+        name=settings.name,
+        tokenizer=tokenizer,
+        limits=Limits(
+            max_model_len=longest,
+            max_input_tokens=min(settings.max_input_tokens or longest, longest),
+        ),
+        seams=seams,
+        embedder=Embedder(runner, max_waiting=waiting),
+    )
+
+
+def _sampling_defaults(generation_config: Mapping[str, object]) -> SamplingDefaults:
+    """What the model's authors recommend; values out of range are left out."""
+
+    def number(name: str, default: float, holds: Callable[[float], bool]) -> float:
+        value = generation_config.get(name)
+        usable = isinstance(value, (int, float)) and not isinstance(value, bool) and holds(value)
+        return float(value) if usable else default  # type: ignore[arg-type]
+
+    return SamplingDefaults(
+        temperature=number("temperature", 1.0, lambda value: 0 <= value <= 100),
+        top_k=int(number("top_k", 0, lambda value: value >= 0)),
+        top_p=number("top_p", 1.0, lambda value: 0 < value <= 1),
+    )
+
+
+def _warm_up(model: Model) -> None:
+    """One small request through everything, so that the first client does not wait for it."""
+    ids = model.tokenizer.encode("Hello, world. " * 8, add_special_tokens=True)
+    ids = ids[: min(_WARM_UP_TOKENS, model.limits.max_input_tokens)]
+    if isinstance(model, TextModel):
+        _generate(model.engine, ids or [0], model.limits.max_model_len)
+    else:
+        model.embedder.warm_up(ids)
+
+
+def _generate(engine: Engine, prompt: list[int], longest: int) -> None:
+    outputs: SimpleQueue[EngineOutput] = SimpleQueue()
+    room = min(4, longest - len(prompt))
+    params = SamplingParams(max_tokens=room, temperature=0.0, ignore_eos=True)
+    engine.submit("warm-up", prompt, params, outputs.put)
+    while True:
+        output = outputs.get(timeout=_WARM_UP_TIMEOUT_S)
+        if output.finish_reason is FinishReason.ERROR:
+            raise LoadFailed(f"The first generation failed: {output.error}")
+        if output.finish_reason is not None:
+            return

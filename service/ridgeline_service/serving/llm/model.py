@@ -1,0 +1,158 @@
+"""A loaded model as the routes see it: what it can do, and within which limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from ridgeline_backends.engine import Engine, InvalidSampling, SamplingParams
+from ridgeline_service.serving.llm.embedding import Embedder
+from ridgeline_service.serving.llm.errors import BadRequest, ContextLengthExceeded
+from ridgeline_service.serving.llm.generation import Generation, Mailbox, SequencePlan
+from ridgeline_service.serving.llm.text.template import ChatTemplate, Message
+from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
+
+INLINE_CHARACTERS = 4096
+"""Text up to this length is tokenised on the event loop (well under a millisecond)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """What generation_config.json recommends where a request says nothing."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Tokens a request may bring. ``max_input_tokens`` leaves room for at least one new token."""
+
+    max_model_len: int
+    max_input_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """Ids and time, injected so that tests know both."""
+
+    new_id: Callable[[], str]
+    now: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Textual:
+    """What both kinds of model share."""
+
+    name: str
+    tokenizer: TextTokenizer
+    limits: Limits
+    seams: Seams
+    tokenize_pool: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+    )
+
+    async def encode(
+        self, text: str, *, add_special_tokens: bool, param: str, truncate: bool = False
+    ) -> list[int]:
+        """Raises ContextLengthExceeded. Long texts go to a thread of their own."""
+        tokenizer = self.tokenizer
+        if len(text) <= INLINE_CHARACTERS:
+            ids = tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        else:
+            ids = await asyncio.get_running_loop().run_in_executor(
+                self.tokenize_pool,
+                lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens),
+            )
+        if truncate:
+            ids = self._truncated(ids)
+        return self.checked(ids, param)
+
+    def _truncated(self, ids: list[int]) -> list[int]:
+        """Cut on the right; the special token that closes a text stays."""
+        limit = self.limits.max_input_tokens
+        if len(ids) <= limit:
+            return ids
+        closing = ids[-1:] if self.tokenizer.piece(ids[-1]).special else []
+        return ids[: limit - len(closing)] + closing
+
+    def checked(self, ids: Sequence[int], param: str) -> list[int]:
+        """Token ids that the model can take. Raises BadRequest, ContextLengthExceeded."""
+        if not ids:
+            raise BadRequest(f"{param} is empty: there is nothing to start from.", param=param)
+        if len(ids) > self.limits.max_input_tokens:
+            raise ContextLengthExceeded(len(ids), self.limits.max_input_tokens, param=param)
+        return list(ids)
+
+    def known_ids(self, ids: Sequence[int], param: str) -> list[int]:
+        """Ids that came from outside. Raises BadRequest for one that is no token."""
+        size = self.tokenizer.vocabulary_size
+        for token_id in ids:
+            if not 0 <= token_id < size:
+                raise BadRequest(
+                    f"{param}: {token_id} is no token; ids go from 0 to {size - 1}.", param=param
+                )
+        return self.checked(ids, param)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextModel(_Textual):
+    """Generates text."""
+
+    engine: Engine
+    mailbox: Mailbox
+    template: ChatTemplate | None
+    eos_token_ids: frozenset[int]
+    defaults: SamplingDefaults = SamplingDefaults()
+
+    async def chat_prompt(
+        self, messages: Sequence[Message], extra: Mapping[str, object]
+    ) -> list[int]:
+        """A conversation as token ids. Raises BadRequest when the model has no template for it."""
+        if self.template is None:
+            raise BadRequest(
+                "This model has no chat template, so it cannot take messages.",
+                param="messages",
+                hint="Use /v1/completions with a prompt, or deploy an instruct model.",
+            )
+        text = self.template.render(messages, extra)
+        return await self.encode(text, add_special_tokens=False, param="messages")
+
+    def room(self, prompt: Sequence[int], wanted: int | None) -> int:
+        """How many new tokens a sequence gets: what was asked for, within the context length."""
+        left = self.limits.max_model_len - len(prompt)
+        return left if wanted is None else min(wanted, left)
+
+    def stop_ids(self, extra: Sequence[int], *, ignore_eos: bool) -> frozenset[int]:
+        return frozenset(extra) | (frozenset() if ignore_eos else self.eos_token_ids)
+
+    def start(self, plans: Sequence[SequencePlan]) -> Generation:
+        """Submit sequences to the engine. Raises what `Engine.submit` raises."""
+        ids = [self.seams.new_id() for _ in plans]
+        return Generation(self.engine, self.tokenizer, self.mailbox, plans, ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingModel(_Textual):
+    """Turns texts into vectors."""
+
+    embedder: Embedder
+
+
+Model = TextModel | EmbeddingModel
+
+
+def sampling(names: Mapping[str, str], **values: object) -> SamplingParams:
+    """SamplingParams of a request, with the engine's complaints under the request's own names.
+
+    ``names`` maps the engine's field names to the request's where they differ.
+    """
+    try:
+        return SamplingParams(**values)  # type: ignore[arg-type]
+    except InvalidSampling as error:
+        name = names.get(error.field, error.field)
+        message = error.message.replace(error.field, name, 1)
+        raise BadRequest(message, param=name, code="invalid_value") from None

@@ -1,0 +1,84 @@
+"""``/v1/embeddings``."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Len
+
+from ridgeline_service.serving.llm.answers import Answer, json_answer
+from ridgeline_service.serving.llm.errors import BadRequest, UnsupportedParameter
+from ridgeline_service.serving.llm.fields import Body
+from ridgeline_service.serving.llm.model import EmbeddingModel
+
+MAX_INPUTS = 2048
+
+Texts = Annotated[list[str], Len(min_length=1, max_length=MAX_INPUTS)]
+Tokens = Annotated[list[list[int]], Len(min_length=1, max_length=MAX_INPUTS)]
+
+
+class EmbeddingBody(Body):
+    input: str | Texts | list[int] | Tokens
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+
+    neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {"truncate_prompt_tokens": ()}
+    harmless: ClassVar[frozenset[str]] = frozenset({"user", "priority", "request_id"})
+
+
+async def embeddings(model: EmbeddingModel, body: Mapping[str, object]) -> Answer:
+    """Answer one request. Raises BadRequest, ContextLengthExceeded, Overloaded."""
+    request = EmbeddingBody.read(body)
+    _check_dimensions(request.dimensions, model.embedder.dimensions)
+    sequences = []
+    for item in _listed(request.input):
+        if isinstance(item, str):
+            sequences.append(await model.encode(item, add_special_tokens=True, param="input"))
+        else:
+            sequences.append(model.known_ids(item, "input"))
+    vectors = await model.embedder.embed(sequences)
+    packed = request.encoding_format == "base64"
+    tokens = sum(len(ids) for ids in sequences)
+    return json_answer(
+        {
+            "object": "list",
+            "data": [
+                {
+                    "object": "embedding",
+                    "index": index,
+                    "embedding": _packed(vector) if packed else vector,
+                }
+                for index, vector in enumerate(vectors)
+            ],
+            "model": request.model or model.name,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+    )
+
+
+def _listed(given: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | list[int]]:
+    if isinstance(given, str):
+        return [given]
+    if not given:
+        raise BadRequest("input is empty.", param="input")
+    if isinstance(given[0], int):
+        return [[item for item in given if isinstance(item, int)]]
+    return [item for item in given if not isinstance(item, int)]
+
+
+def _check_dimensions(wanted: int | None, had: int) -> None:
+    if wanted is not None and wanted != had:
+        raise UnsupportedParameter(
+            f"dimensions: this model's vectors have {had} numbers and cannot be cut to {wanted}.",
+            param="dimensions",
+            hint=f"Leave it out, or set it to {had}.",
+        )
+
+
+def _packed(vector: Sequence[float]) -> str:
+    """Little-endian float32, as OpenAI's clients unpack it."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -1,0 +1,239 @@
+"""The container environment of the LLM images, and serving.properties, as one typed value.
+
+LMI (``OPTION_X``, and ``option.x`` in serving.properties, which wins), vLLM (``SM_VLLM_X``) and TGI
+(``MAX_TOTAL_TOKENS`` and others) name the same few things differently. What changes nothing here is
+reported as ignored; what is wrong is refused by name. Reads no file but serving.properties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ridgeline_service.serving.llm.errors import InvalidSetting
+from ridgeline_service.serving.llm.invocations import Flavour
+
+DtypeName = Literal["bf16", "fp32"]
+
+_MAX_NUM_SEQS = 32
+_BLOCK_SIZE = 16
+
+_DTYPES: Mapping[str, DtypeName] = {
+    "auto": "bf16",
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+    "fp16": "bf16",
+    "float16": "bf16",
+    "half": "bf16",
+    "fp32": "fp32",
+    "float32": "fp32",
+    "float": "fp32",
+}
+
+_LMI = {
+    "DTYPE": "dtype",
+    "MAX_MODEL_LEN": "max_model_len",
+    "MAX_ROLLING_BATCH_SIZE": "max_num_seqs",
+    "MAX_NUM_SEQS": "max_num_seqs",
+    "MAX_ROLLING_BATCH_PREFILL_TOKENS": "max_tokens_per_step",
+    "MAX_NUM_BATCHED_TOKENS": "max_tokens_per_step",
+    "BLOCK_SIZE": "block_size",
+    "TENSOR_PARALLEL_DEGREE": "tensor_parallel_degree",
+    "TENSOR_PARALLEL_SIZE": "tensor_parallel_degree",
+    "QUANTIZE": "quantize",
+    "QUANTIZATION": "quantize",
+    "TGI_COMPAT": "tgi_compat",
+    "SERVED_MODEL_NAME": "name",
+}
+_TGI = {
+    "DTYPE": "dtype",
+    "QUANTIZE": "quantize",
+    "SM_NUM_GPUS": "tensor_parallel_degree",
+    "NUM_SHARD": "tensor_parallel_degree",
+    "MAX_TOTAL_TOKENS": "max_model_len",
+    "MAX_INPUT_LENGTH": "max_input_tokens",
+    "MAX_INPUT_TOKENS": "max_input_tokens",
+    "MAX_BATCH_SIZE": "max_num_seqs",
+    "MAX_BATCH_PREFILL_TOKENS": "max_tokens_per_step",
+    "MAX_CONCURRENT_REQUESTS": "max_concurrent_requests",
+}
+_OWN = {
+    "HF_MODEL_ID": "name",
+    "VLLM_CPU_KVCACHE_SPACE": "kv_cache_gib",
+    "RIDGELINE_BACKEND": "backend",
+    "RIDGELINE_IMAGE_FLAVOUR": "flavour",
+    "RIDGELINE_THREADS": "threads",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """How the model is to be served. None leaves the choice to the model or the backend.
+
+    ``notes`` are lines for the log: what was ignored, and what was replaced by what.
+    """
+
+    name: str = "model"
+    backend: str = "cpu"
+    flavour: Flavour = Flavour.DJL
+    dtype: DtypeName = "bf16"
+    max_model_len: int | None = None
+    max_input_tokens: int | None = None
+    max_num_seqs: int = _MAX_NUM_SEQS
+    max_tokens_per_step: int | None = None
+    max_concurrent_requests: int | None = None
+    block_size: int = _BLOCK_SIZE
+    kv_cache_bytes: int | None = None
+    threads: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """One value and where it was written, for messages."""
+
+    source: str
+    value: str
+
+    def integer(self, least: int = 1) -> int:
+        try:
+            number = int(self.value)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise InvalidSetting(
+                f"{self.source}={self.value} is not valid.",
+                hint=f"Allowed: a whole number, at least {least}.",
+            )
+        return number
+
+    def boolean(self) -> bool:
+        lowered = self.value.lower()
+        if lowered not in ("true", "false", "1", "0"):
+            raise self.refused("true or false")
+        return lowered in ("true", "1")
+
+    def refused(self, allowed: str) -> InvalidSetting:
+        return InvalidSetting(
+            f"{self.source}={self.value} is not supported.", hint=f"Allowed: {allowed}."
+        )
+
+
+def model_dir(environment: Mapping[str, str]) -> Path:
+    """Where the model lies: RIDGELINE_MODEL_DIR, else SageMaker's /opt/ml/model."""
+    return Path(environment.get("RIDGELINE_MODEL_DIR") or "/opt/ml/model")
+
+
+def read_settings(environment: Mapping[str, str], properties: str = "") -> ModelSettings:
+    """Merge the environment and the text of serving.properties. Raises InvalidSetting."""
+    notes: list[str] = []
+    found: dict[str, _Setting] = {}
+    for target, setting in _collect(environment, properties, notes):
+        found[target] = setting
+
+    def integer(target: str, least: int = 1) -> int | None:
+        return found[target].integer(least) if target in found else None
+
+    _check_quantize(found.get("quantize"))
+    _note_parallelism(found.get("tensor_parallel_degree"), notes)
+    max_model_len, max_input = integer("max_model_len", 2), integer("max_input_tokens")
+    if max_model_len is not None and max_input is not None and max_input >= max_model_len:
+        raise InvalidSetting(
+            f"{found['max_input_tokens'].source}={max_input} leaves no room for an answer within "
+            f"{found['max_model_len'].source}={max_model_len}.",
+            hint=f"Allowed: at most {max_model_len - 1}.",
+        )
+    gib = integer("kv_cache_gib")
+    return ModelSettings(
+        name=found["name"].value if "name" in found else "model",
+        backend=found["backend"].value if "backend" in found else "cpu",
+        flavour=_flavour(found),
+        dtype=_dtype(found.get("dtype"), notes),
+        max_model_len=max_model_len,
+        max_input_tokens=max_input,
+        max_num_seqs=integer("max_num_seqs") or _MAX_NUM_SEQS,
+        max_tokens_per_step=integer("max_tokens_per_step"),
+        max_concurrent_requests=integer("max_concurrent_requests"),
+        block_size=integer("block_size") or _BLOCK_SIZE,
+        kv_cache_bytes=None if gib is None else gib * 2**30,
+        threads=integer("threads"),
+        notes=tuple(notes),
+    )
+
+
+def _collect(
+    environment: Mapping[str, str], properties: str, notes: list[str]
+) -> Iterator[tuple[str, _Setting]]:
+    """Every setting that means something here, weakest source first."""
+    present = {name: value.strip() for name, value in environment.items() if value.strip()}
+    for table in (_TGI, _OWN):
+        for name, target in table.items():
+            if name in present:
+                yield target, _Setting(name, present[name])
+    for prefix in ("SM_VLLM_", "OPTION_"):
+        for name in sorted(present):
+            if name.startswith(prefix):
+                yield from _lmi(name.removeprefix(prefix), name, present[name], notes)
+    for name, value in _properties(properties):
+        if name.startswith("option.") and value:
+            key = name.removeprefix("option.").upper()
+            yield from _lmi(key, f"serving.properties: {name}", value, notes)
+        elif value:
+            notes.append(f"serving.properties: {name}={value} is ignored.")
+
+
+def _lmi(key: str, source: str, value: str, notes: list[str]) -> Iterator[tuple[str, _Setting]]:
+    if key in _LMI:
+        yield _LMI[key], _Setting(source, value)
+    elif key not in ("MODEL_ID", "MODEL"):
+        notes.append(f"{source}={value} is ignored: it changes nothing here.")
+
+
+def _properties(text: str) -> Iterator[tuple[str, str]]:
+    for raw in text.splitlines():
+        line = raw.strip()
+        if line and line[0] not in "#!":
+            name, _, value = line.partition("=")
+            yield name.strip(), value.strip()
+
+
+def _dtype(setting: _Setting | None, notes: list[str]) -> DtypeName:
+    if setting is None:
+        return "bf16"
+    asked = setting.value.lower()
+    if asked not in _DTYPES:
+        raise setting.refused(", ".join(_DTYPES))
+    if _DTYPES[asked] == "bf16" and asked not in ("bf16", "bfloat16", "auto"):
+        notes.append(f"{setting.source}={setting.value}: this backend runs it as bf16.")
+    return _DTYPES[asked]
+
+
+def _flavour(found: Mapping[str, _Setting]) -> Flavour:
+    compat = found.get("tgi_compat")
+    if compat is not None and compat.boolean():
+        return Flavour.TGI
+    setting = found.get("flavour")
+    if setting is None:
+        return Flavour.DJL
+    try:
+        return Flavour(setting.value.lower())
+    except ValueError:
+        raise setting.refused(", ".join(Flavour)) from None
+
+
+def _check_quantize(setting: _Setting | None) -> None:
+    if setting is not None and setting.value.lower() != "none":
+        raise setting.refused("none; weights are served in bf16 or fp32")
+
+
+def _note_parallelism(setting: _Setting | None, notes: list[str]) -> None:
+    if setting is None or setting.value.lower() in ("max", "all"):
+        return
+    degree = setting.integer()
+    if degree > 1:
+        notes.append(
+            f"{setting.source}={degree}: this backend has one device, so the tensor-parallel "
+            "degree is 1."
+        )

@@ -1,0 +1,151 @@
+"""A model's tokenizer and what the model directory says about it.
+
+Reads tokenizer.json, tokenizer_config.json, chat_template.jinja, generation_config.json and
+config.json. Knows nothing of engines or requests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from ridgeline_service.serving.llm.errors import LoadFailed
+from ridgeline_service.serving.llm.text.detokenizer import (
+    ByteLevelDetokenizer,
+    Detokenizer,
+    SentencePieceDetokenizer,
+    WindowDetokenizer,
+)
+from ridgeline_service.serving.llm.text.pieces import (
+    Piece,
+    PieceStyle,
+    PieceTable,
+    decoder_rules,
+)
+from ridgeline_service.serving.llm.text.template import ChatTemplate
+
+Json = Mapping[str, object]
+
+
+class TextTokenizer:
+    """Text to ids and back. Safe to use from several threads."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        # Cutting and padding are decisions of a request here, never of a file.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        added = tokenizer.get_added_tokens_decoder()
+        special = [token_id for token_id, token in added.items() if token.special]
+        decoder = json.loads(tokenizer.to_str()).get("decoder")
+        self._pieces = PieceTable(decoder_rules(decoder), tokenizer.id_to_token, special)
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of a whole sequence, without special tokens."""
+        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return text
+
+    def detokenizer(self, prompt: Sequence[int]) -> Detokenizer:
+        """For the text that continues ``prompt``."""
+        style = self._pieces.rules.style
+        if style is PieceStyle.BYTE_LEVEL:
+            return ByteLevelDetokenizer(self._pieces)
+        if style is PieceStyle.SENTENCEPIECE:
+            visible = any(not self._pieces[token_id].special for token_id in reversed(prompt))
+            return SentencePieceDetokenizer(self._pieces, at_start=not visible)
+        return WindowDetokenizer(self.decode, prompt)
+
+    def piece(self, token_id: int) -> Piece:
+        return self._pieces[token_id]
+
+    def id_of(self, token: str) -> int | None:
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+
+def load_tokenizer(model_dir: Path) -> TextTokenizer:
+    path = model_dir / "tokenizer.json"
+    if not path.is_file():
+        raise LoadFailed(
+            "The model directory has no tokenizer.json.",
+            hint="Save the model with a fast tokenizer (tokenizer.save_pretrained).",
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    # The library raises bare Exception for every fault of the file.
+    except Exception as error:  # noqa: BLE001
+        raise LoadFailed(f"tokenizer.json cannot be read: {error}") from None
+    return TextTokenizer(tokenizer)
+
+
+def load_chat_template(model_dir: Path, tokenizer_config: Json) -> ChatTemplate | None:
+    """The model's template for conversations, or None for a model that has none."""
+    path = model_dir / "chat_template.jinja"
+    source = path.read_text() if path.is_file() else _default(tokenizer_config.get("chat_template"))
+    if source is None:
+        return None
+    return ChatTemplate(source, special_tokens(tokenizer_config))
+
+
+def special_tokens(tokenizer_config: Json) -> dict[str, str]:
+    """``bos_token`` and its kin; each is written as a string or as an added-token object."""
+    found = {}
+    for name, value in tokenizer_config.items():
+        content = value.get("content") if isinstance(value, Mapping) else value
+        if name.endswith("_token") and isinstance(content, str):
+            found[name] = content
+    return found
+
+
+def eos_token_ids(
+    config: Json, generation_config: Json, tokenizer_config: Json, tokenizer: TextTokenizer
+) -> frozenset[int]:
+    """Every token that ends a generation: the configs' ids and the tokenizer's own."""
+    declared = generation_config.get("eos_token_id")
+    ids = set(_ids(config.get("eos_token_id") if declared is None else declared))
+    own = special_tokens(tokenizer_config).get("eos_token")
+    if own is not None and (own_id := tokenizer.id_of(own)) is not None:
+        ids.add(own_id)
+    return frozenset(ids)
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """A JSON object of the model directory; an absent file is an empty one."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise LoadFailed(f"{path.name} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise LoadFailed(f"{path.name} holds no JSON object.")
+    return value
+
+
+def _ids(value: object) -> list[int]:
+    listed = value if isinstance(value, list) else [value]
+    return [item for item in listed if isinstance(item, int)]
+
+
+def _default(template: object) -> str | None:
+    if isinstance(template, str):
+        return template
+    if not isinstance(template, list):
+        return None
+    named = {
+        entry.get("name"): entry.get("template")
+        for entry in template
+        if isinstance(entry, dict) and isinstance(entry.get("template"), str)
+    }
+    return named.get("default") or next(iter(named.values()), None)
