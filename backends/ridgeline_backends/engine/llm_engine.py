@@ -15,7 +15,7 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, replace
 from threading import Condition, Thread
 
-from ridgeline_backends.base import ModelRunner, SampledToken, Step, StepResult
+from ridgeline_backends.base import ModelRunner, RunnerLimits, SampledToken, Step, StepResult
 from ridgeline_backends.engine.api import (
     Engine,
     EngineOutput,
@@ -82,6 +82,11 @@ class LLMEngine(Engine):
     @property
     def max_model_len(self) -> int:
         return self._scheduler.max_sequence_len
+
+    @property
+    def limits(self) -> RunnerLimits:
+        """What the runner below can do."""
+        return self._runner.limits
 
     def submit(
         self, sequence_id: str, prompt: Tokens[int], params: SamplingParams, sink: Sink

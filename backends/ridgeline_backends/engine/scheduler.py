@@ -121,7 +121,9 @@ class Scheduler:
                 self.running.append(self.waiting.popleft())
                 if first_time:
                     seq.cached_tokens = seq.computed
-                budget -= self._prefill(seq, budget, chunks)
+                # With all but one token in a shared prefix it is a decode already.
+                if phase is _Phase.MIXED or not seq.decoding:
+                    budget -= self._prefill(seq, budget, chunks)
         return Step(tuple(chunks))
 
     def _fits(self, seq: Sequence, budget: int) -> bool:

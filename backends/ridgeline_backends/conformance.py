@@ -1,0 +1,215 @@
+"""What every backend must keep: a sequence's output depends on the sequence alone.
+
+Each check generates the same sequences in another situation (in a batch, in chunks, preempted,
+behind a shared prefix, ...) and compares tokens and log-probabilities bit by bit with those of the
+sequence alone. Run it against any backend, yours too:
+
+    from ridgeline_backends.conformance import CHECKS, Subject
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    def test_conformance(check):
+        check(Subject(MyBackend(), model_dir, "bf16"))
+
+The model needs a context of at least `CONTEXT` tokens; a tiny one with random weights will do.
+A failed check raises `AssertionError`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ridgeline_backends.base import Backend, LoadSpec, ModelRunner, PagedLayout
+from ridgeline_backends.engine import EngineOutput, LLMEngine, SamplingParams
+from ridgeline_backends.models.config import read_json
+
+CONTEXT = 192
+NEW_TOKENS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    id: str
+    prompt: tuple[int, ...]
+    params: SamplingParams
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one sequence gave: token ids, and log-probabilities with alternatives, as exact bits."""
+
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[str] = field(default_factory=list)
+    cached_tokens: int = 0
+
+    def take(self, output: EngineOutput) -> None:
+        assert output.error is None, output.error
+        self.tokens.extend(output.token_ids)
+        for entry in output.logprobs or ():
+            values = [entry.logprob, *(value for _, value in entry.top)]
+            self.logprobs.append(" ".join(value.hex() for value in values))
+        self.cached_tokens = output.cached_tokens
+
+
+class Subject:
+    """A backend, a model and a precision under test."""
+
+    def __init__(
+        self, backend: Backend, model_dir: Path, dtype: Literal["bf16", "fp32"], seed: int = 0
+    ) -> None:
+        self._backend = backend
+        self._model_dir = model_dir
+        self._dtype = dtype
+        self._config = read_json(model_dir / "config.json")
+        self._requests = _requests(self._vocabulary(), seed)
+        self._alone: dict[str, Answer] | None = None
+
+    @property
+    def requests(self) -> list[Request]:
+        return self._requests
+
+    def engine(
+        self, *, sequences: int = 8, step_tokens: int = 512, one_sequence_of_kv: bool = False
+    ) -> LLMEngine:
+        """A fresh engine, with KV memory for `sequences` sequences or for a single one."""
+
+        def plan_for(sequences: int, kv_cache_bytes: int | None) -> LoadSpec:
+            return LoadSpec(
+                dtype=self._dtype,
+                max_model_len=CONTEXT,
+                max_num_seqs=sequences,
+                max_tokens_per_step=step_tokens,
+                kv_cache_bytes=kv_cache_bytes,
+            )
+
+        spec = plan_for(sequences, None)
+        if one_sequence_of_kv:
+            smallest = self._backend.plan(self._config, plan_for(1, None))
+            spec = plan_for(sequences, smallest.memory.kv)
+        plan = self._backend.plan(self._config, spec)
+        runner = self._backend.load(self._backend.compile(self._model_dir, plan))
+        assert isinstance(runner, ModelRunner), "conformance is about models that generate"
+        return LLMEngine(runner)
+
+    def alone(self) -> dict[str, Answer]:
+        """Every request generated alone, one after the other, without a shared prefix."""
+        if self._alone is None:
+            self._alone = {}
+            for request in self._requests:
+                self._alone |= generate(self.engine(sequences=1), [request])
+        return self._alone
+
+    def agrees(self, answers: dict[str, Answer]) -> None:
+        """Raise `AssertionError` unless these answers are those of the sequences alone."""
+        for name, answer in answers.items():
+            expected = self.alone()[name]
+            assert answer.tokens == expected.tokens, f"{name}: other tokens"
+            assert answer.logprobs == expected.logprobs, f"{name}: other bits"
+
+    def _vocabulary(self) -> int:
+        size = self._config.get("vocab_size")
+        assert isinstance(size, int)
+        return size
+
+
+def generate(engine: LLMEngine, requests: list[Request]) -> dict[str, Answer]:
+    """Run the requests together to their ends; no block may be left behind."""
+    answers = {request.id: Answer() for request in requests}
+    for request in requests:
+        engine.submit(request.id, request.prompt, request.params, answers[request.id].take)
+    while engine.step():
+        engine.check_integrity()
+    engine.check_integrity()
+    stats = engine.stats()
+    assert stats.free_blocks == stats.total_blocks, "a block leaked"
+    return answers
+
+
+def check_batch(subject: Subject) -> None:
+    """All together."""
+    subject.agrees(generate(subject.engine(), subject.requests))
+
+
+def check_smaller_batches(subject: Subject) -> None:
+    """In batches of other sizes, among them odd ones."""
+    for size in (2, 3, 5):
+        engine = subject.engine(sequences=size)
+        subject.agrees(generate(engine, list(reversed(subject.requests))))
+
+
+def check_chunked(subject: Subject) -> None:
+    """Prompts cut into chunks of other sizes, decodes in between."""
+    for step_tokens in (8, 13, 37):
+        subject.agrees(generate(subject.engine(step_tokens=step_tokens), subject.requests))
+
+
+def check_preempted(subject: Subject) -> None:
+    """With so little KV memory that sequences lose theirs and are computed again."""
+    engine = subject.engine(one_sequence_of_kv=True)
+    subject.agrees(generate(engine, subject.requests))
+    if isinstance(engine.limits.kv_layout, PagedLayout):
+        assert engine.stats().preemptions > 0, "nothing was preempted"
+
+
+def check_prefix_hit(subject: Subject) -> None:
+    """Behind prefixes that an earlier run left in memory."""
+    engine = subject.engine()
+    subject.agrees(generate(engine, subject.requests))
+    again = generate(engine, subject.requests)
+    subject.agrees(again)
+    if isinstance(engine.limits.kv_layout, PagedLayout) and engine.limits.chunked_prefill:
+        assert any(answer.cached_tokens for answer in again.values()), "no prefix was shared"
+
+
+def check_neighbours_leave(subject: Subject) -> None:
+    """While neighbours are cancelled half-way."""
+    engine = subject.engine()
+    answers = {request.id: Answer() for request in subject.requests}
+    for request in subject.requests:
+        engine.submit(request.id, request.prompt, request.params, answers[request.id].take)
+    leavers = [request.id for request in subject.requests[::2]]
+    for step, name in enumerate(leavers, start=2):
+        for _ in range(step):
+            engine.step()
+        engine.cancel(name)
+    while engine.step():
+        engine.check_integrity()
+    subject.agrees({name: a for name, a in answers.items() if name not in leavers})
+
+
+CHECKS: tuple[Callable[[Subject], None], ...] = (
+    check_batch,
+    check_smaller_batches,
+    check_chunked,
+    check_preempted,
+    check_prefix_hit,
+    check_neighbours_leave,
+)
+
+
+def _requests(vocabulary: int, seed: int) -> list[Request]:
+    """Prompts of odd lengths, some with a common beginning; greedy and seeded sampling."""
+    draw = random.Random(seed)  # noqa: S311  test data
+    common = [draw.randrange(vocabulary) for _ in range(40)]
+    kinds = (
+        SamplingParams(max_tokens=NEW_TOKENS, temperature=0, logprobs=5, ignore_eos=True),
+        SamplingParams(max_tokens=NEW_TOKENS, seed=7, logprobs=5, ignore_eos=True),
+        SamplingParams(
+            max_tokens=NEW_TOKENS, seed=8, top_k=20, top_p=0.9, logprobs=5, ignore_eos=True
+        ),
+    )
+    lengths = (1, 5, 16, 33, 64, 67, 100, 143)
+    return [
+        Request(
+            f"sequence-{index}",
+            (
+                *(common if index % 2 and length > len(common) else ()),
+                *(draw.randrange(vocabulary) for _ in range(length)),
+            )[:length],
+            kinds[index % len(kinds)],
+        )
+        for index, length in enumerate(lengths)
+    ]
