@@ -7,7 +7,9 @@ import http.client
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from threading import Condition, Event, Thread
 from typing import Any
 
@@ -84,11 +86,15 @@ class ScriptedEngine(Engine):
     max_len = 64
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
+        self.changed = Condition()
+        self._tokenizer = tokenizer
+        self.reset()
+
+    def reset(self) -> None:
         self.script = Script()
         self.submitted: list[Submitted] = []
         self.cancelled: list[str] = []
-        self.changed = Condition()
-        self._tokenizer = tokenizer
+        self.ids = (f"id{number}" for number in itertools.count(1))
 
     @property
     def max_model_len(self) -> int:
@@ -199,7 +205,6 @@ class Served:
     server: ReplicaServer
     engine: ScriptedEngine
     port: int
-    released: Event = field(default_factory=Event)
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
@@ -227,7 +232,20 @@ Start = Callable[..., Served]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start replicas; each is stopped, and its thread joined, at the end of the test."""
+    """Start replicas of the test's own; each is stopped, and its thread joined, at its end."""
+    with replicas() as begin:
+        yield begin
+
+
+@pytest.fixture(scope="session")
+def standing() -> Iterator[Callable[[str, Flavour], Served]]:
+    """Replicas that tests share, one a kind: for tests that leave a replica as it was."""
+    with replicas() as begin:
+        yield lru_cache(lambda kind, flavour: begin(kind=kind, flavour=flavour))
+
+
+@contextmanager
+def replicas() -> Iterator[Start]:
     running: list[tuple[ReplicaServer, Thread, Event]] = []
 
     def begin(
@@ -244,15 +262,12 @@ def start() -> Iterator[Start]:
         engine = ScriptedEngine(tokenizer)
         ready = Event()
 
-        def load(
-            replica: Replica, mailbox: Mailbox, seams: Seams
-        ) -> tuple[ModelSettings, Model]:
+        def load(replica: Replica, mailbox: Mailbox, seams: Seams) -> tuple[ModelSettings, Model]:
             if hold_loading is not None:
                 hold_loading.wait(20)
             if fail is not None:
                 raise fail
-            counter = itertools.count(1)
-            fixed = Seams(lambda: f"id{next(counter)}", lambda: 1_700_000_000.5)
+            fixed = Seams(lambda: next(engine.ids), lambda: 1_700_000_000.5)
             model: Model
             if kind == "text":
                 model = TextModel(
@@ -306,9 +321,21 @@ def start() -> Iterator[Start]:
 
 
 @pytest.fixture
-def served(start: Start) -> Served:
+def of(standing: Callable[[str, Flavour], Served]) -> Callable[..., Served]:
+    """A ready replica of this kind and flavour, with a fresh script."""
+
+    def get(kind: str = "text", flavour: Flavour = Flavour.DJL) -> Served:
+        served = standing(kind, flavour)
+        served.engine.reset()
+        return served
+
+    return get
+
+
+@pytest.fixture
+def served(of: Callable[..., Served]) -> Served:
     """A ready replica of a text model."""
-    return start()
+    return of()
 
 
 @pytest.fixture

@@ -114,11 +114,12 @@ class ReplicaServer(uvicorn.Server):
             # at /ridgeline/identity, and the process ends with it.
             except Exception as error:
                 log.exception("The model could not be loaded")
+                self.exit_code = 1
                 failure = self.replica.fail(error)
                 words = f"{failure.code}: {failure.message} {failure.hint}".strip()
                 sys.stderr.write(words + "\n")
                 sys.stderr.flush()
-                loop.call_soon_threadsafe(self._give_up, loop)
+                loop.call_soon_threadsafe(loop.call_later, self._linger_s, self.stop)
             else:
                 loop.call_soon_threadsafe(self._open, settings, model)
 
@@ -137,10 +138,6 @@ class ReplicaServer(uvicorn.Server):
         self.app.max_concurrent = settings.max_concurrent_requests
         self.replica.ready(model)
         log.info("Ready: %s", self.replica.identity()["stages"])
-
-    def _give_up(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.exit_code = 1
-        loop.call_later(self._linger_s, self.stop)
 
     def _release(self) -> None:
         model = self.replica.loaded

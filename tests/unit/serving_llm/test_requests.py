@@ -1,0 +1,181 @@
+"""What is refused, how clearly, and what is tolerated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
+PROMPT = {"prompt": "x"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/chat/completions", {**CHAT, "tools": [{"type": "function"}]}, "tools"),
+        (
+            "/v1/chat/completions",
+            {**CHAT, "response_format": {"type": "json_schema"}},
+            "response_format",
+        ),
+        ("/v1/chat/completions", {**CHAT, "frequency_penalty": 0.5}, "frequency_penalty"),
+        ("/v1/chat/completions", {**CHAT, "logit_bias": {"5": 1}}, "logit_bias"),
+        ("/v1/chat/completions", {**CHAT, "top_logprobs": 2}, "top_logprobs"),
+        ("/v1/chat/completions", {**CHAT, "temperature": "hot"}, "temperature"),
+        ("/v1/chat/completions", {**CHAT, "temperature": -1}, "temperature"),
+        ("/v1/chat/completions", {**CHAT, "top_p": 0}, "top_p"),
+        ("/v1/chat/completions", {**CHAT, "n": 0}, "n"),
+        ("/v1/chat/completions", {**CHAT, "max_completion_tokens": 0}, "max_completion_tokens"),
+        (
+            "/v1/chat/completions",
+            {**CHAT, "stream_options": {"include_usage": True}},
+            "stream_options",
+        ),
+        ("/v1/chat/completions", {**CHAT, "temperatur": 1}, "temperatur"),
+        ("/v1/chat/completions", {**CHAT, "stop": [""]}, "stop"),
+        ("/v1/chat/completions", {"messages": []}, "messages"),
+        ("/v1/chat/completions", {}, "messages"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "cat", "content": "x"}]},
+            "messages.0.role",
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "tool", "content": "x"}]},
+            "messages.0.role",
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages.0.content.0.type",
+        ),
+        ("/v1/completions", {**PROMPT, "suffix": "end"}, "suffix"),
+        ("/v1/completions", {**PROMPT, "best_of": 3}, "best_of"),
+        ("/v1/completions", {**PROMPT, "echo": True, "logprobs": 1}, "logprobs"),
+        ("/v1/completions", {**PROMPT, "logprobs": 21}, "logprobs"),
+        ("/v1/completions", {**PROMPT, "max_tokens": 3, "min_tokens": 4}, "min_tokens"),
+        ("/v1/completions", {"prompt": []}, "prompt"),
+        ("/v1/completions", {"prompt": ""}, "prompt"),
+        ("/v1/completions", {"prompt": [999]}, "prompt"),
+        ("/v1/completions", {"prompt": [-1]}, "prompt"),
+        ("/v1/completions", {"prompt": 5}, "prompt"),
+        ("/v1/completions", {"prompt": ["a", 5]}, "prompt"),
+        ("/v1/embeddings", {"input": "x"}, None),
+        ("/invocations", {"messages": []}, "messages"),
+    ],
+)
+def test_a_bad_request_names_the_field(served: Any, path: str, body: object, param: str) -> None:
+    reply = served.post(path, body)
+
+    assert reply.status == 400, reply.body
+    error = reply.json["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["message"]
+    if param in ("messages.0.content.0.type", "prompt"):
+        assert str(error["param"]).startswith(param.split(".")[0])
+    else:
+        assert error["param"] == param
+    assert served.engine.submitted == []
+
+
+def test_a_slip_is_answered_with_the_right_name(served: Any) -> None:
+    reply = served.post("/v1/completions", {**PROMPT, "max_token": 3})
+
+    assert "Did you mean 'max_tokens'?" in reply.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"tools": [], "tool_choice": "none", "response_format": {"type": "text"}},
+        {"frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "n": None},
+        {"user": "me", "store": True, "metadata": {"a": "b"}, "service_tier": "auto"},
+        {"something_of_another_server": 5},
+        {"stop": None, "seed": None, "stream": None, "temperature": None},
+    ],
+)
+def test_neutral_and_unrelated_fields_are_tolerated(served: Any, extra: dict[str, object]) -> None:
+    assert served.post("/v1/chat/completions", {**CHAT, **extra}).status == 200
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"{", b"[1]", b"null", b'{"prompt": NaN}', b'"\xff"', b'{"prompt": "\\ud800"}'],
+)
+def test_a_body_that_is_no_json_object(served: Any, raw: bytes) -> None:
+    reply = served.call("POST", "/v1/completions", raw)
+
+    assert reply.status == 400
+    assert "JSON" in reply.json["error"]["message"]
+
+
+def test_a_long_prompt_is_refused_with_both_numbers_wherever_it_is_tokenised(served: Any) -> None:
+    for size in (61, 9000):
+        reply = served.post("/v1/completions", {"prompt": "x" * size})
+        assert reply.status == 400
+        assert f"{size} tokens" in reply.json["error"]["message"]
+        assert "at most 60" in reply.json["error"]["message"]
+
+
+def test_messages_without_a_chat_template(start: Any) -> None:
+    reply = start(template=None).post("/v1/chat/completions", CHAT)
+
+    assert reply.status == 400
+    assert "no chat template" in reply.json["error"]["message"]
+    assert "/v1/completions" in reply.json["error"]["message"]
+
+
+def test_a_template_that_refuses_says_why(start: Any) -> None:
+    served = start(template="{{ raise_exception('Roles must alternate') }}")
+    reply = served.post("/v1/chat/completions", CHAT)
+
+    assert reply.status == 400
+    assert "Roles must alternate" in reply.json["error"]["message"]
+
+
+def test_text_parts_are_joined_for_the_template(served: Any) -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    reply = served.post("/v1/chat/completions", {"messages": [{"role": "user", "content": parts}]})
+
+    assert reply.status == 200
+    [seen] = served.engine.submitted
+    assert len(seen.prompt) == len("user: a\nb\nassistant: ")
+
+
+def test_n_is_all_or_nothing(served: Any, queue_full: Any) -> None:
+    served.engine.script.refuse = queue_full
+    served.engine.script.refuse_from = 2
+    served.engine.script.hold_after = 0
+    reply = served.post("/v1/completions", {**PROMPT, "n": 3})
+
+    assert reply.status == 429
+    assert reply.headers["retry-after"] == "3"
+    assert served.engine.wait_cancelled(2)
+
+
+def test_an_embedding_model_refuses_text_and_says_where_to_go(of: Any) -> None:
+    served = of("embedding")
+
+    for path, body in (("/v1/chat/completions", CHAT), ("/v1/completions", PROMPT)):
+        reply = served.post(path, body)
+        assert reply.status == 400
+        assert "/v1/embeddings" in reply.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": ""}, "input"),
+        ({"input": []}, "input"),
+        ({"input": ["x" * 33]}, "input"),
+        ({"input": "x", "dimensions": 2}, "dimensions"),
+        ({"input": "x", "encoding_format": "hex"}, "encoding_format"),
+    ],
+)
+def test_bad_embedding_requests(of: Any, body: object, param: str) -> None:
+    reply = of("embedding").post("/v1/embeddings", body)
+
+    assert reply.status == 400
+    assert reply.json["error"]["param"] == param

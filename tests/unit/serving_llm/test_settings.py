@@ -1,0 +1,112 @@
+"""The container environment of three families of images."""
+
+from __future__ import annotations
+
+import pytest
+
+from ridgeline_service.serving.llm.errors import InvalidSetting
+from ridgeline_service.serving.llm.invocations import Flavour
+from ridgeline_service.serving.llm.settings import model_dir, read_settings
+
+
+def test_nothing_set_is_enough() -> None:
+    settings = read_settings({"PATH": "/bin"})
+
+    assert (settings.dtype, settings.max_num_seqs, settings.flavour) == ("bf16", 32, Flavour.DJL)
+    assert settings.notes == ()
+
+
+def test_lmi() -> None:
+    settings = read_settings(
+        {
+            "HF_MODEL_ID": "smollm2-135m-instruct",
+            "OPTION_DTYPE": "fp16",
+            "OPTION_MAX_MODEL_LEN": "2048",
+            "OPTION_MAX_ROLLING_BATCH_SIZE": "16",
+            "OPTION_TENSOR_PARALLEL_DEGREE": "max",
+            "OPTION_ROLLING_BATCH": "vllm",
+            "OPTION_ENTRYPOINT": "",
+            "RIDGELINE_THREADS": "2",
+        }
+    )
+
+    assert settings.name == "smollm2-135m-instruct"
+    assert (settings.dtype, settings.max_model_len, settings.max_num_seqs) == ("bf16", 2048, 16)
+    assert settings.threads == 2
+    replaced, ignored = sorted(settings.notes)
+    assert "OPTION_DTYPE=fp16" in replaced
+    assert "OPTION_ROLLING_BATCH=vllm is ignored" in ignored
+
+
+def test_tgi() -> None:
+    settings = read_settings(
+        {
+            "RIDGELINE_IMAGE_FLAVOUR": "tgi",
+            "SM_NUM_GPUS": "4",
+            "MAX_INPUT_LENGTH": "1024",
+            "MAX_TOTAL_TOKENS": "1512",
+            "MAX_CONCURRENT_REQUESTS": "8",
+            "MESSAGES_API_ENABLED": "true",
+        }
+    )
+
+    assert settings.flavour is Flavour.TGI
+    assert (settings.max_input_tokens, settings.max_model_len) == (1024, 1512)
+    assert settings.max_concurrent_requests == 8
+    [note] = settings.notes
+    assert "SM_NUM_GPUS=4" in note
+
+
+def test_vllm() -> None:
+    settings = read_settings(
+        {
+            "SM_VLLM_MAX_MODEL_LEN": "512",
+            "SM_VLLM_DTYPE": "float32",
+            "SM_VLLM_MAX_NUM_SEQS": "4",
+            "SM_VLLM_SERVED_MODEL_NAME": "mine",
+            "SM_VLLM_ENFORCE_EAGER": "true",
+            "VLLM_CPU_KVCACHE_SPACE": "2",
+        }
+    )
+
+    assert (settings.max_model_len, settings.dtype, settings.max_num_seqs) == (512, "fp32", 4)
+    assert settings.name == "mine"
+    assert settings.kv_cache_bytes == 2 * 2**30
+    assert "SM_VLLM_ENFORCE_EAGER" in settings.notes[0]
+
+
+def test_serving_properties_win_over_the_environment() -> None:
+    text = "# LMI\nengine=Python\noption.dtype = fp32\noption.max_model_len=128\n\n"
+    settings = read_settings({"OPTION_DTYPE": "bf16", "OPTION_MAX_MODEL_LEN": "64"}, text)
+
+    assert (settings.dtype, settings.max_model_len) == ("fp32", 128)
+    assert any("engine=Python" in note for note in settings.notes)
+
+
+@pytest.mark.parametrize(
+    ("environment", "named", "allowed"),
+    [
+        ({"OPTION_DTYPE": "int3"}, "OPTION_DTYPE=int3", "bf16"),
+        ({"SM_VLLM_DTYPE": "int8"}, "SM_VLLM_DTYPE=int8", "fp32"),
+        ({"OPTION_MAX_MODEL_LEN": "long"}, "OPTION_MAX_MODEL_LEN=long", "at least 2"),
+        ({"OPTION_MAX_ROLLING_BATCH_SIZE": "0"}, "OPTION_MAX_ROLLING_BATCH_SIZE=0", "at least 1"),
+        ({"OPTION_QUANTIZE": "awq"}, "OPTION_QUANTIZE=awq", "none"),
+        ({"OPTION_TGI_COMPAT": "yes please"}, "OPTION_TGI_COMPAT", "true or false"),
+        ({"RIDGELINE_IMAGE_FLAVOUR": "ollama"}, "RIDGELINE_IMAGE_FLAVOUR", "djl, tgi, vllm"),
+        ({"SM_NUM_GPUS": "some"}, "SM_NUM_GPUS=some", "at least 1"),
+        ({"MAX_INPUT_TOKENS": "100", "MAX_TOTAL_TOKENS": "100"}, "MAX_INPUT_TOKENS=100", "99"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_is_allowed(
+    environment: dict[str, str], named: str, allowed: str
+) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        read_settings(environment)
+
+    assert named in caught.value.message
+    assert allowed in caught.value.hint
+
+
+def test_the_model_directory() -> None:
+    assert str(model_dir({})) == "/opt/ml/model"
+    assert str(model_dir({"RIDGELINE_MODEL_DIR": "/staged"})) == "/staged"
