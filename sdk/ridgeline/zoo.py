@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ridgeline.errors import NotFound
 from ridgeline.model import Model
 from ridgeline.session import Session
 
@@ -62,7 +63,12 @@ class ZooModel(Model):
 
 
 def fetch_card(session: Session, model_id: str) -> ZooCard:
-    """``GET /api/zoo/ID``. Raises NotFound if there is no such model."""
+    """``GET /api/zoo/ID``; ``org/name`` finds the card that stands for that model of the hub.
+
+    Raises NotFound if there is no such model.
+    """
+    if "/" in model_id:
+        model_id = _id_of_hub_model(session, model_id)
     body = session.api.get("zoo", model_id)
     card = body["card"] if isinstance(body.get("card"), dict) else body
     return ZooCard(
@@ -75,6 +81,17 @@ def fetch_card(session: Session, model_id: str) -> ZooCard:
         default_instance_type=str(card.get("default_instance_type") or ""),
         task=str(card.get("task") or ""),
         body=body,
+    )
+
+
+def _id_of_hub_model(session: Session, hub_id: str) -> str:
+    for card in list_cards(session):
+        if card.get("hub_id") == hub_id:
+            return str(card["id"])
+    raise NotFound(
+        f"No card of the zoo stands for {hub_id!r}.",
+        hint="`ridgeline zoo ls` shows what there is; Model() deploys anything by image and "
+        "HF_MODEL_ID.",
     )
 
 

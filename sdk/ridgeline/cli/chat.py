@@ -38,7 +38,7 @@ def chat(
     as_json: AsJson = False,
 ) -> None:
     """Talk to a language model."""
-    if prompt is None and not sys.stdin.isatty():
+    if prompt is None and not _is_conversation():
         prompt = sys.stdin.read().strip()
         if not prompt:
             raise InvalidInput("Standard input is empty.", hint="Give a prompt.")
@@ -55,6 +55,10 @@ def chat(
         _common.print_json({"endpoint": endpoint, "text": talk.whole(prompt)})
     else:
         talk.say(prompt)
+
+
+def _is_conversation() -> bool:
+    return sys.stdin.isatty()
 
 
 class _Talk:

@@ -31,7 +31,7 @@ def delete(
     session = _common.open_session(data_dir)
     from ridgeline.predictor import Predictor  # boto3: not for --help
 
-    if not yes and sys.stdin.isatty():
+    if not yes and _on_a_terminal():
         typer.confirm(f"Delete {', '.join(endpoints)}?", abort=True, err=True)
     for name in endpoints:
         predictor = Predictor(name, sagemaker_session=session)
@@ -42,3 +42,7 @@ def delete(
             _common.say(f"Deleted {name}.")
     if as_json:
         _common.print_json({"deleted": endpoints})
+
+
+def _on_a_terminal() -> bool:
+    return sys.stdin.isatty()

@@ -1,0 +1,363 @@
+"""The command line: what it prints where, and the exit codes that scripts rely on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ridgeline.cli import _common
+from ridgeline.cli.app import app
+from ridgeline.session import Session
+
+Run = Callable[..., Result]
+CARD = {
+    "id": "tiny",
+    "title": "Tiny",
+    "task": "text-generation",
+    "parameters": 134_515_008,
+    "licence": "apache-2.0",
+    "gated": False,
+    "default_instance_type": "ml.m5.large",
+    "image_uri": "1.dkr.ecr.us-east-1.amazonaws.com/djl-inference:x",
+    "environment": {"HF_MODEL_ID": "tiny"},
+}
+
+
+@pytest.fixture
+def run(session: Session, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line against the fake service."""
+    monkeypatch.setattr(_common, "open_session", lambda data_dir: session)
+    monkeypatch.delenv("RIDGELINE_DEBUG", raising=False)
+
+    def invoke(*arguments: str, input: str | bytes | None = None) -> Result:
+        result = CliRunner().invoke(app, list(arguments), input=input)
+        assert "Traceback" not in result.output
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def zoo(fake: Any, sdk_tools: Any) -> None:
+    fake.rules["GET /api/zoo"] = sdk_tools.Reply({"models": [CARD]})
+    fake.rules["GET /api/zoo/tiny"] = sdk_tools.Reply(CARD)
+
+
+@pytest.mark.usefixtures("zoo")
+class TestDeploy:
+    def test_it_waits_and_prints_the_name(self, fake: Any, run: Run) -> None:
+        fake.endpoint("assistant", "Creating", "InService")
+        result = run(
+            "deploy", "tiny", "--name", "assistant", "--count", "2", "--instance-type",
+            "ml.c5.large", "--env", "A=1", "--env", "B=x=y",
+        )  # fmt: skip
+        assert result.exit_code == 0
+        assert result.stdout == "assistant\n"
+        assert "ridgeline chat assistant" in result.stderr
+        (model,) = fake.requests("CreateModel")
+        assert model["PrimaryContainer"]["Environment"] == {
+            "HF_MODEL_ID": "tiny",
+            "A": "1",
+            "B": "x=y",
+        }
+        (config,) = fake.requests("CreateEndpointConfig")
+        variant = config["ProductionVariants"][0]
+        assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.c5.large", 2)
+
+    def test_the_endpoint_is_named_after_the_model(self, fake: Any, run: Run) -> None:
+        fake.endpoint("tiny")
+        assert run("deploy", "tiny").stdout == "tiny\n"
+
+    def test_json(self, fake: Any, run: Run) -> None:
+        fake.endpoint("tiny")
+        body = json.loads(run("deploy", "tiny", "--json").stdout)
+        assert (body["endpoint"], body["status"], body["model"]) == ("tiny", "InService", "tiny")
+
+    def test_no_wait_does_not_look(self, fake: Any, run: Run) -> None:
+        result = run("deploy", "tiny", "--no-wait", "--json")
+        assert json.loads(result.stdout)["status"] == "Creating"
+        assert not [call for call in fake.calls if "endpoints" in call.path]
+
+    def test_a_failure_says_why_and_is_an_exit_code(self, fake: Any, run: Run) -> None:
+        failed = {
+            "name": "tiny",
+            "status": "Failed",
+            "failure_reason": "no memory",
+            "hint": "Take a larger type.",
+            "log_tail": ["last words"],
+        }
+        fake.endpoint("tiny", failed)
+        result = run("deploy", "tiny")
+        assert result.exit_code == 1
+        assert result.stdout == ""
+        for part in ("no memory", "Take a larger type.", "last words"):
+            assert part in result.stderr
+        error = json.loads(run("deploy", "tiny", "--json").stderr.splitlines()[-1])["error"]
+        assert error["code"] == "DeployFailed"
+        assert error["log_tail"] == ["last words"]
+
+    def test_an_unknown_model(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        fake.rules["GET /api/zoo/tiney"] = sdk_tools.api_error(
+            "NotFound", "No model 'tiney'.", 404, "Did you mean 'tiny'?"
+        )
+        result = run("deploy", "tiney")
+        assert result.exit_code == 4
+        assert "Did you mean 'tiny'?" in result.stderr
+
+    def test_a_timeout(self, fake: Any, run: Run) -> None:
+        fake.endpoint("tiny", "Creating")
+        assert run("deploy", "tiny", "--timeout", "5").exit_code == 6
+
+    def test_wrong_arguments(self, run: Run) -> None:
+        assert run("deploy").exit_code == 2
+        assert run("deploy", "tiny", "--count", "0").exit_code == 2
+        assert run("deploy", "tiny", "--env", "novalue").exit_code == 2
+
+    def test_ctrl_c(self, fake: Any, run: Run, clock: Any) -> None:
+        fake.endpoint("tiny", "Creating")
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        clock.on_sleep = interrupt
+        result = run("deploy", "tiny")
+        assert result.exit_code == 130
+        assert not [name for name in fake.operations() if name.startswith("Delete")]
+
+
+STREAM = "POST /endpoints/e/invocations-response-stream"
+INVOKE = "POST /endpoints/e/invocations"
+
+
+class TestChat:
+    @pytest.fixture(autouse=True)
+    def _answers(self, fake: Any, sdk_tools: Any) -> None:
+        chunks = [{"choices": [{"delta": {"content": text}}]} for text in ("Par", "is")]
+        body = sdk_tools.event_stream(*(f"data: {json.dumps(c)}\n\n".encode() for c in chunks))
+        fake.rules[STREAM] = sdk_tools.Reply(body)
+        fake.rules[INVOKE] = sdk_tools.Reply({"choices": [{"message": {"content": "Paris"}}]})
+
+    def test_a_prompt(self, fake: Any, run: Run) -> None:
+        result = run("chat", "e", "Capital?", "--system", "Brief.", "--max-tokens", "9")
+        assert (result.exit_code, result.stdout) == (0, "Paris\n")
+        assert fake.calls[-1].json["messages"] == [
+            {"role": "system", "content": "Brief."},
+            {"role": "user", "content": "Capital?"},
+        ]
+        assert fake.calls[-1].json["max_tokens"] == 9
+
+    def test_piped_input_is_the_prompt(self, fake: Any, run: Run) -> None:
+        assert run("chat", "e", input="Capital?\n").stdout == "Paris\n"
+        assert fake.calls[-1].json["messages"][0]["content"] == "Capital?"
+        assert run("chat", "e", input="").exit_code == 2
+
+    def test_json(self, run: Run) -> None:
+        result = run("chat", "e", "Capital?", "--json")
+        assert json.loads(result.stdout) == {"endpoint": "e", "text": "Paris"}
+
+    def test_a_conversation_remembers(
+        self, fake: Any, run: Run, monkeypatch: pytest.MonkeyPatch, sdk_tools: Any
+    ) -> None:
+        lines = iter(["First", "", "Second", "Third"])
+
+        def ask(prompt: str) -> str:
+            try:
+                return next(lines)
+            except StopIteration:
+                raise EOFError from None
+
+        full = sdk_tools.aws_error("ThrottlingException", "The queue is full.", 429)
+        good = fake.rules[STREAM]
+        fake.rules[STREAM] = lambda call: (
+            full if call.json["messages"][-1]["content"] == "Second" else good
+        )
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        monkeypatch.setattr("builtins.input", ask)
+        monkeypatch.setattr("ridgeline.cli.chat._is_conversation", lambda: True)
+        result = run("chat", "e")
+        assert result.exit_code == 0
+        assert "queue is full" in result.stderr
+        said = [turn["content"] for turn in fake.calls[-1].json["messages"]]
+        assert said == ["First", "Paris", "Third"]
+
+    def test_an_unknown_endpoint(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        fake.rules[STREAM] = sdk_tools.aws_error("ValidationError", "Endpoint e not found.")
+        assert run("chat", "e", "x").exit_code == 4
+
+
+class TestInvoke:
+    def test_bodies_come_from_three_places(
+        self, fake: Any, run: Run, sdk_tools: Any, tmp_path: Path
+    ) -> None:
+        fake.rules[INVOKE] = lambda call: sdk_tools.Reply(call.body + b"!")
+        file = tmp_path / "in.csv"
+        file.write_bytes(b"1,2\xff")
+        assert run("invoke", "e", "--data", '{"x": 1}').stdout == '{"x": 1}!'
+        assert fake.calls[-1].headers["content-type"] == "application/json"
+        result = run("invoke", "e", "--file", str(file), "--content-type", "text/csv")
+        assert result.stdout_bytes == b"1,2\xff!"
+        assert fake.calls[-1].headers["content-type"] == "text/csv"
+        assert run("invoke", "e", input="piped").stdout == "piped!"
+        assert run("invoke", "e", "--file", "-", input="piped").stdout == "piped!"
+        assert json.loads(run("invoke", "e", "-d", "x", "--json").stdout) == {
+            "endpoint": "e",
+            "body": "x!",
+        }
+
+    def test_a_stream(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        fake.rules[STREAM] = sdk_tools.Reply(sdk_tools.event_stream(b"one ", b"two"))
+        assert run("invoke", "e", "-d", "x", "--stream").stdout == "one two"
+
+    def test_async(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        headers = {"X-Amzn-SageMaker-OutputLocation": "s3://b/out"}
+        reply = sdk_tools.Reply({"InferenceId": "i1"}, 202, headers)
+        fake.rules["POST /endpoints/e/async-invocations"] = reply
+        assert run("invoke", "e", "-d", "x", "--async", "--no-wait").stdout == "s3://b/out\n"
+        fake.objects["b/out"] = (b"answer", "text/plain")
+        assert run("invoke", "e", "-d", "x", "--async").stdout == "answer"
+
+    def test_wrong_arguments(self, run: Run, tmp_path: Path) -> None:
+        assert run("invoke", "e", "-d", "x", "-f", "y").exit_code == 2
+        assert run("invoke", "e", "-d", "x", "--stream", "--async").exit_code == 2
+        assert run("invoke", "e", "-f", str(tmp_path / "absent")).exit_code == 4
+        assert run("invoke", "e", "-f", str(tmp_path)).exit_code == 2
+
+    def test_a_model_s_error(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        body = {"Message": "m", "OriginalStatusCode": 500, "OriginalMessage": "KeyError"}
+        fake.rules[INVOKE] = sdk_tools.Reply(body, 424, {"x-amzn-ErrorType": "ModelError"})
+        result = run("invoke", "e", "-d", "x")
+        assert result.exit_code == 1
+        assert "KeyError" in result.stderr
+
+
+class TestEndpoints:
+    def test_ls(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        def item(name: str) -> dict[str, Any]:
+            arn = f"arn:aws:sagemaker:us-east-1:1:endpoint/{name}"
+            times = {"CreationTime": 1.7e9, "LastModifiedTime": 1.7e9}
+            return {"EndpointName": name, "EndpointArn": arn, "EndpointStatus": "Failed", **times}
+
+        first = sdk_tools.Reply({"Endpoints": [item("a-long-name" * 5)], "NextToken": "t"})
+        fake.on("ListEndpoints", first, sdk_tools.Reply({"Endpoints": [item("b")]}))
+        lines = run("ls").stdout.splitlines()
+        assert lines[0].split() == ["NAME", "STATUS", "CREATED"]
+        assert [line.split()[:2] for line in lines[1:]] == [
+            ["a-long-name" * 5, "Failed"],
+            ["b", "Failed"],
+        ]
+        fake.on("ListEndpoints", sdk_tools.Reply({"Endpoints": [item("b")]}))
+        (listed,) = json.loads(run("ls", "--json").stdout)
+        assert (listed["name"], listed["status"]) == ("b", "Failed")
+        assert run("--json", "ls").stdout == run("ls", "--json").stdout
+
+    def test_ls_of_nothing(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        fake.on("ListEndpoints", sdk_tools.Reply({"Endpoints": []}))
+        result = run("ls")
+        assert result.stdout == ""
+        assert "ridgeline zoo ls" in result.stderr
+        assert json.loads(run("ls", "--json").stdout) == []
+
+    def test_describe(self, fake: Any, run: Run) -> None:
+        view = {
+            "name": "e",
+            "status": "InService",
+            "stages": [{"name": "load", "seconds": 1.25, "state": "done"}],
+            "replicas": [{"id": "r1", "variant": "blue", "status": "ready"}],
+        }
+        fake.endpoint("e", view)
+        text = run("describe", "e").stdout
+        assert "e: InService" in text
+        assert "stage load: done 1.2 s" in text
+        assert "replica blue/r1: ready" in text
+        body = json.loads(run("describe", "e", "--json").stdout)
+        assert body["EndpointStatus"] == "InService"
+        assert body["Ridgeline"]["stages"] == view["stages"]
+
+    def test_describe_of_an_unknown_endpoint(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        absent = sdk_tools.aws_error("ValidationException", 'Could not find endpoint "e".')
+        fake.rules["DescribeEndpoint"] = absent
+        for command in (("describe", "e"), ("delete", "e", "--yes"), ("logs", "e")):
+            fake.rules["DescribeLogStreams"] = sdk_tools.aws_error(
+                "ResourceNotFoundException", "no group"
+            )
+            result = run(*command)
+            assert result.exit_code == 4
+            assert '"e"' in result.stderr
+
+    def test_delete_takes_all_of_it(self, fake: Any, run: Run) -> None:
+        fake.endpoint("e")
+        result = run("delete", "e", "--json")
+        assert json.loads(result.stdout) == {"deleted": ["e"]}
+        assert fake.requests("DeleteEndpoint") == [{"EndpointName": "e"}]
+        assert fake.requests("DeleteEndpointConfig") == [{"EndpointConfigName": "e"}]
+        assert fake.requests("DeleteModel") == [{"ModelName": "e-model"}]
+
+    def test_delete_asks_on_a_terminal(
+        self, fake: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake.endpoint("e")
+        monkeypatch.setattr("ridgeline.cli.delete._on_a_terminal", lambda: True)
+        assert run("delete", "e", input="n\n").exit_code == 1
+        assert fake.operations() == []
+        assert run("delete", "e", input="y\n").exit_code == 0
+        assert "DeleteEndpoint" in fake.operations()
+        fake.calls.clear()
+        assert run("delete", "e", "--yes", "--keep-model").exit_code == 0
+        assert "DeleteModel" not in fake.operations()
+
+    def test_logs(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        fake.on("DescribeLogStreams", sdk_tools.Reply({"logStreams": [{"logStreamName": "b/1"}]}))
+        events = [{"timestamp": 1_700_000_000_123, "message": "hello"}]
+        fake.on("GetLogEvents", sdk_tools.Reply({"events": events, "nextForwardToken": "t"}))
+        assert run("logs", "e").stdout == "hello\n"
+        assert run("logs", "e", "-t").stdout == "2023-11-14T22:13:20.123Z b/1  hello\n"
+        line = json.loads(run("logs", "e", "--json", "-n", "1").stdout)
+        assert (line["stream"], line["message"]) == ("b/1", "hello")
+        assert fake.requests("GetLogEvents")[-1]["limit"] == 1
+
+    def test_logs_of_an_endpoint_that_wrote_nothing(
+        self, fake: Any, run: Run, sdk_tools: Any
+    ) -> None:
+        fake.endpoint("e")
+        fake.rules["DescribeLogStreams"] = sdk_tools.aws_error(
+            "ResourceNotFoundException", "no group"
+        )
+        result = run("logs", "e")
+        assert (result.exit_code, result.stdout) == (0, "")
+
+
+@pytest.mark.usefixtures("zoo")
+class TestZooAndKeys:
+    def test_zoo_ls(self, fake: Any, run: Run) -> None:
+        header, line = run("zoo", "ls").stdout.splitlines()
+        assert header.split()[0] == "ID"
+        assert line.split() == ["tiny", "text-generation", "135M", "apache-2.0"]
+        assert json.loads(run("zoo", "ls", "llama", "--json").stdout) == [CARD]
+        assert fake.calls[-1].query == {"q": ["llama"]}
+
+    def test_zoo_show(self, run: Run) -> None:
+        text = run("zoo", "show", "tiny").stdout
+        assert "apache-2.0" in text
+        assert text.endswith("ridgeline deploy tiny\n")
+        assert json.loads(run("zoo", "show", "tiny", "--json").stdout) == CARD
+
+    def test_keys(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        key = {"key_id": "k1", "access_key_id": "A", "secret_access_key": "S", "api_key": "R"}
+        fake.rules["POST /api/keys"] = sdk_tools.Reply(key, 201)
+        fake.rules["GET /api/keys"] = sdk_tools.Reply({"keys": [{"key_id": "k1", "name": "ci"}]})
+        fake.rules["DELETE /api/keys/k1"] = sdk_tools.Reply(b"", 204)
+        assert run("keys", "create", "ci").stdout.splitlines() == [
+            "AWS_ACCESS_KEY_ID=A",
+            "AWS_SECRET_ACCESS_KEY=S",
+            "OPENAI_API_KEY=R",
+        ]
+        assert fake.calls[-1].json == {"name": "ci"}
+        assert json.loads(run("keys", "create", "ci", "--json").stdout) == key
+        assert run("keys", "ls").stdout.splitlines()[1].split() == ["k1", "ci"]
+        assert run("keys", "rm", "k1").exit_code == 0
+        assert run("keys", "rm", "k2").exit_code == 4
