@@ -118,10 +118,8 @@ class Log:
         """Take output as it came. A carriage return ends a line too: progress bars use it."""
         text = (self._rest + data).replace(b"\r", b"\n")
         *complete, self._rest = text.split(b"\n")
-        if len(self._rest) > MAX_LINE:
-            complete.append(self._rest)
-            self._rest = b""
-        self.lines(complete)
+        *parts, self._rest = split_line(self._rest)
+        self.lines(complete + parts)
 
     def lines(self, lines: list[bytes]) -> None:
         now = int(time.time() * 1000)

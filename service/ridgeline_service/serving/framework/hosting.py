@@ -112,12 +112,21 @@ class HostingServer(ThreadingMixIn, TCPServer):
 
     daemon_threads = True
     block_on_close = False
+    draining = False
 
     def __init__(self, hosting: Hosting, listener: socket.socket) -> None:
         super().__init__(listener.getsockname(), _Connection, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         self.hosting = hosting
+
+    def serve(self) -> None:
+        """Accept until the process ends; the long poll keeps an idle server asleep."""
+        self.serve_forever(poll_interval=3600)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """New connections are closed while the server drains."""
+        return not self.draining
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no event."""

@@ -54,7 +54,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     server = HostingServer(hosting, _listener(settings))
-    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    threading.Thread(target=server.serve, name="http", daemon=True).start()
     say(
         f"Ridgeline runtime {settings.runtime}: Python {platform.python_version()} "
         f"on {platform.machine()}, model at {settings.model_dir}"
@@ -73,7 +73,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)  # user code may have put its own
     while not stopping.wait(3600):
         pass
-    server.shutdown()
+    server.draining = True
     deadline = time.monotonic() + DRAIN_S
     with hosting.idle:
         while hosting.in_flight and (left := deadline - time.monotonic()) > 0:

@@ -1,0 +1,221 @@
+"""The sandbox really entered, with every tool that works on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ridgeline.errors import Unsupported
+from ridgeline_service.runtime import sandbox
+from ridgeline_service.runtime.sandbox import Capability, Mount, Sandbox, Tool
+
+TOOLS: tuple[Tool, ...] = ("bubblewrap", "unshare")
+PYTHON = Path(sys.executable)
+
+
+def inside(tool: Tool, box: Sandbox, code: str, **environment: str) -> Any:
+    """What ``code`` prints as JSON inside."""
+    if reason := sandbox.try_tool(tool):
+        pytest.skip(f"{tool}: {reason}")
+    done = subprocess.run(
+        sandbox.wrap((str(box.python), "-I", "-S", "-c", code), box, tool),
+        env=sandbox.environment(environment, python=box.python),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def box(tmp_path: Path, **changes: Any) -> Sandbox:
+    model = tmp_path / "staged"
+    model.mkdir(exist_ok=True)
+    (model / "weights").write_text("w")
+    return Sandbox(python=PYTHON, scratch=tmp_path / "scratch", model_dir=model, **changes)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_model_is_there_read_only_and_scratch_is_writable(tool: Tool, tmp_path: Path) -> None:
+    seen = inside(
+        tool,
+        box(tmp_path),
+        """
+import json, os
+def can_write(path):
+    try:
+        open(path, "w").close()
+    except OSError:
+        return False
+    return True
+places = ["/opt/ml/model/x", "/usr/x", "/etc/passwd", "/sys/x", "/opt/ml/x", "/tmp/x",
+          os.path.expanduser("~/x"), "/dev/shm/x"]
+print(json.dumps([open("/opt/ml/model/weights").read(), [can_write(p) for p in places]]))
+""",
+    )
+    assert seen == ["w", [False, False, False, False, True, True, True, True]]
+    assert (tmp_path / "scratch" / "tmp" / "x").exists()
+    assert not (tmp_path / "staged" / "x").exists()
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_other_tenants_homes_and_secrets_do_not_exist_inside(tool: Tool, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "replicas" / "other").mkdir(parents=True)
+    (data / "root-key.json").write_text("secret")
+    paths = [
+        str(data),
+        str(Path.home() / ".aws"),
+        "/etc/shadow",
+        "/root/.ssh",
+        "/var/lib",
+        __file__,
+    ]
+    code = f"import json, os; print(json.dumps([p for p in {paths!r} if os.path.exists(p)]))"
+    assert inside(tool, box(tmp_path, hidden=(data,)), code) == []
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_data_directory_inside_a_visible_tree_is_emptied(tool: Tool, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    data = tree / "data"
+    shown = data / "cache" / "overlay"
+    shown.mkdir(parents=True)
+    (shown / "package.py").touch()
+    (data / "root-key.json").touch()
+    (tree / "code.py").touch()
+    seen = inside(
+        tool,
+        box(tmp_path, read_only=(shown, tree), hidden=(data,)),
+        f"import json, os; print(json.dumps([sorted(os.listdir(p)) for p in "
+        f"({str(tree)!r}, {str(data)!r}, {str(shown)!r})]))",
+    )
+    assert seen == [["code.py", "data"], ["cache"], ["package.py"]]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_no_capability_and_only_its_own_processes(tool: Tool, tmp_path: Path) -> None:
+    seen = inside(
+        tool,
+        box(tmp_path),
+        """
+import json, os
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines())
+others = [int(p) for p in os.listdir("/proc") if p.isdigit()]
+print(json.dumps([status["CapEff"], status["NoNewPrivs"], max(others) < 10, os.getppid()]))
+""",
+    )
+    assert seen == ["0" * 16, "1", True, 1]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_environment_is_clean(
+    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the service's")
+    seen = inside(
+        tool, box(tmp_path), "import json, os; print(json.dumps(dict(os.environ)))", GIVEN="yes"
+    )
+    assert seen["GIVEN"] == "yes"
+    assert seen["HOME"] == sandbox.HOME
+    assert not [name for name in seen if name.startswith("AWS_")]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_without_network_there_is_a_loopback_of_its_own_only(tool: Tool, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as host:
+        seen = inside(
+            tool,
+            box(tmp_path, network=False),
+            f"""
+import json, socket
+own = socket.create_server(("127.0.0.1", 0))
+socket.create_connection(own.getsockname(), 2).close()
+failed = []
+for place in (("127.0.0.1", {host.getsockname()[1]}), ("192.0.2.1", 80)):
+    try:
+        socket.create_connection(place, 2)
+    except OSError:
+        failed.append(True)
+print(json.dumps(failed))
+""",
+        )
+    assert seen == [True, True]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_commands_exit_status_comes_out(tool: Tool, tmp_path: Path) -> None:
+    if reason := sandbox.try_tool(tool):
+        pytest.skip(f"{tool}: {reason}")
+    for code, status in (("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 15)", 143)):
+        command = sandbox.wrap((str(PYTHON), "-I", "-S", "-c", code), box(tmp_path), tool)
+        done = subprocess.run(command, env={"PATH": os.environ["PATH"]}, check=False)
+        assert done.returncode == status
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("tool", TOOLS)
+def test_it_works_for_an_ordinary_user_too(tool: Tool) -> None:
+    system = Path("/usr/bin/python3")
+    if not system.exists():
+        pytest.skip("needs a system Python that every user can run")
+    roots = [str(Path(sandbox.__file__).parents[2]), str(Path(sandbox.__file__).parents[3] / "sdk")]
+    code = f"""
+import sys
+sys.path[:0] = {roots!r}
+from ridgeline_service.runtime import sandbox
+print(sandbox.try_tool({tool!r}))
+"""
+    done = subprocess.run(
+        ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(system), "-c", code),
+        env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if "PermissionError" in done.stderr or "ModuleNotFoundError" in done.stderr:
+        pytest.skip("the sources cannot be read by another user")
+    if sandbox.try_tool(tool) is not None:
+        pytest.skip(f"{tool} does not work here at all")
+    assert done.stdout.strip() == "None", done.stdout + done.stderr
+
+
+def test_where_nothing_works_the_reasons_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Capability(tool=None, reasons={"bubblewrap": "not installed", "unshare": "EPERM"})
+    monkeypatch.setattr(sandbox, "capability", lambda: broken)
+    with pytest.raises(Unsupported) as caught:
+        sandbox.require()
+    assert "bubblewrap: not installed; unshare: EPERM" in caught.value.message
+    assert "bubblewrap" in caught.value.hint
+
+
+def test_a_missing_tool_is_a_reason_and_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert sandbox.try_tool("bubblewrap") == "bwrap is not installed"
+
+
+def test_secrets_never_reach_the_command_line(tmp_path: Path) -> None:
+    given = sandbox.environment({"HF_TOKEN": "hf_secret"}, python=PYTHON)
+    command = sandbox.wrap(("python",), box(tmp_path), "bubblewrap")
+    assert given["HF_TOKEN"] == "hf_secret"
+    assert not any("hf_secret" in part for part in command)
+
+
+def test_parents_are_mounted_before_what_lies_in_them(tmp_path: Path) -> None:
+    deep, outer = tmp_path / "a" / "b", tmp_path / "a"
+    deep.mkdir(parents=True)
+    plan = sandbox.plan(box(tmp_path, read_only=(deep, outer), hidden=(outer,)))
+    targets = [mount.target for mount in plan]
+    assert targets.index(str(outer)) < targets.index(str(deep))
+    assert Mount("read-only", str(outer), str(outer)) in plan
