@@ -6,24 +6,15 @@ S3 is not checked here: its bodies are streams, and the object store verifies th
 from __future__ import annotations
 
 import hashlib
-import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from ridgeline_service.errors import AccessDeniedException
 from ridgeline_service.gateway.http import Exchange
+from ridgeline_service.security.keys import RootKey, find_bearer_key, hash_bearer_key
 from ridgeline_service.security.sigv4 import is_signed, verify
-from ridgeline_service.snapshot import Snapshot, SnapshotReader
-
-
-@dataclass(frozen=True)
-class RootKey:
-    """The key made at first start: it works until the first snapshot names the keys."""
-
-    access_key_id: str
-    secret_access_key: str
-    api_key: str
+from ridgeline_service.snapshot import ApiKey, Snapshot, SnapshotReader
 
 
 @dataclass(frozen=True)
@@ -36,14 +27,15 @@ class Caller:
 
 class Authenticator:
     def __init__(
-        self, snapshots: SnapshotReader, root: RootKey | None, now: Callable[[], datetime]
+        self, snapshots: SnapshotReader, root: RootKey, now: Callable[[], datetime]
     ) -> None:
+        """``root``, the key made at first start, works until the first snapshot names the keys."""
         self._snapshots = snapshots
         self._root = root
         self._now = now
         self._of: Snapshot | None = None
         self._secrets: Mapping[str, str] = {}
-        self._bearers: Mapping[str, str] = {}
+        self._bearers: Sequence[ApiKey] = ()
 
     def signed(self, exchange: Exchange, body: bytes) -> Caller:
         """The signer of the request. Raises AccessDeniedException with AWS's code."""
@@ -76,10 +68,9 @@ class Authenticator:
                 "'ridgeline env' prints yours as OPENAI_API_KEY.",
                 code="missing_api_key",
             )
-        digest = hashlib.sha256(token.strip().encode("utf-8", "replace")).hexdigest()
-        for known, key_id in self._bearers.items():
-            if hmac.compare_digest(known, digest):
-                return Caller(key_id, "")
+        found = find_bearer_key(token.strip(), self._bearers)
+        if found is not None:
+            return Caller(found.key_id, "")
         raise AccessDeniedException(
             "The API key is not known here. 'ridgeline env' prints yours as OPENAI_API_KEY.",
             code="invalid_api_key",
@@ -97,9 +88,8 @@ class Authenticator:
             return
         self._of = snapshot
         self._secrets = {key.access_key_id: key.secret_access_key for key in snapshot.credentials}
-        self._bearers = {key.sha256: key.key_id for key in snapshot.api_keys}
-        root = self._root
-        if root is not None and snapshot.version == 0:
+        self._bearers = snapshot.api_keys
+        if snapshot.version == 0:
+            root = self._root
             self._secrets = {root.access_key_id: root.secret_access_key}
-            digest = hashlib.sha256(root.api_key.encode()).hexdigest()
-            self._bearers = {digest: root.access_key_id}
+            self._bearers = (ApiKey(root.access_key_id, hash_bearer_key(root.api_key)),)

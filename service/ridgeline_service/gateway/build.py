@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from datetime import UTC, datetime
 
-from ridgeline.errors import Unavailable
 from ridgeline_service.gateway.app import GatewayApp, Rooms
 from ridgeline_service.gateway.async_invoke import AsyncInvocations
-from ridgeline_service.gateway.auth import Authenticator, RootKey
+from ridgeline_service.gateway.auth import Authenticator
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.openai import OpenAI
 from ridgeline_service.gateway.replicas import Replicas
@@ -19,6 +17,7 @@ from ridgeline_service.gateway.spool import Spool
 from ridgeline_service.gateway.upstream import ControlPlane, StorePassage, make_session
 from ridgeline_service.objects.client import AsyncObjectClient
 from ridgeline_service.paths import DataDir
+from ridgeline_service.security.keys import ensure_internal_key, ensure_root_key
 from ridgeline_service.snapshot import Credential, SnapshotReader
 
 
@@ -37,7 +36,7 @@ def make_app(
 
 def _build(data_dir: DataDir, control_url: str, store_url: str, limits: Limits | None) -> Rooms:
     snapshots = SnapshotReader(data_dir.snapshot)
-    root = _root_key(data_dir)
+    root = ensure_root_key(data_dir)
     metrics = Metrics()
     session = make_session()
     router = Router(snapshots.current, metrics, limits)
@@ -48,8 +47,6 @@ def _build(data_dir: DataDir, control_url: str, store_url: str, limits: Limits |
         published = snapshots.current().credentials
         if published:
             return published[0]
-        if root is None:
-            raise Unavailable("The service has no key yet: the control plane has not started.")
         return Credential(root.access_key_id, root.secret_access_key)
 
     objects = AsyncObjectClient(session, store_url, credential, snapshots.current().region)
@@ -59,7 +56,7 @@ def _build(data_dir: DataDir, control_url: str, store_url: str, limits: Limits |
         metrics=metrics,
         router=router,
         replicas=replicas,
-        control=ControlPlane(session, control_url, _internal_key(data_dir)),
+        control=ControlPlane(session, control_url, ensure_internal_key(data_dir)),
         store=StorePassage(session, store_url),
         openai=OpenAI(replicas, router, snapshots.current),
         asynchronous=AsyncInvocations(
@@ -74,15 +71,3 @@ def _build(data_dir: DataDir, control_url: str, store_url: str, limits: Limits |
         ),
         close=session.close,
     )
-
-
-def _root_key(data_dir: DataDir) -> RootKey | None:
-    try:
-        raw = json.loads(data_dir.root_key.read_text())
-    except FileNotFoundError:
-        return None
-    return RootKey(raw["access_key_id"], raw["secret_access_key"], raw["api_key"])
-
-
-def _internal_key(data_dir: DataDir) -> str:
-    return data_dir.internal_key.read_text().strip()

@@ -7,6 +7,7 @@ answered when it is back; a connection that breaks in mid-call is an answer too 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Any
 
 import aiohttp
@@ -90,21 +91,26 @@ class StorePassage:
                 allow_redirects=False,
                 timeout=_STORE_TIMEOUT,
             ) as response:
-                await self._answer(exchange, response)
+                await self._answer(exchange, response, uploading=has_body)
         except (aiohttp.ClientError, OSError) as error:
             raise ServiceUnavailable(
                 f"The object store went away in mid-call ({type(error).__name__}). "
                 "It comes back by itself: try again."
             ) from None
 
-    async def _answer(self, exchange: Exchange, response: aiohttp.ClientResponse) -> None:
+    async def _answer(
+        self, exchange: Exchange, response: aiohttp.ClientResponse, *, uploading: bool
+    ) -> None:
         headers = _answered(response)
         if "Content-Length" in response.headers:
             headers.append(("content-length", response.headers["Content-Length"]))
         await exchange.start(response.status, headers)
         if exchange.method != "HEAD":
-            while chunk := await response.content.readany():
-                await exchange.write(chunk)
+            # Where a body is still on its way up, the answer is a short refusal.
+            guard = nullcontext() if uploading else exchange.until_client_leaves()
+            async with guard:
+                while chunk := await response.content.readany():
+                    await exchange.write(chunk)
         await exchange.end()
 
 

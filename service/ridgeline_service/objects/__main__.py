@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 import time
@@ -15,6 +14,7 @@ import uvicorn
 from ridgeline_service.objects.app import ObjectStoreApp
 from ridgeline_service.objects.storage import ObjectStore
 from ridgeline_service.paths import DataDir
+from ridgeline_service.security.keys import ensure_root_key
 from ridgeline_service.settings import load_settings
 from ridgeline_service.snapshot import SnapshotReader
 from ridgeline_service.supervisor import handover
@@ -27,12 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     os.umask(0o077)
     data_dir = DataDir.find(options.data_dir)
+    root = ensure_root_key(data_dir)
     settings = load_settings(data_dir)
     listening = socket.socket(fileno=options.fd)
     app = ObjectStoreApp(
         ObjectStore(data_dir.objects, clock=time.time),
         SnapshotReader(data_dir.snapshot),
-        own_credentials=_root_credentials(data_dir),
+        own_credentials={root.access_key_id: root.secret_access_key},
         region=settings.region,
         account_id=settings.account_id,
         now=lambda: datetime.now(UTC),
@@ -46,19 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         access_log=False,
         log_level="warning",
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=10,
     )
     uvicorn.Server(config).run(sockets=[listening])
-
-
-def _root_credentials(data_dir: DataDir) -> dict[str, str]:
-    """The key made at first start: it works even before the first snapshot is published."""
-    try:
-        raw = json.loads(data_dir.root_key.read_text())
-    except FileNotFoundError:
-        return {}
-    return {raw["access_key_id"]: raw["secret_access_key"]}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import hashlib
 import json
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,7 +65,7 @@ class Loop:
 class Recorded:
     method: str
     path: str
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
 
 
@@ -77,6 +77,7 @@ class Fake:
     url: str = ""
     seen: list[Recorded] = field(default_factory=list)
     runner: web.AppRunner | None = None
+    buffered: bool = True
 
     async def start(self) -> None:
         app = web.Application(client_max_size=64 * 1024 * 1024)
@@ -93,7 +94,12 @@ class Fake:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.seen.append(
-            Recorded(request.method, request.raw_path, dict(request.headers), await request.read())
+            Recorded(
+                request.method,
+                request.raw_path,
+                request.headers.copy(),
+                await request.read() if self.buffered else b"",
+            )
         )
         return await self.handler(request)
 
@@ -246,7 +252,7 @@ def document(body: bytes) -> Any:
     return json.loads(body)
 
 
-class _no_signals:  # noqa: N801 - stands in for a context manager of uvicorn's
+class _no_signals:
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None: ...

@@ -1,0 +1,187 @@
+"""What passes through: the control plane's protocols and S3."""
+
+from __future__ import annotations
+
+import io
+import threading
+import urllib.error
+import urllib.request
+from typing import Any
+
+import boto3
+import pytest
+from aiohttp import web
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from .conftest import KEY, World
+
+
+def test_control_plane_is_told_who_calls(world: World) -> None:
+    world.start_gateway()
+    request_headers = {"X-Ridgeline-Principal": "root", "X-Ridgeline-Internal": "guess"}
+    sagemaker = world.client("sagemaker")
+
+    def forge(request: Any, **_: Any) -> None:
+        request.headers.update(request_headers)
+
+    sagemaker.meta.events.register("before-send.sagemaker", forge)
+    sagemaker.create_model(
+        ModelName="m", ExecutionRoleArn="arn:aws:iam::123456789012:role/R", PrimaryContainer={}
+    )
+    (seen,) = world.control.seen
+    assert seen.headers["X-Amz-Target"] == "SageMaker.CreateModel"
+    assert b'"ModelName": "m"' in seen.body
+    assert seen.headers["X-Ridgeline-Internal"] == "internal"
+    assert seen.headers["X-Ridgeline-Principal"] == KEY.access_key_id
+    assert seen.headers["X-Ridgeline-Service"] == "sagemaker"
+
+
+QUERY = ("sts", "iam")
+
+
+@pytest.mark.parametrize(
+    ("service", "call", "arguments"),
+    [
+        ("sts", "get_caller_identity", {}),
+        ("iam", "get_role", {"RoleName": "R"}),
+        ("logs", "describe_log_streams", {"logGroupName": "g"}),
+        ("cloudwatch", "list_metrics", {}),
+        ("application-autoscaling", "describe_scalable_targets", {"ServiceNamespace": "ec2"}),
+        ("sagemaker-featurestore-runtime", "get_record", {}),
+    ],
+)
+def test_every_service_reaches_the_control_plane(
+    world: World, service: str, call: str, arguments: dict[str, Any]
+) -> None:
+    if service == "sagemaker-featurestore-runtime":
+        arguments = {"FeatureGroupName": "f", "RecordIdentifierValueAsString": "1"}
+
+    async def refuse(request: web.Request) -> web.Response:
+        return web.Response(status=418, text="<ErrorResponse/>" if service in QUERY else "{}")
+
+    world.control.handler = refuse
+    world.start_gateway()
+    with pytest.raises(ClientError) as answered:
+        getattr(world.client(service), call)(**arguments)
+    assert answered.value.response["ResponseMetadata"]["HTTPStatusCode"] == 418
+    signing_names = {
+        "cloudwatch": "monitoring",
+        "sagemaker-featurestore-runtime": "sagemaker",
+    }
+    (seen,) = world.control.seen
+    assert seen.headers["X-Ridgeline-Service"] == signing_names.get(service, service)
+
+
+@pytest.mark.parametrize(
+    ("service", "call"),
+    [
+        ("sagemaker", "list_models"),
+        ("sts", "get_caller_identity"),
+        ("cloudwatch", "list_metrics"),
+        ("logs", "describe_log_groups"),
+    ],
+)
+def test_refusals_speak_the_protocol_of_the_service(world: World, service: str, call: str) -> None:
+    world.start_gateway()
+    with pytest.raises(ClientError) as refused:
+        getattr(world.client(service, aws_access_key_id="AKIDNOBODY"), call)()
+    code = "InvalidClientTokenId" if service == "sts" else "UnrecognizedClientException"
+    assert refused.value.response["Error"]["Code"] == code
+    assert "AKIDNOBODY" in refused.value.response["Error"]["Message"]
+    assert not world.control.seen
+
+
+def test_control_plane_that_dies_in_mid_call(world: World) -> None:
+    async def die(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    world.control.handler = die
+    world.start_gateway()
+    sagemaker = world.client("sagemaker")
+    for call, asked in ((sagemaker.list_models, 2), (sagemaker.delete_model, 1)):
+        world.control.seen.clear()
+        arguments = {} if asked == 2 else {"ModelName": "m"}
+        with pytest.raises(ClientError) as lost:
+            call(**arguments)
+        assert lost.value.response["Error"]["Code"] == "ServiceUnavailable"
+        assert lost.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+        assert len(world.control.seen) == asked
+
+
+def test_api_takes_a_bearer_key_or_a_signature(world: World) -> None:
+    world.start_gateway()
+    request = urllib.request.Request(
+        f"{world.url}/api/zoo?q=x", headers={"Authorization": "Bearer rl-test-bearer"}
+    )
+    assert urllib.request.urlopen(request).status == 200
+    (seen,) = world.control.seen
+    assert (seen.path, seen.headers["X-Ridgeline-Service"]) == ("/api/zoo?q=x", "api")
+    assert seen.headers["X-Ridgeline-Principal"] == "key-1"
+    request.headers["Authorization"] = "Bearer wrong"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request)
+    assert refused.value.code == 403
+
+
+def test_s3_through_the_gateway(world: World) -> None:
+    world.start_gateway()
+    s3 = world.client("s3")
+    body = bytes(range(256)) * 50_000
+    s3.create_bucket(Bucket="api")
+    s3.create_bucket(Bucket="endpoints")
+    config = boto3.s3.transfer.TransferConfig(
+        multipart_threshold=5 * 1024 * 1024, multipart_chunksize=5 * 1024 * 1024
+    )
+    s3.upload_fileobj(io.BytesIO(body), "endpoints", "x/invocations", Config=config)
+    assert s3.get_object(Bucket="endpoints", Key="x/invocations")["Body"].read() == body
+    assert s3.head_object(Bucket="endpoints", Key="x/invocations")["ContentLength"] == len(body)
+    s3.put_object(Bucket="api", Key="info", Body=b"not the API")
+    s3.put_object(Bucket="api", Key="sp ace/%2F+", Body=b"odd")
+    assert s3.get_object(Bucket="api", Key="info")["Body"].read() == b"not the API"
+    keys = [item["Key"] for item in s3.list_objects_v2(Bucket="api")["Contents"]]
+    assert keys == ["info", "sp ace/%2F+"]
+    with pytest.raises(ClientError) as missing:
+        s3.head_object(Bucket="api", Key="nothing")
+    assert missing.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
+    with pytest.raises(ClientError) as early:
+        s3.put_object(Bucket="never-made", Key="k", Body=body)
+    assert early.value.response["Error"]["Code"] == "NoSuchBucket"
+    assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["api", "endpoints"]
+    signer = world.client("s3", config=Config(signature_version="s3v4"))
+    link = signer.generate_presigned_url("get_object", Params={"Bucket": "api", "Key": "info"})
+    assert urllib.request.urlopen(link).read() == b"not the API"
+    with pytest.raises(ClientError) as wrong:
+        world.client("s3", aws_secret_access_key="wrong").list_buckets()
+    assert wrong.value.response["Error"]["Code"] == "SignatureDoesNotMatch"
+
+
+def test_uploads_are_not_buffered(world: World) -> None:
+    """The store sees the first bytes while the client still holds back the last ones."""
+    arrived = threading.Event()
+
+    async def store(request: web.Request) -> web.Response:
+        await request.content.readany()
+        arrived.set()
+        await request.read()
+        return web.Response(headers={"ETag": '"x"'})
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() >= 512 * 1024:
+                assert arrived.wait(10)
+            return super().read(size)
+
+    fake = world.replica(store)
+    fake.buffered = False
+    world.store_url = fake.url
+    world.start_gateway()
+    request = urllib.request.Request(
+        f"{world.url}/bucket/key",
+        data=Slow(b"x" * 1024 * 1024),
+        method="PUT",
+        headers={"Content-Length": str(1024 * 1024)},
+    )
+    assert urllib.request.urlopen(request).status == 200
