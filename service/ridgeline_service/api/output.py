@@ -12,7 +12,7 @@ from typing import TypeAlias
 from xml.etree.ElementTree import Element, SubElement
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
-from botocore.serialize import CBORSerializer
+from botocore.serialize import RpcV2CBORSerializer
 
 from ridgeline_service.api.shapes import wire_name
 
@@ -87,7 +87,7 @@ def to_cbor(shape: StructureShape | None, value: Mapping[str, object]) -> bytes:
     body = bytearray()
     if shape is None:
         return b"\xa0"
-    CBORSerializer()._serialize_data_item(body, _pruned(shape, value), shape)
+    RpcV2CBORSerializer()._serialize_data_item(body, _pruned(shape, value), shape)
     return bytes(body)
 
 

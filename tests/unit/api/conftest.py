@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+import socket
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import boto3
+import pytest
+import uvicorn
+from botocore.config import Config
 
 from ridgeline.errors import AlreadyExists, NotFound
 from ridgeline_service.api.app import App
@@ -111,7 +118,7 @@ class FakeTags:
 
 
 class FakeZoo:
-    CARD = {"id": "tiny", "version": "1.0.0", "task": "text-generation", "parameters": 7}
+    CARD: ClassVar = {"id": "tiny", "version": "1.0.0", "task": "text-generation", "parameters": 7}
 
     def list(self, query: str = "") -> list[dict[str, Any]]:
         return [self.CARD] if query in "tiny" else []
@@ -256,7 +263,68 @@ class Direct:
         return Answer(answer["status"], answer["headers"], answer["body"])
 
 
-def make_direct(folder: Path, control: FakeControl | None = None) -> Direct:
-    return Direct(
-        build_app(control or FakeControl(), SETTINGS, DataDir(folder), internal_key=INTERNAL_KEY)
-    )
+class Served:
+    """The application behind a real socket, as botocore's HTTP client needs it."""
+
+    def __init__(self, app: App) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        config = uvicorn.Config(app, lifespan="on", access_log=False, log_level="warning")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._listening]}, daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+
+    def client(self, name: str, **options: Any) -> Any:
+        """A boto3 client whose calls carry what the gateway would add."""
+        service = {"cloudwatch": "monitoring"}.get(name, name)
+        client = boto3.client(
+            name,
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id="RLAKTEST",
+            aws_secret_access_key="secret",
+            config=Config(retries={"total_max_attempts": 1}, **options),
+        )
+
+        def as_gateway(request: Any, **_: Any) -> None:
+            request.headers["X-Ridgeline-Internal"] = INTERNAL_KEY
+            request.headers["X-Ridgeline-Service"] = service
+            request.headers["X-Ridgeline-Principal"] = "RLAKTEST"
+
+        client.meta.events.register("before-send", as_gateway)
+        return client
+
+
+@pytest.fixture(scope="module")
+def control() -> FakeControl:
+    return FakeControl()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def app(control: FakeControl, folder: Path) -> App:
+    return build_app(control, SETTINGS, DataDir(folder), internal_key=INTERNAL_KEY)
+
+
+@pytest.fixture(scope="module")
+def direct(app: App) -> Iterator[Direct]:
+    caller = Direct(app)
+    yield caller
+    caller.close()
+
+
+@pytest.fixture(scope="module")
+def served(app: App) -> Iterator[Served]:
+    server = Served(app)
+    yield server
+    server.close()

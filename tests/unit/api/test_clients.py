@@ -1,0 +1,196 @@
+"""Unmodified botocore clients against the application: what they send is read, what they get is
+parsed by their own parsers."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from ridgeline_service.paths import DataDir
+
+ROLE = "arn:aws:iam::123456789012:role/RidgelineExecution"
+NOW = datetime(2026, 5, 6, 7, 0, tzinfo=UTC)
+
+
+def failure(call: Any, **arguments: Any) -> dict[str, Any]:
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    return {**caught.value.response["Error"], **caught.value.response["ResponseMetadata"]}
+
+
+def test_a_model_lives_and_dies(served) -> None:
+    sagemaker = served.client("sagemaker")
+    created = sagemaker.create_model(
+        ModelName="first",
+        ExecutionRoleArn=ROLE,
+        PrimaryContainer={"Image": "repo/image:tag", "Environment": {"A": "é"}},
+        Tags=[{"Key": "team", "Value": "one two"}],
+    )
+    assert created["ModelArn"].endswith(":model/first")
+    assert created["ResponseMetadata"]["RequestId"]
+    described = sagemaker.describe_model(ModelName="first")
+    assert described["PrimaryContainer"]["Environment"] == {"A": "é"}
+    assert described["CreationTime"] == datetime(2026, 5, 6, 7, 8, 9, 123000, tzinfo=UTC)
+    assert [model["ModelName"] for model in sagemaker.list_models()["Models"]] == ["first"]
+    sagemaker.delete_model(ModelName="first")
+    gone = failure(sagemaker.describe_model, ModelName="first")
+    assert gone["Code"] == "ValidationException"
+    assert gone["HTTPStatusCode"] == 400
+    assert "Could not find model" in gone["Message"]
+
+
+def test_the_endpoint_waiter_understands_us(served) -> None:
+    sagemaker = served.client("sagemaker")
+    sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="c")
+    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="e")
+    sagemaker.update_endpoint_weights_and_capacities(
+        EndpointName="e", DesiredWeightsAndCapacities=[{"VariantName": "v", "DesiredWeight": 0.5}]
+    )
+    sagemaker.delete_endpoint(EndpointName="e")
+    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName="e")
+
+
+def test_an_operation_that_is_not_here_is_named(served) -> None:
+    error = failure(
+        served.client("application-autoscaling").describe_scalable_targets,
+        ServiceNamespace="sagemaker",
+    )
+    assert error["Code"] == "UnknownOperationException"
+    assert "DescribeScalableTargets" in error["Message"]
+    error = failure(served.client("sagemaker").list_training_jobs)
+    assert "ListTrainingJobs is not supported" in error["Message"]
+    assert "CreateModel" in error["Message"]
+    error = failure(served.client("iam").list_roles)
+    assert error["Code"] == "UnknownOperationException"
+
+
+def test_who_am_i_and_may_i(served) -> None:
+    identity = served.client("sts").get_caller_identity()
+    assert identity["Account"] == "123456789012"
+    assert identity["Arn"] == ("arn:aws:sts::123456789012:assumed-role/RidgelineExecution/RLAKTEST")
+    iam = served.client("iam")
+    role = iam.get_role(RoleName="RidgelineExecution")["Role"]
+    assert role["Arn"] == ROLE
+    trust = role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]
+    assert trust == {"Service": "sagemaker.amazonaws.com"}
+    decisions = iam.simulate_principal_policy(
+        PolicySourceArn=ROLE, ActionNames=["s3:GetObject", "sagemaker:CreateModel"]
+    )["EvaluationResults"]
+    assert [(d["EvalActionName"], d["EvalDecision"]) for d in decisions] == [
+        ("s3:GetObject", "allowed"),
+        ("sagemaker:CreateModel", "allowed"),
+    ]
+    attached = iam.list_attached_role_policies(RoleName="RidgelineExecution")
+    assert attached["AttachedPolicies"][0]["PolicyName"] == "AmazonSageMakerFullAccess"
+    error = failure(iam.get_role, RoleName="Another")
+    assert (error["Code"], error["HTTPStatusCode"]) == ("NoSuchEntity", 404)
+
+
+@pytest.mark.parametrize("protocol", ["json", "query", "smithy-rpc-v2-cbor"])
+def test_metrics_in_every_protocol(served, protocol, monkeypatch) -> None:
+    monkeypatch.setattr("botocore.model.PRIORITY_ORDERED_SUPPORTED_PROTOCOLS", (protocol,))
+    client = served.client("cloudwatch")
+    assert client.meta.service_model.resolved_protocol == protocol
+    space = f"Test/{protocol}"
+    series = [{"Name": "Endpoint", "Value": "e"}]
+    client.put_metric_data(
+        Namespace=space,
+        MetricData=[
+            {
+                "MetricName": "Latency",
+                "Dimensions": series,
+                "Timestamp": NOW + timedelta(seconds=second),
+                "Value": float(second),
+                "Unit": "Milliseconds",
+            }
+            for second in (1, 2, 61)
+        ]
+        + [
+            {"MetricName": "Set", "Timestamp": NOW, "Values": [1.0, 5.0], "Counts": [3.0, 1.0]},
+        ],
+    )
+    statistics = client.get_metric_statistics(
+        Namespace=space,
+        MetricName="Latency",
+        Dimensions=series,
+        StartTime=NOW,
+        EndTime=NOW + timedelta(minutes=5),
+        Period=60,
+        Statistics=["Average", "SampleCount"],
+        ExtendedStatistics=["p50"],
+    )
+    points = sorted(statistics["Datapoints"], key=lambda point: point["Timestamp"])
+    assert [(p["Timestamp"], p["Average"], p["SampleCount"]) for p in points] == [
+        (NOW, 1.5, 2.0),
+        (NOW + timedelta(minutes=1), 61.0, 1.0),
+    ]
+    assert points[0]["ExtendedStatistics"] == {"p50": 1.0}
+    assert points[0]["Unit"] == "Milliseconds"
+    data = client.get_metric_data(
+        MetricDataQueries=[
+            {
+                "Id": "a",
+                "MetricStat": {
+                    "Metric": {"Namespace": space, "MetricName": "Set"},
+                    "Period": 60,
+                    "Stat": "Average",
+                },
+            }
+        ],
+        StartTime=NOW,
+        EndTime=NOW + timedelta(minutes=5),
+    )["MetricDataResults"][0]
+    assert (data["Id"], data["Values"], data["Timestamps"]) == ("a", [2.0], [NOW])
+    listed = client.list_metrics(Namespace=space)["Metrics"]
+    assert [(m["MetricName"], m["Dimensions"]) for m in listed] == [
+        ("Latency", series),
+        ("Set", []),
+    ]
+    error = failure(
+        client.get_metric_statistics,
+        Namespace=space,
+        MetricName="Latency",
+        StartTime=NOW,
+        EndTime=NOW,
+        Period=60,
+        Statistics=["Sum"],
+    )
+    assert error["Code"] == "InvalidParameterCombination"
+    assert error["HTTPStatusCode"] == 400
+
+
+def test_logs_page_in_both_directions(served, folder: Path) -> None:
+    path = DataDir(folder).log_groups / "%2Faws%2Fsagemaker%2FEndpoints%2Fe" / "v%2Fr1.jsonl"
+    path.parent.mkdir(parents=True)
+    lines = [json.dumps({"t": 1000 + n, "m": f"line {n}"}) for n in range(10)]
+    path.write_text("\n".join(lines) + '\n{"t": 9999, "m": "half')
+    logs = served.client("logs")
+    where = {"logGroupName": "/aws/sagemaker/Endpoints/e", "logStreamName": "v/r1"}
+    first = logs.get_log_events(**where, startFromHead=True, limit=4)
+    assert [event["message"] for event in first["events"]] == [f"line {n}" for n in range(4)]
+    second = logs.get_log_events(**where, nextToken=first["nextForwardToken"])
+    assert [event["timestamp"] for event in second["events"]] == [1004 + n for n in range(6)]
+    end = logs.get_log_events(**where, nextToken=second["nextForwardToken"])
+    assert end["events"] == []
+    assert end["nextForwardToken"] == second["nextForwardToken"]
+    newest = logs.get_log_events(**where, limit=3)
+    assert [event["message"] for event in newest["events"]] == ["line 7", "line 8", "line 9"]
+    older = logs.get_log_events(**where, nextToken=newest["nextBackwardToken"], limit=3)
+    assert [event["message"] for event in older["events"]] == ["line 4", "line 5", "line 6"]
+    assert logs.describe_log_groups(logGroupNamePrefix="/aws")["logGroups"][0]["logGroupName"]
+    streams = logs.describe_log_streams(logGroupName=where["logGroupName"])["logStreams"]
+    assert [(s["logStreamName"], s["lastEventTimestamp"]) for s in streams] == [("v/r1", 1009)]
+    pages = logs.get_paginator("filter_log_events").paginate(
+        logGroupName=where["logGroupName"],
+        filterPattern="line -3",
+        PaginationConfig={"PageSize": 4},
+    )
+    found = [event["message"] for page in pages for event in page["events"]]
+    assert found == [f"line {n}" for n in range(10) if n != 3]
+    error = failure(logs.get_log_events, logGroupName="/none", logStreamName="x")
+    assert error["Code"] == "ResourceNotFoundException"
