@@ -39,6 +39,7 @@ RECORD = ".ridgeline-prepared.json"
 # Raised when a conversion starts to give other files, so that folders made before are made again.
 _FORMAT = 1
 _TICK_S = 0.2
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def _disk_errors_named(out: Path) -> Iterator[None]:
                 f"no room left on the disk of {out.parent}",
                 hint="Free some space, or set another data directory.",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        if error.errno in _UNWRITABLE:
             raise OutputUnwritable(f"{error.filename or out} cannot be written: {error}") from error
         raise
 

@@ -24,7 +24,9 @@ from ridgeline_zoo.errors import (
 from ridgeline_zoo.sources.base import FetchRequest, Source
 from ridgeline_zoo.sources.selection import refuse_pickle, select_files
 
-_REFERENCE = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[A-Za-z0-9._+!-]+)/(?P<path>.+)$")
+_REFERENCE = re.compile(
+    r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[0-9][A-Za-z0-9._+!-]*)/(?P<path>.+)$"
+)
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 

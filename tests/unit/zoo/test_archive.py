@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -9,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline_zoo.archive import Extracted, Limits, extract_archive
@@ -188,6 +189,7 @@ entries = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(entries, st.booleans())
 def test_no_archive_writes_outside_or_leaves_a_link(made: list[Entry], zipped: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -211,11 +213,11 @@ def test_no_archive_writes_outside_or_leaves_a_link(made: list[Entry], zipped: b
         assert strangers == [archive]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=2000), st.sampled_from([b"", b"PK\x03\x04", b"\x1f\x8b\x08\x00"]))
 def test_noise_is_refused_or_empty(noise: bytes, magic: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "m").write_bytes(magic + noise)
-        try:
+        with contextlib.suppress(UnsafeArchive):
             extract_archive(Path(folder) / "m", Path(folder) / "out")
-        except UnsafeArchive:
-            pass
+        assert not any(path.is_symlink() for path in Path(folder).rglob("*"))

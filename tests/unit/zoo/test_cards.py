@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline_zoo import Card, load_cards
@@ -184,6 +184,7 @@ def test_what_is_no_card_is_refused(text: str) -> None:
 REQUIRED = ["id", "version", "title", "source", "parameters", "memory", "backends", "config"]
 
 
+@settings(deadline=None)
 @given(st.sets(st.sampled_from(REQUIRED), min_size=1))
 def test_every_missing_field_is_reported_at_once(missing: set[str]) -> None:
     document = {k: v for k, v in yaml.safe_load(TEXT).items() if k not in missing}
