@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import sqrt
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,8 +38,11 @@ class KVCache:
         self.tile_blocks = -(-_MIN_TILE // block_size)
         self.tile = self.tile_blocks * block_size
         self.kv_heads = kv_heads
-        # Zeroed: a masked key counts nothing only if it is a number.
-        self._layers = torch.zeros(layers, 2 * kv_heads, blocks, block_size, dim, dtype=dtype)
+        # Zeroed, for a masked key counts nothing only if it is a number; by numpy, for then the
+        # system hands out pages when they are first written, not all of them at load.
+        shape = (layers, 2 * kv_heads, blocks, block_size, dim)
+        zeros = np.zeros(shape, np.uint16 if dtype is torch.bfloat16 else np.float32)
+        self._layers = torch.from_numpy(zeros).view(dtype)
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Store k and v [rows, kv heads, dim] at `slots` (block * block size + offset)."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 _TYPICAL_ROWS = 32
 _FIXED_ROWS = 32
-_TRIALS = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 33, 48, 64, 71)
+_TRIALS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 16, 17, 31, 33, 64)
 _REFERENCE_ROWS = 72
 
 Linear = Callable[[Tensor], Tensor]
@@ -97,7 +97,7 @@ def _row_independent(form: Form, shape: tuple[int, int], dtype: torch.dtype) -> 
     """Try the form on slices of one random input. Deterministic: the generator is seeded."""
     generator = torch.Generator().manual_seed(0)
     # Rows of the weight are independent of each other in kind: a slice of a large head will do.
-    weight = torch.randn(min(shape[0], 4096), shape[1], generator=generator)
+    weight = torch.randn(min(shape[0], 2048), shape[1], generator=generator)
     x = torch.randn(_REFERENCE_ROWS, shape[1], generator=generator)
     try:
         linear = form(weight.to(dtype))

@@ -1,0 +1,166 @@
+"""The CPU backend: plans that add up, linear layers and attention that ignore their neighbours."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ridgeline_backends.base import Chunk, LoadSpec
+from ridgeline_backends.cpu.attention import ROWS, KVCache, StepAttention
+from ridgeline_backends.cpu.backend import CpuBackend
+from ridgeline_backends.cpu.linear import _candidates, _fixed, _row_independent, choose_form
+from ridgeline_backends.errors import DoesNotFit, UnsupportedModel
+from ridgeline_backends.models.config import read_json
+
+SMOLLM2 = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "intermediate_size": 1536,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
+
+
+def test_a_plan_counts_weights_and_kv():
+    plan = CpuBackend().plan(SMOLLM2, LoadSpec(dtype="fp32", max_model_len=1024, max_num_seqs=4))
+    assert plan.fits
+    # 134.5M parameters, the tied embedding twice, and the rope tables.
+    assert plan.memory.weights == (134_515_008 + 49152 * 576 + 2 * 1024 * 64) * 4
+    assert plan.memory.kv == 4 * 1024 * 46_080
+    assert plan.kv_blocks == 4 * 1024 // 16
+    half = CpuBackend().plan(SMOLLM2, LoadSpec(dtype="bf16", max_model_len=1024, max_num_seqs=4))
+    assert half.memory.kv == 4 * 1024 * 23_040
+
+
+def test_what_does_not_fit_is_refused_with_reasons(monkeypatch: pytest.MonkeyPatch):
+    backend = CpuBackend()
+    long = backend.plan(SMOLLM2, LoadSpec(max_model_len=9000))
+    assert "9000" in long.refusals[0]
+    assert "8192" in long.refusals[0]
+    tight = backend.plan(SMOLLM2, LoadSpec(kv_cache_bytes=1_000_000))
+    assert "KV memory" in tight.refusals[0]
+    monkeypatch.setattr("ridgeline_backends.cpu.backend.machine_memory", lambda: 10**8)
+    small = backend.plan(SMOLLM2, LoadSpec(max_model_len=256))
+    assert not small.fits
+    assert "100000000" in small.refusals[-1]
+
+
+def test_a_refused_plan_is_not_compiled(make_llama):  # type: ignore[no-untyped-def]
+    model_dir = make_llama()
+    backend = CpuBackend()
+    plan = backend.plan(read_json(model_dir / "config.json"), LoadSpec(max_model_len=100_000))
+    with pytest.raises(DoesNotFit, match="100000"):
+        backend.compile(model_dir, plan)
+
+
+def test_an_unknown_dtype_is_refused():
+    with pytest.raises(UnsupportedModel, match="fp16"):
+        CpuBackend().plan(SMOLLM2, LoadSpec(dtype="fp16"))  # type: ignore[arg-type]
+
+
+def test_the_default_kv_memory_has_room_for_one_whole_context():
+    plan = CpuBackend().plan(SMOLLM2, LoadSpec(max_num_seqs=64))
+    assert plan.kv_blocks * 16 >= 8192
+    assert plan.memory.kv <= 1 << 30
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_chosen_linear_form_ignores_other_rows(dtype: torch.dtype):
+    shapes = [(96, 48), (200, 576), (48, 80)]
+    _, form = choose_form(shapes, dtype)
+    draw = random.Random(0)
+    for shape in shapes:
+        weight = torch.randn(*shape)
+        linear, x = form(weight), torch.randn(200, shape[1])
+        whole = linear(x)
+        error = (whole - x.to(dtype).float() @ weight.to(dtype).float().T).abs().max()
+        assert error < (1e-3 if dtype is torch.float32 else 0.3)
+        for _ in range(40):
+            start = draw.randrange(199)
+            end = draw.randrange(start + 1, 201)
+            assert torch.equal(linear(x[start:end]), whole[start:end])
+
+
+def test_the_last_resort_computes_the_same():
+    weight, x = torch.randn(40, 24), torch.randn(71, 24)
+    linear = _fixed(torch.float32)(weight)
+    assert torch.allclose(linear(x), x @ weight.T, atol=1e-4)
+    assert torch.equal(linear(x)[5:9], linear(x[5:9]))
+
+
+def test_a_form_that_looks_at_other_rows_is_caught():
+    def peeping(weight: torch.Tensor):  # type: ignore[no-untyped-def]
+        return lambda x: x @ weight.T + (1e-6 if len(x) < 3 else 0)
+
+    assert not _row_independent(peeping, (64, 64), torch.float32)
+    assert any(
+        _row_independent(form, (64, 64), torch.float32) for _, form in _candidates(torch.float32)
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_attention_is_exact_and_the_same_in_any_company(data: st.DataObject):
+    """One sequence whole and alone, against the same cut into chunks among strangers."""
+    heads, kv_heads = data.draw(st.sampled_from([(1, 1), (3, 1), (6, 2), (8, 8), (9, 3)]))
+    dim = data.draw(st.sampled_from([8, 16, 64]))
+    block_size = data.draw(st.sampled_from([4, 16, 48]))
+    length = data.draw(st.integers(1, 300))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+
+    def rows(count: int, width: int) -> torch.Tensor:
+        return torch.randn(count, width, dim, generator=generator)
+
+    q, k, v = rows(length, heads), rows(length, kv_heads), rows(length, kv_heads)
+
+    def attend(cuts: list[int], strangers: list[int]) -> torch.Tensor:
+        blocks_each = 400 // block_size + 1
+        total = blocks_each * (1 + len(strangers))
+        order = list(range(total))
+        random.Random(len(cuts)).shuffle(order)
+        cache = KVCache(1, kv_heads, dim, total, block_size, torch.float32)
+        out = []
+        tables = [
+            tuple(order[i * blocks_each : (i + 1) * blocks_each]) for i in range(1 + len(strangers))
+        ]
+        for begin, end in zip([0, *cuts], [*cuts, length], strict=True):
+            chunks = [
+                Chunk(sequence_id="us", tokens=(0,) * (end - begin), start=begin, blocks=tables[0])
+            ]
+            for i, start in enumerate(strangers):
+                chunk = Chunk(sequence_id=str(i), tokens=(0,), start=start, blocks=tables[i + 1])
+                chunks.insert(i % 2 * len(chunks), chunk)
+            first = sum(
+                len(c.tokens) for c in chunks[: [c.sequence_id for c in chunks].index("us")]
+            )
+            used = sum(len(chunk.tokens) for chunk in chunks)
+            padded = used + -used % ROWS
+            batch = [rows(padded, heads), rows(padded, kv_heads), rows(padded, kv_heads)]
+            for tensor, own in zip(batch, (q, k, v), strict=True):
+                tensor[first : first + end - begin] = own[begin:end]
+            step = StepAttention(cache, tuple(chunks), padded)
+            out.append(step(0, *batch)[first : first + end - begin])
+        return torch.cat(out)
+
+    alone = attend([], [])
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, length - 1)), max_size=5)))
+    cuts = [cut for cut in cuts if cut < length]
+    strangers = data.draw(st.lists(st.integers(0, 250), max_size=5))
+    assert torch.equal(alone, attend(cuts, strangers))
+
+    group = heads // kv_heads
+    reference = torch.nn.functional.scaled_dot_product_attention(
+        q.transpose(0, 1).double(),
+        k.repeat_interleave(group, 1).transpose(0, 1).double(),
+        v.repeat_interleave(group, 1).transpose(0, 1).double(),
+        is_causal=True,
+    ).transpose(0, 1)
+    assert torch.allclose(alone.double(), reference, atol=1e-5)
