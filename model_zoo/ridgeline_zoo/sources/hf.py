@@ -8,6 +8,7 @@ in a later process: partial files are kept in the cache, by commit.
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +35,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from ridgeline_zoo.errors import (
     BadSource,
     GatedModel,
+    HashMismatch,
     SourceNotFound,
     SourceUnavailable,
 )
@@ -53,40 +55,59 @@ class _Repository:
     eula: str
 
 
+@dataclass(frozen=True)
+class _File:
+    size: int
+    sha256: str | None
+
+
 class HubSource(Source):
     """Weights of a hub repository."""
 
     def fetch(self, request: FetchRequest) -> None:
         repository = _repository(request)
         disable_progress_bars()
-        with _hub_errors_named(repository):
-            commit, sizes = _list(repository)
-            names = select_files(sizes, f"hf://{repository.name}")
-            total = sum(sizes[name] for name in names)
-            done = 0
-            for name in names:
-                before = done
-                part = _part(request.cache_dir, repository, commit, name)
+        with _alone(request.cache_dir, repository):
+            names = _download_all(repository, request)
+            for name, (part, stated) in names.items():
+                try:
+                    actual = request.hashes.check(name, part)
+                    if stated is not None and actual != stated:
+                        raise HashMismatch(
+                            name, expected=stated, actual=actual, recorded_in=repository.endpoint
+                        )
+                except HashMismatch:
+                    # A file that is wrong must not be taken for a good start next time.
+                    part.unlink()
+                    raise
+            for name, (part, _) in names.items():
+                target = request.into / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(part, target)
+            shutil.rmtree(_cache(request.cache_dir, repository), ignore_errors=True)
 
-                def moved(bytes_so_far: int, before: int = before) -> None:
-                    request.progress("download", before + bytes_so_far, total)
 
-                _download(repository, commit, name, sizes[name], part, moved)
-                done += sizes[name]
-                moved(sizes[name])
+def _download_all(
+    repository: _Repository, request: FetchRequest
+) -> dict[str, tuple[Path, str | None]]:
+    """Every wanted file, as where it lies and the sha256 the hub states for it, if it does."""
+    with _hub_errors_named(repository):
+        commit, files = _list(repository)
+        names = select_files(files, f"hf://{repository.name}")
+        total = sum(files[name].size for name in names)
+        parts: dict[str, tuple[Path, str | None]] = {}
+        done = 0
         for name in names:
             part = _part(request.cache_dir, repository, commit, name)
-            try:
-                request.hashes.check(name, part)
-            except Exception:
-                # A file that is wrong must not be taken for a good start next time.
-                part.unlink()
-                raise
-        for name in names:
-            target = request.into / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(_part(request.cache_dir, repository, commit, name), target)
-        shutil.rmtree(_cache(request.cache_dir, repository), ignore_errors=True)
+
+            def moved(bytes_so_far: int, before: int = done) -> None:
+                request.progress("download", before + bytes_so_far, total)
+
+            _download(repository, commit, name, files[name].size, part, moved)
+            done += files[name].size
+            request.progress("download", done, total)
+            parts[name] = (part, files[name].sha256)
+        return parts
 
 
 def _repository(request: FetchRequest) -> _Repository:
@@ -101,14 +122,37 @@ def _repository(request: FetchRequest) -> _Repository:
     )
 
 
-def _list(repository: _Repository) -> tuple[str, Mapping[str, int]]:
-    """The commit of the revision, and the size of every file in it."""
+def _list(repository: _Repository) -> tuple[str, Mapping[str, _File]]:
+    """The commit of the revision, and the files in it."""
     api = HfApi(endpoint=repository.endpoint, token=repository.token)
-    info = api.model_info(repository.name, revision=repository.revision, files_metadata=True)
-    sizes = {file.rfilename: file.size for file in info.siblings or [] if file.size is not None}
+    try:
+        info = api.model_info(repository.name, revision=repository.revision, files_metadata=True)
+    except (KeyError, TypeError, ValueError) as error:
+        # How the client shows an answer it cannot read; its own errors have classes of their own.
+        if isinstance(error, (HFValidationError, TransportError)):
+            raise
+        raise SourceUnavailable(
+            f"{repository.endpoint} does not answer like a hub: {type(error).__name__}: {error}",
+            hint="Check HF_ENDPOINT.",
+        ) from error
+    files = {
+        file.rfilename: _File(file.size, file.lfs.sha256 if file.lfs else None)
+        for file in info.siblings or []
+        if file.size is not None
+    }
     if info.sha is None:
         raise SourceUnavailable(f"{repository.endpoint} names no commit for {repository.name}")
-    return info.sha, sizes
+    return info.sha, files
+
+
+@contextmanager
+def _alone(cache_dir: Path, repository: _Repository) -> Iterator[None]:
+    """One process at a time writes a repository's partial files; others wait."""
+    folder = _cache(cache_dir, repository)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _download(

@@ -6,7 +6,6 @@ fetched, and a model that has nothing else is refused by the names of its files.
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Iterable
 
@@ -59,11 +58,6 @@ def refuse_pickle(name: str, origin: str) -> None:
             f"{origin}: {name} is of a kind that may run code when it is read",
             hint="Only safetensors and GGUF are read. Convert the model, or choose another.",
         )
-
-
-def shards_of(index: str) -> tuple[str, ...]:
-    """Names of the shards a ``model.safetensors.index.json`` lists."""
-    return tuple(sorted(set(json.loads(index)["weight_map"].values())))
 
 
 def _weights(top: list[str]) -> list[str]:

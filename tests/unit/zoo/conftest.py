@@ -32,7 +32,19 @@ class Hub:
     status: int | None = None
     ranges: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    stated: dict[str, str] = field(default_factory=dict)
+    cdn: str = ""
+    cdn_saw: list[str | None] = field(default_factory=list)
     url: str = ""
+
+
+def lfs(name: str) -> bool:
+    """Whether the hub keeps a file in its large-file store, with a hash and behind a redirect."""
+    return name.endswith((".safetensors", ".bin"))
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -50,16 +62,19 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         hub.requests.append(path)
         if hub.status is not None:
-            return self._send(hub.status, b"{}", body)
+            return self._send(hub.status, b"{}" if hub.status >= 400 else b"<html>", body)
         api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path)
         resolve = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        if cdn := re.fullmatch(r"/cdn/(.+)", path):
+            hub.cdn_saw.append(self.headers.get("Authorization"))
+            return self._file(hub.files[cdn[1]], body)
         match = api or resolve
         if match is None or match[1] != hub.repository:
             return self._send(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
         if (match[2] or "main") not in ("main", "v1", COMMIT):
             return self._send(404, b"{}", body, {"X-Error-Code": "RevisionNotFound"})
         if api:
-            siblings = [{"rfilename": n, "size": len(d)} for n, d in hub.files.items()]
+            siblings = [self._sibling(name, data) for name, data in hub.files.items()]
             info = {"id": hub.repository, "sha": COMMIT, "siblings": siblings}
             return self._send(200, json.dumps(info).encode(), body)
         if hub.token_needed:
@@ -67,12 +82,21 @@ class _Handler(BaseHTTPRequestHandler):
             if sent != f"Bearer {hub.token_needed}":
                 status = 401 if sent is None else 403
                 return self._send(status, b"{}", body, {"X-Error-Code": "GatedRepo"})
+        if hub.cdn and lfs(match[3]):
+            return self._send(302, b"", body, {"Location": f"{hub.cdn}/cdn/{match[3]}"})
         return self._file(hub.files[match[3]], body)
+
+    def _sibling(self, name: str, data: bytes) -> dict[str, object]:
+        entry: dict[str, object] = {"rfilename": name, "size": len(data)}
+        if lfs(name):
+            stated = self.hub.stated.get(name) or sha256(data)
+            entry["lfs"] = {"sha256": stated, "size": len(data), "pointerSize": 130}
+        return entry
 
     def _file(self, data: bytes, body: bool) -> None:
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         start = int(wanted[1]) if wanted else 0
-        headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        headers = {"ETag": f'"{sha256(data)}"', "X-Repo-Commit": COMMIT}
         if wanted:
             self.hub.ranges.append(wanted[0])
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"

@@ -137,6 +137,13 @@ def test_a_hub_in_trouble_is_worth_another_try(hub: Any, request_for: MakeReques
         HubSource().fetch(request)
 
 
+def test_a_server_that_is_no_hub_is_named(hub: Any, request_for: MakeRequest) -> None:
+    hub.status = 200
+    request = request_for("org/model", environment={"HF_ENDPOINT": hub.url})
+    with pytest.raises(SourceUnavailable, match="does not answer like a hub"):
+        HubSource().fetch(request)
+
+
 def test_an_unreachable_hub_is_worth_another_try(request_for: MakeRequest) -> None:
     request = request_for("org/model", environment={"HF_ENDPOINT": "http://127.0.0.1:1"})
     with pytest.raises(SourceUnavailable, match="could not be reached") as caught:
@@ -162,3 +169,24 @@ def test_a_file_that_changed_is_refused_and_not_kept(
         HubSource().fetch(request)
     assert not fetched(request)
     assert not list(request.cache_dir.rglob("tokenizer.json.part"))
+
+
+def test_a_download_the_hub_itself_would_not_recognise_is_refused(
+    hub: Any, request_for: MakeRequest, model_files: dict[str, bytes]
+) -> None:
+    hub.files, hub.stated = model_files, {"model.safetensors": "1" * 64}
+    request = request_for("org/model", environment={"HF_ENDPOINT": hub.url})
+    with pytest.raises(HashMismatch, match=rf"model\.safetensors.*{hub.url} says 1111"):
+        HubSource().fetch(request)
+    assert not fetched(request)
+
+
+def test_the_token_goes_to_the_hub_alone(
+    hub: Any, request_for: MakeRequest, model_files: dict[str, bytes]
+) -> None:
+    hub.files, hub.token_needed = model_files, "right"
+    hub.cdn = hub.url.replace("127.0.0.1", "localhost")
+    request = request_for("org/model", environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": "right"})
+    HubSource().fetch(request)
+    assert fetched(request)["model.safetensors"] == model_files["model.safetensors"]
+    assert hub.cdn_saw == [None]

@@ -238,3 +238,23 @@ def test_a_broken_pins_file_is_named(tmp_path: Path) -> None:
     status, lines = command("tiny-llama-seeded", tmp_path / "m", pins=tmp_path / "pins.json")
     assert status == 1
     assert "pins.json" in lines[-1]["error"]["message"]
+
+
+def test_a_hub_model_is_prepared_pinned_and_needs_no_hub_again(
+    hub: Any, tiny: Card, tmp_path: Path, options: Options
+) -> None:
+    made = prepare(tiny, tmp_path / "source", options)
+    hub.files = {file.name: (tmp_path / "source" / file.name).read_bytes() for file in made}
+    card = replace(tiny, source="hf://org/model", revision="main")
+    online = replace(options, environment={"HF_ENDPOINT": hub.url})
+    assert prepare(card, tmp_path / "m", online) == made
+    pins = json.loads((tmp_path / "pins.json").read_text())["hf://org/model@main"]
+    assert pins == {file.name: file.sha256 for file in made}
+
+    asked = len(hub.requests)
+    assert prepare(card, tmp_path / "m", online) == made
+    assert len(hub.requests) == asked
+
+    hub.files["tokenizer.json"] += b" "
+    with pytest.raises(HashMismatch, match=r"tokenizer\.json"):
+        prepare(card, tmp_path / "elsewhere", online)
