@@ -124,8 +124,10 @@ class Endpoints:
             _check_updatable(endpoint)
             config, models = self._resolve(connection, request["EndpointConfigName"])
             active = _deployment_of(connection, endpoint.active_deployment)
-        beside = sum(variant.count for variant in active.variants) if active is not None else 0
-        plan = self._planner.plan(config, models, beside=beside)
+        serving = endpoint.status is EndpointStatus.IN_SERVICE
+        plan = self._planner.plan(
+            config, models, beside=active.variants if active is not None and serving else ()
+        )
         variants = _retained(plan.variants, active, request)
         deployment = self._deployment(endpoint.arn, config, variants)
         changes = rows.EndpointChanges(
@@ -135,6 +137,8 @@ class Endpoints:
             pending_deployment=deployment.id,
             modified_at=context.now(),
         )
+        if endpoint.status is EndpointStatus.FAILED:
+            changes["active_deployment"] = None
         if not request.get("RetainDeploymentConfig"):
             changes["deployment_config"] = request.get("DeploymentConfig")
         with context.db.write() as connection:

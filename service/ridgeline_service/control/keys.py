@@ -61,8 +61,6 @@ class Keys:
         """Raises NotFound."""
         with self._context.db.write() as connection:
             if not journal.delete_key(connection, key_id):
-                raise NotFound(
-                    f"there is no key {key_id!r}", hint="List the keys to see their ids."
-                )
+                raise NotFound(f"there is no key {key_id!r}", hint="List the keys first.")
             self._context.event(connection, key_id, "Deleted")
         self._context.changed()

@@ -57,3 +57,11 @@ def micros_of(value: object) -> int | None:
     if isinstance(value, int | float):
         return to_micros(value)
     raise TypeError(f"a timestamp of type {type(value).__name__} passed validation")
+
+
+def log_group(endpoint_name: str) -> str:
+    return f"/aws/sagemaker/Endpoints/{endpoint_name}"
+
+
+def log_stream(variant: str, replica_id: str) -> str:
+    return f"{variant}/{replica_id}"

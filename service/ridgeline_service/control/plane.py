@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import threading
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
+from ridgeline_service.control import holder
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoint_configs import EndpointConfigs
+from ridgeline_service.control.endpoint_life import EndpointLife
 from ridgeline_service.control.endpoints import Endpoints
 from ridgeline_service.control.events import Events
+from ridgeline_service.control.jumpstart import JumpStartCatalogue
 from ridgeline_service.control.keys import Keys
+from ridgeline_service.control.loop import Loop
 from ridgeline_service.control.models import Models
 from ridgeline_service.control.names import Clock, Ids, random_id, system_clock
 from ridgeline_service.control.planning import Planner
+from ridgeline_service.control.probe import Probe, probe_replica
+from ridgeline_service.control.publisher import Publisher
+from ridgeline_service.control.replica_life import ReplicaLife
+from ridgeline_service.control.staging import Stager
+from ridgeline_service.control.staging.cache import ModelCache
+from ridgeline_service.control.staging.disk import DiskStager
+from ridgeline_service.control.staging.hub import HubCards
+from ridgeline_service.control.staging.prepare import Prepare
+from ridgeline_service.control.staging.s3 import ModelBucket
+from ridgeline_service.control.staging.weights import ZooWeights
 from ridgeline_service.control.tags import Tags
+from ridgeline_service.control.workers import Workers
 from ridgeline_service.control.zoo import Zoo
+from ridgeline_service.objects.client import make_client
 from ridgeline_service.paths import DataDir
+from ridgeline_service.placement.admission import Room
 from ridgeline_service.placement.machine import Machine, this_machine
+from ridgeline_service.runtime.environments import Environments
+from ridgeline_service.runtime.launcher import Launcher, ProcessLauncher
+from ridgeline_service.security.keys import ensure_root_key
 from ridgeline_service.settings import Settings
+from ridgeline_service.snapshot import Credential
 from ridgeline_service.store import Database
 from ridgeline_zoo import Catalog, load_cards
 
+_STOP_WAIT_S = 5.0
+
 
 class ControlPlane:
-    """Verbs are synchronous and thread-safe. ``start`` runs the reconcilers until ``stop``."""
+    """Verbs are synchronous and thread-safe. ``start`` runs the reconcilers until ``stop``.
+
+    ``launcher``, ``stager`` and ``probe`` are what touches the world, and are replaced in tests.
+    """
 
     def __init__(
         self,
@@ -35,26 +64,126 @@ class ControlPlane:
         store_url: str = "",
         clock: Clock = system_clock,
         ids: Ids = random_id,
+        tokens: Callable[[], str] = secrets.token_urlsafe,
         machine: Machine | None = None,
         cards: Callable[[], Catalog] | None = None,
+        launcher: Launcher | None = None,
+        stager: Stager | None = None,
+        probe: Probe = probe_replica,
     ) -> None:
+        self._store_url = store_url
+        self._settings = settings
+        self._data_dir = data_dir
+        self._cards = cards or cache(load_cards)
+        self._root_key = ensure_root_key(data_dir)
+        self._machine = machine or this_machine()
         self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
         context = Context(db, settings, data_dir, clock, ids, self._changed)
-        catalogue = cards or cache(load_cards)
-        planner = Planner(settings, machine or this_machine(), catalogue)
+        self._publisher = Publisher(context, self._root_key)
+        self._client = cache(self._make_client)
+        self._loop = self._make_loop(
+            context, tokens, launcher or ProcessLauncher(data_dir), stager, probe
+        )
         self.models = Models(context)
         self.endpoint_configs = EndpointConfigs(context)
-        self.endpoints = Endpoints(context, planner)
+        self.endpoints = Endpoints(context, Planner(settings, self._machine, self._cards))
         self.tags = Tags(context)
-        self.zoo = Zoo(settings, catalogue)
+        self.zoo = Zoo(settings, self._cards)
         self.keys = Keys(context)
         self.events = Events(context)
 
     def start(self) -> None:
-        pass
+        """Publish the snapshot, adopt what runs, then reconcile on threads of its own."""
+        self._publisher.start()
+        self._loop.adopt()
+        self._spawn("reconciler", self._loop.run)
+        if self._store_url or self._settings.s3_endpoint:
+            self._spawn("jumpstart", self._publish_catalogue)
 
     def stop(self) -> None:
-        pass
+        """End the loop and give the claims back. Replicas run on."""
+        self._stopping.set()
+        self._loop.stop()
+        for thread in self._threads:
+            thread.join(_STOP_WAIT_S)
+        self._loop.release()
 
     def _changed(self) -> None:
+        self._publisher.publish()
         self._wake.set()
+
+    def _spawn(self, name: str, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _publish_catalogue(self) -> None:
+        JumpStartCatalogue(self._settings, self._client(), self._cards).run(self._stopping)
+
+    def _make_loop(
+        self,
+        context: Context,
+        tokens: Callable[[], str],
+        launcher: Launcher,
+        stager: Stager | None,
+        probe: Probe,
+    ) -> Loop:
+        name = holder.holder_name()
+        room = Room(self._settings.max_instances, self._machine.memory_bytes)
+        life = ReplicaLife(
+            context,
+            holder=name,
+            launcher=launcher,
+            stager=stager or self._make_stager(),
+            probe=probe,
+            room=room,
+            wanted=lambda replica_id: self._loop.wanted(replica_id),
+            changed=self._changed,
+        )
+        return Loop(
+            context,
+            holder=name,
+            endpoints=EndpointLife(context, tokens),
+            life=life,
+            launcher=launcher,
+            submit=Workers(2 * self._settings.max_instances + 8).submit,
+            publish=self._publisher.publish,
+            holder_is_dead=holder.is_dead,
+            wake=self._wake,
+        )
+
+    def _make_stager(self) -> Stager:
+        cache_dir = self._data_dir.cache
+        client = _Lazy(self._client)
+        models = ModelCache(cache_dir / "models")
+        prepare = Prepare(self._data_dir, os.environ)
+        return DiskStager(
+            bucket=ModelBucket(client),
+            cache=models,
+            weights=ZooWeights(self._settings, self._data_dir, client, models, prepare),
+            hub=HubCards(cache_dir / "hub-cards", os.environ),
+            environments=Environments(cache_dir),
+            cards=self._cards,
+        )
+
+    def _make_client(self) -> Any:
+        settings, root = self._settings, self._root_key
+        if settings.s3_endpoint:
+            url = settings.s3_endpoint
+            key = Credential(settings.s3_access_key_id, settings.s3_secret_access_key)
+        else:
+            url = self._store_url
+            key = Credential(root.access_key_id, root.secret_access_key)
+        return make_client(url, key, settings.region)
+
+
+class _Lazy:
+    """A boto3 client that is made at its first call: making one costs 0.1 s of the start."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._make(), name)

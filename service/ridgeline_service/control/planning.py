@@ -12,7 +12,7 @@ bounded by the instance type's memory, which is a profile and reserves nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,10 +58,14 @@ class Planner:
         self._cards = cards
 
     def plan(
-        self, config: StoredRequest, models: Mapping[str, StoredRequest], *, beside: int = 0
+        self,
+        config: StoredRequest,
+        models: Mapping[str, StoredRequest],
+        *,
+        beside: Sequence[VariantSpec] = (),
     ) -> Plan:
-        """``models`` by the names the config uses; ``beside`` counts the replicas of the
-        deployment that serves until this one is ready.
+        """``models`` by the names the config uses; ``beside`` are the variants of the deployment
+        that serves until this one is ready.
 
         Raises ValidationException or ResourceLimitExceeded for what can never run here.
         """
@@ -206,7 +210,7 @@ class Planner:
         if given is not None:
             if not given.isdigit() or int(given) < 1:
                 raise ValidationException(
-                    f"{MEMORY_VARIABLE} of model {model!r} is {given!r}; it must be a number of MiB."
+                    f"{MEMORY_VARIABLE} of model {model!r} is {given!r}; it is a number of MiB."
                 )
             needed = int(given) * MIB
         elif card is not None:
@@ -223,23 +227,30 @@ class Planner:
             )
         return needed
 
-    def _check_total(self, plan: Plan, beside: int) -> None:
-        count = sum(variant.count for variant in plan.variants)
-        limit = self._settings.max_instances
-        if count + beside > limit:
-            during = f" beside the {beside} that serve until then" if beside else ""
+    def _check_total(self, plan: Plan, beside: Sequence[VariantSpec]) -> None:
+        count, memory = _needs(plan.variants)
+        serving, held = _needs(beside)
+        limit, room = self._settings.max_instances, self._machine.memory_bytes
+        during = f" beside the {serving} that serve until then" if serving else ""
+        if count + serving > limit:
             raise ResourceLimitExceeded(
                 f"The deployment needs {count} running instances{during}; this service runs at "
                 f"most {limit}.",
                 hint="Lower the instance counts, or raise max_instances in settings.json.",
             )
-        memory = sum(variant.count * variant.memory_bytes for variant in plan.variants)
-        if memory > self._machine.memory_bytes:
-            raise ValidationException(
-                f"The deployment can never run here: its {count} replicas need {in_gib(memory)} "
-                f"and this machine has {in_gib(self._machine.memory_bytes)} for replicas.",
+        if memory + held > room:
+            also = f" beside the {in_gib(held)} of those that serve until then" if held else ""
+            raise ResourceLimitExceeded(
+                f"The deployment can never run here: its {count} replicas need {in_gib(memory)}"
+                f"{also}, and this machine has {in_gib(room)} for replicas.",
                 hint="Lower the instance counts, or choose a smaller model.",
             )
+
+
+def _needs(variants: Sequence[VariantSpec]) -> tuple[int, int]:
+    """Replicas, and the bytes they declare together."""
+    count = sum(variant.count for variant in variants)
+    return count, sum(variant.count * variant.memory_bytes for variant in variants)
 
 
 def model_id_of(environment: Mapping[str, str]) -> str | None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from ridgeline_service.control.tail import last_lines, log_stream
+from ridgeline_service.control.names import log_stream
+from ridgeline_service.control.tail import last_lines
 from ridgeline_service.paths import DataDir
 from ridgeline_service.store.records import (
     DeploymentRecord,
@@ -41,9 +42,7 @@ def progress_of(
         "hint": endpoint.reason.words,
         "stages": [] if shown is None else _stages(shown, now),
         "replicas": [_replica(replica, now) for replica in replicas],
-        "log_tail": []
-        if shown is None
-        else last_lines(data_dir, endpoint.name, log_stream(shown), LOG_TAIL),
+        "log_tail": [] if shown is None else last_lines(data_dir, endpoint.name, shown, LOG_TAIL),
     }
 
 
@@ -74,7 +73,7 @@ def _replica(replica: ReplicaRecord, now: int) -> dict[str, Any]:
         "reason": replica.reason.value,
         "message": replica.message or replica.reason.words,
         "stages": _stages(replica, now),
-        "log_stream": log_stream(replica),
+        "log_stream": log_stream(replica.variant, replica.id),
     }
     if replica.pid is not None and not replica.status.ended:
         shown["pid"] = replica.pid

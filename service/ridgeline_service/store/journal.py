@@ -89,3 +89,12 @@ def increase(connection: Connection, counter: str) -> int:
     return int(
         connection.execute(select(counters.c.value).where(counters.c.name == counter)).scalar_one()
     )
+
+
+def raise_to(connection: Connection, counter: str, value: int) -> None:
+    """Let the counter go on behind ``value``, if it is not there yet."""
+    connection.execute(
+        update(counters)
+        .where(counters.c.name == counter, counters.c.value < value)
+        .values(value=value)
+    )

@@ -130,7 +130,7 @@ class ReplicaRecord:
     port: int | None
     token: str
     pid: int | None
-    start_time: float | None
+    start_time: int | None
     task: str
     stages: tuple[Stage, ...] = ()
     lock_token: str | None = None

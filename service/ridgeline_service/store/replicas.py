@@ -31,7 +31,7 @@ class ReplicaChanges(TypedDict, total=False):
     ready_at: int | None
     port: int | None
     pid: int | None
-    start_time: float | None
+    start_time: int | None
     task: str
     stages: tuple[Stage, ...]
 
@@ -91,10 +91,12 @@ def claim_replica(
     return taken.rowcount == 1
 
 
-def renew_claims(connection: Connection, token: str, expires_at: int) -> None:
-    """The heartbeat of a control plane: every claim of its token lives on."""
+def renew_claims(connection: Connection, token: str, expires_at: int, *, now: int) -> None:
+    """The heartbeat of a control plane: every claim of its token that has not expired lives on."""
     connection.execute(
-        update(replicas).where(replicas.c.lock_token == token).values(lock_expires_at=expires_at)
+        update(replicas)
+        .where(replicas.c.lock_token == token, replicas.c.lock_expires_at >= now)
+        .values(lock_expires_at=expires_at)
     )
 
 

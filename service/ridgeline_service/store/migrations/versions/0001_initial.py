@@ -106,7 +106,7 @@ def _replicas() -> None:
         sa.Column("port", sa.Integer),
         sa.Column("token", sa.String(128), nullable=False),
         sa.Column("pid", sa.Integer),
-        sa.Column("start_time", sa.Float),
+        sa.Column("start_time", sa.BigInteger),
         sa.Column("task", sa.String(32), nullable=False),
         sa.Column("stages", sa.JSON, nullable=False),
         sa.Column("lock_token", sa.String(128)),

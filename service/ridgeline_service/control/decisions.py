@@ -1,0 +1,369 @@
+"""What an endpoint needs next, as a pure function of its rows and the time.
+
+No database, no process, no clock: rows in, a decision out. The rules of blue/green, of scaling, of
+replacing what died and of giving up are all here.
+
+An endpoint has up to two deployments that matter: ``active`` serves, ``pending`` will. Replicas of
+any other deployment are drained, and the deployment is dropped when the last one is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from ridgeline_service.store.records import (
+    DeploymentRecord,
+    EndpointRecord,
+    ReplicaRecord,
+    VariantSpec,
+)
+from ridgeline_service.store.states import Desired, EndpointStatus, Reason, ReplicaStatus
+
+START_ATTEMPTS = 3
+CRASH_LIMIT = 8
+STABLE_US = 60 * 1_000_000
+FAILED_KEPT = 10
+MAX_BACKOFF_S = 60
+FAILURE_REASON_LENGTH = 1024
+
+
+@dataclass(frozen=True)
+class View:
+    """The rows of one endpoint: its deployments, and replicas in the order they were made."""
+
+    endpoint: EndpointRecord
+    deployments: tuple[DeploymentRecord, ...]
+    replicas: tuple[ReplicaRecord, ...]
+
+    def deployment(self, deployment_id: str | None) -> DeploymentRecord | None:
+        return next((item for item in self.deployments if item.id == deployment_id), None)
+
+    @property
+    def active(self) -> DeploymentRecord | None:
+        return self.deployment(self.endpoint.active_deployment)
+
+    @property
+    def pending(self) -> DeploymentRecord | None:
+        return self.deployment(self.endpoint.pending_deployment)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A replica to be made for a variant of a deployment."""
+
+    deployment: DeploymentRecord
+    variant: VariantSpec
+
+
+@dataclass
+class Decision:
+    """What to do, all in one transaction. ``retry_at`` (microseconds) asks to be asked again."""
+
+    endpoint: EndpointRecord
+    starts: list[Start] = field(default_factory=list)
+    stops: list[tuple[str, Reason]] = field(default_factory=list)
+    forget: list[str] = field(default_factory=list)
+    drop: list[str] = field(default_factory=list)
+    variants: dict[str, tuple[VariantSpec, ...]] = field(default_factory=dict)
+    delete: bool = False
+    retry_at: int | None = None
+
+    def changes(self, view: View) -> bool:
+        return bool(
+            self.endpoint != view.endpoint
+            or self.starts
+            or self.stops
+            or self.forget
+            or self.drop
+            or self.variants
+            or self.delete
+        )
+
+    def wait_until(self, at: int) -> None:
+        self.retry_at = at if self.retry_at is None else min(self.retry_at, at)
+
+
+def decide(view: View, now: int) -> Decision:
+    """The next step. Applying it and deciding again ends in a state that needs nothing."""
+    decision = Decision(view.endpoint)
+    if view.endpoint.desired is Desired.STOPPED:
+        _delete(view, decision)
+        return decision
+    _retire(view, decision)
+    if view.endpoint.status is EndpointStatus.FAILED:
+        _stop(decision, view.replicas, Reason.REQUESTED)
+        return decision
+    if view.pending is not None:
+        _bring_up(view, view.pending, decision, now)
+    if view.active is not None:
+        _keep_up(view, view.active, decision, now)
+    return decision
+
+
+def _delete(view: View, decision: Decision) -> None:
+    _stop(decision, view.replicas, Reason.ENDPOINT_DELETED)
+    decision.delete = all(replica.status.ended for replica in view.replicas)
+
+
+def _retire(view: View, decision: Decision) -> None:
+    """Drain the replicas of deployments that matter no longer, then drop these."""
+    kept = {view.endpoint.active_deployment, view.endpoint.pending_deployment}
+    rolled_back = view.endpoint.status is EndpointStatus.ROLLING_BACK
+    reason = Reason.ROLLED_BACK if rolled_back else Reason.SUPERSEDED
+    for deployment in view.deployments:
+        if deployment.id in kept:
+            continue
+        mine = [item for item in view.replicas if item.deployment_id == deployment.id]
+        _stop(decision, mine, reason)
+        if all(replica.status.ended for replica in mine):
+            decision.drop.append(deployment.id)
+
+
+def _bring_up(view: View, pending: DeploymentRecord, decision: Decision, now: int) -> None:
+    """The new deployment: start it, switch to it when all of it is ready, or give it up."""
+    failed = _first_failure(view, pending, now)
+    if failed is not None:
+        _give_up(view, pending, decision, failed)
+        return
+    _fill(view, pending, decision, now)
+    if decision.starts or not _complete(view, pending):
+        return
+    decision.endpoint = replace(
+        decision.endpoint,
+        status=EndpointStatus.IN_SERVICE,
+        reason=Reason.NONE,
+        failure_reason="",
+        active_deployment=pending.id,
+        pending_deployment=None,
+    )
+    if view.active is not None:
+        old = [item for item in view.replicas if item.deployment_id == view.active.id]
+        _stop(decision, old, Reason.SUPERSEDED)
+
+
+def _give_up(
+    view: View, pending: DeploymentRecord, decision: Decision, failed: ReplicaRecord
+) -> None:
+    mine = [item for item in view.replicas if item.deployment_id == pending.id]
+    decision.endpoint = replace(
+        decision.endpoint, reason=failed.reason, failure_reason=failure_text(failed)
+    )
+    if view.active is None:
+        _stop(decision, mine, failed.reason)
+        decision.endpoint = replace(decision.endpoint, status=EndpointStatus.FAILED)
+        return
+    _stop(decision, mine, Reason.ROLLED_BACK)
+    decision.endpoint = replace(
+        decision.endpoint, status=EndpointStatus.ROLLING_BACK, pending_deployment=None
+    )
+
+
+def _keep_up(view: View, active: DeploymentRecord, decision: Decision, now: int) -> None:
+    """The deployment that serves: replace what died, scale, and say when all is as wanted."""
+    if decision.endpoint.active_deployment != active.id:
+        return  # it was superseded just now
+    if view.pending is None and view.endpoint.status is EndpointStatus.UPDATING:
+        _revert_failed_scaling(view, active, decision, now)
+    if active.id in decision.variants:
+        active = replace(active, variants=decision.variants[active.id])
+    _fill(view, active, decision, now)
+    status = decision.endpoint.status
+    if status is EndpointStatus.ROLLING_BACK:
+        _end_rollback(view, decision)
+    elif status is EndpointStatus.UPDATING and view.pending is None:
+        if not decision.starts and _complete(view, active):
+            _settle_scaling(active, decision)
+    elif status is EndpointStatus.IN_SERVICE:
+        _judge_crashes(view, active, decision, now)
+
+
+def _end_rollback(view: View, decision: Decision) -> None:
+    """A rollback ends when nothing of the bad deployment is left."""
+    if view.endpoint.status is not EndpointStatus.ROLLING_BACK:
+        return
+    left = [item for item in view.replicas if item.deployment_id != view.endpoint.active_deployment]
+    if all(replica.status.ended for replica in left):
+        decision.endpoint = replace(
+            decision.endpoint, status=EndpointStatus.IN_SERVICE, reason=Reason.ROLLED_BACK
+        )
+
+
+def _revert_failed_scaling(
+    view: View, active: DeploymentRecord, decision: Decision, now: int
+) -> None:
+    """A scale-out whose replicas fail goes back to what was reached; the endpoint serves on."""
+    failed = _first_failure(view, active, now)
+    if failed is None:
+        return
+    decision.variants[active.id] = tuple(
+        replace(variant, count=min(variant.count, variant.deployed_count))
+        for variant in active.variants
+    )
+    decision.endpoint = replace(
+        decision.endpoint,
+        status=EndpointStatus.IN_SERVICE,
+        reason=failed.reason,
+        failure_reason=failure_text(failed),
+    )
+
+
+def _settle_scaling(active: DeploymentRecord, decision: Decision) -> None:
+    decision.variants[active.id] = tuple(
+        replace(variant, deployed_count=variant.count) for variant in active.variants
+    )
+    decision.endpoint = replace(
+        decision.endpoint, status=EndpointStatus.IN_SERVICE, reason=Reason.NONE, failure_reason=""
+    )
+
+
+def _judge_crashes(view: View, active: DeploymentRecord, decision: Decision, now: int) -> None:
+    """Say that replicas fail again and again; end an endpoint of which nothing is left."""
+    looping = [
+        failures[-1]
+        for variant in active.variants
+        if len(failures := _streak(_of(view, active, variant), now)) >= START_ATTEMPTS
+    ]
+    if not looping:
+        if decision.endpoint.reason is Reason.CRASH_LOOP and _complete(view, active):
+            decision.endpoint = replace(decision.endpoint, reason=Reason.NONE, failure_reason="")
+        return
+    last = max(looping, key=lambda replica: replica.changed_at)
+    decision.endpoint = replace(
+        decision.endpoint, reason=Reason.CRASH_LOOP, failure_reason=failure_text(last)
+    )
+    spent = any(
+        len(_streak(_of(view, active, variant), now)) >= CRASH_LIMIT for variant in active.variants
+    )
+    living = any(
+        not replica.status.ended for replica in view.replicas if replica.deployment_id == active.id
+    )
+    if spent and not living and not decision.starts:
+        decision.endpoint = replace(decision.endpoint, status=EndpointStatus.FAILED)
+
+
+def _fill(view: View, deployment: DeploymentRecord, decision: Decision, now: int) -> None:
+    """As many replicas of each variant as are wanted: more or fewer, dead ones forgotten."""
+    for variant in deployment.variants:
+        mine = _of(view, deployment, variant)
+        running = [
+            item for item in mine if item.desired is Desired.RUNNING and not item.status.ended
+        ]
+        surplus = len(running) - variant.count
+        if surplus > 0:
+            _stop(decision, sorted(running, key=_worth)[:surplus], Reason.SCALED_IN)
+        elif surplus < 0:
+            _replace_missing(deployment, variant, mine, -surplus, decision, now)
+        _forget(mine, decision)
+    names = {variant.name for variant in deployment.variants}
+    strays = [
+        item
+        for item in view.replicas
+        if item.deployment_id == deployment.id and item.variant not in names
+    ]
+    _stop(decision, strays, Reason.SCALED_IN)
+
+
+def _replace_missing(
+    deployment: DeploymentRecord,
+    variant: VariantSpec,
+    mine: list[ReplicaRecord],
+    missing: int,
+    decision: Decision,
+    now: int,
+) -> None:
+    """Start them at once after a first failure, later with a growing pause, and not for ever."""
+    streak = _streak(mine, now)
+    if len(streak) >= CRASH_LIMIT:
+        return
+    if len(streak) >= 2:
+        pause_s = min(2 ** (len(streak) - 2), MAX_BACKOFF_S)
+        due = streak[-1].changed_at + pause_s * 1_000_000
+        if now < due:
+            decision.wait_until(due)
+            return
+    decision.starts.extend(Start(deployment, variant) for _ in range(missing))
+
+
+def _worth(replica: ReplicaRecord) -> tuple[bool, int]:
+    """Sorts replicas so that the one that is missed least comes first."""
+    return replica.status is ReplicaStatus.READY, -replica.created_at
+
+
+def _forget(mine: list[ReplicaRecord], decision: Decision) -> None:
+    """Stopped replicas have no more to tell; the last failed ones are kept as evidence."""
+    decision.forget.extend(item.id for item in mine if item.status is ReplicaStatus.STOPPED)
+    failed = [item for item in mine if item.status is ReplicaStatus.FAILED]
+    decision.forget.extend(item.id for item in failed[:-FAILED_KEPT])
+
+
+def _complete(view: View, deployment: DeploymentRecord) -> bool:
+    """Every variant has exactly as many serving replicas as it should, and nothing in motion."""
+    for variant in deployment.variants:
+        mine = _of(view, deployment, variant)
+        if sum(item.serves for item in mine) != variant.count:
+            return False
+    return True
+
+
+def _first_failure(view: View, deployment: DeploymentRecord, now: int) -> ReplicaRecord | None:
+    for variant in deployment.variants:
+        found = _failure_of(_of(view, deployment, variant), now)
+        if found is not None:
+            return found
+    return None
+
+
+def _failure_of(mine: list[ReplicaRecord], now: int) -> ReplicaRecord | None:
+    """The failure that proves that trying again does not help."""
+    streak = _streak(mine, now)
+    final = [item for item in streak if not item.reason.retried]
+    if final:
+        return final[0]
+    return streak[-1] if len(streak) >= START_ATTEMPTS else None
+
+
+def _streak(mine: list[ReplicaRecord], now: int) -> list[ReplicaRecord]:
+    """Failures since the variant last proved stable, oldest first.
+
+    It is stable once a replica served for a minute: one that then dies is the first of a new
+    streak, and one that still serves ends the streak before it.
+    """
+    failed = sorted(
+        (item for item in mine if item.status is ReplicaStatus.FAILED),
+        key=lambda item: (item.changed_at, item.id),
+    )
+    streak: list[ReplicaRecord] = []
+    for item in failed:
+        if item.ready_at is not None and item.changed_at - item.ready_at >= STABLE_US:
+            streak = []
+        streak.append(item)
+    proven = [
+        item.created_at
+        for item in mine
+        if item.serves and item.ready_at is not None and now - item.ready_at >= STABLE_US
+    ]
+    newest = max(proven, default=None)
+    return [item for item in streak if newest is None or item.changed_at > newest]
+
+
+def _of(view: View, deployment: DeploymentRecord, variant: VariantSpec) -> list[ReplicaRecord]:
+    return [
+        item
+        for item in view.replicas
+        if item.deployment_id == deployment.id and item.variant == variant.name
+    ]
+
+
+def _stop(decision: Decision, replicas: Iterable[ReplicaRecord], reason: Reason) -> None:
+    decision.stops.extend(
+        (item.id, reason)
+        for item in replicas
+        if item.desired is Desired.RUNNING and not item.status.ended
+    )
+
+
+def failure_text(replica: ReplicaRecord) -> str:
+    """Cause, then what the replica said last, as far as SageMaker's field holds it."""
+    text = f"{replica.reason.words} {replica.message}".strip()
+    return text[:FAILURE_REASON_LENGTH]

@@ -1,0 +1,154 @@
+"""Publishes the snapshot: routes of serving replicas and keys, whenever either changes.
+
+Compares before it writes, so that it may be called after every transaction. The version comes from
+the database and the file is replaced under a lock, so that of two control planes the one that read
+older rows never has the last word.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
+from ridgeline_service.control.context import Context
+from ridgeline_service.security.keys import RootKey, hash_bearer_key
+from ridgeline_service.snapshot import (
+    ApiKey,
+    AsyncRoute,
+    Credential,
+    EndpointRoute,
+    ReplicaRoute,
+    Snapshot,
+    VariantRoute,
+    read_snapshot,
+    write_snapshot,
+)
+from ridgeline_service.store import endpoints as rows
+from ridgeline_service.store import journal, replicas
+from ridgeline_service.store.records import DeploymentRecord, EndpointRecord, ReplicaRecord
+from ridgeline_service.store.states import EndpointStatus
+
+ROOT_KEY_ID = "root"
+DEFAULT_ASYNC_CONCURRENCY = 4
+
+
+class Publisher:
+    """One per control plane; ``publish`` may be called from any thread."""
+
+    def __init__(self, context: Context, root_key: RootKey) -> None:
+        self._context = context
+        self._root_key = root_key
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Publish, and count on from the file where the database was replaced by a new one."""
+        current = self._current()
+        if current is not None:
+            with self._context.db.write() as connection:
+                journal.raise_to(connection, "snapshot", current.version)
+        self.publish()
+
+    def publish(self) -> None:
+        """Write the snapshot if it would say something new."""
+        with self._lock:
+            with self._context.db.read() as connection:
+                wanted = self._snapshot(connection)
+            current = self._current()
+            if current is not None and replace(current, version=0) == wanted:
+                return
+            with self._context.db.write() as connection:
+                version = journal.increase(connection, "snapshot")
+                wanted = replace(self._snapshot(connection), version=version)
+            self._write(wanted)
+
+    def _write(self, snapshot: Snapshot) -> None:
+        with self._file_lock():
+            current = self._current()
+            if current is None or current.version < snapshot.version:
+                write_snapshot(self._context.data_dir.snapshot, snapshot)
+
+    def _current(self) -> Snapshot | None:
+        try:
+            return read_snapshot(self._context.data_dir.snapshot)
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None  # none yet, or written by another version: it is written anew
+
+    @contextmanager
+    def _file_lock(self) -> Iterator[None]:
+        path = self._context.data_dir.run / "snapshot.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _snapshot(self, connection: Connection) -> Snapshot:
+        settings = self._context.settings
+        keys = journal.all_keys(connection)
+        root = self._root_key
+        deployments = {item.id: item for item in rows.all_deployments(connection)}
+        serving = [item for item in replicas.all_replicas(connection) if item.serves]
+        routes = [
+            _route(endpoint, deployments.get(endpoint.active_deployment or ""), serving)
+            for endpoint in rows.all_endpoints(connection)
+            if endpoint.status is not EndpointStatus.DELETING
+        ]
+        return Snapshot(
+            region=settings.region,
+            account_id=settings.account_id,
+            credentials=(
+                Credential(root.access_key_id, root.secret_access_key),
+                *(Credential(key.access_key_id, key.secret_access_key) for key in keys),
+            ),
+            api_keys=(
+                ApiKey(ROOT_KEY_ID, hash_bearer_key(root.api_key)),
+                *(ApiKey(key.key_id, key.api_key_sha256) for key in keys),
+            ),
+            endpoints={route.name: route for route in sorted(routes, key=lambda r: r.name)},
+        )
+
+
+def _route(
+    endpoint: EndpointRecord,
+    deployment: DeploymentRecord | None,
+    serving: list[ReplicaRecord],
+) -> EndpointRoute:
+    mine = [item for item in serving if deployment and item.deployment_id == deployment.id]
+    variants = deployment.variants if deployment is not None else ()
+    return EndpointRoute(
+        name=endpoint.name,
+        arn=endpoint.arn,
+        status=endpoint.status.value,
+        task=next((item.task for item in mine if item.task), ""),
+        created_at=endpoint.created_at / 1e6,
+        variants=tuple(
+            VariantRoute(
+                name=variant.name,
+                weight=variant.weight,
+                replicas=tuple(
+                    ReplicaRoute(item.id, item.url, item.token)
+                    for item in mine
+                    if item.variant == variant.name
+                ),
+                log_stream_prefix=f"{variant.name}/",
+            )
+            for variant in variants
+        ),
+        asynchronous=_async_route(deployment),
+    )
+
+
+def _async_route(deployment: DeploymentRecord | None) -> AsyncRoute | None:
+    config = deployment.config.get("AsyncInferenceConfig") if deployment is not None else None
+    if config is None:
+        return None
+    client = config.get("ClientConfig") or {}
+    return AsyncRoute(
+        output_path=config["OutputConfig"]["S3OutputPath"],
+        failure_path=config["OutputConfig"].get("S3FailurePath", ""),
+        max_concurrent=client.get("MaxConcurrentInvocationsPerInstance", DEFAULT_ASYNC_CONCURRENCY),
+    )

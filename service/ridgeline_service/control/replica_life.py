@@ -1,0 +1,428 @@
+"""The life of one replica, step by step: admission, staging, start, load, readiness, end.
+
+A step looks at the row, does what its status asks for and writes back under the claim; it may
+block (a download, a drain), so it runs on a worker thread and outside any transaction. Which
+replicas should exist is not decided here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection
+
+from ridgeline.errors import RidgelineError
+from ridgeline_service.control.context import Context
+from ridgeline_service.control.names import log_group, log_stream
+from ridgeline_service.control.probe import Identity, Probe
+from ridgeline_service.control.stages import StageTable
+from ridgeline_service.control.staging import Staged, Stager, StagingCancelled, StagingFailed
+from ridgeline_service.control.tail import last_lines
+from ridgeline_service.placement.admission import Load, Room, admit
+from ridgeline_service.runtime.launcher import Launcher, ProcessRecord, ReplicaSpec
+from ridgeline_service.store import endpoints as rows
+from ridgeline_service.store import journal, replicas
+from ridgeline_service.store.records import EndpointRecord, ReplicaRecord, Stage, VariantSpec
+from ridgeline_service.store.replicas import ReplicaChanges
+from ridgeline_service.store.states import Desired, Reason, ReplicaStatus
+
+ADMISSION_TIMEOUT_S = 1800.0
+GRACE_S = 35.0
+DRAIN_MIN_S = 1.0
+DRAIN_MAX_S = 30.0
+HUNG_AFTER = 5
+PROBE_EVERY_S = 5.0
+LOG_TAIL = 12
+
+_PENDING_POLL_S = 2.0
+_STARTING_POLL_S = 0.1
+_SLOW_START_POLL_S = 0.5
+_READY_POLL_S = 1.0
+_DRAIN_POLL_S = 0.2
+
+_WAITS = {"instances": Reason.WAITING_FOR_INSTANCES, "memory": Reason.WAITING_FOR_MEMORY}
+_BY_STATE = {
+    "starting": ReplicaStatus.STARTING,
+    "loading": ReplicaStatus.LOADING,
+    "warming": ReplicaStatus.WARMING,
+}
+
+
+@dataclass
+class _Watch:
+    """What is remembered of a replica between steps, and can be lost without harm."""
+
+    missed: int = 0
+    next_probe: float = 0.0
+
+
+class ReplicaLife:
+    """Steps of replicas claimed by ``holder``. Thread-safe: one step a replica at a time."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        holder: str,
+        launcher: Launcher,
+        stager: Stager,
+        probe: Probe,
+        room: Room,
+        wanted: Callable[[str], bool],
+        changed: Callable[[], None],
+    ) -> None:
+        """``wanted`` tells during a long staging whether the replica is still wanted;
+        ``changed`` brings the routes up to date and is called after every change of status."""
+        self._context = context
+        self._holder = holder
+        self._launcher = launcher
+        self._stager = stager
+        self._probe = probe
+        self._room = room
+        self._wanted = wanted
+        self._changed = changed
+        self._watches: dict[str, _Watch] = {}
+        self._lock = threading.Lock()
+
+    def step(self, replica: ReplicaRecord) -> float | None:
+        """Do what is due. Returns after how many seconds to look again; None at the end."""
+        if replica.status.ended:
+            self._forget(replica)
+            return None
+        if replica.desired is Desired.STOPPED:
+            return self._end(replica)
+        if replica.status is ReplicaStatus.PENDING:
+            return self._admit(replica)
+        if replica.status is ReplicaStatus.STAGING:
+            return self._stage(replica)
+        if replica.status is ReplicaStatus.STOPPING:
+            return self._drain(replica)
+        record = self._record(replica)
+        if record is None or not self._launcher.alive(record):
+            return self._died(replica)
+        if replica.status is ReplicaStatus.READY:
+            return self._watch(replica, record)
+        return self._await_ready(replica, record)
+
+    # -- before the process ------------------------------------------------------------------
+
+    def _admit(self, replica: ReplicaRecord) -> float | None:
+        now = self._context.now()
+        with self._context.db.write() as connection:
+            journal.increase(connection, "admission")  # control planes admit one after the other
+            load = Load(*replicas.admitted_load(connection))
+            wait = admit(replica.memory_bytes, load, self._room)
+            if wait is None:
+                self._write(
+                    connection,
+                    replica,
+                    status=ReplicaStatus.STAGING,
+                    reason=Reason.NONE,
+                    message="",
+                    changed_at=now,
+                )
+            elif wait.message != replica.message:
+                reason = _WAITS[wait.shortage]
+                self._write(connection, replica, reason=reason, message=wait.message)
+                self._context.event(connection, _resource(replica), "Waiting", reason, wait.message)
+        if wait is None:
+            return 0.0
+        if now - replica.created_at > ADMISSION_TIMEOUT_S * 1e6:
+            return self._fail(replica, Reason.ADMISSION_TIMEOUT, wait.message)
+        return _PENDING_POLL_S
+
+    def _stage(self, replica: ReplicaRecord) -> float | None:
+        record = self._found(replica)
+        if record is not None:
+            # The control plane was killed between the start and the row: the process is ours.
+            return self._launched(replica, record, replica.stages)
+        with self._context.db.read() as connection:
+            variant = _variant(connection, replica)
+            endpoint = rows.get_endpoint(connection, replica.endpoint_arn)
+        if variant is None or endpoint is None:
+            return None  # the endpoint is gone, and this row with it
+        table = StageTable(self._context.clock, lambda stages: self._note(replica, stages))
+        deadline = self._context.clock() + variant.download_timeout_s
+        try:
+            staged = self._stager.stage(
+                variant, table.report, lambda: self._given_up(replica, deadline)
+            )
+        except StagingCancelled:
+            if self._context.clock() >= deadline:
+                message = f"Staging took longer than {variant.download_timeout_s:.0f} s."
+                return self._fail(replica, Reason.DOWNLOAD_FAILED, message, table.close("failed"))
+            return 0.0
+        except StagingFailed as error:
+            return self._fail(replica, error.reason, error.message, table.close("failed"))
+        return self._start(replica, variant, endpoint, staged, table.close())
+
+    def _given_up(self, replica: ReplicaRecord, deadline: float) -> bool:
+        return not self._wanted(replica.id) or self._context.clock() >= deadline
+
+    def _start(
+        self,
+        replica: ReplicaRecord,
+        variant: VariantSpec,
+        endpoint: EndpointRecord,
+        staged: Staged,
+        stages: tuple[Stage, ...],
+    ) -> float | None:
+        if not self._wanted(replica.id):
+            return 0.0
+        try:
+            self._launcher.remove(replica.id)
+            record = self._launcher.start(
+                ReplicaSpec(
+                    replica_id=replica.id,
+                    runtime_name=staged.runtime_name,
+                    kind=staged.kind,
+                    python=staged.python,
+                    argv=staged.argv,
+                    environment=staged.environment,
+                    model_dir=staged.model_dir,
+                    port=self._launcher.free_port(),
+                    token=replica.token,
+                    log_group=log_group(endpoint.name),
+                    log_stream=log_stream(variant.name, replica.id),
+                    overlays=staged.overlays,
+                    read_only=staged.read_only,
+                    network=staged.network,
+                    sandbox=staged.sandbox,
+                    grace_s=GRACE_S,
+                )
+            )
+        except RidgelineError as error:
+            message = " ".join(part for part in (error.message, error.hint) if part)
+            return self._fail(replica, Reason.LAUNCH_FAILED, message, stages)
+        return self._launched(replica, record, stages)
+
+    def _launched(
+        self, replica: ReplicaRecord, record: ProcessRecord, stages: tuple[Stage, ...]
+    ) -> float | None:
+        now = self._context.now()
+        held = self._change(
+            replica,
+            status=ReplicaStatus.STARTING,
+            launched_at=now,
+            changed_at=now,
+            pid=record.pid,
+            start_time=record.start_time,
+            port=record.port,
+            stages=stages,
+        )
+        if not held:
+            # Another control plane has the row, or the row is gone; end what neither knows.
+            with self._context.db.read() as connection:
+                row = replicas.get_replica(connection, replica.id)
+            if row is None or row.pid != record.pid:
+                self._launcher.stop(record, 0)
+            return None
+        return _STARTING_POLL_S
+
+    # -- while it comes up and serves --------------------------------------------------------
+
+    def _await_ready(self, replica: ReplicaRecord, record: ProcessRecord) -> float | None:
+        identity = self._ask(replica)
+        waited_s = (self._context.now() - (replica.launched_at or replica.changed_at)) / 1e6
+        if identity is not None and identity.state == "failed":
+            return self._fail(
+                replica, Reason.LOAD_FAILED, identity.error, _joined(replica, identity)
+            )
+        if identity is not None and identity.state == "ready":
+            return self._ready(replica, identity, waited_s)
+        limit = self._startup_timeout(replica)
+        if waited_s > limit:
+            return self._fail(
+                replica,
+                Reason.STARTUP_TIMEOUT,
+                f"Waited {waited_s:.0f} s of {limit:.0f} s." + self._log_tail(replica),
+            )
+        if identity is not None:
+            status = _BY_STATE.get(identity.state, replica.status)
+            stages = _joined(replica, identity)
+            if status is not replica.status:
+                self._change(replica, status=status, changed_at=self._context.now(), stages=stages)
+        return _STARTING_POLL_S if waited_s < 30 else _SLOW_START_POLL_S
+
+    def _ready(self, replica: ReplicaRecord, identity: Identity, waited_s: float) -> float:
+        stages = _joined(replica, identity)
+        known = sum(stage.seconds for stage in identity.stages)
+        health = Stage("health", "done", round(max(0.0, waited_s - known), 3))
+        now = self._context.now()
+        self._change(
+            replica,
+            status=ReplicaStatus.READY,
+            reason=Reason.NONE,
+            message="",
+            changed_at=now,
+            ready_at=now,
+            task=identity.task,
+            stages=(*stages, health),
+        )
+        return _READY_POLL_S
+
+    def _watch(self, replica: ReplicaRecord, record: ProcessRecord) -> float | None:
+        watch = self._watches.setdefault(replica.id, _Watch())
+        now = self._context.clock()
+        if now < watch.next_probe:
+            return _READY_POLL_S
+        watch.next_probe = now + PROBE_EVERY_S
+        identity = self._ask(replica)
+        if identity is not None and identity.state == "ready":
+            watch.missed = 0
+            return _READY_POLL_S
+        watch.missed += 1
+        if watch.missed < HUNG_AFTER and (identity is None or identity.state != "failed"):
+            return _READY_POLL_S
+        said = identity.error if identity is not None else "It did not answer any more."
+        return self._fail(replica, Reason.HUNG, said + self._log_tail(replica))
+
+    def _ask(self, replica: ReplicaRecord) -> Identity | None:
+        identity = self._probe(replica.port or 0, replica.token)
+        if identity is None or identity.replica_id != replica.id:
+            return None
+        return identity
+
+    def _startup_timeout(self, replica: ReplicaRecord) -> float:
+        with self._context.db.read() as connection:
+            variant = _variant(connection, replica)
+        return variant.startup_timeout_s if variant is not None else 0.0
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def _end(self, replica: ReplicaRecord) -> float | None:
+        """It is wanted no longer: drain it if it serves, else end it at once."""
+        if replica.status is ReplicaStatus.STOPPING:
+            return self._drain(replica)
+        if replica.status in (ReplicaStatus.PENDING, ReplicaStatus.STAGING):
+            record = self._found(replica)
+            if record is not None:
+                self._launcher.stop(record, 0)
+            return self._stopped(replica)
+        self._change(replica, status=ReplicaStatus.STOPPING, changed_at=self._context.now())
+        return 0.0
+
+    def _drain(self, replica: ReplicaRecord) -> float | None:
+        """Wait until no gateway knows the route any more and nothing is in flight."""
+        record = self._record(replica)
+        if record is not None and self._launcher.alive(record):
+            waited_s = (self._context.now() - replica.changed_at) / 1e6
+            if replica.ready_at is not None and waited_s < DRAIN_MAX_S:
+                if waited_s < DRAIN_MIN_S:
+                    return _DRAIN_POLL_S
+                identity = self._ask(replica)
+                if identity is not None and identity.in_flight:
+                    return _DRAIN_POLL_S
+            self._launcher.stop(record, GRACE_S if replica.ready_at is not None else 0)
+        return self._stopped(replica)
+
+    def _stopped(self, replica: ReplicaRecord) -> float | None:
+        self._remove(replica)
+        self._change(replica, status=ReplicaStatus.STOPPED, changed_at=self._context.now())
+        return None
+
+    def _died(self, replica: ReplicaRecord) -> float | None:
+        ended = self._launcher.exit_status(replica.id)
+        how = f"It {ended.words}." if ended is not None else "Its process is gone."
+        return self._fail(replica, Reason.PROCESS_DIED, how + self._log_tail(replica))
+
+    def _fail(
+        self,
+        replica: ReplicaRecord,
+        reason: Reason,
+        message: str,
+        stages: tuple[Stage, ...] | None = None,
+    ) -> float | None:
+        """Routes go first, then the process: nobody is sent to what is about to be killed."""
+        closed = tuple(
+            replace(stage, state="failed") if stage.state == "running" else stage
+            for stage in (replica.stages if stages is None else stages)
+        )
+        held = self._change(
+            replica,
+            status=ReplicaStatus.FAILED,
+            reason=reason,
+            message=message,
+            changed_at=self._context.now(),
+            stages=closed,
+        )
+        if held:
+            self._remove(replica)
+        return None
+
+    def _remove(self, replica: ReplicaRecord) -> None:
+        record = self._record(replica)
+        if record is not None and self._launcher.alive(record):
+            self._launcher.stop(record, 0)
+        self._launcher.remove(replica.id)
+        self._forget(replica)
+
+    def _forget(self, replica: ReplicaRecord) -> None:
+        self._watches.pop(replica.id, None)
+
+    # -- rows and processes ------------------------------------------------------------------
+
+    def _record(self, replica: ReplicaRecord) -> ProcessRecord | None:
+        if replica.pid is None or replica.start_time is None or replica.port is None:
+            return self._found(replica)
+        return ProcessRecord(
+            replica.id, replica.pid, replica.start_time, replica.token, replica.port
+        )
+
+    def _found(self, replica: ReplicaRecord) -> ProcessRecord | None:
+        """Its process as the launcher knows it, where the row does not."""
+        for record in self._launcher.records():
+            if record.replica_id == replica.id and record.token == replica.token:
+                return record
+        return None
+
+    def _log_tail(self, replica: ReplicaRecord) -> str:
+        with self._context.db.read() as connection:
+            endpoint = rows.get_endpoint(connection, replica.endpoint_arn)
+        if endpoint is None:
+            return ""
+        lines = last_lines(self._context.data_dir, endpoint.name, replica, LOG_TAIL)
+        return "\nLast log lines:\n" + "\n".join(lines) if lines else ""
+
+    def _note(self, replica: ReplicaRecord, stages: tuple[Stage, ...]) -> None:
+        with self._context.db.write() as connection:
+            replicas.change_replica(connection, replica.id, token=self._holder, stages=stages)
+
+    def _change(self, replica: ReplicaRecord, **changes: object) -> bool:
+        with self._context.db.write() as connection:
+            held = self._write(connection, replica, **changes)
+        if held and "status" in changes:
+            self._changed()
+        return held
+
+    def _write(self, connection: Connection, replica: ReplicaRecord, **changes: object) -> bool:
+        """Write under the claim, with an event if the status changes."""
+        typed: ReplicaChanges = changes  # type: ignore[assignment]
+        held = replicas.change_replica(connection, replica.id, token=self._holder, **typed)
+        status = typed.get("status")
+        if held and status is not None:
+            self._context.event(
+                connection,
+                _resource(replica),
+                status,
+                typed.get("reason", Reason.NONE),
+                typed.get("message", ""),
+            )
+        return held
+
+
+def _resource(replica: ReplicaRecord) -> str:
+    return f"{replica.endpoint_arn}/{replica.variant}/{replica.id}"
+
+
+def _variant(connection: Connection, replica: ReplicaRecord) -> VariantSpec | None:
+    deployment = rows.get_deployment(connection, replica.deployment_id)
+    return None if deployment is None else deployment.variant(replica.variant)
+
+
+def _joined(replica: ReplicaRecord, identity: Identity) -> tuple[Stage, ...]:
+    """Stages of staging, then those that the server told of."""
+    told = {stage.name for stage in identity.stages}
+    return (*(stage for stage in replica.stages if stage.name not in told), *identity.stages)

@@ -1,0 +1,16 @@
+"""Staging: everything a replica needs before its process starts, on this machine's disk.
+
+Public: ``Stager`` (the seam), ``DiskStager``, ``Staged``, ``StagingFailed``, ``StagingCancelled``.
+"""
+
+from __future__ import annotations
+
+from ridgeline_service.control.staging.base import (
+    Report,
+    Staged,
+    Stager,
+    StagingCancelled,
+    StagingFailed,
+)
+
+__all__ = ["Report", "Staged", "Stager", "StagingCancelled", "StagingFailed"]

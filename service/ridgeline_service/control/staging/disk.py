@@ -1,0 +1,177 @@
+"""Stages a variant on this machine's disk: its environment, its model data, its packages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ridgeline.errors import RidgelineError
+from ridgeline_service.control.planning import is_placed, model_id_of
+from ridgeline_service.control.staging.base import (
+    Cancelled,
+    Report,
+    Staged,
+    StagingCancelled,
+    StagingFailed,
+)
+from ridgeline_service.control.staging.cache import ModelCache
+from ridgeline_service.control.staging.hub import HubCards
+from ridgeline_service.control.staging.s3 import Counter, ModelBucket, name_of, split_uri
+from ridgeline_service.control.staging.weights import ZooWeights
+from ridgeline_service.runtime import sandbox
+from ridgeline_service.runtime.environments import Environment, Environments
+from ridgeline_service.runtime.images import Runtime, runtime_named
+from ridgeline_service.store.records import ContainerSpec, VariantSpec
+from ridgeline_service.store.states import Reason
+from ridgeline_zoo import Catalog
+from ridgeline_zoo.archive import extract_archive
+
+REQUIREMENTS = ("code/requirements.txt", "requirements.txt")
+
+
+class DiskStager:
+    """The stager of real services. Thread-safe: what is shared is locked on disk."""
+
+    def __init__(
+        self,
+        *,
+        bucket: ModelBucket,
+        cache: ModelCache,
+        weights: ZooWeights,
+        hub: HubCards,
+        environments: Environments,
+        cards: Callable[[], Catalog],
+    ) -> None:
+        self._bucket = bucket
+        self._cache = cache
+        self._weights = weights
+        self._hub = hub
+        self._environments = environments
+        self._cards = cards
+
+    def stage(self, variant: VariantSpec, report: Report, cancelled: Cancelled) -> Staged:
+        container = variant.container
+        runtime = runtime_named(container.runtime)
+        environment = self._environment(runtime, report, cancelled)
+        model_dir = self._model(variant, runtime, report, cancelled)
+        overlays = self._overlays(runtime, model_dir, report, cancelled)
+        isolated = runtime.kind == "framework" or sandbox.capability().tool is not None
+        return Staged(
+            runtime_name=runtime.name,
+            kind=runtime.kind,
+            python=environment.python,
+            argv=environment.argv,
+            environment=dict(container.environment),
+            model_dir=model_dir,
+            overlays=overlays,
+            read_only=environment.site_dirs,
+            network=container.network,
+            sandbox=isolated,
+        )
+
+    def _environment(self, runtime: Runtime, report: Report, cancelled: Cancelled) -> Environment:
+        if runtime.kind == "framework":
+            report("environment", 0, 0)
+        try:
+            return self._environments.ensure(runtime, _cancellable(cancelled))
+        except RidgelineError as error:
+            raise StagingFailed(Reason.ENVIRONMENT_FAILED, _words(error)) from error
+
+    def _overlays(
+        self, runtime: Runtime, model_dir: Path | None, report: Report, cancelled: Cancelled
+    ) -> tuple[Path, ...]:
+        """The packages that the model's own requirements.txt asks for."""
+        if runtime.kind != "framework" or model_dir is None:
+            return ()
+        wanted = next((model_dir / n for n in REQUIREMENTS if (model_dir / n).is_file()), None)
+        if wanted is None:
+            return ()
+        report("packages", 0, 0)
+        try:
+            text = wanted.read_bytes()
+            return (self._environments.overlay(runtime, text, _cancellable(cancelled)),)
+        except RidgelineError as error:
+            raise StagingFailed(Reason.ENVIRONMENT_FAILED, _words(error)) from error
+
+    def _model(
+        self, variant: VariantSpec, runtime: Runtime, report: Report, cancelled: Cancelled
+    ) -> Path | None:
+        container = variant.container
+        if variant.zoo_id:
+            card = next((card for card in self._cards() if card.id == variant.zoo_id), None)
+            if card is None:
+                raise StagingFailed(
+                    Reason.PREPARE_FAILED, f"The zoo has no model {variant.zoo_id!r} any more."
+                )
+            return self._weights.stage(card, report, cancelled)
+        if container.data_uri:
+            return self._data(container, report, cancelled)
+        model_id = model_id_of(container.environment)
+        if model_id is not None and model_id.startswith("s3://"):
+            return self._prefix(model_id, report, cancelled)
+        if runtime.kind == "llm" and model_id is not None and not is_placed(model_id):
+            card = self._hub.card(model_id)
+            return self._weights.stage(card, report, cancelled, (self._hub.folder,))
+        return None
+
+    def _data(self, container: ContainerSpec, report: Report, cancelled: Cancelled) -> Path:
+        if container.data_kind == "archive":
+            return self._archive(container.data_uri, report, cancelled)
+        if container.data_kind == "object":
+            return self._object(container.data_uri, report, cancelled)
+        return self._prefix(container.data_uri, report, cancelled)
+
+    def _archive(self, uri: str, report: Report, cancelled: Cancelled) -> Path:
+        item = self._bucket.head(uri)
+        bucket, _ = split_uri(uri)
+
+        def fill(into: Path) -> None:
+            packed = into / ".archive"
+            counter = Counter(report, item.size)
+            self._bucket.download(bucket, item, packed, counter, cancelled)
+            report("extract", 0, 0)
+            archive = packed.rename(into.parent / f"{into.name}.tar.gz")
+            try:
+                extract_archive(archive, into)
+            except RidgelineError as error:
+                message = f"{uri}: {_words(error)}".replace(archive.name, "the archive")
+                raise StagingFailed(Reason.MODEL_DATA_INVALID, message) from error
+            finally:
+                archive.unlink(missing_ok=True)
+
+        return self._cache.get(name_of("archive", bucket, [item]), fill, cancelled)
+
+    def _object(self, uri: str, report: Report, cancelled: Cancelled) -> Path:
+        item = self._bucket.head(uri)
+        bucket, key = split_uri(uri)
+
+        def fill(into: Path) -> None:
+            target = into / Path(key).name
+            self._bucket.download(bucket, item, target, Counter(report, item.size), cancelled)
+
+        return self._cache.get(name_of("object", bucket, [item]), fill, cancelled)
+
+    def _prefix(self, uri: str, report: Report, cancelled: Cancelled) -> Path:
+        uri = uri if uri.endswith("/") else f"{uri}/"
+        objects = self._bucket.list(uri)
+        bucket, _ = split_uri(uri)
+        return self._cache.get(
+            name_of("prefix", bucket, objects),
+            lambda into: self._bucket.download_all(uri, objects, into, report, cancelled),
+            cancelled,
+        )
+
+
+def _cancellable(cancelled: Cancelled) -> Callable[[str], None]:
+    """An install is ended at its next line of output when nobody wants it any more."""
+
+    def progress(_line: str) -> None:
+        if cancelled():
+            raise StagingCancelled
+
+    return progress
+
+
+def _words(error: RidgelineError) -> str:
+    tail: tuple[str, ...] = getattr(error, "log_tail", ())
+    return " ".join(part for part in (error.message, error.hint, *tail) if part)

@@ -1,0 +1,126 @@
+"""Runs ``python -m ridgeline_zoo.prepare`` and follows it. A command of its own, because a download
+and a conversion take memory and minutes that the control plane does not have."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ridgeline_service.control.staging.base import (
+    Cancelled,
+    Report,
+    StagingCancelled,
+    StagingFailed,
+)
+from ridgeline_service.paths import DataDir
+from ridgeline_service.store.states import Reason
+
+_POLL_S = 0.3
+_RETRIED_CODES = frozenset({"SourceUnavailable", "Unavailable"})
+_ERRORS_KEPT = 2000
+
+# The child asks to be ended with its parent, so that a killed control plane leaves no download.
+_BOOT = (
+    "import ctypes, runpy; ctypes.CDLL(None).prctl(1, 15); "
+    "runpy.run_module('ridgeline_zoo.prepare', run_name='__main__', alter_sys=True)"
+)
+
+
+@dataclass(frozen=True)
+class PreparedFile:
+    name: str
+    size: int
+    sha256: str
+
+
+class Prepare:
+    """``environment`` is the child's (HF_ENDPOINT, HF_TOKEN and proxies come that way)."""
+
+    def __init__(self, data_dir: DataDir, environment: Mapping[str, str]) -> None:
+        self._data_dir = data_dir
+        self._environment = environment
+
+    def run(
+        self,
+        card_id: str,
+        out: Path,
+        report: Report,
+        cancelled: Cancelled,
+        cards_dirs: Sequence[Path] = (),
+    ) -> list[PreparedFile]:
+        """Make ``out`` the model folder of a card. Raises StagingFailed, StagingCancelled."""
+        out.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-c", _BOOT, card_id, "--out", str(out)]
+        command += ["--cache-dir", str(self._data_dir.cache / "zoo")]
+        command += ["--pins", str(self._data_dir.root / "control" / "zoo-pins.json")]
+        for folder in cards_dirs:
+            command += ["--cards-dir", str(folder)]
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**self._environment, "RIDGELINE_HOME": str(self._data_dir.root)},
+        ) as process:
+            try:
+                return self._follow(process, card_id, report, cancelled)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    def _follow(
+        self,
+        process: subprocess.Popen[bytes],
+        card_id: str,
+        report: Report,
+        cancelled: Cancelled,
+    ) -> list[PreparedFile]:
+        said = ""
+        for line in _lines(process, cancelled):
+            try:
+                message: dict[str, Any] = json.loads(line)
+            except ValueError:
+                said = line.decode(errors="replace")
+                continue
+            if "stage" in message:
+                report(message["stage"], message["done"], message["total"])
+            elif "error" in message:
+                raise _failed(message["error"])
+            elif "result" in message:
+                return [PreparedFile(**item) for item in message["result"]["files"]]
+        stderr = process.stderr.read().decode(errors="replace") if process.stderr else ""
+        raise StagingFailed(
+            Reason.PREPARE_FAILED,
+            f"Preparing {card_id} ended without an answer. {(stderr or said)[-_ERRORS_KEPT:]}",
+        )
+
+
+def _lines(process: subprocess.Popen[bytes], cancelled: Cancelled) -> Iterator[bytes]:
+    """Lines as they come, looking now and then whether anybody still waits for them."""
+    assert process.stdout is not None
+    handle = process.stdout.fileno()
+    rest = b""
+    while True:
+        if cancelled():
+            raise StagingCancelled
+        ready, _, _ = select.select([handle], [], [], _POLL_S)
+        if not ready:
+            continue
+        chunk = os.read(handle, 1 << 16)
+        if not chunk:
+            return
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+
+
+def _failed(error: Mapping[str, str]) -> StagingFailed:
+    retried = error["code"] in _RETRIED_CODES
+    message = " ".join(part for part in (error["message"], error.get("hint")) if part)
+    return StagingFailed(Reason.DOWNLOAD_FAILED if retried else Reason.PREPARE_FAILED, message)
