@@ -108,7 +108,9 @@ class ScriptedEngine(Engine):
             raise script.refuse
         if len(prompt) >= self.max_len:
             raise PromptTooLong(len(prompt), self.max_len - 1)
-        self.submitted.append(Submitted(sequence_id, tuple(prompt), params))
+        with self.changed:
+            self.submitted.append(Submitted(sequence_id, tuple(prompt), params))
+            self.changed.notify_all()
         Thread(target=self._speak, args=(sequence_id, prompt, params, sink), daemon=True).start()
 
     def cancel(self, sequence_id: str) -> None:
@@ -116,12 +118,16 @@ class ScriptedEngine(Engine):
             self.cancelled.append(sequence_id)
             self.changed.notify_all()
 
+    def wait_submitted(self, count: int) -> bool:
+        with self.changed:
+            return self.changed.wait_for(lambda: len(self.submitted) >= count, timeout=10)
+
     def wait_cancelled(self, count: int) -> bool:
         with self.changed:
             return self.changed.wait_for(lambda: len(set(self.cancelled)) >= count, timeout=10)
 
     def stats(self) -> EngineStats:
-        return EngineStats(running=1, total_blocks=8)
+        return EngineStats(running=1, total_blocks=8, max_waiting=20)
 
     def start(self) -> None: ...
 

@@ -34,7 +34,9 @@ def byte_alphabet() -> dict[int, str]:
 ALPHABET = byte_alphabet()
 
 
-def vocabulary(pieces: list[str], decoder: object) -> tuple[TextTokenizer, Tokenizer, list[int]]:
+def vocabulary(
+    pieces: list[str], decoder: decoders.Decoder
+) -> tuple[TextTokenizer, Tokenizer, list[int]]:
     """A tokenizer that has just these pieces, and the pieces as ids. Id 0 is special."""
     known = {"<s>": 0}
     ids = [known.setdefault(piece, len(known)) for piece in pieces]
@@ -111,7 +113,7 @@ SENTENCEPIECE = {
     split=st.integers(0, 8),
 )
 def test_sentencepiece_words_and_byte_tokens(
-    decoder: object, words: list[tuple[str, bool]], split: int
+    decoder: decoders.Decoder, words: list[tuple[str, bool]], split: int
 ) -> None:
     fallback = "ByteFallback" in str(json.loads(vocabulary([], decoder)[1].to_str())["decoder"])
     pieces: list[str] = []

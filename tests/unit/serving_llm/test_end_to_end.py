@@ -83,7 +83,8 @@ def wait_ready(running: Running) -> None:
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("model") / "tiny"
-    command = [sys.executable, "-m", "ridgeline_zoo.prepare", "tiny-llama-seeded", "--out", out]
+    command = [sys.executable, "-m", "ridgeline_zoo.prepare", "tiny-llama-seeded"]
+    command += ["--out", str(out)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     return out
 

@@ -226,10 +226,10 @@ def test_errors_are_the_clients_own_classes(client: Any, served: Any, queue_full
 def test_an_engine_error_in_mid_stream_reaches_the_client(client: Any, served: Any) -> None:
     served.engine.script.error = "out of luck"
     stream = client.chat.completions.create(model="m", messages=HELLO, stream=True)
-    texts = []
+    texts: list[str] = []
+
     with pytest.raises(openai.APIError, match="out of luck"):
-        for chunk in stream:
-            texts.append(chunk.choices[0].delta.content)
+        texts.extend(chunk.choices[0].delta.content for chunk in stream)
 
     assert "".join(texts) == "Hello there"
 

@@ -155,6 +155,14 @@ def test_n_is_all_or_nothing(served: Any, queue_full: Any) -> None:
     assert served.engine.wait_cancelled(2)
 
 
+def test_more_sequences_than_the_queue_holds_can_never_be_served(served: Any) -> None:
+    reply = served.post("/v1/completions", {"prompt": ["x"] * 7, "n": 3})
+
+    assert reply.status == 400
+    assert "21 sequences" in reply.json["error"]["message"]
+    assert "at most 20 " in reply.json["error"]["message"]
+
+
 def test_an_embedding_model_refuses_text_and_says_where_to_go(of: Any) -> None:
     served = of("embedding")
 

@@ -62,6 +62,22 @@ def parse_object(raw: bytes) -> dict[str, object]:
     return value
 
 
+def texts_or_tokens(
+    given: str | list[str] | list[int] | list[list[int]],
+) -> tuple[list[str], list[list[int]]]:
+    """The four forms in which OpenAI takes text, as a list of texts or a list of token lists.
+
+    One of the two is empty; an empty list stands for one empty token list.
+    """
+    if isinstance(given, str):
+        return [given], []
+    texts = [item for item in given if isinstance(item, str)]
+    if texts:
+        return texts, []
+    lists = [item for item in given if isinstance(item, list)]
+    return [], lists or [[item for item in given if isinstance(item, int)]]
+
+
 def _check_neutral(name: str, value: object, neutral: tuple[object, ...]) -> None:
     if value is None or value in neutral:
         return

@@ -134,8 +134,8 @@ async def generate(
     with_logprobs = bool(request.stream or parameters.details)
     stops = parameters.stops
     plans, asked = [], []
-    for text in texts:
-        prompt = await model.encode(text, add_special_tokens=True, param="inputs")
+    prompts = await model.encode_all(texts, add_special_tokens=True, param="inputs")
+    for text, prompt in zip(texts, prompts, strict=True):
         params = _params(model, parameters, prompt, with_logprobs=with_logprobs, tgi=tgi)
         plans.append(SequencePlan(tuple(prompt), params, stops))
         asked.append(_Request(tgi, text, len(prompt), parameters))

@@ -99,10 +99,7 @@ async def _embed(model: EmbeddingModel, body: Mapping[str, object]) -> Answer:
     if request.normalize is False:
         raise BadRequest("This model's vectors are always normalised.", param="normalize")
     texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
-    sequences = [
-        await model.encode(
-            text, add_special_tokens=True, param="inputs", truncate=bool(request.truncate)
-        )
-        for text in texts
-    ]
+    sequences = await model.encode_all(
+        texts, add_special_tokens=True, param="inputs", truncate=bool(request.truncate)
+    )
     return json_answer(await model.embedder.embed(sequences))

@@ -79,7 +79,7 @@ def load_model(
                 directory, config, settings, runner, tokenizer, mailbox, seams
             )
         else:
-            model = _embedding_model(settings, runner, tokenizer, seams)
+            model = _embedding_model(directory, settings, runner, tokenizer, seams)
     with replica.stage("warm-up", State.WARMING):
         _warm_up(model)
     return model
@@ -169,9 +169,17 @@ def _text_model(
 
 
 def _embedding_model(
-    settings: ModelSettings, runner: EmbeddingRunner, tokenizer: TextTokenizer, seams: Seams
+    directory: Path,
+    settings: ModelSettings,
+    runner: EmbeddingRunner,
+    tokenizer: TextTokenizer,
+    seams: Seams,
 ) -> EmbeddingModel:
+    # Authors may have trained on less than the model has positions for (sentence-transformers).
+    trained = read_json(directory / "sentence_bert_config.json").get("max_seq_length")
     longest = runner.max_model_len
+    if isinstance(trained, int) and 0 < trained < longest:
+        longest = trained
     waiting = max(64, settings.max_num_seqs * WAITING_PER_SEQUENCE)
     return EmbeddingModel(
         name=settings.name,

@@ -15,7 +15,7 @@ from ridgeline_service.serving.llm.text.template import ChatTemplate, Message
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
 
 INLINE_CHARACTERS = 4096
-"""Text up to this length is tokenised on the event loop (well under a millisecond)."""
+"""A request's text up to this length is tokenised on the event loop (about a millisecond)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +55,31 @@ class _Textual:
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="tokenize")
     )
 
-    async def encode(
-        self, text: str, *, add_special_tokens: bool, param: str, truncate: bool = False
-    ) -> list[int]:
-        """Raises ContextLengthExceeded. Long texts go to a thread of their own."""
-        tokenizer = self.tokenizer
-        if len(text) <= INLINE_CHARACTERS:
-            ids = tokenizer.encode(text, add_special_tokens=add_special_tokens)
-        else:
-            ids = await asyncio.get_running_loop().run_in_executor(
-                self.tokenize_pool,
-                lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens),
+    async def encode(self, text: str, *, add_special_tokens: bool, param: str) -> list[int]:
+        """One text as token ids. Raises BadRequest, ContextLengthExceeded."""
+        [ids] = await self.encode_all([text], add_special_tokens=add_special_tokens, param=param)
+        return ids
+
+    async def encode_all(
+        self, texts: Sequence[str], *, add_special_tokens: bool, param: str, truncate: bool = False
+    ) -> list[list[int]]:
+        """Texts as token ids; long ones on a thread of their own, so that no step waits for them.
+
+        Raises BadRequest, ContextLengthExceeded; ``truncate`` cuts a long text instead.
+        """
+
+        def encode() -> list[list[int]]:
+            made = (
+                self.tokenizer.encode(text, add_special_tokens=add_special_tokens) for text in texts
             )
-        if truncate:
-            ids = self._truncated(ids)
-        return self.checked(ids, param)
+            return [self._truncated(ids) if truncate else ids for ids in made]
+
+        if sum(map(len, texts)) <= INLINE_CHARACTERS:
+            encoded = encode()
+        else:
+            loop = asyncio.get_running_loop()
+            encoded = await loop.run_in_executor(self.tokenize_pool, encode)
+        return [self.checked(ids, param) for ids in encoded]
 
     def _truncated(self, ids: list[int]) -> list[int]:
         """Cut on the right; the special token that closes a text stays."""
@@ -130,7 +140,16 @@ class TextModel(_Textual):
         return frozenset(extra) | (frozenset() if ignore_eos else self.eos_token_ids)
 
     def start(self, plans: Sequence[SequencePlan]) -> Generation:
-        """Submit sequences to the engine. Raises what `Engine.submit` raises."""
+        """Submit sequences to the engine.
+
+        Raises what `Engine.submit` raises, and BadRequest for more sequences than its queue holds.
+        """
+        most = self.engine.stats().max_waiting
+        if len(plans) > most:
+            raise BadRequest(
+                f"The request asks for {len(plans)} sequences; at most {most} can be queued.",
+                hint="Send fewer prompts at once, or a smaller n.",
+            )
         ids = [self.seams.new_id() for _ in plans]
         return Generation(self.engine, self.tokenizer, self.mailbox, plans, ids)
 

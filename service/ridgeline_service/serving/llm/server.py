@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 DRAIN_S = 30
 FAILED_LINGER_S = 5.0
 
+KEEP_ALIVE_S = 75
+"""Longer than clients keep idle connections, so that they close them and not we under them."""
+
 Loader = Callable[[Replica, Mailbox, Seams], tuple[ModelSettings, Model]]
 """Reads settings and loads the model; runs on a thread and raises what went wrong."""
 
@@ -87,6 +90,7 @@ class ReplicaServer(uvicorn.Server):
                 log_config=None,
                 server_header=False,
                 timeout_graceful_shutdown=DRAIN_S,
+                timeout_keep_alive=KEEP_ALIVE_S,
             )
         )
 

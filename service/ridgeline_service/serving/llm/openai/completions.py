@@ -17,6 +17,7 @@ from ridgeline_service.serving.llm.answers import (
     json_answer,
 )
 from ridgeline_service.serving.llm.errors import ErrorStyle, UnsupportedParameter
+from ridgeline_service.serving.llm.fields import texts_or_tokens
 from ridgeline_service.serving.llm.generation import Finish, Generation, fan_out, total_usage
 from ridgeline_service.serving.llm.model import TextModel
 from ridgeline_service.serving.llm.openai.render import completion_logprobs, usage_object
@@ -56,9 +57,7 @@ async def completions(model: TextModel, body: Mapping[str, object]) -> Answer | 
     n = request.n or 1
     _refuse_unsupported(request, n)
     include_usage, stops = request.include_usage, request.stops
-    prompts = [
-        await _read_prompt(model, prompt, echo=bool(request.echo)) for prompt in _listed(request)
-    ]
+    prompts = await _read_prompts(model, request.prompt, echo=bool(request.echo))
     wanted = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
     params = [
         request.params(model, prompt.token_ids, max_tokens=wanted, logprobs=request.logprobs)
@@ -111,23 +110,16 @@ def _refuse_unsupported(request: CompletionBody, n: int) -> None:
         )
 
 
-def _listed(request: CompletionBody) -> Sequence[str | list[int]]:
-    prompt = request.prompt
-    if isinstance(prompt, str):
-        return [prompt]
-    if prompt and isinstance(prompt[0], int):
-        return [[item for item in prompt if isinstance(item, int)]]
-    if not prompt:
-        return [[]]
-    return [item for item in prompt if not isinstance(item, int)]
-
-
-async def _read_prompt(model: TextModel, prompt: str | list[int], *, echo: bool) -> _Prompt:
-    if isinstance(prompt, str):
-        ids = await model.encode(prompt, add_special_tokens=True, param="prompt")
-        return _Prompt(ids, prompt if echo else "")
-    ids = model.known_ids(prompt, "prompt")
-    return _Prompt(ids, model.tokenizer.decode(ids) if echo else "")
+async def _read_prompts(
+    model: TextModel, given: str | list[str] | list[int] | list[list[int]], *, echo: bool
+) -> list[_Prompt]:
+    texts, token_lists = texts_or_tokens(given)
+    if texts:
+        encoded = await model.encode_all(texts, add_special_tokens=True, param="prompt")
+        pairs = zip(encoded, texts, strict=True)
+        return [_Prompt(ids, text if echo else "") for ids, text in pairs]
+    known = [model.known_ids(ids, "prompt") for ids in token_lists]
+    return [_Prompt(ids, model.tokenizer.decode(ids) if echo else "") for ids in known]
 
 
 async def _stream(

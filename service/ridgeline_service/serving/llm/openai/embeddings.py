@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Len
 
 from ridgeline_service.serving.llm.answers import Answer, json_answer
-from ridgeline_service.serving.llm.errors import BadRequest, UnsupportedParameter
-from ridgeline_service.serving.llm.fields import Body
+from ridgeline_service.serving.llm.errors import UnsupportedParameter
+from ridgeline_service.serving.llm.fields import Body, texts_or_tokens
 from ridgeline_service.serving.llm.model import EmbeddingModel
 
 MAX_INPUTS = 2048
@@ -34,12 +34,11 @@ async def embeddings(model: EmbeddingModel, body: Mapping[str, object]) -> Answe
     """Answer one request. Raises BadRequest, ContextLengthExceeded, Overloaded."""
     request = EmbeddingBody.read(body)
     _check_dimensions(request.dimensions, model.embedder.dimensions)
-    sequences = []
-    for item in _listed(request.input):
-        if isinstance(item, str):
-            sequences.append(await model.encode(item, add_special_tokens=True, param="input"))
-        else:
-            sequences.append(model.known_ids(item, "input"))
+    texts, sequences = texts_or_tokens(request.input)
+    if texts:
+        sequences = await model.encode_all(texts, add_special_tokens=True, param="input")
+    else:
+        sequences = [model.known_ids(ids, "input") for ids in sequences]
     vectors = await model.embedder.embed(sequences)
     packed = request.encoding_format == "base64"
     tokens = sum(len(ids) for ids in sequences)
@@ -58,16 +57,6 @@ async def embeddings(model: EmbeddingModel, body: Mapping[str, object]) -> Answe
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
     )
-
-
-def _listed(given: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | list[int]]:
-    if isinstance(given, str):
-        return [given]
-    if not given:
-        raise BadRequest("input is empty.", param="input")
-    if isinstance(given[0], int):
-        return [[item for item in given if isinstance(item, int)]]
-    return [item for item in given if not isinstance(item, int)]
 
 
 def _check_dimensions(wanted: int | None, had: int) -> None:
