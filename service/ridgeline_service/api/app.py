@@ -136,7 +136,10 @@ class App:
             message = next(messages, None)
             return message if message is not None else await receive()
 
-        await self._rest(scope, replay, send)
+        try:
+            await self._rest(scope, replay, send)
+        except Exception:  # noqa: BLE001 - the framework raises a bug again after answering it
+            log.exception("%s %s failed", scope["method"], scope["path"])
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)

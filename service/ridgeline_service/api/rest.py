@@ -188,6 +188,7 @@ _Responses = dict[int | str, dict[str, Any]]
 def _errors(*statuses: int) -> _Responses:
     said = {
         400: "A value is wrong; the message names it.",
+        403: "No key, or one that is not known.",
         404: "No resource of that name.",
         409: "The state of the resource does not allow this.",
         503: "A part of the service is away; trying again helps.",
@@ -205,6 +206,7 @@ def create_rest_app(control: RestControl, settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         dependencies=[Depends(_no_nulls)],
+        responses=_errors(403, 503),
     )
 
     @app.get("/api/zoo", responses=_errors(400), summary="Models that can be deployed by id")
