@@ -92,10 +92,13 @@ def parts(session: Session, name: str) -> Parts:
 
 def parse_view(name: str, body: Mapping[str, Any]) -> EndpointView:
     """The answer of ``/api/endpoints/NAME``. Members that are absent count as empty."""
+    status = str(body.get("status") or "Creating")
+    # The reason of an endpoint that did not fail is only how it came to its state.
+    reason = body.get("reason") if status in FAILED else None
     return EndpointView(
         name=str(body.get("name") or name),
-        status=str(body.get("status") or "Creating"),
-        failure_reason=str(body.get("failure_reason") or body.get("reason") or ""),
+        status=status,
+        failure_reason=str(body.get("failure_reason") or reason or ""),
         hint=str(body.get("hint") or ""),
         stages=tuple(_stage(stage) for stage in body.get("stages") or ()),
         log_tail=_lines(body.get("log_tail")),
@@ -103,7 +106,7 @@ def parse_view(name: str, body: Mapping[str, Any]) -> EndpointView:
 
 
 def _stage(body: Mapping[str, Any]) -> Stage:
-    seconds, done, total = body.get("seconds"), body.get("done"), body.get("total")
+    seconds, done, total = body.get("seconds"), body.get("progress"), body.get("total")
     state = body.get("state") or ("done" if seconds is not None else "waiting")
     return Stage(
         name=str(body.get("name", "")),

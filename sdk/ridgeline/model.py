@@ -15,12 +15,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
+from ridgeline._endpoints import describe
 from ridgeline._names import image_name, unique_name
 from ridgeline._packing import pack_directory, pack_model
 from ridgeline._waiting import wait_for_endpoint
 from ridgeline.async_inference import AsyncInferenceConfig, split_s3
 from ridgeline.deserializers import BaseDeserializer
-from ridgeline.errors import InvalidInput, NotFound, RidgelineError, Unavailable
+from ridgeline.errors import AlreadyExists, InvalidInput, NotFound, RidgelineError, Unavailable
 from ridgeline.predictor import Predictor
 from ridgeline.serializers import BaseSerializer
 from ridgeline.serverless import ServerlessInferenceConfig
@@ -185,14 +186,16 @@ class Model:
                 self.create(tags)
                 undo.callback(self._forget_model)
             variant["ModelName"] = self._created
-            with session.call():
-                client.create_endpoint_config(**config)
+            self._create_config(name, config)
             undo.callback(
                 self._quietly,
                 client.delete_endpoint_config,
                 EndpointConfigName=config["EndpointConfigName"],
             )
-            request: dict[str, Any] = {"EndpointName": name, "EndpointConfigName": name}
+            request: dict[str, Any] = {
+                "EndpointName": name,
+                "EndpointConfigName": config["EndpointConfigName"],
+            }
             if tags:
                 request["Tags"] = [dict(tag) for tag in tags]
             try:
@@ -204,6 +207,30 @@ class Model:
                 raise
             undo.pop_all()
         self.endpoint_name = name
+
+    def _create_config(self, name: str, config: dict[str, Any]) -> None:
+        """CreateEndpointConfig under the endpoint's name, or under a new one if that is taken.
+
+        A configuration outlives its endpoint if only the endpoint was deleted, and must not keep
+        the name from being used again. Raises AlreadyExists if the endpoint itself is there.
+        """
+        session = self.sagemaker_session
+        try:
+            with session.call():
+                session.sagemaker_client.create_endpoint_config(**config)
+            return
+        except AlreadyExists:
+            try:
+                status = describe(session, name)["EndpointStatus"]
+            except NotFound:
+                config["EndpointConfigName"] = unique_name(name, session.clock)
+            else:
+                raise AlreadyExists(
+                    f"Endpoint {name!r} exists already and is {status}.",
+                    hint=f"Take another name, or delete it with `ridgeline delete {name}`.",
+                ) from None
+        with session.call():
+            session.sagemaker_client.create_endpoint_config(**config)
 
     def _forget_model(self) -> None:
         if self._created is not None:

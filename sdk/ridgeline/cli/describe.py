@@ -33,7 +33,7 @@ def describe(endpoint: EndpointName, data_dir: DataDir = None, as_json: AsJson =
     reason = aws.get("FailureReason") or view.failure_reason
     if reason and aws["EndpointStatus"] != _endpoints.IN_SERVICE:
         print(f"  reason: {reason}")
-    if view.hint:
+    if view.hint and view.status != _endpoints.IN_SERVICE:
         print(f"  hint:   {view.hint}")
     print(f"  config: {aws.get('EndpointConfigName', '')}")
     for variant in aws.get("ProductionVariants", ()):

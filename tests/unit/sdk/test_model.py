@@ -108,13 +108,39 @@ def test_a_model_is_created_once_however_often_it_is_deployed(
 def test_a_refused_call_leaves_nothing_behind(
     fake: Any, session: Session, sdk_tools: Any, refused: str, deleted: list[str]
 ) -> None:
-    fake.rules[refused] = sdk_tools.aws_error(
-        "ValidationException", "Cannot create already existing thing"
-    )
-    with pytest.raises(AlreadyExists):
+    fake.rules[refused] = sdk_tools.aws_error("ValidationException", "No such instance type")
+    with pytest.raises(InvalidInput):
         Model(IMAGE, sagemaker_session=session).deploy()
     made = CREATED[: CREATED.index(refused) + 1]
     assert fake.operations() == made + deleted
+
+
+TAKEN = "Cannot create already existing endpoint configuration"
+
+
+def test_a_taken_name_is_said_of_the_endpoint(fake: Any, session: Session, sdk_tools: Any) -> None:
+    fake.endpoint("e")
+    fake.rules["CreateEndpointConfig"] = sdk_tools.aws_error("ValidationException", TAKEN)
+    with pytest.raises(AlreadyExists, match="Endpoint 'e' exists already and is InService"):
+        Model(IMAGE, sagemaker_session=session).deploy(endpoint_name="e")
+    assert fake.operations()[-1] == "DeleteModel"
+
+
+def test_a_configuration_that_was_left_over_does_not_keep_the_name(
+    fake: Any, session: Session, sdk_tools: Any
+) -> None:
+    fake.on(
+        "CreateEndpointConfig",
+        sdk_tools.aws_error("ValidationException", TAKEN),
+        sdk_tools.Reply({"EndpointConfigArn": "arn:aws:sagemaker:us-east-1:1:x/y" * 2}),
+    )
+    fake.rules["DescribeEndpoint"] = sdk_tools.aws_error(
+        "ValidationException", 'Could not find endpoint "e".'
+    )
+    Model(IMAGE, sagemaker_session=session).deploy(endpoint_name="e", wait=False)
+    (endpoint,) = fake.requests("CreateEndpoint")
+    assert endpoint["EndpointName"] == "e"
+    assert endpoint["EndpointConfigName"].startswith("e-2023")
 
 
 def test_an_unclear_end_of_create_endpoint_deletes_nothing(

@@ -120,7 +120,7 @@ def test_ctrl_c_leaves_the_endpoint_and_says_how_to_go_on(
 
 STAGES = [
     {"name": "create", "seconds": 0.1, "state": "done"},
-    {"name": "download", "seconds": None, "state": "running", "done": 5, "total": 10},
+    {"name": "download", "seconds": None, "state": "running", "progress": 5, "total": 10},
     {"name": "load", "seconds": None, "state": "waiting"},
 ]
 
