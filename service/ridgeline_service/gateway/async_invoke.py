@@ -95,6 +95,11 @@ class AsyncInvocations:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def idle(self) -> None:
+        """Return when nothing is under way or waiting."""
+        while tasks := [task for running in self._running.values() for task in running]:
+            await asyncio.wait(tasks)
+
     async def accept(self, exchange: Exchange, endpoint: str, body: bytes) -> None:
         """``POST /endpoints/NAME/async-invocations``. Raises ValidationException."""
         route = self._router.endpoint(endpoint)

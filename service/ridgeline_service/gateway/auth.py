@@ -17,6 +17,12 @@ from ridgeline_service.security.sigv4 import is_signed, verify
 from ridgeline_service.snapshot import ApiKey, Snapshot, SnapshotReader
 
 
+class Unauthenticated(AccessDeniedException):
+    """No bearer key, or one that is not known: 401, which OpenAI's clients match on."""
+
+    http_status = 401
+
+
 @dataclass(frozen=True)
 class Caller:
     """``principal`` is an access key id or the id of an API key; ``service`` the signed scope's."""
@@ -63,7 +69,7 @@ class Authenticator:
         self._refresh()
         kind, _, token = exchange.headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not token.strip():
-            raise AccessDeniedException(
+            raise Unauthenticated(
                 "No API key was sent. Send 'Authorization: Bearer KEY'; "
                 "'ridgeline env' prints yours as OPENAI_API_KEY.",
                 code="missing_api_key",
@@ -71,7 +77,7 @@ class Authenticator:
         found = find_bearer_key(token.strip(), self._bearers)
         if found is not None:
             return Caller(found.key_id, "")
-        raise AccessDeniedException(
+        raise Unauthenticated(
             "The API key is not known here. 'ridgeline env' prints yours as OPENAI_API_KEY.",
             code="invalid_api_key",
         )

@@ -123,7 +123,7 @@ def test_api_takes_a_bearer_key_or_a_signature(world: World) -> None:
     request.headers["Authorization"] = "Bearer wrong"
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request)
-    assert refused.value.code == 403
+    assert refused.value.code == 401
 
 
 def test_s3_through_the_gateway(world: World) -> None:

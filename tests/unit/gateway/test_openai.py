@@ -1,0 +1,178 @@
+"""The OpenAI routes through the unmodified openai client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from aiohttp import web
+
+from .conftest import BEARER, World, route
+
+CHAT = [{"role": "user", "content": "hi"}]
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    asked = json.loads(await request.read())
+    if not asked.get("stream"):
+        message = {"role": "assistant", "content": f"from {asked['model']}"}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return web.json_response(
+            {"id": "c", "object": "chat.completion", "model": asked["model"], "choices": [choice]}
+        )
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    for word in ("one", "two"):
+        await response.write(event(word))
+    await response.write(b"data: [DONE]\n\n")
+    return response
+
+
+def event(word: str) -> bytes:
+    choice = {"index": 0, "delta": {"content": word}}
+    chunk = {"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+def call(url: str, body: bytes | None, key: str = BEARER) -> tuple[int, Any]:
+    """Status and JSON of a plain request; without a body it is a GET."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+@pytest.fixture
+def served(world: World) -> Iterator[openai.OpenAI]:
+    world.publish(
+        route("smol", world.replica(chat), task="text-generation"),
+        route("mini", world.replica(chat), task="text-embedding"),
+        route("plain", world.replica(chat)),
+        route("soon", world.replica(chat), task="text-generation", status="Creating"),
+    )
+    world.start_gateway()
+    with openai.OpenAI(base_url=f"{world.url}/v1", api_key=BEARER, max_retries=0) as client:
+        yield client
+
+
+def test_models(served: openai.OpenAI) -> None:
+    assert [model.id for model in served.models.list()] == ["mini", "smol", "soon"]
+    assert served.models.retrieve("smol").created == 1_700_000_000
+    with pytest.raises(openai.NotFoundError, match="Did you mean 'smol'"):
+        served.models.retrieve("smoll")
+
+
+def test_chat_and_stream(served: openai.OpenAI) -> None:
+    answer = served.chat.completions.create(model="smol", messages=CHAT)  # type: ignore[arg-type]
+    assert answer.choices[0].message.content == "from smol"
+    stream = served.chat.completions.create(
+        model="smol",
+        messages=CHAT,  # type: ignore[arg-type]
+        stream=True,
+    )
+    assert [chunk.choices[0].delta.content for chunk in stream] == ["one", "two"]
+
+
+def test_refusals_have_openais_shape(served: openai.OpenAI, world: World) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        served.chat.completions.create(model="smo", messages=CHAT)  # type: ignore[arg-type]
+    assert unknown.value.code == "model_not_found"
+    assert "Did you mean 'smol'?" in str(unknown.value)
+    with pytest.raises(openai.BadRequestError) as task:
+        served.chat.completions.create(model="mini", messages=CHAT)  # type: ignore[arg-type]
+    assert task.value.param == "model"
+    with pytest.raises(openai.BadRequestError):
+        served.embeddings.create(model="smol", input="x")
+    with pytest.raises(openai.BadRequestError):
+        served.completions.create(model="plain", prompt="x")
+    with pytest.raises(openai.InternalServerError) as unready:
+        served.completions.create(model="soon", prompt="x")
+    assert (unready.value.status_code, unready.value.code) == (503, "model_not_ready")
+    with pytest.raises(openai.AuthenticationError):
+        served.with_options(api_key="wrong").models.list()
+    for body in (b"{not json", b"[]", b"{}", b'{"model": 3}', b"[" * 100_000):
+        status, said = call(f"{world.url}/v1/completions", body)
+        assert (status, said["error"]["type"]) == (400, "invalid_request_error")
+    assert call(f"{world.url}/v1/completions", None)[0] == 405
+    assert call(f"{world.url}/v1/nothing", b"{}")[0] == 404
+    status, said = call(f"{world.url}/v1/models", None, key="")
+    assert (status, said["error"]["code"]) == (401, "missing_api_key")
+
+
+def test_errors_of_the_model_server_pass_unchanged(world: World) -> None:
+    async def refuse(request: web.Request) -> web.Response:
+        error = {"message": "too long", "type": "invalid_request_error", "code": "context_length"}
+        return web.json_response({"error": error}, status=400)
+
+    world.publish(route("smol", world.replica(refuse), task="text-generation"))
+    world.start_gateway()
+    client = openai.OpenAI(base_url=f"{world.url}/v1", api_key=BEARER, max_retries=0)
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model="smol", messages=CHAT)  # type: ignore[arg-type]
+    assert refused.value.code == "context_length"
+
+
+def test_events_are_flushed_and_a_broken_stream_says_so(world: World) -> None:
+    go_on = threading.Event()
+
+    async def die(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(event("one"))
+        await asyncio.to_thread(go_on.wait)
+        await response.write(event("two")[:-9])
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    world.publish(route("smol", world.replica(die), task="text-generation"))
+    world.start_gateway()
+    client = openai.OpenAI(base_url=f"{world.url}/v1", api_key=BEARER, max_retries=0)
+    stream = client.chat.completions.create(
+        model="smol",
+        messages=CHAT,  # type: ignore[arg-type]
+        stream=True,
+    )
+    assert next(stream).choices[0].delta.content == "one"
+    go_on.set()
+    request = urllib.request.Request(
+        f"{world.url}/v1/chat/completions",
+        data=b'{"model": "smol", "stream": true}',
+        headers={"Authorization": f"Bearer {BEARER}"},
+    )
+    with urllib.request.urlopen(request) as raw:
+        events = raw.read().split(b"\n\n")
+    last = json.loads(events[-2].removeprefix(b"data: "))
+    assert last["error"]["type"] == "server_error"
+    assert last["error"]["code"] == "replica_lost"
+    stream.close()
+
+
+def test_a_whole_broken_event_raises_in_the_client(world: World) -> None:
+    async def die(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(event("one"))
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    world.publish(route("smol", world.replica(die), task="text-generation"))
+    world.start_gateway()
+    client = openai.OpenAI(base_url=f"{world.url}/v1", api_key=BEARER, max_retries=0)
+    stream = client.chat.completions.create(
+        model="smol",
+        messages=CHAT,  # type: ignore[arg-type]
+        stream=True,
+    )
+    with pytest.raises(openai.APIError, match="broke off"):
+        list(stream)
