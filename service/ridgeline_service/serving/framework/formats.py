@@ -25,7 +25,7 @@ BYTES = "application/octet-stream"
 ANY = "*/*"
 
 _OUTPUT = (JSON, CSV, NPY, TEXT)
-_AS_TEXT = (JSON, CSV, TEXT, JSON_LINES)
+UTF8_TYPES = (JSON, CSV)
 
 
 def media_type(header: str) -> str:
@@ -34,8 +34,8 @@ def media_type(header: str) -> str:
 
 
 def decoded_body(body: bytes, content_type: str) -> bytes | str:
-    """What an input_fn is given: text for the text types, as the toolkits do, else bytes."""
-    if media_type(content_type) not in _AS_TEXT:
+    """What an input_fn is given: text for JSON and CSV, else bytes, as the toolkits do."""
+    if media_type(content_type) not in UTF8_TYPES:
         return body
     try:
         return body.decode("utf-8")
@@ -56,7 +56,7 @@ def decode(body: bytes | str, content_type: str) -> Any:
             text = body if isinstance(body, str) else body.decode()
             return [json.loads(line) for line in text.splitlines() if line.strip()]
         if kind == TEXT:
-            return body
+            return body if isinstance(body, str) else body.decode()
         if kind == CSV:
             import numpy  # inner: only the framework's interpreter has it
 

@@ -22,7 +22,13 @@ _TASKS = {
     "ForTokenClassification": "token-classification",
     "ForQuestionAnswering": "question-answering",
     "ForImageClassification": "image-classification",
+    "ForObjectDetection": "object-detection",
+    "ForAudioClassification": "audio-classification",
     "ForCTC": "automatic-speech-recognition",
+    "ForConditionalGeneration": "text2text-generation",
+    "BertModel": "feature-extraction",
+    "RobertaModel": "feature-extraction",
+    "MPNetModel": "feature-extraction",
 }
 _COLUMNS = ("inputs", "question", "context")
 
@@ -36,20 +42,20 @@ class PipelineDefaults(Defaults):
         self._task = task
 
     def model_fn(self, model_dir: str) -> Any:
-        """Raises ContractError where the task is neither given nor to be seen from config.json."""
+        """Raises ContractError where the task is neither given nor to be seen from config.json, or
+        this version of transformers has no pipeline for it."""
         task = self._task or task_of(Path(model_dir) / "config.json")
         transformers: Any = importlib.import_module("transformers")
+        known = sorted(transformers.pipelines.SUPPORTED_TASKS)
+        if task not in known and task not in transformers.pipelines.TASK_ALIASES:
+            raise ContractError(
+                f"transformers {transformers.__version__} has no pipeline {task!r}: add an "
+                f"inference.py with a model_fn. It has: {', '.join(known)}."
+            )
         return transformers.pipeline(task=task, model=model_dir)
 
     def input_fn(self, body: bytes | str, content_type: str) -> Any:
-        """JSON as it is; CSV with a header of ``inputs`` or ``question,context`` as a list; other
-        binary types as the bytes that pipelines of images and sound read."""
-        kind = formats.media_type(content_type)
-        if kind == formats.CSV:
-            return {"inputs": _rows(body if isinstance(body, str) else body.decode())}
-        if kind.startswith(("image/", "audio/")):
-            return {"inputs": body}
-        return formats.decode(body, content_type)
+        return decode_for_pipeline(body, content_type)
 
     def predict_fn(self, data: Any, model: Any) -> Any:
         if not isinstance(data, dict):
@@ -59,6 +65,17 @@ class PipelineDefaults(Defaults):
         if not isinstance(parameters, dict):
             raise BadRequest("'parameters' must be a JSON object.")
         return model(inputs, **parameters)
+
+
+def decode_for_pipeline(body: bytes | str, content_type: str = formats.JSON) -> Any:
+    """JSON as it is; CSV with a header of ``inputs`` or ``question,context`` as a list; images and
+    sound as the bytes that their pipelines read."""
+    kind = formats.media_type(content_type)
+    if kind == formats.CSV:
+        return {"inputs": _rows(body if isinstance(body, str) else body.decode())}
+    if kind.startswith(("image/", "audio/")):
+        return {"inputs": body}
+    return formats.decode(body, content_type)
 
 
 def task_of(config: Path) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ridgeline_service.serving.framework import defaults, formats, pipelines
+from ridgeline_service.serving.framework import compat, defaults, formats, pipelines
 from ridgeline_service.serving.framework.errors import ContractError
 from ridgeline_service.serving.framework.journal import say
 from ridgeline_service.serving.framework.settings import HostingSettings
@@ -124,6 +124,7 @@ def load_model(settings: HostingSettings, stage: Stage) -> UserModel:
             sys.path.insert(0, str(folder))
         if settings.threads is not None:
             _set_threads(settings.threads)
+        compat.install()
         module = _import_program(settings)
     found = {name: _function(module, name) for name in _FUNCTIONS}
     if found["transform_fn"] and any(
