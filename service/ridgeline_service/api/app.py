@@ -12,14 +12,16 @@ import hmac
 import json
 import logging
 import time
+import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
 from ridgeline.errors import RidgelineError
 from ridgeline_service.api.dispatch import Call, Dispatcher, Outcome
+from ridgeline_service.api.validation import SerializationException
 from ridgeline_service.api.wire import Reply
 from ridgeline_service.errors import AccessDeniedException, AwsError
 from ridgeline_service.telemetry.metrics import CONTENT_TYPE, ApiMetrics
@@ -99,27 +101,19 @@ class App:
             elif path == "/api" or path.startswith("/api/"):
                 await self._answer_rest(scope, receive, send)
             else:
-                await self._answer_aws(_call(scope, headers), receive, send)
+                encoding = headers.get(b"content-encoding", b"")
+                await self._answer_aws(_call(scope, headers), encoding, receive, send)
         except _Gone:
             log.debug("%s %s: the caller left", scope["method"], path)
 
-    async def _answer_aws(self, call: Call, receive: Receive, send: Send) -> None:
+    async def _answer_aws(self, call: Call, encoding: bytes, receive: Receive, send: Send) -> None:
         started = self._monotonic()
         try:
-            body = await _read_body(receive)
-        except RequestTooLarge as error:
+            body = _unpacked(await _read_body(receive), encoding)
+        except AwsError as error:
             outcome = await self._in_thread(partial(self._dispatcher.refuse, call, error))
         else:
-            whole = Call(
-                call.scope,
-                call.method,
-                call.path,
-                call.query,
-                call.target,
-                call.content_type,
-                body,
-                call.principal,
-            )
+            whole = replace(call, body=body)
             outcome = await self._in_thread(partial(self._dispatcher.handle, whole))
         self._observe(outcome, self._monotonic() - started)
         await _send(send, outcome.reply)
@@ -138,7 +132,8 @@ class App:
 
         try:
             await self._rest(scope, replay, send)
-        except Exception:  # noqa: BLE001 - the framework raises a bug again after answering it
+        except Exception:
+            # The framework raises a bug once more after it has answered it.
             log.exception("%s %s failed", scope["method"], scope["path"])
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
@@ -199,6 +194,25 @@ async def _read_body(receive: Receive) -> bytes:
             f"The request has {size} bytes; at most {MAX_BODY_BYTES} are read here."
         )
     return b"".join(chunks)
+
+
+def _unpacked(body: bytes, encoding: bytes) -> bytes:
+    """The body without gzip, in which botocore sends large PutMetricData calls.
+
+    Raises SerializationException, and RequestTooLarge for one that unpacks beyond the limit.
+    """
+    if encoding != b"gzip":
+        return body
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        unpacked = unpacker.decompress(body, MAX_BODY_BYTES)
+    except zlib.error:
+        raise SerializationException("The body is not valid gzip.") from None
+    if unpacker.unconsumed_tail:
+        raise RequestTooLarge(f"The request unpacks to more than {MAX_BODY_BYTES} bytes.")
+    if not unpacker.eof:
+        raise SerializationException("The body is not valid gzip: it ends too early.")
+    return unpacked
 
 
 async def _send(send: Send, reply: Reply) -> None:

@@ -23,6 +23,8 @@ from ridgeline_service.paths import DataDir
 MAX_PAGE_BYTES = 1024 * 1024
 _BLOCK = 64 * 1024
 _SUFFIX = ".jsonl"
+# Lines are in order of time but for a clock that was set back: how far back is still found.
+_SLACK_MS = 60_000
 
 
 class NoSuchLog(LookupError):
@@ -54,6 +56,12 @@ class Window:
         return (self.start is None or timestamp >= self.start) and (
             self.end is None or timestamp < self.end
         )
+
+    def is_long_before(self, timestamp: int) -> bool:
+        return self.start is not None and timestamp < self.start - _SLACK_MS
+
+    def is_long_after(self, timestamp: int) -> bool:
+        return self.end is not None and timestamp >= self.end + _SLACK_MS
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class LogStore:
         size = 0
         after = position
         with self._open(group, stream, position) as file:
-            for event in _forward(file, position):
+            for event in _within(file, position, window):
                 if window.holds(event.timestamp):
                     size += len(event.message) + 26
                     if len(events) == limit or (events and size > MAX_PAGE_BYTES):
@@ -145,6 +153,8 @@ class LogStore:
             end = _end(file) if position is None else position
             before = end
             for event in _backward(file, end):
+                if window.is_long_before(event.timestamp):
+                    break
                 if window.holds(event.timestamp):
                     size += len(event.message) + 26
                     if len(events) == limit or (events and size > MAX_PAGE_BYTES):
@@ -167,7 +177,7 @@ class LogStore:
             order: int, stream: str
         ) -> Generator[tuple[int, int, int, str, LogEvent], None, None]:
             with self._open(group, stream, positions[stream]) as file:
-                for event in _forward(file, positions[stream]):
+                for event in _within(file, positions[stream], window):
                     if window.holds(event.timestamp):
                         yield event.timestamp, order, event.start, stream, event
 
@@ -197,6 +207,29 @@ class LogStore:
                 file.close()
                 raise InvalidPosition(f"no line of stream {stream!r} starts at {position}")
         return file
+
+
+def _within(file: BinaryIO, position: int, window: Window) -> Iterator[LogEvent]:
+    """Events from ``position`` on, without most of those before and after the window."""
+    for event in _forward(file, _skip(file, position, window)):
+        if window.is_long_after(event.timestamp):
+            return
+        yield event
+
+
+def _skip(file: BinaryIO, position: int, window: Window) -> int:
+    """A line start at or after ``position`` with nothing of the window before it, by bisection."""
+    low, high = position, file.seek(0, os.SEEK_END)
+    while window.start is not None and high - low > _BLOCK:
+        middle = (low + high) // 2
+        file.seek(middle)
+        cut = len(file.readline())
+        event = next(_forward(file, middle + cut), None)
+        if event is not None and event.start < high and window.is_long_before(event.timestamp):
+            low = event.end
+        else:
+            high = middle
+    return low
 
 
 def _forward(file: BinaryIO, position: int) -> Iterator[LogEvent]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from typing import Any
 
 import pytest
@@ -77,6 +78,20 @@ def test_a_body_beyond_the_limit(direct, path: str, monkeypatch) -> None:
     answer = direct.send("POST", path, headers={"x-amz-target": "SageMaker.X"}, body=b"x" * 11)
     assert answer.status == 413
     assert b"RequestEntityTooLarge" in answer.body
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (gzip.compress(b"{}"), 200),
+        (b"not gzip", 400),
+        (gzip.compress(b"{}")[:-3], 400),
+        (gzip.compress(b" " * 9_000_000), 413),
+    ],
+)
+def test_gzip_bodies(direct, body: bytes, status: int) -> None:
+    headers = {"x-amz-target": "SageMaker.ListModels", "content-encoding": "gzip"}
+    assert direct.send("POST", "/", headers=headers, body=body).status == status
 
 
 @pytest.mark.parametrize(

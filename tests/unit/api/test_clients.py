@@ -194,3 +194,16 @@ def test_logs_page_in_both_directions(served, folder: Path) -> None:
     assert found == [f"line {n}" for n in range(10) if n != 3]
     error = failure(logs.get_log_events, logGroupName="/none", logStreamName="x")
     assert error["Code"] == "ResourceNotFoundException"
+
+
+def test_large_metric_calls_come_compressed(served) -> None:
+    client = served.client("cloudwatch")
+    sent: list[str] = []
+    client.meta.events.register(
+        "before-send", lambda request, **_: sent.append(request.headers.get("Content-Encoding"))
+    )
+    datums = [{"MetricName": f"M{n}" + "x" * 50, "Value": 1.0} for n in range(300)]
+    client.put_metric_data(Namespace="Large", MetricData=datums)
+    assert sent == [b"gzip"] or sent == ["gzip"]
+    listed = client.get_paginator("list_metrics").paginate(Namespace="Large")
+    assert sum(len(page["Metrics"]) for page in listed) == 300

@@ -168,3 +168,48 @@ def test_the_tail_of_a_large_stream_costs_little(data_dir: DataDir, monkeypatch)
     page = LogStore(data_dir).read_backward(GROUP, "s", limit=20, window=ALL)
     assert [event.timestamp for event in page.events] == list(range(49_980, 50_000))
     assert parsed <= 30
+
+
+def test_a_window_in_a_large_stream_costs_little(data_dir: DataDir, monkeypatch) -> None:
+    seconds = [(n * 1000, "z" * 90) for n in range(50_000)]
+    write(data_dir, "s", lines(*seconds))
+    parsed = 0
+    real = json.loads
+
+    def counted(raw: bytes) -> object:
+        nonlocal parsed
+        parsed += 1
+        return real(raw)
+
+    monkeypatch.setattr("ridgeline_service.telemetry.logs.json.loads", counted)
+    store = LogStore(data_dir)
+    window = Window(30_000_000, 30_003_000)
+    for read in (store.read_forward, store.read_backward):
+        parsed = 0
+        page = read(GROUP, "s", limit=100, window=window)
+        assert [event.timestamp for event in page.events] == [30_000_000, 30_001_000, 30_002_000]
+        again = read(
+            GROUP,
+            "s",
+            limit=100,
+            window=window,
+            position=page.after if read == store.read_forward else page.before,
+        )
+        assert again.events == ()
+        if read == store.read_forward:
+            assert parsed < 2000
+
+
+@given(st.lists(st.integers(0, 400_000), max_size=60), st.integers(0, 400_000))
+def test_skipping_loses_nothing_while_clocks_are_roughly_right(
+    tmp_path_factory, times: list[int], start: int
+) -> None:
+    data_dir = DataDir(tmp_path_factory.mktemp("d"))
+    # Out of order by less than a minute, as after a small correction of the clock.
+    ordered = [time + (n % 3) * 20_000 for n, time in enumerate(sorted(times))]
+    write(data_dir, "s", lines(*((time, "w" * 5000) for time in ordered)))
+    store = LogStore(data_dir)
+    wanted = [time for time in ordered if time >= start]
+    for read in (store.read_forward, store.read_backward):
+        page = read(GROUP, "s", limit=1000, window=Window(start))
+        assert [event.timestamp for event in page.events] == wanted
