@@ -185,17 +185,6 @@ def test_code_is_found_where_the_sdks_put_it(tmp_path: Path) -> None:
     assert code_directories(settings(SAGEMAKER_SUBMIT_DIRECTORY="s3://b/k", **here)) == found
 
 
-@pytest.fixture
-def clean_path() -> Iterator[None]:
-    path, modules = list(sys.path), set(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if name.startswith(("sagemaker", "user_", "inference")):
-            del sys.modules[name]
-
-
-@pytest.mark.usefixtures("clean_path")
 def test_a_program_may_lie_in_a_folder_and_import_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "code" / "src").mkdir(parents=True)
     (tmp_path / "code" / "src" / "user_helper.py").write_text("VALUE = 5\n")
@@ -210,7 +199,6 @@ def test_a_program_may_lie_in_a_folder_and_import_its_neighbours(tmp_path: Path)
     assert loaded.invoke(Request(b"", "application/json", "")).body == b"5"
 
 
-@pytest.mark.usefixtures("clean_path")
 def test_what_users_import_of_the_toolkits_is_there(tmp_path: Path) -> None:
     (tmp_path / "user_toolkit.py").write_text(
         "from sagemaker_inference import content_types, decoder, encoder, errors\n"
@@ -227,7 +215,6 @@ def test_what_users_import_of_the_toolkits_is_there(tmp_path: Path) -> None:
     assert loaded.invoke(Request(b"1,2", "text/csv", "")).body == b"[1, 2]"
 
 
-@pytest.mark.usefixtures("clean_path")
 def test_real_toolkits_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "sagemaker_inference").mkdir()
     (tmp_path / "sagemaker_inference" / "__init__.py").write_text("REAL = True\n")
