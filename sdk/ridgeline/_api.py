@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -29,17 +28,24 @@ class Sender(Protocol):
     def send(self, request: Any) -> Any: ...
 
 
-@dataclass(frozen=True)
 class Api:
-    """A signed client of one service's ``/api``."""
+    """A signed client of one service's ``/api``; ``sender`` is botocore's own unless given."""
 
-    url: str
-    region: str
-    credentials: Credentials
-    start_hint: str = ""
-    proxies: Mapping[str, str] | None = None
-    sender: Sender | None = None
-    _made: list[Sender] = field(default_factory=list, repr=False)
+    def __init__(
+        self,
+        url: str,
+        region: str,
+        credentials: Credentials,
+        *,
+        start_hint: str = "",
+        proxies: Mapping[str, str] | None = None,
+        sender: Sender | None = None,
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._region = region
+        self._credentials = credentials
+        self._start_hint = start_hint
+        self._sender = sender or URLLib3Session(timeout=_TIMEOUT_S, proxies=proxies)
 
     def get(self, *path: str, **query: str | int | None) -> Any:
         """GET ``/api/<path>``; parts of the path are quoted, absent query members left out."""
@@ -60,15 +66,15 @@ class Api:
     ) -> Any:
         where = "/".join(quote(part, safe="-._~") for part in path)
         given = {name: value for name, value in query.items() if value is not None}
-        url = f"{self.url.rstrip('/')}/api/{where}" + (f"?{urlencode(given)}" if given else "")
+        url = f"{self._url}/api/{where}" + (f"?{urlencode(given)}" if given else "")
         request = AWSRequest(
             method=method, url=url, data=body, headers={"Accept": "application/json"}
         )
         if body is not None:
             request.headers["Content-Type"] = "application/json"
-        SigV4Auth(self.credentials, "sagemaker", self.region).add_auth(request)
-        with translated(self.url, start_hint=self.start_hint):
-            answer = self._sender().send(request.prepare())
+        SigV4Auth(self._credentials, "sagemaker", self._region).add_auth(request)
+        with translated(self._url, start_hint=self._start_hint):
+            answer = self._sender.send(request.prepare())
             status, headers, content = answer.status_code, answer.headers, answer.content
         if status >= 400:
             raise _api_error(status, dict(headers), content, urlsplit(url).path)
@@ -81,13 +87,6 @@ class Api:
                 f"{url} answered, but not with JSON.",
                 hint="Is this address a Ridgeline service? See `ridgeline up`.",
             ) from None
-
-    def _sender(self) -> Sender:
-        if self.sender is not None:
-            return self.sender
-        if not self._made:
-            self._made.append(URLLib3Session(timeout=_TIMEOUT_S, proxies=self.proxies))
-        return self._made[0]
 
 
 def _api_error(status: int, headers: Mapping[str, str], content: bytes, path: str) -> Exception:

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ridgeline._endpoints import describe
 from ridgeline.errors import NotFound
 
 if TYPE_CHECKING:
     from ridgeline.session import Session
 
+_LIMIT = 10_000
 _POLL_S = 1.0
 # New replicas write to new streams; looking for those at every poll would double the calls.
 _POLLS_BETWEEN_STREAM_LISTS = 5
@@ -40,34 +42,48 @@ def last_lines(session: Session, endpoint: str, count: int) -> tuple[str, ...]:
 def tail(session: Session, endpoint: str, count: int) -> list[LogLine]:
     """The same with time and stream. Raises NotFound if nothing was ever logged."""
     lines: list[LogLine] = []
-    for stream in _streams(session, endpoint):
-        answer = _events(session, endpoint, stream, limit=max(count, 1), startFromHead=False)
+    for stream in _streams(session, endpoint) if count > 0 else ():
+        answer = _events(session, endpoint, stream, limit=min(count, _LIMIT), startFromHead=False)
         lines.extend(_lines(stream, answer))
-    return sorted(lines, key=lambda line: line.timestamp_ms)[-count:] if count > 0 else []
+    return sorted(lines, key=lambda line: line.timestamp_ms)[-count:]
 
 
 def follow(session: Session, endpoint: str, count: int) -> Iterator[LogLine]:
-    """The last ``count`` lines, then every new one; ends when the endpoint's log group is gone."""
+    """The last ``count`` lines, then every new one, until the endpoint is gone.
+
+    An endpoint that has written nothing yet is waited for. Raises NotFound if there is neither an
+    endpoint nor a log of it.
+    """
     tokens: dict[str, str] = {}
-    first = True
-    polls = 0
     streams: list[str] = []
-    while True:
+    living = True
+    polls = 0
+    while living:
         if polls % _POLLS_BETWEEN_STREAM_LISTS == 0:
+            living = _lives(session, endpoint)
             try:
                 streams = _streams(session, endpoint)
             except NotFound:
-                if not first:
-                    return
-                raise
+                if not living and polls == 0:
+                    raise
         fresh: list[LogLine] = []
         for stream in streams:
-            fresh.extend(_news(session, endpoint, stream, tokens, count if first else 0))
+            fresh.extend(_news(session, endpoint, stream, tokens, count if polls == 0 else 0))
         fresh.sort(key=lambda line: line.timestamp_ms)
-        yield from fresh[-count:] if first and count > 0 else ([] if first else fresh)
-        first = False
+        if polls == 0:
+            fresh = fresh[-count:] if count > 0 else []
+        yield from fresh
         polls += 1
-        session.clock.sleep(_POLL_S)
+        if living:
+            session.clock.sleep(_POLL_S)
+
+
+def _lives(session: Session, endpoint: str) -> bool:
+    try:
+        describe(session, endpoint)
+    except NotFound:
+        return False
+    return True
 
 
 def _news(
@@ -76,7 +92,7 @@ def _news(
     """What this stream has that we have not read; moves its token on."""
     lines: list[LogLine] = []
     if stream not in tokens and count > 0:
-        answer = _events(session, endpoint, stream, limit=count, startFromHead=False)
+        answer = _events(session, endpoint, stream, limit=min(count, _LIMIT), startFromHead=False)
         tokens[stream] = str(answer["nextForwardToken"])
         return _lines(stream, answer)
     while True:

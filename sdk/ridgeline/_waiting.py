@@ -66,6 +66,23 @@ def wait_for_endpoint(
     raise AssertionError("the pauses never end")
 
 
+def wait_until_deleted(session: Session, name: str, *, timeout_s: float = 300.0) -> None:
+    """Wait until endpoint ``name`` is gone. Raises NotReady after ``timeout_s`` seconds."""
+    clock = session.clock
+    begin = clock.monotonic()
+    for pause in _pauses(session.is_aws):
+        try:
+            describe(session, name)
+        except NotFound:
+            return
+        if clock.monotonic() - begin > timeout_s:
+            raise NotReady(
+                f"Endpoint {name!r} is still being deleted after {timeout_s:g} s.",
+                hint=f"It goes on by itself: see `ridgeline describe {name}`.",
+            )
+        clock.sleep(pause)
+
+
 def _pauses(is_aws: bool) -> Iterator[float]:
     """Seconds between looks: close together at first, as most local deploys take seconds."""
     pause, most = (5.0, 15.0) if is_aws else (0.25, 2.0)

@@ -32,6 +32,7 @@ from ridgeline._translate import translated
 from ridgeline.errors import AlreadyExists, InvalidInput, NotFound, Unsupported
 
 _RETRIES = {"mode": "standard", "total_max_attempts": 4}
+_CONNECTIONS = 64
 _CONNECT_S = 5
 _READ_S = 60
 # A model may think for minutes; a retry of a slow call would only make it think twice.
@@ -242,6 +243,7 @@ class Session:
             connect_timeout=_CONNECT_S,
             read_timeout=read_timeout_s,
             retries=dict(_RETRIES),
+            max_pool_connections=_CONNECTIONS,
             proxies=_proxies(self._endpoint_url) if self._endpoint_url is not None else None,
             ignore_configured_endpoint_urls=self._ignore_configured or None,
             # The environment may ask for AWS's special addresses, which an address of ours is not.

@@ -26,7 +26,6 @@ from ridgeline.errors import (
     Overloaded,
     RidgelineError,
     Unavailable,
-    did_you_mean,
 )
 
 if TYPE_CHECKING:
@@ -144,11 +143,6 @@ def report(error: RidgelineError, *, as_json: bool) -> int:
     else:
         say(f"error: {error}")
     return next((code for cls, code in _EXIT_CODES if isinstance(error, cls)), FAILED)
-
-
-def unknown(what: str, name: str, known: Sequence[str]) -> InvalidInput:
-    """An InvalidInput that offers the nearest known name."""
-    return InvalidInput(f"Unknown {what} {name!r}.", hint=did_you_mean(name, known))
 
 
 def _json_default(value: Any) -> Any:

@@ -24,11 +24,15 @@ def delete(
     keep_model: Annotated[
         bool, typer.Option("--keep-model", help="Keep the models it runs.")
     ] = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Return when the deletion is accepted.")
+    ] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete endpoints with their configurations and models. Asks first on a terminal."""
     session = _common.open_session(data_dir)
+    from ridgeline._waiting import wait_until_deleted
     from ridgeline.predictor import Predictor  # boto3: not for --help
 
     if not yes and _on_a_terminal():
@@ -38,6 +42,9 @@ def delete(
         predictor.delete_endpoint()
         if not keep_model:
             predictor.delete_model()
+    for name in endpoints:
+        if not no_wait:
+            wait_until_deleted(session, name)
         if not as_json:
             _common.say(f"Deleted {name}.")
     if as_json:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline._chat import chat_body, streamed_text, whole_text
@@ -27,6 +27,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(edges)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1)), st.lists(st.integers(0, 10_000)), st.booleans())
 def test_server_sent_events_cut_anywhere(
     pieces: list[str], places: list[int], keepalives: bool
@@ -41,6 +42,7 @@ def test_server_sent_events_cut_anywhere(
     assert list(streamed_text(cut(stream, places))) == pieces
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1), min_size=1), st.lists(st.integers(0, 10_000)))
 def test_json_lines_cut_anywhere(pieces: list[str], places: list[int]) -> None:
     """The last line of LMI's stream repeats the whole text, with its token."""

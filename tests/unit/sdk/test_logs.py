@@ -43,6 +43,7 @@ class Streams:
 
 @pytest.fixture
 def streams(fake: Any, sdk_tools: Any) -> Streams:
+    fake.endpoint("e")
     return Streams(fake, sdk_tools.Reply)
 
 
@@ -78,24 +79,52 @@ def test_following_from_now(session: Session, streams: Streams, clock: Any) -> N
     assert next(follow(session, "e", 0)).text == "new"
 
 
-def test_following_ends_with_the_endpoint(
-    fake: Any, session: Session, streams: Streams, clock: Any, sdk_tools: Any
-) -> None:
-    streams.lines = {"blue/1": [(1, "only")]}
-    gone = sdk_tools.aws_error("ResourceNotFoundException", "The log group does not exist.")
-
-    def delete() -> None:
-        fake.rules["DescribeLogStreams"] = gone
-        fake.rules["GetLogEvents"] = gone
-
-    clock.on_sleep = delete
-    assert [line.text for line in follow(session, "e", 10)] == ["only"]
+def gone(fake: Any, sdk_tools: Any) -> None:
+    """The endpoint is deleted; its log stays, as in CloudWatch."""
+    fake.rules["DescribeEndpoint"] = sdk_tools.aws_error(
+        "ValidationException", 'Could not find endpoint "e".'
+    )
 
 
-def test_a_log_that_never_was(fake: Any, session: Session, sdk_tools: Any) -> None:
+def no_log(fake: Any, sdk_tools: Any) -> None:
     fake.rules["DescribeLogStreams"] = sdk_tools.aws_error(
         "ResourceNotFoundException", "The specified log group does not exist."
     )
+
+
+def test_following_ends_with_the_endpoint(
+    fake: Any, session: Session, streams: Streams, clock: Any, sdk_tools: Any
+) -> None:
+    """After its last lines."""
+    streams.lines = {"blue/1": [(1, "first")]}
+
+    def delete() -> None:
+        if len(clock.slept) == 2:
+            streams.lines["blue/1"].append((2, "last"))
+            gone(fake, sdk_tools)
+
+    clock.on_sleep = delete
+    assert [line.text for line in follow(session, "e", 10)] == ["first", "last"]
+    assert len(clock.slept) < 10
+
+
+def test_following_an_endpoint_that_has_written_nothing_yet(
+    fake: Any, session: Session, streams: Streams, clock: Any, sdk_tools: Any
+) -> None:
+    known = fake.rules["DescribeLogStreams"]
+    no_log(fake, sdk_tools)
+
+    def begin() -> None:
+        streams.lines = {"blue/1": [(1, "hello")]}
+        fake.rules["DescribeLogStreams"] = known
+
+    clock.on_sleep = begin
+    assert next(follow(session, "e", 10)).text == "hello"
+
+
+def test_a_log_that_never_was(fake: Any, session: Session, sdk_tools: Any) -> None:
+    no_log(fake, sdk_tools)
+    gone(fake, sdk_tools)
     with pytest.raises(NotFound):
         tail(session, "e", 10)
     with pytest.raises(NotFound):

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline import deserializers as d
@@ -21,11 +21,13 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(json_values)
 def test_json_there_and_back(value: Any) -> None:
     assert d.JSONDeserializer().deserialize(s.JSONSerializer().serialize(value), "") == value
 
 
+@settings(deadline=None)
 @given(st.lists(json_values))
 def test_json_lines_there_and_back(values: list[Any]) -> None:
     body = s.JSONLinesSerializer().serialize(values)
