@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -51,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=10,
     )
+    # uvicorn raises the signal that stopped it once more when it is done: that is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[listening])
 
 

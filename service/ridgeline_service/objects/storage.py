@@ -72,8 +72,6 @@ class ObjectStore:
         self._pins: Counter[str] = Counter()
         self._doomed: set[str] = set()
         self._blobs.mkdir(parents=True, exist_ok=True)
-        for first in range(256):
-            (self._blobs / f"{first:02x}").mkdir(exist_ok=True)
         self._index = Index(root / "index.db")
         self._reader = Index(root / "index.db", readonly=True)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="index")
@@ -136,8 +134,8 @@ class ObjectStore:
         segments = []
         with self.pinned(source):
             for segment in source.segments:
-                blob_id = self._new_id()
-                await asyncio.to_thread(os.link, self._path(segment.blob), self._path(blob_id))
+                blob_id, path = self._new_path()
+                await asyncio.to_thread(os.link, self._path(segment.blob), path)
                 segments.append(Segment(blob_id, segment.size))
         stored = replace(
             source,
@@ -236,8 +234,7 @@ class ObjectStore:
 
     async def write_blob(self, chunks: AsyncIterator[bytes]) -> Blob:
         """Take all of ``chunks`` to disk. If they end in an error, nothing stays behind."""
-        blob_id = self._new_id()
-        path = self._path(blob_id)
+        blob_id, path = self._new_path()
         digest = hashlib.md5(usedforsecurity=False)
         size = 0
         waiting: list[bytes] = []
@@ -310,6 +307,12 @@ class ObjectStore:
             else:
                 self._doomed.discard(blob)
                 self._path(blob).unlink(missing_ok=True)
+
+    def _new_path(self) -> tuple[str, Path]:
+        blob_id = self._new_id()
+        path = self._path(blob_id)
+        path.parent.mkdir(exist_ok=True)
+        return blob_id, path
 
     def _path(self, blob_id: str) -> Path:
         return self._blobs / blob_id[:2] / blob_id
