@@ -44,6 +44,7 @@ class Model:
         image_uri: str,
         model_data: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         role: str | None = None,
+        predictor_cls: Callable[..., Predictor] | None = None,
         env: Mapping[str, str] | None = None,
         name: str | None = None,
         vpc_config: Mapping[str, Sequence[str]] | None = None,
@@ -52,7 +53,6 @@ class Model:
         source_dir: str | os.PathLike[str] | None = None,
         entry_point: str | None = None,
         dependencies: Sequence[str | os.PathLike[str]] | None = None,
-        predictor_cls: Callable[..., Predictor] = Predictor,
     ) -> None:
         self.image_uri = image_uri
         self.model_data = model_data
@@ -65,7 +65,7 @@ class Model:
         self.source_dir = source_dir
         self.entry_point = entry_point
         self.dependencies = tuple(dependencies or ())
-        self.predictor_cls = predictor_cls
+        self.predictor_cls = predictor_cls or Predictor
         self.endpoint_name: str | None = None
         self._created: str | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -167,4 +168,24 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_ctrl_c_is_quiet(fake: Any, sdk_tools: Any, tmp_path: Path) -> None:
+    fake.endpoint("e")
+    fake.on("DescribeLogStreams", sdk_tools.Reply({"logStreams": [{"logStreamName": "b/1"}]}))
+    events = [{"timestamp": 1, "message": "hello"}]
+    last = sdk_tools.Reply({"events": [], "nextForwardToken": "t"})
+    fake.on("GetLogEvents", sdk_tools.Reply({"events": events, "nextForwardToken": "t"}), last)
+    data_dir = sdk_tools.write_data_dir(tmp_path / "d", fake.url)
+    with subprocess.Popen(
+        [RIDGELINE, "logs", "-f", "e", "--data-dir", str(data_dir)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"hello\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
         assert process.stderr.read() == b""
