@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -322,15 +323,20 @@ def test_memory_over_the_limit_is_refused_to_the_process(
 def test_without_network_a_framework_server_is_handed_its_socket(bench: Bench) -> None:
     if sandbox.capability().tool is None:
         pytest.skip(sandbox.capability().summary)
-    import socket
-
     record = bench.start(
         "import os, socket\n"
         "listener = socket.socket(fileno=int(os.environ['RIDGELINE_LISTEN_FD']))\n"
         "listener.accept()[0].sendall(b'hello')\n",
         network=False,
     )
-    with socket.create_connection(("127.0.0.1", record.port), timeout=10) as client:
+
+    def connect() -> socket.socket | None:
+        try:
+            return socket.create_connection(("127.0.0.1", record.port), timeout=10)
+        except ConnectionRefusedError:
+            return None
+
+    with until(connect) as client:
         assert client.recv(5) == b"hello"
 
 
@@ -345,8 +351,6 @@ def test_where_no_namespace_can_be_made_nothing_is_started(
 
 
 def test_ports_are_free_different_and_outside_the_ephemeral_range() -> None:
-    import socket
-
     picker = PortPicker(start=lambda low, high: low)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
