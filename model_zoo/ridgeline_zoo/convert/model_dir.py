@@ -24,6 +24,7 @@ from ridgeline_zoo.convert.safetensors_file import (
     TensorPlan,
     dtypes_in,
     read_header,
+    recast,
     write_safetensors,
 )
 from ridgeline_zoo.errors import CannotConvert
@@ -88,7 +89,7 @@ def _write_weights(
 
 
 def _adopt_safetensors(card: Card, fetched: Path, out: Path, progress: Progress) -> None:
-    """Safetensors are taken as they are: same names, same dtype, byte for byte."""
+    """Safetensors are taken byte for byte, unless they hold another dtype than the card's."""
     names = sorted(str(path.relative_to(fetched)) for path in fetched.rglob("*") if path.is_file())
     missing = sorted({"config.json", "tokenizer.json", "tokenizer_config.json"} - set(names))
     if card.task == "text-embedding" and POOLING not in names:
@@ -101,18 +102,31 @@ def _adopt_safetensors(card: Card, fetched: Path, out: Path, progress: Progress)
     weights = [name for name in names if name.endswith(".safetensors")]
     headers = _weight_headers(fetched, weights, card)
     found = dtypes_in(headers.values())
-    if found != {DTYPE_NAMES[card.dtype]}:
+    if not found or not found <= {"BF16", "F16", "F32"}:
         raise CannotConvert(
-            f"{card.source} holds {', '.join(sorted(found))} weights, the card says {card.dtype}"
+            f"{card.source} holds weights as {', '.join(sorted(found)) or 'nothing'}",
+            hint="BF16, F16 and F32 are read. Choose a model that is not quantised.",
         )
     total = sum((fetched / name).stat().st_size for name in names)
     done = 0
     for name in names:
-        target = out / name
+        source, target = fetched / name, out / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        (fetched / name).rename(target)
-        done += target.stat().st_size
+        done += source.stat().st_size
+        if name in weights and found != {DTYPE_NAMES[card.dtype]}:
+            recast(source, target, card.dtype, wrote=lambda size: None)
+            source.unlink()
+        else:
+            source.rename(target)
         progress("prepare", done, total)
+    if found != {DTYPE_NAMES[card.dtype]}:
+        config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        # The key of newer transformers, and of older ones.
+        config.pop("dtype", None)
+        _write_json(out / "config.json", {**config, "torch_dtype": _TORCH_NAMES[card.dtype]})
+
+
+_TORCH_NAMES: Mapping[str, str] = {"bf16": "bfloat16", "fp32": "float32"}
 
 
 def _weight_headers(fetched: Path, weights: Sequence[str], card: Card) -> dict[str, TensorHeader]:
@@ -131,6 +145,11 @@ def _weight_headers(fetched: Path, weights: Sequence[str], card: Card) -> dict[s
 def _check_config(card: Card, out: Path) -> None:
     """Every entry of the card's config must be what the model's own config says."""
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    if config.get("quantization_config") is not None:
+        raise CannotConvert(
+            f"{card.source} is quantised (config.json has quantization_config)",
+            hint="Choose the model's unquantised form.",
+        )
     for name, stated in card.config.items():
         actual = _entry(config, name)
         # What publishers leave out because it is the default.

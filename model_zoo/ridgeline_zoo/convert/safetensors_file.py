@@ -11,6 +11,7 @@ import json
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from ridgeline_zoo.errors import CannotConvert
 
 DTYPE_NAMES: Mapping[str, str] = {"bf16": "BF16", "fp32": "F32"}
 _WIDTHS: Mapping[str, int] = {"BF16": 2, "F16": 2, "F32": 4, "I64": 8, "F64": 8, "I32": 4, "U8": 1}
+_FLOATS: Mapping[str, str] = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
 # The limit of the format's own reader.
 _LARGEST_HEADER = 100_000_000
 
@@ -104,6 +106,35 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
             f"{path.name} has {size} bytes, its header asks for {8 + length + end}: it is cut short"
         )
     return tensors
+
+
+def recast(source: Path, target: Path, dtype: str, *, wrote: Callable[[int], None]) -> None:
+    """Write a file again with its floating-point tensors in ``dtype`` ("bf16" or "fp32").
+
+    Names and order stay; integers are copied. Raises CannotConvert for a dtype not known here.
+    """
+    headers = read_header(source)
+    with source.open("rb") as stream:
+        start = 8 + struct.unpack("<Q", stream.read(8))[0]
+    raw = np.memmap(source, dtype=np.uint8, mode="r", offset=start)
+    plans = []
+    for name, entry in sorted(headers.items(), key=lambda item: item[1].data_offsets[0]):
+        if entry.dtype not in _WIDTHS:
+            raise CannotConvert(f"{source.name} holds {name} as {entry.dtype}, which is not read")
+        wanted = DTYPE_NAMES[dtype] if entry.dtype in _FLOATS else entry.dtype
+        first, end = entry.data_offsets
+        produce = partial(_recast_bytes, raw[first:end], entry.dtype, dtype)
+        plans.append(TensorPlan(name, tuple(entry.shape), wanted, produce))
+    write_safetensors(target, plans, wrote=wrote)
+
+
+def _recast_bytes(raw: npt.NDArray[np.uint8], stored: str, dtype: str) -> bytes:
+    if stored not in _FLOATS or stored == DTYPE_NAMES[dtype]:
+        return raw.tobytes()
+    data = np.frombuffer(raw.tobytes(), dtype=_FLOATS[stored])
+    if stored == "BF16":
+        return to_bytes((data.astype("<u4") << np.uint32(16)).view("<f4"), dtype)
+    return to_bytes(data.astype(np.float32), dtype)
 
 
 def dtypes_in(headers: Iterable[TensorHeader]) -> set[str]:

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from ridgeline_zoo import Card, load_cards
@@ -274,7 +274,11 @@ def weights(dtype: str = "F32", size: int = 4) -> bytes:
     ("files", "says"),
     [
         ({"model.safetensors": weights()}, r"lacks config\.json"),
-        ({"config.json": b"{}", "model.safetensors": weights()}, "F32 weights"),
+        ({"config.json": b"{}", "model.safetensors": weights("F64", 8)}, "as F64"),
+        (
+            {"config.json": b'{"quantization_config": {}}', "model.safetensors": weights()},
+            "quantised",
+        ),
         ({"config.json": b"{}", "model.safetensors": weights("BF16", 2)[:-1]}, "cut short"),
         ({"config.json": b"{}", "model.safetensors": b"\xff" * 64}, "no safetensors"),
         ({"config.json": b"{}", "model.safetensors": weights("BF16", 2)}, "model_type=None"),
@@ -285,6 +289,27 @@ def test_safetensors_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(CannotConvert, match=says):
         adopt(tiny, folders, BASE | files)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
+def test_weights_take_the_dtype_of_the_card(
+    tiny: Card, folders: tuple[Path, Path], dtype: Any, stored: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    tensors = {"b": torch.randn(3, 5).to(stored), "a": torch.arange(4), "c": torch.randn(2, 2)}
+    save_file(tensors, folders[0] / "model.safetensors")
+    files = {"config.json": json.dumps({**tiny.config, "dtype": "float16"}).encode()}
+    adopt(replace(tiny, dtype=dtype), folders, BASE | files)
+    ours = load_file(folders[1] / "model.safetensors")
+    kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+    assert torch.equal(ours["a"], tensors["a"])
+    config = json.loads((folders[1] / "config.json").read_text())
+    assert config["torch_dtype"] == {"bf16": "bfloat16", "fp32": "float32"}[dtype]
+    assert "dtype" not in config
+    for name in "bc":
+        assert ours[name].dtype == kind
+        assert torch.equal(ours[name], tensors[name].to(kind))
 
 
 def test_missing_shards_are_named(tiny: Card, folders: tuple[Path, Path]) -> None:
