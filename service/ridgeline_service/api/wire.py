@@ -80,7 +80,8 @@ class JsonWire:
         if not body.strip():
             return {}
         try:
-            return json.loads(body, parse_constant=_not_json)
+            value: object = _DECODER.decode(body.decode())
+            return value
         except (ValueError, RecursionError) as error:
             raise SerializationException(f"The body is not valid JSON: {_brief(error)}") from None
 
@@ -286,6 +287,9 @@ def _sender(fault: Fault) -> str:
 
 def _not_json(name: str) -> object:
     raise ValueError(f"{name} is no JSON value")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_not_json)
 
 
 def _brief(error: BaseException) -> str:

@@ -1,0 +1,1 @@
+"""Keys and signatures: SigV4 verification, root, bearer and internal keys."""

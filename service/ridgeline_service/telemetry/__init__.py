@@ -1,0 +1,1 @@
+"""Logs on disk, CloudWatch samples, Prometheus metrics of the control plane's process."""

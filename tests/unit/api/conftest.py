@@ -17,6 +17,7 @@ import boto3
 import pytest
 import uvicorn
 from botocore.config import Config
+from hypothesis import settings
 
 from ridgeline.errors import AlreadyExists, NotFound
 from ridgeline_service.api.app import App
@@ -24,6 +25,10 @@ from ridgeline_service.api.assemble import build_app
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import Settings
+
+# Properties are checked for truth here, not for speed: a busy machine must not fail them.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 INTERNAL_KEY = "internal"
 SETTINGS = Settings()

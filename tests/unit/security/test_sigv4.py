@@ -233,6 +233,12 @@ def test_no_signature_at_all() -> None:
     assert is_signed(sign(presign=5).request)
 
 
+def test_the_words_of_a_signature_in_a_value_are_no_signature() -> None:
+    mention = SignedRequest("GET", "h", "/", b"q=X-Amz-Signature", [])
+    assert not is_signed(mention)
+    assert check(sign("s3", "GET", "/b", "prefix=X-Amz-Signature")) == KEY
+
+
 def test_two_mechanisms_at_once_are_refused() -> None:
     sent = sign("s3", "GET")
     both = replace(sent, request=replace(sent.request, query=b"X-Amz-Signature=0"))
