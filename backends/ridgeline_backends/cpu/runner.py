@@ -89,15 +89,18 @@ class CpuRunner(ModelRunner):
             tokens = sample(logits, step.samples) if step.samples else ()
         return StepResult(tokens=tokens, device_time=DeviceTime(seconds=self._clock() - begin))
 
-    def logits(self, step: Step) -> torch.Tensor:
-        """Run the step; float32 logits [samples, vocabulary] of the chunks that are to sample."""
+    def logits(self, step: Step, *, every_token: bool = False) -> torch.Tensor:
+        """Run the step; float32 logits [samples, vocabulary] of the chunks that are to sample, or
+        of every token in the step, to score a text."""
         tokens: list[int] = []
         positions: list[int] = []
         wanted: list[int] = []
         for chunk in step.chunks:
             tokens.extend(chunk.tokens)
             positions.extend(range(chunk.start, chunk.start + len(chunk.tokens)))
-            if chunk.sample is not None:
+            if every_token:
+                wanted.extend(range(len(tokens) - len(chunk.tokens), len(tokens)))
+            elif chunk.sample is not None:
                 wanted.append(len(tokens) - 1)
         padding = [0] * (-len(tokens) % ROWS)
         tokens += padding

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+import ridgeline_backends.cpu  # noqa: F401, I001  before torch: it tells OpenMP not to spin
 import torch
 from safetensors.torch import save_file
 
