@@ -5,6 +5,6 @@ Public: ``ControlPlane``. Speaks no wire protocol; ``api`` maps operations to it
 
 from __future__ import annotations
 
-from ridgeline_service.control.plane import ControlPlane
+from ridgeline_service.control.plane import ControlPlane, Outside
 
-__all__ = ["ControlPlane"]
+__all__ = ["ControlPlane", "Outside"]

@@ -6,15 +6,16 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ridgeline_service.control import holder
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoint_configs import EndpointConfigs
 from ridgeline_service.control.endpoint_life import EndpointLife
 from ridgeline_service.control.endpoints import Endpoints
 from ridgeline_service.control.events import Events
+from ridgeline_service.control.holder import holder_name, is_dead
 from ridgeline_service.control.jumpstart import JumpStartCatalogue
 from ridgeline_service.control.keys import Keys
 from ridgeline_service.control.loop import Loop
@@ -34,7 +35,6 @@ from ridgeline_service.control.staging.weights import ZooWeights
 from ridgeline_service.control.tags import Tags
 from ridgeline_service.control.workers import Workers
 from ridgeline_service.control.zoo import Zoo
-from ridgeline_service.objects.client import make_client
 from ridgeline_service.paths import DataDir
 from ridgeline_service.placement.admission import Room
 from ridgeline_service.placement.machine import Machine, this_machine
@@ -49,11 +49,20 @@ from ridgeline_zoo import Catalog, load_cards
 _STOP_WAIT_S = 5.0
 
 
-class ControlPlane:
-    """Verbs are synchronous and thread-safe. ``start`` runs the reconcilers until ``stop``.
+@dataclass(frozen=True)
+class Outside:
+    """What touches the world. Each has a working default; tests put their own in its place."""
 
-    ``launcher``, ``stager`` and ``probe`` are what touches the world, and are replaced in tests.
-    """
+    launcher: Launcher | None = None
+    stager: Stager | None = None
+    probe: Probe = probe_replica
+    submit: Callable[[Callable[[], None]], None] | None = None
+    holder: str = ""
+    holder_is_dead: Callable[[str], bool] = is_dead
+
+
+class ControlPlane:
+    """Verbs are synchronous and thread-safe. ``start`` runs the reconcilers until ``stop``."""
 
     def __init__(
         self,
@@ -67,9 +76,7 @@ class ControlPlane:
         tokens: Callable[[], str] = secrets.token_urlsafe,
         machine: Machine | None = None,
         cards: Callable[[], Catalog] | None = None,
-        launcher: Launcher | None = None,
-        stager: Stager | None = None,
-        probe: Probe = probe_replica,
+        outside: Outside | None = None,
     ) -> None:
         self._store_url = store_url
         self._settings = settings
@@ -83,9 +90,7 @@ class ControlPlane:
         context = Context(db, settings, data_dir, clock, ids, self._changed)
         self._publisher = Publisher(context, self._root_key)
         self._client = cache(self._make_client)
-        self._loop = self._make_loop(
-            context, tokens, launcher or ProcessLauncher(data_dir), stager, probe
-        )
+        self._loop = self._make_loop(context, tokens, outside or Outside())
         self.models = Models(context)
         self.endpoint_configs = EndpointConfigs(context)
         self.endpoints = Endpoints(context, Planner(settings, self._machine, self._cards))
@@ -95,12 +100,20 @@ class ControlPlane:
         self.events = Events(context)
 
     def start(self) -> None:
-        """Publish the snapshot, adopt what runs, then reconcile on threads of its own."""
-        self._publisher.start()
-        self._loop.adopt()
+        """Take over what is there, then reconcile on threads of its own."""
+        self.take_over()
         self._spawn("reconciler", self._loop.run)
         if self._store_url or self._settings.s3_endpoint:
             self._spawn("jumpstart", self._publish_catalogue)
+
+    def take_over(self) -> None:
+        """Publish the snapshot, adopt the replicas that live, end those that no row knows."""
+        self._publisher.start()
+        self._loop.adopt()
+
+    def run_once(self) -> float:
+        """One round of the reconcilers; ``start`` repeats it. Returns how long nothing is due."""
+        return self._loop.tick()
 
     def stop(self) -> None:
         """End the loop and give the claims back. Replicas run on."""
@@ -122,23 +135,16 @@ class ControlPlane:
     def _publish_catalogue(self) -> None:
         JumpStartCatalogue(self._settings, self._client(), self._cards).run(self._stopping)
 
-    def _make_loop(
-        self,
-        context: Context,
-        tokens: Callable[[], str],
-        launcher: Launcher,
-        stager: Stager | None,
-        probe: Probe,
-    ) -> Loop:
-        name = holder.holder_name()
-        room = Room(self._settings.max_instances, self._machine.memory_bytes)
+    def _make_loop(self, context: Context, tokens: Callable[[], str], outside: Outside) -> Loop:
+        name = outside.holder or holder_name()
+        launcher = outside.launcher or ProcessLauncher(self._data_dir)
         life = ReplicaLife(
             context,
             holder=name,
             launcher=launcher,
-            stager=stager or self._make_stager(),
-            probe=probe,
-            room=room,
+            stager=outside.stager or self._make_stager(),
+            probe=outside.probe,
+            room=Room(self._settings.max_instances, self._machine.memory_bytes),
             wanted=lambda replica_id: self._loop.wanted(replica_id),
             changed=self._changed,
         )
@@ -148,9 +154,9 @@ class ControlPlane:
             endpoints=EndpointLife(context, tokens),
             life=life,
             launcher=launcher,
-            submit=Workers(2 * self._settings.max_instances + 8).submit,
+            submit=outside.submit or Workers(2 * self._settings.max_instances + 8).submit,
             publish=self._publisher.publish,
-            holder_is_dead=holder.is_dead,
+            holder_is_dead=outside.holder_is_dead,
             wake=self._wake,
         )
 
@@ -169,6 +175,9 @@ class ControlPlane:
         )
 
     def _make_client(self) -> Any:
+        # Inner: its module loads boto3 and aiohttp, a third of this process's start.
+        from ridgeline_service.objects.client import make_client
+
         settings, root = self._settings, self._root_key
         if settings.s3_endpoint:
             url = settings.s3_endpoint

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from typing import Any
 
 from ridgeline_service.control.names import log_stream
@@ -55,14 +54,19 @@ def _slowest(replicas: Sequence[ReplicaRecord]) -> ReplicaRecord | None:
 
 
 def _stages(replica: ReplicaRecord, now: int) -> list[dict[str, Any]]:
-    return [asdict(_so_far(stage, replica, now)) for stage in replica.stages]
+    return [_stage(stage, now) for stage in replica.stages]
 
 
-def _so_far(stage: Stage, replica: ReplicaRecord, now: int) -> Stage:
-    """A stage that runs has no seconds yet: it lasts since the row last changed."""
-    if stage.state != "running" or stage.seconds:
-        return stage
-    return replace(stage, seconds=round(max(0, now - replica.changed_at) / 1e6, 3))
+def _stage(stage: Stage, now: int) -> dict[str, Any]:
+    runs = stage.state == "running" and stage.began
+    seconds = round(max(0, now - stage.began) / 1e6, 3) if runs else stage.seconds
+    return {
+        "name": stage.name,
+        "state": stage.state,
+        "seconds": seconds,
+        "progress": stage.progress,
+        "total": stage.total,
+    }
 
 
 def _replica(replica: ReplicaRecord, now: int) -> dict[str, Any]:

@@ -7,25 +7,26 @@ replicas should exist is not decided here.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-
-from sqlalchemy import Connection
 
 from ridgeline.errors import RidgelineError
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.names import log_group, log_stream
 from ridgeline_service.control.probe import Identity, Probe
+from ridgeline_service.control.replica_rows import (
+    ReplicaRows,
+    joined,
+    resource_of,
+    variant_of,
+)
 from ridgeline_service.control.stages import StageTable
 from ridgeline_service.control.staging import Staged, Stager, StagingCancelled, StagingFailed
-from ridgeline_service.control.tail import last_lines
 from ridgeline_service.placement.admission import Load, Room, admit
 from ridgeline_service.runtime.launcher import Launcher, ProcessRecord, ReplicaSpec
 from ridgeline_service.store import endpoints as rows
 from ridgeline_service.store import journal, replicas
 from ridgeline_service.store.records import EndpointRecord, ReplicaRecord, Stage, VariantSpec
-from ridgeline_service.store.replicas import ReplicaChanges
 from ridgeline_service.store.states import Desired, Reason, ReplicaStatus
 
 ADMISSION_TIMEOUT_S = 1800.0
@@ -34,7 +35,6 @@ DRAIN_MIN_S = 1.0
 DRAIN_MAX_S = 30.0
 HUNG_AFTER = 5
 PROBE_EVERY_S = 5.0
-LOG_TAIL = 12
 
 _PENDING_POLL_S = 2.0
 _STARTING_POLL_S = 0.1
@@ -76,15 +76,13 @@ class ReplicaLife:
         """``wanted`` tells during a long staging whether the replica is still wanted;
         ``changed`` brings the routes up to date and is called after every change of status."""
         self._context = context
-        self._holder = holder
+        self._rows = ReplicaRows(context, holder, changed)
         self._launcher = launcher
         self._stager = stager
         self._probe = probe
         self._room = room
         self._wanted = wanted
-        self._changed = changed
         self._watches: dict[str, _Watch] = {}
-        self._lock = threading.Lock()
 
     def step(self, replica: ReplicaRecord) -> float | None:
         """Do what is due. Returns after how many seconds to look again; None at the end."""
@@ -106,8 +104,6 @@ class ReplicaLife:
             return self._watch(replica, record)
         return self._await_ready(replica, record)
 
-    # -- before the process ------------------------------------------------------------------
-
     def _admit(self, replica: ReplicaRecord) -> float | None:
         now = self._context.now()
         with self._context.db.write() as connection:
@@ -115,7 +111,7 @@ class ReplicaLife:
             load = Load(*replicas.admitted_load(connection))
             wait = admit(replica.memory_bytes, load, self._room)
             if wait is None:
-                self._write(
+                self._rows.write(
                     connection,
                     replica,
                     status=ReplicaStatus.STAGING,
@@ -125,8 +121,10 @@ class ReplicaLife:
                 )
             elif wait.message != replica.message:
                 reason = _WAITS[wait.shortage]
-                self._write(connection, replica, reason=reason, message=wait.message)
-                self._context.event(connection, _resource(replica), "Waiting", reason, wait.message)
+                self._rows.write(connection, replica, reason=reason, message=wait.message)
+                self._context.event(
+                    connection, resource_of(replica), "Waiting", reason, wait.message
+                )
         if wait is None:
             return 0.0
         if now - replica.created_at > ADMISSION_TIMEOUT_S * 1e6:
@@ -139,11 +137,11 @@ class ReplicaLife:
             # The control plane was killed between the start and the row: the process is ours.
             return self._launched(replica, record, replica.stages)
         with self._context.db.read() as connection:
-            variant = _variant(connection, replica)
+            variant = variant_of(connection, replica)
             endpoint = rows.get_endpoint(connection, replica.endpoint_arn)
         if variant is None or endpoint is None:
             return None  # the endpoint is gone, and this row with it
-        table = StageTable(self._context.clock, lambda stages: self._note(replica, stages))
+        table = StageTable(self._context.clock, lambda stages: self._rows.note(replica, stages))
         deadline = self._context.clock() + variant.download_timeout_s
         try:
             staged = self._stager.stage(
@@ -202,7 +200,7 @@ class ReplicaLife:
         self, replica: ReplicaRecord, record: ProcessRecord, stages: tuple[Stage, ...]
     ) -> float | None:
         now = self._context.now()
-        held = self._change(
+        held = self._rows.change(
             replica,
             status=ReplicaStatus.STARTING,
             launched_at=now,
@@ -221,37 +219,40 @@ class ReplicaLife:
             return None
         return _STARTING_POLL_S
 
-    # -- while it comes up and serves --------------------------------------------------------
-
     def _await_ready(self, replica: ReplicaRecord, record: ProcessRecord) -> float | None:
         identity = self._ask(replica)
         waited_s = (self._context.now() - (replica.launched_at or replica.changed_at)) / 1e6
         if identity is not None and identity.state == "failed":
             return self._fail(
-                replica, Reason.LOAD_FAILED, identity.error, _joined(replica, identity)
+                replica,
+                Reason.LOAD_FAILED,
+                identity.error,
+                joined(replica, identity, self._context.now()),
             )
         if identity is not None and identity.state == "ready":
             return self._ready(replica, identity, waited_s)
-        limit = self._startup_timeout(replica)
+        limit = self._rows.startup_timeout(replica)
         if waited_s > limit:
             return self._fail(
                 replica,
                 Reason.STARTUP_TIMEOUT,
-                f"Waited {waited_s:.0f} s of {limit:.0f} s." + self._log_tail(replica),
+                f"Waited {waited_s:.0f} s of {limit:.0f} s." + self._rows.log_tail(replica),
             )
         if identity is not None:
             status = _BY_STATE.get(identity.state, replica.status)
-            stages = _joined(replica, identity)
+            stages = joined(replica, identity, self._context.now())
             if status is not replica.status:
-                self._change(replica, status=status, changed_at=self._context.now(), stages=stages)
+                self._rows.change(
+                    replica, status=status, changed_at=self._context.now(), stages=stages
+                )
         return _STARTING_POLL_S if waited_s < 30 else _SLOW_START_POLL_S
 
     def _ready(self, replica: ReplicaRecord, identity: Identity, waited_s: float) -> float:
-        stages = _joined(replica, identity)
+        stages = joined(replica, identity, self._context.now())
         known = sum(stage.seconds for stage in identity.stages)
         health = Stage("health", "done", round(max(0.0, waited_s - known), 3))
         now = self._context.now()
-        self._change(
+        self._rows.change(
             replica,
             status=ReplicaStatus.READY,
             reason=Reason.NONE,
@@ -277,20 +278,13 @@ class ReplicaLife:
         if watch.missed < HUNG_AFTER and (identity is None or identity.state != "failed"):
             return _READY_POLL_S
         said = identity.error if identity is not None else "It did not answer any more."
-        return self._fail(replica, Reason.HUNG, said + self._log_tail(replica))
+        return self._fail(replica, Reason.HUNG, said + self._rows.log_tail(replica))
 
     def _ask(self, replica: ReplicaRecord) -> Identity | None:
         identity = self._probe(replica.port or 0, replica.token)
         if identity is None or identity.replica_id != replica.id:
             return None
         return identity
-
-    def _startup_timeout(self, replica: ReplicaRecord) -> float:
-        with self._context.db.read() as connection:
-            variant = _variant(connection, replica)
-        return variant.startup_timeout_s if variant is not None else 0.0
-
-    # -- the end -----------------------------------------------------------------------------
 
     def _end(self, replica: ReplicaRecord) -> float | None:
         """It is wanted no longer: drain it if it serves, else end it at once."""
@@ -301,7 +295,7 @@ class ReplicaLife:
             if record is not None:
                 self._launcher.stop(record, 0)
             return self._stopped(replica)
-        self._change(replica, status=ReplicaStatus.STOPPING, changed_at=self._context.now())
+        self._rows.change(replica, status=ReplicaStatus.STOPPING, changed_at=self._context.now())
         return 0.0
 
     def _drain(self, replica: ReplicaRecord) -> float | None:
@@ -320,13 +314,13 @@ class ReplicaLife:
 
     def _stopped(self, replica: ReplicaRecord) -> float | None:
         self._remove(replica)
-        self._change(replica, status=ReplicaStatus.STOPPED, changed_at=self._context.now())
+        self._rows.change(replica, status=ReplicaStatus.STOPPED, changed_at=self._context.now())
         return None
 
     def _died(self, replica: ReplicaRecord) -> float | None:
         ended = self._launcher.exit_status(replica.id)
         how = f"It {ended.words}." if ended is not None else "Its process is gone."
-        return self._fail(replica, Reason.PROCESS_DIED, how + self._log_tail(replica))
+        return self._fail(replica, Reason.PROCESS_DIED, how + self._rows.log_tail(replica))
 
     def _fail(
         self,
@@ -340,7 +334,7 @@ class ReplicaLife:
             replace(stage, state="failed") if stage.state == "running" else stage
             for stage in (replica.stages if stages is None else stages)
         )
-        held = self._change(
+        held = self._rows.change(
             replica,
             status=ReplicaStatus.FAILED,
             reason=reason,
@@ -362,8 +356,6 @@ class ReplicaLife:
     def _forget(self, replica: ReplicaRecord) -> None:
         self._watches.pop(replica.id, None)
 
-    # -- rows and processes ------------------------------------------------------------------
-
     def _record(self, replica: ReplicaRecord) -> ProcessRecord | None:
         if replica.pid is None or replica.start_time is None or replica.port is None:
             return self._found(replica)
@@ -377,52 +369,3 @@ class ReplicaLife:
             if record.replica_id == replica.id and record.token == replica.token:
                 return record
         return None
-
-    def _log_tail(self, replica: ReplicaRecord) -> str:
-        with self._context.db.read() as connection:
-            endpoint = rows.get_endpoint(connection, replica.endpoint_arn)
-        if endpoint is None:
-            return ""
-        lines = last_lines(self._context.data_dir, endpoint.name, replica, LOG_TAIL)
-        return "\nLast log lines:\n" + "\n".join(lines) if lines else ""
-
-    def _note(self, replica: ReplicaRecord, stages: tuple[Stage, ...]) -> None:
-        with self._context.db.write() as connection:
-            replicas.change_replica(connection, replica.id, token=self._holder, stages=stages)
-
-    def _change(self, replica: ReplicaRecord, **changes: object) -> bool:
-        with self._context.db.write() as connection:
-            held = self._write(connection, replica, **changes)
-        if held and "status" in changes:
-            self._changed()
-        return held
-
-    def _write(self, connection: Connection, replica: ReplicaRecord, **changes: object) -> bool:
-        """Write under the claim, with an event if the status changes."""
-        typed: ReplicaChanges = changes  # type: ignore[assignment]
-        held = replicas.change_replica(connection, replica.id, token=self._holder, **typed)
-        status = typed.get("status")
-        if held and status is not None:
-            self._context.event(
-                connection,
-                _resource(replica),
-                status,
-                typed.get("reason", Reason.NONE),
-                typed.get("message", ""),
-            )
-        return held
-
-
-def _resource(replica: ReplicaRecord) -> str:
-    return f"{replica.endpoint_arn}/{replica.variant}/{replica.id}"
-
-
-def _variant(connection: Connection, replica: ReplicaRecord) -> VariantSpec | None:
-    deployment = rows.get_deployment(connection, replica.deployment_id)
-    return None if deployment is None else deployment.variant(replica.variant)
-
-
-def _joined(replica: ReplicaRecord, identity: Identity) -> tuple[Stage, ...]:
-    """Stages of staging, then those that the server told of."""
-    told = {stage.name for stage in identity.stages}
-    return (*(stage for stage in replica.stages if stage.name not in told), *identity.stages)

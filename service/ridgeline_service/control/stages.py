@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ridgeline_service.control.names import Clock
+from ridgeline_service.control.names import Clock, to_micros
 from ridgeline_service.store.records import Stage
 
 FLUSH_S = 0.5
@@ -26,7 +26,7 @@ class StageTable:
         begins = not self._stages or self._stages[-1].name != name
         if begins:
             self._close("done")
-            self._stages.append(Stage(name))
+            self._stages.append(Stage(name, began=to_micros(self._clock())))
             self._began = self._clock()
         self._stages[-1] = replace(self._stages[-1], progress=done, total=total)
         if begins or self._clock() - self._saved >= FLUSH_S:

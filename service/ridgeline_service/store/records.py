@@ -103,13 +103,15 @@ class DeploymentRecord:
 @dataclass(frozen=True)
 class Stage:
     """A step of a replica's start: ``state`` is running, done or failed; ``progress`` is bytes or
-    other units done of ``total`` (0: not known)."""
+    other units done of ``total`` (0: not known). While it runs, ``seconds`` is not up to date:
+    count from ``began`` (microseconds)."""
 
     name: str
     state: str = "running"
     seconds: float = 0.0
     progress: int = 0
     total: int = 0
+    began: int = 0
 
 
 @dataclass(frozen=True)

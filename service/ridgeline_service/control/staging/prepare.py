@@ -56,6 +56,7 @@ class Prepare:
         cards_dirs: Sequence[Path] = (),
     ) -> list[PreparedFile]:
         """Make ``out`` the model folder of a card. Raises StagingFailed, StagingCancelled."""
+        report("download", 0, 0)
         out.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-c", _BOOT, card_id, "--out", str(out)]
         command += ["--cache-dir", str(self._data_dir.cache / "zoo")]

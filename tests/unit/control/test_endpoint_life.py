@@ -1,0 +1,360 @@
+"""Endpoints as a user sees them come up, change, break and go."""
+
+from __future__ import annotations
+
+import pytest
+
+from ridgeline_service.errors import AwsError, ResourceLimitExceeded, ValidationException
+from ridgeline_service.placement.machine import GIB
+from ridgeline_service.settings import Settings
+
+
+def test_an_endpoint_comes_into_service_with_routes_to_its_replicas(world):
+    world.deploy("e", count=2)
+    assert world.status("e") == "InService"
+    assert len(world.serving("e")) == 2
+    assert set(world.serving("e")) == world.living()
+    variant = world.describe("e")["ProductionVariants"][0]
+    assert (variant["CurrentInstanceCount"], variant["DesiredInstanceCount"]) == (2, 2)
+    assert world.route("e").task == "text-generation"
+
+
+def test_no_route_is_published_before_the_replica_is_ready(world):
+    world.model("m")
+    world.config("c", "m")
+    world.endpoint("e", "c")
+    for _ in range(4):
+        world.tick(0.3)
+        assert world.status("e") == "Creating"
+        assert world.serving("e") == []
+
+
+def test_a_model_that_cannot_load_fails_the_endpoint_with_its_cause_and_is_not_retried(world):
+    world.deploy("e", LOAD="fails")
+    described = world.describe("e")
+    assert described["EndpointStatus"] == "Failed"
+    assert "the weights are torn" in described["FailureReason"]
+    assert world.launcher.started == 1
+    assert world.living() == set()
+
+
+def test_a_server_that_dies_at_its_start_is_tried_again_and_then_given_up(world):
+    world.deploy("e", DIES_AFTER="1")
+    assert world.status("e") == "Failed"
+    assert "exited with status 1" in world.describe("e")["FailureReason"]
+    assert world.launcher.started == 3
+
+
+def test_missing_model_data_is_not_retried_but_a_failed_download_is(world):
+    world.deploy("gone", STAGING="ModelDataInvalid")
+    assert world.status("gone") == "Failed"
+    assert len(world.staged) == 1
+    world.deploy("flaky", STAGING="DownloadFailed")
+    assert len(world.staged) == 4
+
+
+def test_the_startup_timeout_of_the_variant_is_honoured(make_world):
+    world = make_world(load_s=100.0)
+    world.model("m")
+    world.config("c", "m", ContainerStartupHealthCheckTimeoutInSeconds=60)
+    world.endpoint("e", "c")
+    world.settle()
+    assert world.status("e") == "Failed"
+    assert "of 60 s" in world.describe("e")["FailureReason"]
+    assert world.living() == set()
+
+
+def test_an_update_switches_when_the_new_replicas_are_ready_and_not_before(world):
+    world.deploy("e")
+    old = world.serving("e")
+    world.model("m2")
+    world.config("c2", "m2", count=2)
+    world.update("e", "c2")
+    assert world.describe("e")["PendingDeploymentSummary"]["EndpointConfigName"] == "c2"
+    seen = set()
+    while world.status("e") == "Updating":
+        world.tick(0.25)
+        seen.add(tuple(world.serving("e")))
+        assert world.serving("e")
+    assert len(seen) == 2, "old routes, then new ones, nothing in between"
+    assert set(old) <= world.living(), "the old replica is drained after the switch, not before"
+    world.settle()
+    assert world.living() == set(world.serving("e"))
+    assert not set(old) & world.living()
+    assert world.describe("e")["EndpointConfigName"] == "c2"
+
+
+def test_a_bad_update_leaves_the_old_version_serving(world):
+    world.deploy("e")
+    old = world.serving("e")
+    world.model("bad", LOAD="fails")
+    world.config("bad", "bad")
+    world.update("e", "bad")
+    for _ in range(40):
+        world.tick(0.25)
+        assert world.serving("e") == old
+    world.settle()
+    events = world.plane.events.list(resource="endpoint/e")
+    changes = [event["change"] for event in events if event["resource"].endswith("/e")]
+    assert changes[:3] == ["InService", "RollingBack", "Updating"]
+    described = world.describe("e")
+    assert described["EndpointConfigName"] == "e"
+    assert "the weights are torn" in described["FailureReason"]
+    assert world.living() == set(old)
+
+
+def test_a_killed_replica_leaves_the_routes_and_is_replaced(world):
+    world.deploy("e", count=2)
+    victim, other = world.serving("e")
+    world.launcher.processes[victim].alive = False
+    world.tick(1.0)
+    assert world.serving("e") == [other]
+    world.settle()
+    assert len(world.serving("e")) == 2
+    assert victim not in world.serving("e")
+    assert world.status("e") == "InService"
+
+
+def test_a_hung_replica_is_killed_and_replaced(world):
+    world.deploy("e")
+    (victim,) = world.serving("e")
+    world.launcher.processes[victim].hung = True
+    world.settle()
+    assert victim not in world.living()
+    assert len(world.serving("e")) == 1
+
+
+def test_a_crash_loop_says_so_and_ends_instead_of_going_on_for_ever(world):
+    world.deploy("e")
+    world.plane.models.delete({"ModelName": "e"})
+    world.model("e", DIES_AFTER="5")
+    world.config("c2", "e")
+    world.update("e", "c2")
+    world.settle()
+    assert world.status("e") == "Failed"
+    assert world.describe("e")["FailureReason"].startswith("The model server ended by itself.")
+    assert world.launcher.started <= 12
+    assert world.living() == set()
+
+
+def test_scaling_adds_and_drains_replicas_in_place(world):
+    world.deploy("e")
+    (first,) = world.serving("e")
+    scale(world, "e", count=3)
+    world.settle()
+    assert len(world.serving("e")) == 3
+    assert first in world.serving("e")
+    scale(world, "e", count=1, weight=0.5)
+    assert world.route("e").variants[0].weight == 0.5, "weights count at once"
+    world.settle()
+    assert world.status("e") == "InService"
+    assert world.living() == set(world.serving("e"))
+    assert len(world.living()) == 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 1.5, 30.0])
+def test_deletion_works_in_every_state_and_leaves_nothing(world, seconds):
+    world.model("m")
+    world.config("c", "m", count=2)
+    world.endpoint("e", "c")
+    passed = 0.0
+    while passed < seconds:
+        world.tick(0.5)
+        passed += 0.5
+    world.plane.endpoints.delete({"EndpointName": "e"})
+    assert "e" not in world.snapshot().endpoints, "its routes go before its replicas"
+    world.plane.endpoints.delete({"EndpointName": "e"})
+    world.settle()
+    assert_gone(world, "e")
+
+
+def test_a_failed_and_an_updating_endpoint_can_be_deleted(world):
+    world.deploy("failed", LOAD="fails")
+    world.deploy("updating")
+    world.config("c2", "updating", count=3)
+    world.update("updating", "c2")
+    world.tick(0.5)
+    for name in ("failed", "updating"):
+        world.plane.endpoints.delete({"EndpointName": name})
+    world.settle()
+    for name in ("failed", "updating"):
+        assert_gone(world, name)
+
+
+def test_a_failed_endpoint_can_be_updated_to_something_that_works(world):
+    world.deploy("e", LOAD="fails")
+    world.model("good")
+    world.config("good", "good")
+    world.update("e", "good")
+    world.settle()
+    assert world.status("e") == "InService"
+    assert "FailureReason" not in world.describe("e")
+
+
+def test_a_killed_control_plane_is_followed_by_one_that_adopts_the_replicas(world):
+    world.deploy("e", count=2)
+    serving = world.serving("e")
+    world.kill_plane()
+    world.settle()
+    assert world.serving("e") == serving
+    assert world.launcher.started == 2
+    changes = [event["change"] for event in world.plane.events.list(resource="e/A/")]
+    assert changes.count("Adopted") == 2
+
+
+def test_processes_that_no_row_knows_are_ended_at_the_start(world):
+    world.deploy("e")
+    (known,) = world.serving("e")
+    stranger = world.launcher.processes[known].spec
+    world.launcher.start(type(stranger)(**{**vars(stranger), "replica_id": "stranger"}))
+    world.kill_plane()
+    assert world.living() == {known}
+
+
+def test_a_replica_whose_start_was_not_written_down_is_found_again(world):
+    """The control plane was killed between the start of the process and the row's update."""
+    world.model("m")
+    world.config("c", "m")
+    world.endpoint("e", "c")
+    real = world.launcher.start
+
+    def start_then_die(spec):
+        real(spec)
+        raise KeyboardInterrupt
+
+    world.launcher.start = start_then_die
+    world.tick(0.5)
+    with pytest.raises(KeyboardInterrupt):
+        world.tick(0.5)
+    world.launcher.start = real
+    world.kill_plane()
+    world.settle()
+    assert world.status("e") == "InService"
+    assert world.launcher.started == 1
+
+
+def test_two_control_planes_do_not_start_anything_twice(world):
+    other, _ = world.new_plane()
+    world.model("m")
+    world.config("c", "m", count=3)
+    world.endpoint("e", "c")
+    for _ in range(20):
+        other.run_once()
+        world.tick(0.5)
+    assert world.status("e") == "InService"
+    assert world.launcher.started == 3
+
+
+def test_what_waits_says_for_what_and_starts_when_there_is_room(make_world):
+    world = make_world(settings=Settings(max_instances=2))
+    world.deploy("first", count=2)
+    world.model("m")
+    world.config("c", "m")
+    world.endpoint("second", "c")
+    world.tick(1.0)
+    (replica,) = world.plane.endpoints.stages("second")["replicas"]
+    assert replica["status"] == "pending"
+    assert "2 of at most 2 run" in replica["message"]
+    status = world.describe("second")["ProductionVariants"][0]["VariantStatus"][0]
+    assert "2 of at most 2 run" in status["StatusMessage"]
+    world.plane.endpoints.delete({"EndpointName": "first"})
+    world.settle()
+    assert world.status("second") == "InService"
+
+
+def test_waiting_for_memory_gives_the_numbers(make_world):
+    world = make_world(memory_bytes=3 * GIB)
+    world.deploy("first", count=2)
+    world.model("m")
+    world.config("c", "m", count=2)
+    world.endpoint("second", "c")
+    world.tick(1.0)
+    messages = [r["message"] for r in world.plane.endpoints.stages("second")["replicas"]]
+    assert any("needs 1.0 GiB, and 0.0 GiB of 3.0 GiB are free" in text for text in messages)
+
+
+def test_an_update_that_can_never_fit_beside_the_old_one_is_refused(make_world):
+    world = make_world(settings=Settings(max_instances=4))
+    world.deploy("e", count=3)
+    world.config("c2", "e", count=2)
+    with pytest.raises(ResourceLimitExceeded, match="2 running instances beside the 3"):
+        world.update("e", "c2")
+    assert world.status("e") == "InService"
+
+
+def test_an_endpoint_in_motion_refuses_another_update(world):
+    world.model("m")
+    world.config("c", "m")
+    world.endpoint("e", "c")
+    with pytest.raises(ValidationException, match="Cannot update in-progress endpoint"):
+        world.update("e", "c")
+    with pytest.raises(ValidationException, match="Cannot update in-progress endpoint"):
+        scale(world, "e", count=2)
+
+
+def test_the_stage_table_names_every_stage_with_its_seconds(world):
+    world.deploy("e")
+    stages = world.plane.endpoints.stages("e")["stages"]
+    assert [stage["name"] for stage in stages] == ["download", "health"]
+    assert all(stage["state"] == "done" for stage in stages)
+    assert stages[1]["seconds"] >= 2.0
+
+
+def test_every_change_of_state_is_an_event(world):
+    world.deploy("e")
+    endpoint = [e["change"] for e in world.plane.events.list(resource="endpoint/e")]
+    assert endpoint[::-1] == [
+        "Creating",
+        "pending",
+        "staging",
+        "starting",
+        "loading",
+        "ready",
+        "InService",
+    ]
+
+
+def test_async_config_reaches_the_route(world):
+    world.model("m")
+    world.plane.endpoint_configs.create(
+        {
+            "EndpointConfigName": "c",
+            "ProductionVariants": [
+                {
+                    "VariantName": "A",
+                    "ModelName": "m",
+                    "InitialInstanceCount": 1,
+                    "InstanceType": "ml.m5.large",
+                }
+            ],
+            "AsyncInferenceConfig": {
+                "OutputConfig": {"S3OutputPath": "s3://b/out", "S3FailurePath": "s3://b/bad"},
+                "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 7},
+            },
+        }
+    )
+    world.endpoint("e", "c")
+    world.settle()
+    route = world.route("e").asynchronous
+    assert route is not None
+    assert (route.output_path, route.failure_path) == ("s3://b/out", "s3://b/bad")
+    assert route.max_concurrent == 7
+    assert world.describe("e")["AsyncInferenceConfig"]["OutputConfig"]["S3OutputPath"]
+
+
+def scale(world, name: str, **values: float) -> None:
+    wanted: dict[str, object] = {"VariantName": "A"}
+    if "count" in values:
+        wanted["DesiredInstanceCount"] = values["count"]
+    if "weight" in values:
+        wanted["DesiredWeight"] = values["weight"]
+    world.plane.endpoints.update_weights_and_capacities(
+        {"EndpointName": name, "DesiredWeightsAndCapacities": [wanted]}
+    )
+
+
+def assert_gone(world, name: str) -> None:
+    with pytest.raises(AwsError, match="Could not find endpoint"):
+        world.describe(name)
+    assert world.launcher.processes == {}
+    assert name not in world.snapshot().endpoints

@@ -1,0 +1,180 @@
+"""Random histories of endpoints, kills of replicas and of control planes; then the dust settles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from ridgeline_service.errors import AwsError
+from ridgeline_service.store import endpoints as endpoint_rows
+
+NAMES = ("one", "two")
+CONFIGS = {"good": 1, "better": 2, "torn": 1, "mortal": 1}
+
+
+class Lifecycle(RuleBasedStateMachine):
+    make_world: ClassVar[Callable[..., Any]]
+
+    @initialize()
+    def begin(self) -> None:
+        self.world = type(self).make_world()
+        self.other: Any = None
+        self.wanted: dict[str, tuple[str, int]] = {}
+        self.disturbed: set[str] = set()
+        self.was_serving: set[str] = set()
+        self.world.model("good")
+        self.world.model("torn", LOAD="fails")
+        self.world.model("mortal", DIES_AFTER="1")
+        for name, count in CONFIGS.items():
+            self.world.config(name, "good" if name == "better" else name, count=count)
+
+    @rule(name=st.sampled_from(NAMES), config=st.sampled_from(sorted(CONFIGS)))
+    def create(self, name: str, config: str) -> None:
+        try:
+            self.world.endpoint(name, config)
+        except AwsError:
+            return
+        self.was_serving.discard(name)
+        self.wanted[name] = (config, CONFIGS[config])
+
+    @rule(name=st.sampled_from(NAMES), config=st.sampled_from(sorted(CONFIGS)))
+    def update(self, name: str, config: str) -> None:
+        try:
+            failed = self.world.status(name) == "Failed"
+            self.world.update(name, config)
+        except AwsError:
+            return
+        works = config in ("good", "better")
+        if works or failed:
+            self.wanted[name] = (config, CONFIGS[config])
+
+    @rule(name=st.sampled_from(NAMES), count=st.integers(1, 3))
+    def scale(self, name: str, count: int) -> None:
+        wanted = {"VariantName": "A", "DesiredInstanceCount": count}
+        try:
+            self.world.plane.endpoints.update_weights_and_capacities(
+                {"EndpointName": name, "DesiredWeightsAndCapacities": [wanted]}
+            )
+        except AwsError:
+            return
+        self.wanted[name] = (self.wanted[name][0], count)
+
+    @rule(name=st.sampled_from(NAMES))
+    def delete(self, name: str) -> None:
+        try:
+            self.world.plane.endpoints.delete({"EndpointName": name})
+        except AwsError:
+            return
+        self.wanted.pop(name, None)
+        self.was_serving.discard(name)
+
+    @rule(data=st.data(), hang=st.booleans())
+    def hurt_a_replica(self, data: Any, hang: bool) -> None:
+        living = sorted(self.world.living())
+        if not living:
+            return
+        process = self.world.launcher.processes[data.draw(st.sampled_from(living))]
+        process.hung, process.alive = hang, hang
+        self.disturbed.add(process.spec.log_group.rpartition("/")[2])
+
+    @rule()
+    def kill_the_control_plane(self) -> None:
+        self.world.kill_plane()
+
+    @rule()
+    def run_a_second_control_plane(self) -> None:
+        if self.other is None:
+            self.other, _ = self.world.new_plane()
+        self.other.run_once()
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 3.0, 12.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.tick(seconds)
+
+    @rule()
+    def settle(self) -> None:
+        # The second control plane's claims end with it.
+        self.other = None
+        self.world.settle()
+        self.world.settle()
+        self.check_settled()
+
+    @invariant()
+    def an_endpoint_in_service_keeps_its_routes(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        for name in self.wanted:
+            if self.world.serving(name):
+                self.was_serving.add(name)
+            elif name in self.was_serving and name not in self.disturbed:
+                raise AssertionError(f"{name} lost its routes in {self.world.status(name)}")
+
+    @invariant()
+    @precondition(lambda self: hasattr(self, "world") and not self.disturbed)
+    def routes_lead_to_living_replicas(self) -> None:
+        for name in NAMES:
+            assert set(self.world.serving(name)) <= self.world.living()
+
+    def check_settled(self) -> None:
+        expected = set()
+        for name in NAMES:
+            if name not in self.wanted:
+                assert name not in self.world.snapshot().endpoints
+                continue
+            config, count = self.wanted[name]
+            status = self.world.status(name)
+            serving = self.world.serving(name)
+            if config in ("good", "better"):
+                # Enough hurt replicas in a row are a crash loop, and that ends an endpoint.
+                assert status == "InService" or name in self.disturbed, (name, status)
+            else:
+                assert status == "Failed", (name, status)
+            assert len(serving) == (count if status == "InService" else 0), (name, status)
+            expected |= set(serving)
+        assert self.world.living() == expected, "no replica is lost and none is left"
+        self.check_rows()
+        self.disturbed.clear()
+
+    def check_rows(self) -> None:
+        with self.world.databases[-1].read() as connection:
+            endpoints = endpoint_rows.all_endpoints(connection)
+            deployments = endpoint_rows.all_deployments(connection)
+        assert {endpoint.name for endpoint in endpoints} == set(self.wanted)
+        for endpoint in endpoints:
+            kept = [item.id for item in deployments if item.endpoint_arn == endpoint.arn]
+            assert len(kept) == 1, f"{endpoint.name} is left with {len(kept)} deployments"
+            assert kept[0] in (endpoint.active_deployment, endpoint.pending_deployment)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        self.settle()
+        for name in list(self.wanted):
+            self.delete(name)
+        self.world.settle()
+        assert self.world.launcher.processes == {}
+        self.world.close()
+
+
+def test_any_history_settles_with_nothing_lost_and_nothing_left(make_world) -> None:
+    Lifecycle.make_world = staticmethod(make_world)
+    run_state_machine_as_test(
+        Lifecycle,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=20,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
