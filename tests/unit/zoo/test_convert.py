@@ -297,7 +297,13 @@ def test_weights_take_the_dtype_of_the_card(
     tiny: Card, folders: tuple[Path, Path], dtype: Any, stored: torch.dtype
 ) -> None:
     torch.manual_seed(0)
-    tensors = {"b": torch.randn(3, 5).to(stored), "a": torch.arange(4), "c": torch.randn(2, 2)}
+    # A second float dtype beside it, as norms often have, so that something is always cast.
+    other = torch.float16 if stored == torch.float32 else torch.float32
+    tensors = {
+        "b": torch.randn(3, 5).to(stored),
+        "a": torch.arange(4),
+        "c": torch.ones(2).to(other),
+    }
     save_file(tensors, folders[0] / "model.safetensors")
     files = {"config.json": json.dumps({**tiny.config, "dtype": "float16"}).encode()}
     adopt(replace(tiny, dtype=dtype), folders, BASE | files)
