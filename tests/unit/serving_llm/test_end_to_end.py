@@ -27,6 +27,10 @@ class Running:
     process: subprocess.Popen[str]
     port: int
 
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=20)
+
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(
             base_url=f"http://127.0.0.1:{self.port}/v1",
@@ -96,8 +100,7 @@ def running(model_dir: Path) -> Iterator[Running]:
         wait_ready(made)
         yield made
     finally:
-        made.process.kill()
-        made.process.wait(20)
+        made.end()
 
 
 def test_it_says_what_it_is(running: Running) -> None:
@@ -203,7 +206,16 @@ def test_sigterm_lets_a_stream_finish_and_exits_0(running: Running) -> None:
 
 def test_a_wrong_setting_is_named_on_stderr_and_ends_the_process(model_dir: Path) -> None:
     failing = launch(model_dir, OPTION_DTYPE="int3")
-    said, _ = failing.process.communicate(timeout=60)
+    assert failing.process.stdout is not None
+    cause = next(line for line in failing.process.stdout if line.startswith("InvalidSetting"))
+    # It lingers, so that the cause can be asked for too; nobody has to wait for the end of that.
+    error = failing.get("/ridgeline/identity")["error"]
+    failing.process.terminate()
 
-    assert failing.process.returncode == 1
-    assert "OPTION_DTYPE=int3 is not supported. Allowed: auto, bf16" in said
+    assert failing.process.wait(30) == 1
+    failing.end()
+    assert cause == (
+        "InvalidSetting: OPTION_DTYPE=int3 is not supported. "
+        "Allowed: auto, bf16, bfloat16, fp16, float16, half, fp32, float32, float.\n"
+    )
+    assert error["code"] == "InvalidSetting"

@@ -132,6 +132,9 @@ def test_stopping_lets_what_is_in_flight_finish(start: Any) -> None:
     served.engine.cancel(served.engine.submitted[0].sequence_id)
     assert drained.wait(20)
     assert served.server.exit_code == 0
+    reader.join(20)
+    answer.close()
+    connection.close()
 
 
 def test_the_launchers_variables_are_checked_by_name() -> None:

@@ -14,7 +14,7 @@ from ridgeline_service.serving.llm.generation import Generation, Mailbox, Sequen
 from ridgeline_service.serving.llm.text.template import ChatTemplate, Message
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
 
-INLINE_CHARACTERS = 4096
+INLINE_CHARACTERS = 2048
 """A request's text up to this length is tokenised on the event loop (about a millisecond)."""
 
 

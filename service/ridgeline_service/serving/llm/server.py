@@ -11,6 +11,7 @@ import asyncio
 import logging
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -108,34 +109,39 @@ class ReplicaServer(uvicorn.Server):
         if handle_signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
-        mailbox = Mailbox(loop)
-        seams = Seams(lambda: secrets.token_hex(12), time.time)
-
-        def load() -> None:
-            try:
-                settings, model = self._loader(self.replica, mailbox, seams)
-            # Whatever stopped the load is the replica's state from here on: it is printed, shown
-            # at /ridgeline/identity, and the process ends with it.
-            except Exception as error:
-                log.exception("The model could not be loaded")
-                self.exit_code = 1
-                failure = self.replica.fail(error)
-                words = f"{failure.code}: {failure.message} {failure.hint}".strip()
-                sys.stderr.write(words + "\n")
-                sys.stderr.flush()
-                loop.call_soon_threadsafe(loop.call_later, self._linger_s, self.stop)
-            else:
-                loop.call_soon_threadsafe(self._open, settings, model)
-
-        self._loading = Thread(target=load, name="load", daemon=True)
-        self._loading.start()
         await self.serve()
         self._release()
         return self.exit_code
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen first, then load: whoever asks while the model loads, or fails, is answered."""
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._loading = Thread(
+                target=self._load, args=(asyncio.get_running_loop(),), name="load", daemon=True
+            )
+            self._loading.start()
+
     def stop(self) -> None:
         """Finish what is in flight, take nothing new, return from `serve_replica`."""
         self.should_exit = True
+
+    def _load(self, loop: asyncio.AbstractEventLoop) -> None:
+        seams = Seams(lambda: secrets.token_hex(12), time.time)
+        try:
+            settings, model = self._loader(self.replica, Mailbox(loop), seams)
+        # Whatever stopped the load is the replica's state from here on: it is printed, shown at
+        # /ridgeline/identity, and the process ends with it.
+        except Exception as error:
+            log.exception("The model could not be loaded")
+            self.exit_code = 1
+            failure = self.replica.fail(error)
+            words = f"{failure.code}: {failure.message} {failure.hint}".strip()
+            sys.stderr.write(words + "\n")
+            sys.stderr.flush()
+            loop.call_soon_threadsafe(loop.call_later, self._linger_s, self.stop)
+        else:
+            loop.call_soon_threadsafe(self._open, settings, model)
 
     def _open(self, settings: ModelSettings, model: Model) -> None:
         self.app.flavour = settings.flavour

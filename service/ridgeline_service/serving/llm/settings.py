@@ -188,7 +188,7 @@ def _lmi(key: str, source: str, value: str, notes: list[str]) -> Iterator[tuple[
     if key in _LMI:
         yield _LMI[key], _Setting(source, value)
     elif key not in ("MODEL_ID", "MODEL"):
-        notes.append(f"{source}={value} is ignored: it changes nothing here.")
+        notes.append(f"{source}={value} is ignored: this server has no such option.")
 
 
 def _properties(text: str) -> Iterator[tuple[str, str]]:
