@@ -95,11 +95,13 @@ def parse_view(name: str, body: Mapping[str, Any]) -> EndpointView:
     status = str(body.get("status") or "Creating")
     # The reason of an endpoint that did not fail is only how it came to its state.
     reason = body.get("reason") if status in FAILED else None
+    failure = str(body.get("failure_reason") or reason or "")
+    hint = str(body.get("hint") or "")
     return EndpointView(
         name=str(body.get("name") or name),
         status=status,
-        failure_reason=str(body.get("failure_reason") or reason or ""),
-        hint=str(body.get("hint") or ""),
+        failure_reason=failure,
+        hint="" if hint in failure else hint,
         stages=tuple(_stage(stage) for stage in body.get("stages") or ()),
         log_tail=_lines(body.get("log_tail")),
     )

@@ -6,9 +6,11 @@ mapped falls back to the HTTP status, so a new code of the service never becomes
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from botocore import exceptions as aws
 from urllib3.exceptions import HTTPError
@@ -89,6 +91,7 @@ _MODEL_FAILED = {"InvocationFailed", "ModelError", "ModelStreamError", "Internal
 # SageMaker has one code for "wrong value", "no such thing" and "name taken": only words differ.
 _ABSENT = re.compile(r"could not find|does not exist|not found", re.IGNORECASE)
 _TAKEN = re.compile(r"already exist", re.IGNORECASE)
+_LOG_STREAM = re.compile(r"/aws/sagemaker/Endpoints/([^:]+):")
 _BUSY = re.compile(r"cannot (update|delete) in-progress|in status|while it is", re.IGNORECASE)
 
 
@@ -99,13 +102,12 @@ def error_from(
     *,
     hint: str = "",
     retry_after_s: float | None = None,
-    original_status: int | None = None,
 ) -> RidgelineError:
     """The error that this code, from the service or from AWS, stands for."""
     if code in _THROTTLED or http_status == 429:
         return Overloaded(message, retry_after_s=retry_after_s or 1.0, hint=hint)
     if code in _MODEL_FAILED or (http_status == 424 and code not in _BY_CODE):
-        return InvocationFailed(message, original_status=original_status or 500, hint=hint)
+        return InvocationFailed(message, hint=hint)
     cls = _BY_CODE.get(code)
     if code in ("ValidationException", "ValidationError", "ResourceInUse"):
         if _TAKEN.search(message):
@@ -125,16 +127,37 @@ def from_client_error(error: aws.ClientError) -> RidgelineError:
     meta = error.response.get("ResponseMetadata", {})
     status = int(meta.get("HTTPStatusCode", 0) or 0)
     message = str(body.get("Message") or error.response.get("Message") or error)
-    original = error.response.get("OriginalStatusCode")
-    if original is not None and error.response.get("OriginalMessage"):
-        message = f"{message}\n{error.response['OriginalMessage']}"
+    if error.response.get("OriginalMessage"):
+        return model_error(error.response)
     return error_from(
         str(body.get("Code", "")),
         message,
         status,
         retry_after_s=retry_after(meta.get("HTTPHeaders", {})),
-        original_status=int(original) if original is not None else None,
     )
+
+
+def model_error(body: Mapping[str, Any]) -> InvocationFailed:
+    """A ModelError in the model's own words, without what SageMaker wraps around them."""
+    status = int(body.get("OriginalStatusCode") or 500)
+    words = _words_of(str(body.get("OriginalMessage") or body.get("Message") or ""))
+    stream = _LOG_STREAM.search(str(body.get("LogStreamArn", "")))
+    return InvocationFailed(
+        f"The model answered with HTTP status {status}: {words}",
+        original_status=status,
+        hint=f"Its log: `ridgeline logs {stream.group(1)}`." if stream and status >= 500 else "",
+    )
+
+
+def _words_of(answer: str) -> str:
+    """The message within a JSON error of any of the usual shapes; else the answer itself."""
+    try:
+        body = json.loads(answer)
+    except ValueError:
+        return answer
+    while isinstance(body, dict):
+        body = next((body[name] for name in ("error", "message", "detail") if name in body), None)
+    return body if isinstance(body, str) and body else answer
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -6,10 +6,12 @@ the predictor's business.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ridgeline._translate import model_error
 from ridgeline.errors import InvalidInput, InvocationFailed, NotFound, NotReady
 
 if TYPE_CHECKING:
@@ -83,11 +85,7 @@ class AsyncResult:
         if self._answer is None and self.failure_path:
             failure = self._get(self.failure_path)
             if failure is not None:
-                raise InvocationFailed(
-                    f"The model answered {self.inference_id!r} with an error: "
-                    f"{failure[0].decode(errors='replace')}",
-                    hint=f"It is kept at {self.failure_path}.",
-                )
+                raise _failure(failure[0], self.failure_path)
         return self._answer is not None
 
     def wait(self, waiter_config: WaiterConfig | None = None) -> None:
@@ -121,6 +119,22 @@ class AsyncResult:
                 return answer["Body"].read(), str(answer.get("ContentType", ""))
         except NotFound:
             return None
+
+
+def _failure(body: bytes, uri: str) -> InvocationFailed:
+    """What the failure's object says; the service writes JSON there, other services plain text."""
+    text = body.decode(errors="replace")
+    try:
+        members = json.loads(text)
+    except ValueError:
+        members = None
+    where = f"The whole of it is kept at {uri}."
+    if isinstance(members, dict) and members.get("OriginalMessage"):
+        error = model_error(members)
+        return InvocationFailed(error.message, original_status=error.original_status, hint=where)
+    if isinstance(members, dict):
+        text = str(members.get("Message") or text)
+    return InvocationFailed(f"The request failed: {text}", hint=where)
 
 
 def split_s3(uri: str) -> tuple[str, str]:

@@ -56,19 +56,36 @@ def test_serializer_and_deserializer_decide_types(
     assert fake.calls[-1].headers["content-type"] == "text/csv"
 
 
-def test_a_model_s_error_says_what_the_model_said(
-    fake: Any, predictor: Predictor, sdk_tools: Any
+@pytest.mark.parametrize(
+    ("status", "original", "words", "hint"),
+    [
+        (500, "KeyError: 'x'", "KeyError: 'x'", "Its log: `ridgeline logs e`."),
+        (400, '{"error": {"message": "too long", "code": 400}}', "too long", ""),
+        (400, '{"error": "too long", "code": 400}', "too long", ""),
+        (400, '{"detail": [1]}', '{"detail": [1]}', ""),
+    ],
+)
+def test_a_model_s_error_is_told_in_the_model_s_words(
+    fake: Any,
+    predictor: Predictor,
+    sdk_tools: Any,
+    status: int,
+    original: str,
+    words: str,
+    hint: str,
 ) -> None:
     body = {
-        "Message": "Received server error (500) from primary with message",
-        "OriginalStatusCode": 500,
-        "OriginalMessage": "KeyError: 'x'",
-        "LogStreamArn": "arn",
+        "Message": f"Received server error ({status}) from primary with message {original}",
+        "OriginalStatusCode": status,
+        "OriginalMessage": original,
+        "LogStreamArn": "arn:aws:logs:r:1:log-group:/aws/sagemaker/Endpoints/e:log-stream:a/1",
     }
     fake.rules[INVOKE] = sdk_tools.Reply(body, 424, {"x-amzn-ErrorType": "ModelError"})
-    with pytest.raises(InvocationFailed, match="KeyError: 'x'") as caught:
+    with pytest.raises(InvocationFailed) as caught:
         predictor.predict({})
-    assert caught.value.original_status == 500
+    assert caught.value.message == f"The model answered with HTTP status {status}: {words}"
+    assert caught.value.original_status == status
+    assert caught.value.hint == hint
 
 
 def test_an_unknown_endpoint(fake: Any, predictor: Predictor, sdk_tools: Any) -> None:
@@ -151,10 +168,18 @@ def test_async_uploads_waits_and_reads(
     assert result.inference_id == "i1"
 
 
-def test_async_failure(queued: Any, predictor: Predictor) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"KeyError",
+        b'{"Message": "KeyError"}',
+        b'{"Message": "m", "OriginalStatusCode": 500, "OriginalMessage": "KeyError"}',
+    ],
+)
+def test_async_failure(queued: Any, predictor: Predictor, body: bytes) -> None:
     result = predictor.predict_async(input_path="s3://b/in")
-    queued.objects["b/fail/1.out"] = (b"KeyError", "text/plain")
-    with pytest.raises(InvocationFailed, match="KeyError") as caught:
+    queued.objects["b/fail/1.out"] = (body, "text/plain")
+    with pytest.raises(InvocationFailed, match=r": KeyError($|\n)") as caught:
         result.get_result()
     assert "s3://b/fail/1.out" in caught.value.hint
 

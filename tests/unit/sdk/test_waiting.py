@@ -38,6 +38,15 @@ def test_failure_brings_cause_hint_and_log(fake: Any, session: Session) -> None:
     assert caught.value.hint == "Take a larger type."
 
 
+def test_a_hint_that_repeats_the_cause_is_left_out(fake: Any, session: Session) -> None:
+    words = "The model data cannot be used."
+    fake.endpoint("e", view("Failed", failure_reason=f"{words} No such key.", hint=words))
+    with pytest.raises(DeployFailed) as caught:
+        wait_for_endpoint(session, "e", title="t")
+    assert str(caught.value).count(words) == 1
+    assert "ridgeline logs e" in caught.value.hint
+
+
 def test_the_log_is_fetched_where_the_answer_has_none(
     fake: Any, session: Session, sdk_tools: Any
 ) -> None:
