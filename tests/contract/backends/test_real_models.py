@@ -120,7 +120,6 @@ def test_bf16_stays_within_the_tolerance_of_transformers(smollm2: Path):
             chunk = Chunk(sequence_id="s", tokens=tokens, start=0, blocks=blocks, sample=sample)
             ours = runner.logits(Step((chunk,)), every_token=True)[len(prompt) - 1 : -1]
         assert ours.argmax(-1).tolist() == text
-        print("DIFF", (ours - theirs).abs().max(), ours.min(), ours.max())
         assert (ours - theirs).abs().max() < BF16_TOLERANCE
         differing = (theirs.argmax(-1) != torch.tensor(text)).nonzero()
         if len(differing):

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import ridgeline_backends.cpu  # noqa: F401, I001  before torch: it tells OpenMP not to spin
+import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
+
+# isort: split
 import torch
 from safetensors.torch import save_file
 
