@@ -9,6 +9,7 @@ import typer
 
 from ridgeline.cli import _common
 from ridgeline.cli._common import AsJson, DataDir
+from ridgeline.errors import RidgelineError
 
 
 def delete(
@@ -37,18 +38,28 @@ def delete(
 
     if not yes and _on_a_terminal():
         typer.confirm(f"Delete {', '.join(endpoints)}?", abort=True, err=True)
+    accepted: list[str] = []
+    exit_codes: list[int] = []
     for name in endpoints:
         predictor = Predictor(name, sagemaker_session=session)
-        predictor.delete_endpoint()
-        if not keep_model:
-            predictor.delete_model()
-    for name in endpoints:
+        try:
+            predictor.delete_endpoint()
+            if not keep_model:
+                predictor.delete_model()
+        except RidgelineError as error:
+            # One name that is wrong must not keep the others alive.
+            exit_codes.append(_common.report(error, as_json=as_json))
+        else:
+            accepted.append(name)
+    for name in accepted:
         if not no_wait:
             wait_until_deleted(session, name)
         if not as_json:
             _common.say(f"Deleted {name}.")
     if as_json:
-        _common.print_json({"deleted": endpoints})
+        _common.print_json({"deleted": accepted})
+    if exit_codes:
+        raise typer.Exit(exit_codes[0])
 
 
 def _on_a_terminal() -> bool:

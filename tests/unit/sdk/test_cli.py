@@ -311,6 +311,21 @@ class TestEndpoints:
         assert fake.requests("DeleteModel") == [{"ModelName": "e-model"}]
         assert len(clock.slept) == 2
 
+    def test_one_wrong_name_does_not_keep_the_others(
+        self, fake: Any, run: Run, sdk_tools: Any
+    ) -> None:
+        fake.endpoint("e")
+        there = fake.rules["DescribeEndpoint"][0]
+        absent = sdk_tools.aws_error("ValidationException", 'Could not find endpoint "nope".')
+        fake.rules["DescribeEndpoint"] = lambda call: (
+            there if call.json["EndpointName"] == "e" else absent
+        )
+        result = run("delete", "nope", "e", "--no-wait", "--json")
+        assert result.exit_code == 4
+        assert json.loads(result.stdout) == {"deleted": ["e"]}
+        assert json.loads(result.stderr)["error"]["code"] == "NotFound"
+        assert fake.requests("DeleteEndpoint") == [{"EndpointName": "e"}]
+
     def test_delete_gives_up_waiting(self, fake: Any, run: Run) -> None:
         fake.endpoint("e")
         assert run("delete", "e").exit_code == 6
