@@ -76,13 +76,10 @@ class GatewayApp:
             failure = InternalFailure("An error of the service itself. Its log has the details.")
             await _fail(exchange, failure, to.protocol)
         if to.room is not Room.HEALTH:
-            known = to.endpoint if to.endpoint in rooms.snapshots.current().endpoints else ""
-            name = exchange.endpoint or known
             operation = to.operation if to.room is Room.RUNTIME else ""
-            rooms.metrics.requests.labels(to.room.value, name, operation, exchange.status).inc()
-            rooms.metrics.seconds.labels(to.room.value, name, operation).observe(
-                time.perf_counter() - begun
-            )
+            labels = (to.room.value, exchange.endpoint, operation)
+            rooms.metrics.requests.labels(*labels, exchange.status).inc()
+            rooms.metrics.seconds.labels(*labels).observe(time.perf_counter() - begun)
 
     async def _answer(self, exchange: Exchange, to: Destination, rooms: Rooms) -> None:
         match to.room:
@@ -119,12 +116,15 @@ class GatewayApp:
         body = await exchange.body(invoke.MAX_BODY)
         rooms.authenticator.signed_for("sagemaker", exchange, body)
         snapshot = rooms.snapshots.current
+        if to.endpoint in snapshot().endpoints:
+            # Only names that exist become labels: a stranger's guesses must not grow the metrics.
+            exchange.endpoint = to.endpoint
         if to.operation == "async-invocations":
             await rooms.asynchronous.accept(exchange, to.endpoint, body)
             return
         async with exchange.until_client_leaves():
             if to.operation == "invocations":
-                await invoke.invoke(exchange, to.endpoint, body, rooms.replicas, snapshot())
+                await invoke.invoke(exchange, to.endpoint, body, rooms.replicas, snapshot)
             else:
                 await invoke.invoke_stream(exchange, to.endpoint, body, rooms.replicas, snapshot)
 

@@ -55,7 +55,11 @@ def refused(status: int, headers: Mapping[str, str], body: bytes) -> ThrottlingE
 
 
 async def invoke(
-    exchange: Exchange, endpoint: str, body: bytes, replicas: Replicas, snapshot: Snapshot
+    exchange: Exchange,
+    endpoint: str,
+    body: bytes,
+    replicas: Replicas,
+    snapshot: Callable[[], Snapshot],
 ) -> None:
     """``POST /endpoints/NAME/invocations``. Raises AwsError."""
     headers = exchange.headers
@@ -73,7 +77,7 @@ async def invoke(
     answer = await replicas.fetch(call)
     if not 200 <= answer.status < 300:
         raise refused(answer.status, answer.headers, answer.body) or model_error(
-            answer.status, answer.body, answer.lease, snapshot
+            answer.status, answer.body, answer.lease, snapshot()
         )
     if len(answer.body) > MAX_BODY:
         raise ValidationException(

@@ -129,7 +129,10 @@ class Router:
             gauge.dec()
 
     def refresh(self) -> None:
-        """Let everybody who waits look again: the routes may have changed."""
+        """The routes have changed: let everybody who waits look again, forget what is gone."""
+        routes = self._snapshot().endpoints.values()
+        routed = {r.replica_id for route in routes for v in route.variants for r in v.replicas}
+        self._turn = {name: turn for name, turn in self._turn.items() if name in routed}
         for balance in self._balances.values():
             for queue in balance.queues.values():
                 _wake(queue, everybody=True)
@@ -195,10 +198,6 @@ class Router:
         self._outstanding[replica_id] -= 1
         if not self._outstanding[replica_id]:
             del self._outstanding[replica_id]
-            route = self._snapshot().endpoints.get(lease.endpoint.name)
-            routed = (r.replica_id for v in route.variants for r in v.replicas) if route else ()
-            if replica_id not in routed:
-                self._turn.pop(replica_id, None)
         self._metrics.in_flight.labels(lease.endpoint.name).dec()
         for target in ("", lease.variant.name):
             queue = self._balances[lease.endpoint.name].queues.get(target)

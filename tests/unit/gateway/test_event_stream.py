@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from botocore.eventstream import EventStreamBuffer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline_service.gateway import event_stream
@@ -14,6 +14,7 @@ _names = st.text(min_size=1, max_size=50)
 _values = st.text(max_size=200)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.dictionaries(_names, _values, max_size=4), st.binary(max_size=300))),
     st.integers(1, 50),
@@ -30,6 +31,7 @@ def test_any_messages_cut_anywhere_are_read_back(
     assert read == messages
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3), st.integers(-1, 1))
 def test_large_chunks_are_split_and_lose_nothing(times: int, more: int) -> None:
     chunk = b"x" * max(0, times * event_stream.MAX_PAYLOAD + more)

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline_service.errors import ServiceUnavailable, ThrottlingException, ValidationException
@@ -40,6 +40,7 @@ def router(routes: Routes, **limits: float) -> Router:
     return Router(routes, Metrics(), Limits(**limits))  # type: ignore[arg-type]
 
 
+@settings(deadline=None)
 @given(
     weights=st.lists(st.floats(0.05, 10), min_size=1, max_size=4),
     requests=st.integers(1, 60),
@@ -57,6 +58,7 @@ async def test_each_variant_gets_its_share(weights: list[float], requests: int) 
         assert abs(got[f"v{i}"] - due) <= len(weights)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.lists(st.booleans(), max_size=80))
 async def test_replicas_are_loaded_evenly(replicas: int, steps: list[bool]) -> None:
     subject = router(Routes(variant("v", 1, replicas)))

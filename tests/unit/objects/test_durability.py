@@ -46,7 +46,7 @@ def test_acknowledged_puts_survive_sigkill(tmp_path: Path) -> None:
     process = spawn(tmp_path, listening)
     try:
         s3.create_bucket(Bucket="bucket")
-        acknowledged: dict[str, bytes] = {}
+        acknowledged: dict[str, int] = {}
         enough = threading.Event()
         stop = threading.Event()
 
@@ -54,9 +54,9 @@ def test_acknowledged_puts_survive_sigkill(tmp_path: Path) -> None:
             number = 0
             while not stop.is_set():
                 # The same few keys over and over: a torn overwrite would show.
-                key, body = f"w{writer}/{number % 3}", f"{writer}:{number}".encode() * 2000
-                s3.put_object(Bucket="bucket", Key=key, Body=body)
-                acknowledged[key] = body
+                key = f"w{writer}/{number % 3}"
+                s3.put_object(Bucket="bucket", Key=key, Body=b"%08d" % number * 2000)
+                acknowledged[key] = number
                 number += 1
                 if number == 12:
                     enough.set()
@@ -71,8 +71,11 @@ def test_acknowledged_puts_survive_sigkill(tmp_path: Path) -> None:
         stop.set()
         for writer in writers:
             writer.join()
-        for key, body in acknowledged.items():
-            assert s3.get_object(Bucket="bucket", Key=key)["Body"].read() == body
+        for key, number in acknowledged.items():
+            body = s3.get_object(Bucket="bucket", Key=key)["Body"].read()
+            # A later write may have been done without an acknowledgement; half of one may not.
+            assert body == body[:8] * 2000
+            assert int(body[:8]) >= number
     finally:
         process.terminate()
         assert process.wait(15) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline_service.objects.index import Index, StoredObject
@@ -22,6 +22,7 @@ def expected(keys: set[str], prefix: str, delimiter: str) -> list[str]:
     return sorted(found, key=str.encode)
 
 
+@settings(deadline=None)
 @given(
     keys=st.sets(_keys, max_size=25),
     prefix=st.text(st.sampled_from("ab/é"), max_size=2),
