@@ -326,10 +326,6 @@ class TestEndpoints:
         assert json.loads(result.stderr)["error"]["code"] == "NotFound"
         assert fake.requests("DeleteEndpoint") == [{"EndpointName": "e"}]
 
-    def test_delete_gives_up_waiting(self, fake: Any, run: Run) -> None:
-        fake.endpoint("e")
-        assert run("delete", "e").exit_code == 6
-
     def test_delete_asks_on_a_terminal(
         self, fake: Any, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:

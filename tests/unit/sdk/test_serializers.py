@@ -21,13 +21,13 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(json_values)
 def test_json_there_and_back(value: Any) -> None:
     assert d.JSONDeserializer().deserialize(s.JSONSerializer().serialize(value), "") == value
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(json_values))
 def test_json_lines_there_and_back(values: list[Any]) -> None:
     body = s.JSONLinesSerializer().serialize(values)

@@ -12,7 +12,7 @@ from rich.console import Console
 from ridgeline._endpoints import EndpointView, Stage, parse_view
 from ridgeline._progress import PlainProgress
 from ridgeline._progress_rich import RichProgress
-from ridgeline._waiting import wait_for_endpoint
+from ridgeline._waiting import wait_for_endpoint, wait_until_deleted
 from ridgeline.errors import DeployFailed, NotReady, Unavailable
 from ridgeline.session import Session
 
@@ -125,6 +125,13 @@ def test_ctrl_c_leaves_the_endpoint_and_says_how_to_go_on(
     assert "ridgeline logs -f e" in out.getvalue()
     assert "ridgeline delete e" in out.getvalue()
     assert fake.operations() == []
+
+
+def test_a_deletion_that_takes_too_long(fake: Any, session: Session, clock: Any) -> None:
+    fake.endpoint("e")
+    with pytest.raises(NotReady, match="still being deleted"):
+        wait_until_deleted(session, "e", timeout_s=10)
+    assert 10 <= sum(clock.slept) < 13
 
 
 STAGES = [
