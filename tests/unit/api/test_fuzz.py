@@ -4,6 +4,7 @@ Whatever comes, the answer is the operation's or a typed error below 500, and ne
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ def control(folder: Path) -> Iterator[ControlPlane]:
 OPERATIONS = [(service.scope, name) for service in SERVICES for name in service.operations]
 JSON_OPERATIONS = [pair for pair in OPERATIONS if BY_SCOPE[pair[0]].target]
 QUERY_OPERATIONS = [pair for pair in OPERATIONS if "query" in BY_SCOPE[pair[0]].protocols]
+# A longer hunt: RIDGELINE_FUZZ_EXAMPLES=500.
 FUZZ = settings(
-    max_examples=25,
+    max_examples=int(os.environ.get("RIDGELINE_FUZZ_EXAMPLES", "25")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
