@@ -96,13 +96,14 @@ def confined(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 SLEEP = "import signal; print('up', flush=True); signal.pause()"
+# os.write: the signal may come while the line before is still being printed.
 POLITE = """
-import signal, sys
+import os, signal, sys
 def stop(*_):
-    print("bye", flush=True)
+    os.write(1, b"bye\\n")
     sys.exit(3)
 signal.signal(signal.SIGTERM, stop)
-print("up", flush=True)
+os.write(1, b"up\\n")
 while True:
     signal.pause()
 """
