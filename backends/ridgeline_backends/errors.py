@@ -1,6 +1,6 @@
 """The errors of this package: what is wrong, by name, and what to do next.
 
-    BackendError
+    BackendError                a `ridgeline.errors.RidgelineError`
     ├── UnknownBackend          no backend of that name is installed
     ├── BackendUnusable         the backend is installed and cannot be loaded
     ├── InvalidModel            a model directory cannot be read
@@ -16,28 +16,20 @@
         └── EngineStopped       the engine has been stopped
 
 Every error carries `code`, `http_status` and `hint`, so a server can answer with them as they are.
-This module imports nothing but the standard library.
+This module imports nothing heavy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+
+from ridgeline.errors import RidgelineError
 
 
-class BackendError(Exception):
+class BackendError(RidgelineError):
     """Base of every error raised on purpose by this package."""
 
-    code: ClassVar[str] = "BackendError"
-    http_status: ClassVar[int] = 500
-
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return f"{self.message} {self.hint}" if self.hint else self.message
+    code = "BackendError"
 
 
 class UnknownBackend(BackendError):

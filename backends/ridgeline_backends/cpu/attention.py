@@ -47,8 +47,9 @@ class KVCache:
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Store k and v [rows, kv heads, dim] at `slots` (block * block size + offset)."""
         cache = self._layers[layer].flatten(1, 2)
-        kv = torch.cat([k, v], 1).transpose(0, 1)
-        cache.index_copy_(1, slots, kv.to(cache.dtype))
+        kv = torch.cat([k, v], 1).transpose(0, 1).to(cache.dtype)
+        # What overflowed in one sequence must not reach the next holder of its blocks.
+        cache.index_copy_(1, slots, kv.nan_to_num_())
 
     def read(self, layer: int, blocks: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of whole tiles: [kv heads, tiles, tile, dim] each, in float32."""

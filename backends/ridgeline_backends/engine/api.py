@@ -97,8 +97,12 @@ class EngineOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
-    """A consistent picture of an engine, taken between two steps. Totals count since start."""
+    """A consistent picture of an engine, taken between two steps. Totals count since start.
 
+    `alive` turns False for good when the engine stops, whether asked to or broken.
+    """
+
+    alive: bool = True
     running: int = 0
     waiting: int = 0
     max_waiting: int = 0

@@ -112,7 +112,7 @@ class LLMEngine(Engine):
 
     def stats(self) -> EngineStats:
         with self._condition:
-            return replace(self._stats, waiting=self._waiting())
+            return replace(self._stats, alive=not self._stopping, waiting=self._waiting())
 
     def start(self) -> None:
         with self._condition:
@@ -158,7 +158,14 @@ class LLMEngine(Engine):
                     self._condition.wait()
                 if self._stopping:
                     return
-            self.step()
+            try:
+                self.step()
+            except Exception:  # a bug of ours: better no engine than one that never answers
+                log.critical("The engine broke", exc_info=True)
+                with self._condition:
+                    self._stopping = True
+                self._abandon("the engine broke; see the log of this replica")
+                return
 
     def _sequence(self, sequence_id: str, prompt: Tokens[int], params: SamplingParams) -> Sequence:
         limit, vocabulary = self._scheduler.max_prompt_len, self._runner.vocab_size
@@ -264,6 +271,15 @@ class LLMEngine(Engine):
         for live in lives:
             self._finish(live, FinishReason.ERROR, error=error)
         self._publish()
+
+    def _abandon(self, error: str) -> None:
+        """Answer every live sequence without trusting the scheduler's state."""
+        with self._condition:
+            lives = list(self._live.values())
+            self._live.clear()
+            self._inbox.clear()
+        for live in lives:
+            self._emit(live, (), FinishReason.ERROR, error)
 
     def _emit(
         self,

@@ -105,7 +105,7 @@ def test_a_bad_number_is_named(value: object):
 
 
 def test_an_unknown_architecture_is_told_what_is_supported():
-    with pytest.raises(UnsupportedModel, match=r"MambaForCausalLM.*LlamaForCausalLM"):
+    with pytest.raises(UnsupportedModel, match=r"(?s)MambaForCausalLM.*LlamaForCausalLM"):
         architecture({"architectures": ["MambaForCausalLM"]})
     with pytest.raises(InvalidModel, match="architecture"):
         architecture({})

@@ -164,3 +164,19 @@ def test_attention_is_exact_and_the_same_in_any_company(data: st.DataObject):
         is_causal=True,
     ).transpose(0, 1)
     assert torch.allclose(alone.double(), reference, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_numbers_that_overflowed_do_not_reach_the_next_holder_of_a_block(dtype: torch.dtype):
+    def attend(poisoned: bool) -> torch.Tensor:
+        cache = KVCache(1, 1, 8, 4, 16, dtype)
+        ones = torch.ones(16, 1, 8)
+        if poisoned:
+            bad = Chunk(sequence_id="bad", tokens=(0,) * 16, start=0, blocks=(0,))
+            nonsense = torch.full((16, 1, 8), torch.inf)
+            nonsense[::2] = torch.nan
+            StepAttention(cache, (bad,), 16)(0, ones, nonsense, nonsense)
+        good = Chunk(sequence_id="good", tokens=(0,) * 3, start=0, blocks=(0,))
+        return StepAttention(cache, (good,), 4)(0, ones[:4], ones[:4], ones[:4])
+
+    assert torch.equal(attend(poisoned=True), attend(poisoned=False))

@@ -406,3 +406,21 @@ def _submit_error(limits: RunnerLimits, size: int) -> Exception | None:
     except PromptTooLong as error:
         return error
     return None
+
+
+def test_a_broken_engine_answers_everyone_and_says_so(monkeypatch: pytest.MonkeyPatch):
+    engine = engine_of(paged_limits())
+
+    def broken(self: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("ridgeline_backends.engine.scheduler.Scheduler.schedule", broken)
+    waiter = Waiter()
+    engine.submit("a", [1], GREEDY, waiter)
+    engine.start()
+    assert waiter.done.wait(20)
+    assert waiter.finish is FinishReason.ERROR
+    assert not engine.stats().alive
+    with pytest.raises(EngineStopped):
+        engine.submit("b", [1], GREEDY, Reader())
+    engine.stop()

@@ -55,15 +55,20 @@ def test_greedy_text_is_that_of_transformers(shape: str, make_llama):  # type: i
     answers = generate(engine_for(model_dir), requests)
     reference = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     for index, prompt in enumerate(prompts):
+        text = answers[str(index)].tokens
+        # Fed our text, it must choose our next token everywhere: then it would have written it.
         with torch.inference_mode():
-            out = reference.generate(
-                torch.tensor([prompt]),
-                max_new_tokens=256,
-                do_sample=False,
-                eos_token_id=None,
-                pad_token_id=0,
-            )
-        assert answers[str(index)].tokens == out[0, len(prompt) :].tolist()
+            logits = reference(torch.tensor([prompt + text])).logits[0, len(prompt) - 1 : -1]
+        assert logits.argmax(-1).tolist() == text
+    with torch.inference_mode():
+        written = reference.generate(
+            torch.tensor([prompts[1]]),
+            max_new_tokens=256,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    assert answers["1"].tokens == written[0, len(prompts[1]) :].tolist()
 
 
 @pytest.fixture(scope="module", params=["bf16", "fp32"])
