@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 import uvicorn
 
 from ridgeline_service.objects.app import ObjectStoreApp
+from ridgeline_service.objects.forward import Forwarder
 from ridgeline_service.objects.storage import ObjectStore
 from ridgeline_service.paths import DataDir
 from ridgeline_service.security.keys import ensure_root_key
-from ridgeline_service.settings import load_settings
-from ridgeline_service.snapshot import SnapshotReader
+from ridgeline_service.settings import Settings, load_settings
+from ridgeline_service.snapshot import Credential, SnapshotReader
 from ridgeline_service.supervisor import handover
 
 
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         region=settings.region,
         account_id=settings.account_id,
         now=lambda: datetime.now(UTC),
+        forwarder=_forwarder(settings),
     )
     handover.serve("objects", data_dir, listening)
     config = uvicorn.Config(
@@ -56,6 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # uvicorn raises the signal that stopped it once more when it is done: that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _forwarder(settings: Settings) -> Forwarder | None:
+    """What ``s3_endpoint`` asks for: another S3 in place of the folder."""
+    if not settings.s3_endpoint:
+        return None
+    key = Credential(settings.s3_access_key_id, settings.s3_secret_access_key)
+    return Forwarder(settings.s3_endpoint, key, settings.region)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from nanio.errors import AccessDenied, S3Error
 
 from ridgeline_service.errors import AccessDeniedException
 from ridgeline_service.objects import operations
+from ridgeline_service.objects.forward import Forwarder
 from ridgeline_service.objects.http import S3Request, S3Response, address, parse_query
 from ridgeline_service.objects.payload import ChunkSigner, Payload
 from ridgeline_service.objects.storage import ObjectStore
@@ -46,14 +47,17 @@ class ObjectStoreApp:
         region: str,
         account_id: str,
         now: Callable[[], datetime],
+        forwarder: Forwarder | None = None,
     ) -> None:
-        """``own_credentials`` (the root key) work until the first snapshot is published."""
+        """``own_credentials`` (the root key) work until the first snapshot is published.
+        With a ``forwarder`` another S3 holds the objects, and the store stays empty."""
         self._store = store
         self._snapshots = snapshots
         self._own = dict(own_credentials)
         self._region = region
         self._account_id = account_id
         self._now = now
+        self._forwarder = forwarder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -68,6 +72,9 @@ class ObjectStoreApp:
         body = _Body(receive)
         try:
             request = self._verified(scope, body)
+            if self._forwarder is not None:
+                await self._forwarder.pass_on(request, send)
+                return
             response = await operations.answer(request, self._store, self._region)
         except ClientGone:
             return
@@ -147,6 +154,8 @@ class ObjectStoreApp:
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":
                 self._store.close()
+                if self._forwarder is not None:
+                    await self._forwarder.close()
                 return
 
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ import uvicorn
 
 from ridgeline_service.objects.app import ObjectStoreApp
 from ridgeline_service.objects.client import make_client
+from ridgeline_service.objects.forward import Forwarder
 from ridgeline_service.objects.storage import ObjectStore
 from ridgeline_service.snapshot import Credential, Snapshot, SnapshotReader, write_snapshot
 
@@ -29,10 +31,11 @@ class RunningStore:
     root: Path
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStore]:
-    root = tmp_path_factory.mktemp("store")
-    write_snapshot(root / "snapshot.json", Snapshot(version=1, credentials=(KEY,)))
+@contextmanager
+def running_store(
+    root: Path, key: Credential, forwarder: Forwarder | None = None
+) -> Iterator[RunningStore]:
+    write_snapshot(root / "snapshot.json", Snapshot(version=1, credentials=(key,)))
     app = ObjectStoreApp(
         ObjectStore(root / "objects", clock=lambda: datetime.now(UTC).timestamp()),
         SnapshotReader(root / "snapshot.json"),
@@ -40,6 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStore]:
         region="us-east-1",
         account_id="123456789012",
         now=lambda: datetime.now(UTC),
+        forwarder=forwarder,
     )
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
@@ -52,6 +56,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStore]:
     server.should_exit = True
     thread.join()
     listening.close()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStore]:
+    with running_store(tmp_path_factory.mktemp("store"), KEY) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
