@@ -18,19 +18,20 @@ from ridgeline_backends.engine.api import TokenLogprobs
 _LIKELY = 256
 """How many of the likeliest tokens are looked at before the whole vocabulary is sorted."""
 
+_COLD = 1e-5
+"""Below this temperature only the best token has a chance, and a division would overflow."""
+
 
 def sample(logits: Tensor, requests: Sequence[SampleRequest]) -> tuple[SampledToken, ...]:
     """One token per row of `logits` [rows, vocabulary] in float32, which is left unchanged."""
     if logits.shape[0] != len(requests):
         raise ValueError(f"{logits.shape[0]} rows of logits for {len(requests)} requests")
-    greedy = [i for i, r in enumerate(requests) if r.temperature == 0 and not r.banned]
-    # Ties go to the lowest id, as in torch.argmax everywhere.
-    best = logits.argmax(-1).tolist() if greedy else []
-    chosen = dict.fromkeys(greedy, -1)
+    # All rows at once, because it is the common case. Ties go to the lowest id.
+    best = logits.argmax(-1).tolist() if any(map(_is_greedy, requests)) else []
     tokens = []
     for index, request in enumerate(requests):
         row = logits[index]
-        token = best[index] if index in chosen else _choose(row, request)
+        token = best[index] if _is_greedy(request) else _choose(row, request)
         tokens.append(SampledToken(token, _logprobs(row, token, request.logprobs)))
     return tuple(tokens)
 
@@ -41,12 +42,16 @@ def uniform(seed: int, index: int) -> float:
     return int.from_bytes(blake2b(text, digest_size=8).digest()) / 2**64 * (1 - 2**-53)
 
 
+def _is_greedy(request: SampleRequest) -> bool:
+    return request.temperature < _COLD and not request.banned
+
+
 def _choose(row: Tensor, request: SampleRequest) -> int:
     if request.banned:
         row = row.clone()
         known = [token for token in request.banned if 0 <= token < row.numel()]
         row[known] = -torch.inf
-    if request.temperature == 0:
+    if request.temperature < _COLD:
         return int(row.argmax())
     # In float64, where the sums below keep every token that has a chance.
     scaled = row.double() / request.temperature
@@ -67,9 +72,8 @@ def _likeliest(probabilities: Tensor, request: SampleRequest) -> tuple[Tensor, T
     """Probabilities and ids, best first, as many as top-k or top-p can need."""
     size = probabilities.numel()
     if request.top_k:
-        wanted = min(request.top_k, size)
-        ordered, ids = probabilities.topk(wanted)
-        # top-p applies to what top-k left.
+        # top-p then applies to what top-k left.
+        ordered, ids = probabilities.topk(min(request.top_k, size))
         return ordered, ids
     ordered, ids = probabilities.topk(min(_LIKELY, size))
     if float(ordered.sum()) < request.top_p:

@@ -39,6 +39,7 @@ def shares(tokens: list[int]) -> list[float]:
         ({"top_k": 3, "top_p": 0.5}, [1, 0, 0, 0]),
         ({"top_k": 99, "top_p": 1e-9}, [1, 0, 0, 0]),
         ({"temperature": 0}, [1, 0, 0, 0]),
+        ({"temperature": 1e-300}, [1, 0, 0, 0]),
         ({"banned": frozenset({0})}, [0, 0.5, 0.3, 0.2]),
         ({"temperature": 0, "banned": frozenset({0, 77})}, [0, 1, 0, 0]),
     ],
