@@ -38,6 +38,7 @@ from ridgeline_service.control.zoo import Zoo
 from ridgeline_service.paths import DataDir
 from ridgeline_service.placement.admission import Room
 from ridgeline_service.placement.machine import Machine, this_machine
+from ridgeline_service.runtime import sandbox
 from ridgeline_service.runtime.environments import Environments
 from ridgeline_service.runtime.launcher import Launcher, ProcessLauncher
 from ridgeline_service.security.keys import ensure_root_key
@@ -47,6 +48,11 @@ from ridgeline_service.store import Database
 from ridgeline_zoo import Catalog, load_cards
 
 _STOP_WAIT_S = 5.0
+
+
+def _sandbox_problem() -> str:
+    found = sandbox.capability()
+    return "" if found.tool is not None else found.summary
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class Outside:
     submit: Callable[[Callable[[], None]], None] | None = None
     holder: str = ""
     holder_is_dead: Callable[[str], bool] = is_dead
+    sandbox_problem: Callable[[], str] = _sandbox_problem
 
 
 class ControlPlane:
@@ -90,10 +97,12 @@ class ControlPlane:
         context = Context(db, settings, data_dir, clock, ids, self._changed)
         self._publisher = Publisher(context, self._root_key)
         self._client = cache(self._make_client)
-        self._loop = self._make_loop(context, tokens, outside or Outside())
+        outside = outside or Outside()
+        self._loop = self._make_loop(context, tokens, outside)
+        planner = Planner(settings, self._machine, self._cards, outside.sandbox_problem)
         self.models = Models(context)
         self.endpoint_configs = EndpointConfigs(context)
-        self.endpoints = Endpoints(context, Planner(settings, self._machine, self._cards))
+        self.endpoints = Endpoints(context, planner)
         self.tags = Tags(context)
         self.zoo = Zoo(settings, self._cards)
         self.keys = Keys(context)

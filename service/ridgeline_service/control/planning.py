@@ -46,16 +46,27 @@ class Plan:
     """What a deployment will run, and what the user should be warned of."""
 
     variants: tuple[VariantSpec, ...]
-    warnings: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(variant.warning for variant in self.variants if variant.warning)
 
 
 class Planner:
     """Resolves configs against the images, the zoo and this machine."""
 
-    def __init__(self, settings: Settings, machine: Machine, cards: Callable[[], Catalog]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        machine: Machine,
+        cards: Callable[[], Catalog],
+        sandbox_problem: Callable[[], str],
+    ) -> None:
+        """``sandbox_problem`` says why user code cannot be confined here, or nothing."""
         self._settings = settings
         self._machine = machine
         self._cards = cards
+        self._sandbox_problem = sandbox_problem
 
     def plan(
         self,
@@ -69,31 +80,28 @@ class Planner:
 
         Raises ValidationException or ResourceLimitExceeded for what can never run here.
         """
-        warnings: list[str] = []
         variants = []
         for request in config.request["ProductionVariants"]:
             model = models[request["ModelName"]]
-            variants.append(self._variant(request, model, warnings))
-        plan = Plan(tuple(variants), tuple(warnings))
+            variants.append(self._variant(request, model))
+        plan = Plan(tuple(variants))
         self._check_total(plan, beside)
         return plan
 
-    def _variant(
-        self, request: Mapping[str, Any], model: StoredRequest, warnings: list[str]
-    ) -> VariantSpec:
+    def _variant(self, request: Mapping[str, Any], model: StoredRequest) -> VariantSpec:
         name = request["VariantName"]
         container = self._container(model)
         serverless = request.get("ServerlessConfig")
         card = self._card(container)
         if serverless is None:
             profile = instance_type(request["InstanceType"])
-            self._check_accelerator(name, profile, warnings)
+            warning = self._check_accelerator(name, profile)
             memory = self._declared(container, card, profile, model.name)
             count = int(request["InitialInstanceCount"])
             type_name = profile.name
         else:
             memory = int(serverless["MemorySizeInMB"]) * MIB
-            count, type_name = 1, SERVERLESS
+            count, type_name, warning = 1, SERVERLESS, ""
         if memory > self._machine.memory_bytes:
             raise ValidationException(
                 f"Variant {name!r} can never run here: a replica of model {model.name!r} needs "
@@ -120,6 +128,7 @@ class Planner:
             container=container,
             serverless=dict(serverless) if serverless is not None else None,
             zoo_id=card.id if card is not None else "",
+            warning=warning,
         )
 
     def _container(self, model: StoredRequest) -> ContainerSpec:
@@ -151,6 +160,12 @@ class Planner:
             network=not model.request.get("EnableNetworkIsolation", False),
         )
         _check_data(container, runtime, model.name)
+        if runtime.needs_opt_ml and self._sandbox_problem():
+            raise ValidationException(
+                f"Model {model.name!r} runs user code, and this machine cannot give it an "
+                f"/opt/ml of its own ({self._sandbox_problem()}).",
+                hint="Install bubblewrap, or allow user namespaces; see `ridgeline doctor`.",
+            )
         return container
 
     def _card(self, container: ContainerSpec) -> Card | None:
@@ -179,10 +194,11 @@ class Planner:
                 hint=error.hint,
             ) from error
 
-    def _check_accelerator(self, variant: str, profile: InstanceType, warnings: list[str]) -> None:
+    def _check_accelerator(self, variant: str, profile: InstanceType) -> str:
+        """A warning, or nothing. Raises for what is refused."""
         accelerator = profile.accelerator
         if accelerator is None:
-            return
+            return ""
         if accelerator.kind == "neuron":
             raise ValidationException(
                 f"Variant {variant!r}: {profile.name} has {accelerator.name} accelerators, and "
@@ -195,9 +211,7 @@ class Planner:
                 "this machine has none.",
                 hint="Choose a CPU type, or turn strict_instance_types off in settings.json.",
             )
-        warnings.append(
-            f"{profile.name} has no {accelerator.name} here - variant {variant} runs on the CPU"
-        )
+        return f"{profile.name} has no {accelerator.name} here - variant {variant} runs on the CPU"
 
     def _declared(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ridgeline_service.control.names import log_stream
-from ridgeline_service.control.tail import last_lines
+from ridgeline_service.control.replica_logs import last_lines
 from ridgeline_service.paths import DataDir
 from ridgeline_service.store.records import (
     DeploymentRecord,

@@ -14,6 +14,7 @@ from ridgeline.errors import RidgelineError
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.names import log_group, log_stream
 from ridgeline_service.control.probe import Identity, Probe
+from ridgeline_service.control.replica_logs import write_first_line
 from ridgeline_service.control.replica_rows import (
     ReplicaRows,
     joined,
@@ -171,6 +172,10 @@ class ReplicaLife:
             return 0.0
         try:
             self._launcher.remove(replica.id)
+            if variant.warning:
+                line = f"Warning: {variant.warning}"
+                data_dir, now = self._context.data_dir, self._context.now()
+                write_first_line(data_dir, endpoint.name, replica, now, line)
             record = self._launcher.start(
                 ReplicaSpec(
                     replica_id=replica.id,

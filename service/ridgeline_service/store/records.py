@@ -61,7 +61,8 @@ class VariantSpec:
     """One variant of a deployment, resolved and copied from its model when it was deployed.
 
     ``count`` and ``weight`` are what is wanted now; ``deployed_count`` is what was last reached,
-    to which a scale-out that fails goes back. ``memory_bytes`` is what each replica declares.
+    to which a scale-out that fails goes back. ``memory_bytes`` is what each replica declares;
+    ``warning`` is what its user should know, such as a GPU that is not there.
     """
 
     name: str
@@ -76,6 +77,7 @@ class VariantSpec:
     container: ContainerSpec
     serverless: dict[str, int] | None = None
     zoo_id: str = ""
+    warning: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -94,6 +94,7 @@ class World:
     now: float = 1_700_000_000.0
     load_s: float = 2.0
     memory_bytes: int = 64 * GIB
+    sandbox_problem: str = ""
 
     def __post_init__(self) -> None:
         self.data_dir = DataDir(self.root)
@@ -102,7 +103,6 @@ class World:
         self.numbers = itertools.count(1)
         self.databases: list[Database] = []
         self.staged: list[str] = []
-        self.cancel_staging = False
         self.plane, self.holder = self.new_plane()
 
     def new_plane(self) -> tuple[ControlPlane, str]:
@@ -124,6 +124,7 @@ class World:
                 submit=lambda task: task(),
                 holder=holder,
                 holder_is_dead=self.dead_holders.__contains__,
+                sandbox_problem=lambda: self.sandbox_problem,
             ),
         )
         plane.take_over()
@@ -141,7 +142,7 @@ class World:
     def stage(self, variant, report, cancelled):  # type: ignore[no-untyped-def]
         report("download", 0, 10)
         self.staged.append(variant.name)
-        if self.cancel_staging or cancelled():
+        if cancelled():
             raise StagingCancelled
         environment = dict(variant.container.environment)
         if "STAGING" in environment:

@@ -270,6 +270,12 @@ class TestCreateEndpointRefuses:
         config(world, variant(InitialInstanceCount=17))
         self.refuse(world, "at most 16", ResourceLimitExceeded)
 
+    def test_user_code_where_nothing_can_confine_it(self, make_world):
+        world = make_world(sandbox_problem="bubblewrap: not installed")
+        world.model("m")
+        config(world, variant())
+        self.refuse(world, "bubblewrap: not installed")
+
     def test_an_llm_container_that_names_no_model(self, world):
         llm(world)
         config(world, variant())
@@ -318,6 +324,8 @@ class TestResolution:
         assert "runs on the CPU" in tags[0]["Value"]
         changes = [event["change"] for event in world.plane.events.list(resource="endpoint/e")]
         assert "Warning" in changes
+        world.settle()
+        assert any("runs on the CPU" in t for t in world.plane.endpoints.stages("e")["log_tail"])
 
     def test_a_serverless_variant_is_one_replica_that_declares_its_memory(self, world):
         world.model("m")

@@ -1,0 +1,85 @@
+"""Instance types as data, admission as arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ridgeline_service.errors import ValidationException
+from ridgeline_service.placement.admission import Load, Room, admit
+from ridgeline_service.placement.machine import GIB, this_machine
+from ridgeline_service.placement.profiles import instance_type, instance_types
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        "t3",
+        "m5",
+        "m6i",
+        "m7i",
+        "c5",
+        "c6i",
+        "c7i",
+        "r5",
+        "g4dn",
+        "g5",
+        "g6",
+        "p3",
+        "p4d",
+        "p5",
+        "inf1",
+        "inf2",
+        "trn1",
+        "trn2",
+    ],
+)
+def test_the_common_families_are_there(family):
+    assert any(item.name.startswith(f"ml.{family}.") for item in instance_types())
+
+
+def test_a_profile_gives_memory_accelerators_and_a_dated_price():
+    found = instance_type("ml.g5.xlarge")
+    assert (found.vcpus, found.memory_bytes) == (4, 16 * GIB)
+    assert found.accelerator is not None
+    assert (found.accelerator.kind, found.accelerator.count) == ("gpu", 1)
+    assert found.usd_per_hour
+    assert found.priced_on
+
+
+@pytest.mark.parametrize("item", instance_types(), ids=lambda item: item.name)
+def test_every_profile_is_plausible(item):
+    assert item.vcpus >= 2
+    assert 1 * GIB <= item.memory_bytes <= 4096 * GIB
+    assert (item.usd_per_hour is None) == (item.priced_on == "")
+    if item.usd_per_hour is not None:
+        # A column that slipped (an accelerator count taken for a price) would be far off.
+        assert 0.01 < item.usd_per_hour / item.vcpus < 1.0
+
+
+def test_an_unknown_type_is_refused_with_the_nearest():
+    with pytest.raises(ValidationException, match=r"ml\.m5\.xlrge") as caught:
+        instance_type("ml.m5.xlrge")
+    assert "ml.m5.xlarge" in caught.value.hint
+
+
+def test_this_machine_keeps_a_reserve():
+    machine = this_machine()
+    assert machine.memory_bytes > 0
+    assert machine.cores >= 1
+
+
+@given(st.lists(st.integers(1, 8 * GIB), max_size=30), st.integers(1, 16), st.integers(1, 32 * GIB))
+def test_what_is_admitted_never_exceeds_the_room(sizes, count, memory):
+    room, load = Room(count, memory), Load(0, 0)
+    for size in sizes:
+        wait = admit(size, load, room)
+        if wait is None:
+            load = Load(load.replicas + 1, load.memory_bytes + size)
+        elif wait.shortage == "instances":
+            assert load.replicas == count
+        else:
+            assert load.memory_bytes + size > memory
+    assert load.replicas <= count
+    assert load.memory_bytes <= memory
