@@ -366,4 +366,7 @@ def _stop(decision: Decision, replicas: Iterable[ReplicaRecord], reason: Reason)
 def failure_text(replica: ReplicaRecord) -> str:
     """Cause, then what the replica said last, as far as SageMaker's field holds it."""
     text = f"{replica.reason.words} {replica.message}".strip()
-    return text[:FAILURE_REASON_LENGTH]
+    if len(text) <= FAILURE_REASON_LENGTH:
+        return text
+    head = FAILURE_REASON_LENGTH // 2
+    return text[:head] + " ... " + text[head + 5 - FAILURE_REASON_LENGTH :]

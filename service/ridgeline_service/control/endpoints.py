@@ -25,7 +25,7 @@ from ridgeline_service.control.named import NamedVerbs, already_exists, could_no
 from ridgeline_service.control.names import ENDPOINT, ENDPOINT_CONFIG, MODEL
 from ridgeline_service.control.planning import Plan, Planner
 from ridgeline_service.control.progress import progress_of
-from ridgeline_service.errors import ResourceLimitExceeded, ValidationException
+from ridgeline_service.errors import ValidationException
 from ridgeline_service.store import endpoints as rows
 from ridgeline_service.store import journal, replicas
 from ridgeline_service.store.records import (
@@ -163,14 +163,7 @@ class Endpoints:
             if active is None:
                 raise could_not_find("endpoint", endpoint.arn)
             changed = _reweighted(active, request["DesiredWeightsAndCapacities"])
-            wanted = sum(variant.count for variant in changed)
-            limit = context.settings.max_instances
-            if wanted > limit:
-                raise ResourceLimitExceeded(
-                    f"The endpoint would need {wanted} running instances; this service runs at "
-                    f"most {limit}.",
-                    hint="Lower the counts, or raise max_instances in settings.json.",
-                )
+            self._planner.check_total(changed)
             rows.change_variants(connection, active.id, changed)
             rows.change_endpoint(
                 connection,

@@ -85,7 +85,7 @@ class Planner:
             model = models[request["ModelName"]]
             variants.append(self._variant(request, model))
         plan = Plan(tuple(variants))
-        self._check_total(plan, beside)
+        self.check_total(plan.variants, beside)
         return plan
 
     def _variant(self, request: Mapping[str, Any], model: StoredRequest) -> VariantSpec:
@@ -241,8 +241,11 @@ class Planner:
             )
         return needed
 
-    def _check_total(self, plan: Plan, beside: Sequence[VariantSpec]) -> None:
-        count, memory = _needs(plan.variants)
+    def check_total(
+        self, variants: Sequence[VariantSpec], beside: Sequence[VariantSpec] = ()
+    ) -> None:
+        """Raises ResourceLimitExceeded if these can never run together."""
+        count, memory = _needs(variants)
         serving, held = _needs(beside)
         limit, room = self._settings.max_instances, self._machine.memory_bytes
         during = f" beside the {serving} that serve until then" if serving else ""

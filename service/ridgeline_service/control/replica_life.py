@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ridgeline.errors import RidgelineError
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.names import log_group, log_stream
+from ridgeline_service.control.names import Clock, log_group, log_stream
 from ridgeline_service.control.probe import Identity, Probe
 from ridgeline_service.control.replica_logs import write_first_line
 from ridgeline_service.control.replica_rows import (
@@ -22,7 +22,13 @@ from ridgeline_service.control.replica_rows import (
     variant_of,
 )
 from ridgeline_service.control.stages import StageTable
-from ridgeline_service.control.staging import Staged, Stager, StagingCancelled, StagingFailed
+from ridgeline_service.control.staging import (
+    ENVIRONMENT_STAGE,
+    Staged,
+    Stager,
+    StagingCancelled,
+    StagingFailed,
+)
 from ridgeline_service.placement.admission import Load, Room, admit
 from ridgeline_service.runtime.launcher import Launcher, ProcessRecord, ReplicaSpec
 from ridgeline_service.store import endpoints as rows
@@ -57,6 +63,25 @@ class _Watch:
 
     missed: int = 0
     next_probe: float = 0.0
+
+
+class _DownloadLimit:
+    """The variant's time for its model data. Installing the image's environment, which happens
+    once on a machine, does not count."""
+
+    def __init__(self, clock: Clock, seconds: float, table: StageTable) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._table = table
+        self._deadline: float | None = None
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        if self._deadline is None and stage != ENVIRONMENT_STAGE:
+            self._deadline = self._clock() + self._seconds
+        self._table.report(stage, done, total)
+
+    def passed(self) -> bool:
+        return self._deadline is not None and self._clock() >= self._deadline
 
 
 class ReplicaLife:
@@ -143,22 +168,19 @@ class ReplicaLife:
         if variant is None or endpoint is None:
             return None  # the endpoint is gone, and this row with it
         table = StageTable(self._context.clock, lambda stages: self._rows.note(replica, stages))
-        deadline = self._context.clock() + variant.download_timeout_s
+        limit = _DownloadLimit(self._context.clock, variant.download_timeout_s, table)
         try:
             staged = self._stager.stage(
-                variant, table.report, lambda: self._given_up(replica, deadline)
+                variant, limit.report, lambda: not self._wanted(replica.id) or limit.passed()
             )
         except StagingCancelled:
-            if self._context.clock() >= deadline:
+            if limit.passed():
                 message = f"Staging took longer than {variant.download_timeout_s:.0f} s."
-                return self._fail(replica, Reason.DOWNLOAD_FAILED, message, table.close("failed"))
+                return self._fail(replica, Reason.DOWNLOAD_TIMEOUT, message, table.close("failed"))
             return 0.0
         except StagingFailed as error:
             return self._fail(replica, error.reason, error.message, table.close("failed"))
         return self._start(replica, variant, endpoint, staged, table.close())
-
-    def _given_up(self, replica: ReplicaRecord, deadline: float) -> bool:
-        return not self._wanted(replica.id) or self._context.clock() >= deadline
 
     def _start(
         self,
@@ -231,7 +253,7 @@ class ReplicaLife:
             return self._fail(
                 replica,
                 Reason.LOAD_FAILED,
-                identity.error,
+                identity.error + self._rows.log_tail(replica),
                 joined(replica, identity, self._context.now()),
             )
         if identity is not None and identity.state == "ready":

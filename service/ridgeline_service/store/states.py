@@ -65,6 +65,7 @@ class Reason(StrEnum):
     ADMISSION_TIMEOUT = "AdmissionTimeout"
     MODEL_DATA_INVALID = "ModelDataInvalid"
     DOWNLOAD_FAILED = "DownloadFailed"
+    DOWNLOAD_TIMEOUT = "DownloadTimeout"
     PREPARE_FAILED = "PrepareFailed"
     ENVIRONMENT_FAILED = "EnvironmentFailed"
     LAUNCH_FAILED = "LaunchFailed"
@@ -104,6 +105,9 @@ _WORDS = {
     Reason.ADMISSION_TIMEOUT: "There was no room on this machine in time.",
     Reason.MODEL_DATA_INVALID: "The model data cannot be used.",
     Reason.DOWNLOAD_FAILED: "The model data could not be downloaded.",
+    Reason.DOWNLOAD_TIMEOUT: (
+        "The model data was not there in time. Raise ModelDataDownloadTimeoutInSeconds."
+    ),
     Reason.PREPARE_FAILED: "The model could not be prepared.",
     Reason.ENVIRONMENT_FAILED: "The environment of the image could not be installed.",
     Reason.LAUNCH_FAILED: "The model server could not be started.",

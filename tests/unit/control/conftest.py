@@ -86,6 +86,16 @@ class FakeLauncher(Launcher):
 
 
 @dataclass
+class _Staging:
+    """Stages as its world does, unless a test put something slower in place."""
+
+    world: World
+
+    def stage(self, variant, report, cancelled):  # type: ignore[no-untyped-def]
+        return (self.world.slow or self.world.stage)(variant, report, cancelled)
+
+
+@dataclass
 class World:
     """A data directory, a clock, processes, and control planes that come and go."""
 
@@ -103,6 +113,7 @@ class World:
         self.numbers = itertools.count(1)
         self.databases: list[Database] = []
         self.staged: list[str] = []
+        self.slow: Callable[..., Staged] | None = None
         self.plane, self.holder = self.new_plane()
 
     def new_plane(self) -> tuple[ControlPlane, str]:
@@ -119,7 +130,7 @@ class World:
             machine=Machine(self.memory_bytes, 2),
             outside=Outside(
                 launcher=self.launcher,
-                stager=self,
+                stager=_Staging(self),
                 probe=self.probe,
                 submit=lambda task: task(),
                 holder=holder,
@@ -146,7 +157,8 @@ class World:
             raise StagingCancelled
         environment = dict(variant.container.environment)
         if "STAGING" in environment:
-            raise StagingFailed(Reason(environment["STAGING"]), "the data is not there")
+            words = environment.get("WORDS", "the data is not there")
+            raise StagingFailed(Reason(environment["STAGING"]), words)
         python = Path("/usr/bin/python3")
         return Staged("fake", "framework", python, (str(python),), environment, None)
 

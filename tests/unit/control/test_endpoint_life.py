@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ridgeline_service.errors import AwsError, ResourceLimitExceeded, ValidationException
@@ -358,3 +360,60 @@ def assert_gone(world, name: str) -> None:
         world.describe(name)
     assert world.launcher.processes == {}
     assert name not in world.snapshot().endpoints
+
+
+def test_scaling_beyond_what_the_machine_can_hold_is_refused(make_world):
+    world = make_world(memory_bytes=3 * GIB)
+    world.deploy("e")
+    with pytest.raises(ResourceLimitExceeded, match=r"4 replicas need 4\.0 GiB"):
+        scale(world, "e", count=4)
+    assert world.status("e") == "InService"
+
+
+def test_a_scale_out_whose_replicas_fail_goes_back_and_the_endpoint_serves_on(world):
+    world.deploy("e")
+    serving = world.serving("e")
+    real = world.launcher.start
+
+    def start_dying(spec):
+        return real(replace(spec, environment={**spec.environment, "DIES_AFTER": "1"}))
+
+    world.launcher.start = start_dying
+    scale(world, "e", count=2)
+    world.settle()
+    described = world.describe("e")
+    assert described["EndpointStatus"] == "InService"
+    assert described["ProductionVariants"][0]["DesiredInstanceCount"] == 1
+    assert "ended by itself" in described["FailureReason"]
+    assert world.serving("e") == serving
+
+
+def test_a_download_that_takes_longer_than_the_variant_allows_is_given_up(world):
+    world.model("m")
+    world.config("c", "m", ModelDataDownloadTimeoutInSeconds=60)
+    world.endpoint("e", "c")
+    real = world.stage
+
+    def slow(variant, report, cancelled):
+        report("environment", 0, 0)
+        world.now += 500  # installing the image's environment is nobody's fault
+        assert not cancelled()
+        report("download", 0, 10)
+        world.now += 61
+        return real(variant, report, cancelled)
+
+    world.slow = slow
+    world.settle()
+    assert world.status("e") == "Failed"
+    assert "longer than 60 s" in world.describe("e")["FailureReason"]
+
+
+def test_a_long_failure_keeps_its_cause_and_the_last_line(world):
+    world.model("m", STAGING="ModelDataInvalid", WORDS="x" * 3000 + " the last line")
+    world.config("c", "m")
+    world.endpoint("e", "c")
+    world.settle()
+    reason = world.describe("e")["FailureReason"]
+    assert len(reason) <= 1024
+    assert reason.startswith("The model data cannot be used.")
+    assert reason.endswith("the last line")

@@ -6,6 +6,7 @@ Public: ``Stager`` (the seam), ``DiskStager``, ``Staged``, ``StagingFailed``, ``
 from __future__ import annotations
 
 from ridgeline_service.control.staging.base import (
+    ENVIRONMENT_STAGE,
     Report,
     Staged,
     Stager,
@@ -13,4 +14,4 @@ from ridgeline_service.control.staging.base import (
     StagingFailed,
 )
 
-__all__ = ["Report", "Staged", "Stager", "StagingCancelled", "StagingFailed"]
+__all__ = ["ENVIRONMENT_STAGE", "Report", "Staged", "Stager", "StagingCancelled", "StagingFailed"]

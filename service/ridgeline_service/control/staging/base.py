@@ -16,6 +16,8 @@ Report = Callable[[str, int, int], None]
 
 Cancelled = Callable[[], bool]
 
+ENVIRONMENT_STAGE = "environment"
+
 
 @dataclass(frozen=True)
 class Staged:

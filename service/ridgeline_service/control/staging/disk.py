@@ -8,6 +8,7 @@ from pathlib import Path
 from ridgeline.errors import RidgelineError
 from ridgeline_service.control.planning import is_placed, model_id_of
 from ridgeline_service.control.staging.base import (
+    ENVIRONMENT_STAGE,
     Cancelled,
     Report,
     Staged,
@@ -71,7 +72,7 @@ class DiskStager:
 
     def _environment(self, runtime: Runtime, report: Report, cancelled: Cancelled) -> Environment:
         if runtime.kind == "framework":
-            report("environment", 0, 0)
+            report(ENVIRONMENT_STAGE, 0, 0)
         try:
             return self._environments.ensure(runtime, _cancellable(cancelled))
         except RidgelineError as error:
@@ -97,6 +98,7 @@ class DiskStager:
         self, variant: VariantSpec, runtime: Runtime, report: Report, cancelled: Cancelled
     ) -> Path | None:
         container = variant.container
+        report("download", 0, 0)
         if variant.zoo_id:
             card = next((card for card in self._cards() if card.id == variant.zoo_id), None)
             if card is None:
