@@ -7,7 +7,6 @@ process queue on a lock instead, and the busy timeout is left for other processe
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from ridgeline.errors import Unavailable
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import Settings
+from ridgeline_service.store.fairlock import FairLock
 
 SCHEMA_HEAD = "0001"
 BUSY_TIMEOUT_MS = 15_000
@@ -33,7 +33,7 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
-        self._writer = threading.Lock()
+        self._writer = FairLock()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
 from ridgeline_service.errors import AwsError, ResourceLimitExceeded, ValidationException
 from ridgeline_service.placement.machine import GIB
 from ridgeline_service.settings import Settings
+from ridgeline_service.store.database import connect
+from ridgeline_service.store.tables import metadata
 
 
 def test_an_endpoint_comes_into_service_with_routes_to_its_replicas(world):
@@ -417,3 +421,32 @@ def test_a_long_failure_keeps_its_cause_and_the_last_line(world):
     assert len(reason) <= 1024
     assert reason.startswith("The model data cannot be used.")
     assert reason.endswith("the last line")
+
+
+def test_a_whole_life_on_postgresql(make_world):
+    url = os.environ.get("RIDGELINE_TEST_POSTGRES")
+    if not url:
+        pytest.skip("RIDGELINE_TEST_POSTGRES is not set")
+    database = connect(url)
+    with database.write() as connection:
+        metadata.drop_all(connection)
+        connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
+    database.close()
+    world = make_world(settings=Settings(database_url=url))
+    other, _ = world.new_plane()
+    world.deploy("e", count=2)
+    world.model("m2")
+    world.config("c2", "m2")
+    world.update("e", "c2")
+    for _ in range(10):
+        other.run_once()
+        world.tick(0.5)
+        assert world.serving("e")
+    world.launcher.processes[world.serving("e")[0]].alive = False
+    world.kill_plane()
+    world.settle()
+    assert world.status("e") == "InService"
+    assert world.living() == set(world.serving("e"))
+    world.plane.endpoints.delete({"EndpointName": "e"})
+    world.settle()
+    assert_gone(world, "e")

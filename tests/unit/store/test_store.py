@@ -21,6 +21,7 @@ from ridgeline.errors import Unavailable
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import Settings
 from ridgeline_service.store import endpoints, journal, open_database, replicas
+from ridgeline_service.store.fairlock import FairLock
 from ridgeline_service.store.records import (
     ContainerSpec,
     DeploymentRecord,
@@ -282,3 +283,25 @@ def test_an_endpoint_takes_its_deployments_and_replicas_with_it(db):
         endpoints.delete_endpoint(connection, "arn:e")
         assert replicas.all_replicas(connection) == []
         assert endpoints.all_deployments(connection) == []
+
+
+def test_the_writers_lock_goes_round_in_the_order_it_was_asked_for():
+    lock, order, ready = FairLock(), [], threading.Semaphore(0)
+
+    def take(number: int) -> None:
+        ready.release()
+        with lock:
+            order.append(number)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(5)]
+    with lock:
+        for number, thread in enumerate(threads):
+            thread.start()
+            ready.acquire()
+            while len(lock._waiting) <= number:
+                pass
+    for thread in threads:
+        thread.join()
+    assert order == [0, 1, 2, 3, 4]
+    with lock:
+        assert order
