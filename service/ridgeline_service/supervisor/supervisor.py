@@ -27,6 +27,7 @@ from typing import TextIO
 
 from ridgeline.errors import AlreadyExists, InvalidInput, Unavailable
 from ridgeline_service.paths import DataDir
+from ridgeline_service.security.keys import ensure_internal_key, ensure_root_key
 from ridgeline_service.supervisor import handover
 from ridgeline_service.supervisor.processes import ProcessId, end
 from ridgeline_service.supervisor.shutdown import stop_everything
@@ -93,6 +94,8 @@ class Supervisor:
         """
         prepare_directory(self._data_dir)
         self._lock = _lock(self._data_dir)
+        ensure_root_key(self._data_dir)
+        ensure_internal_key(self._data_dir)
         previous = read_state(self._data_dir)
         self._refuse_other_port(previous)
         spawned: list[Child] = []
