@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import sagemaker
-from sagemaker.async_inference import AsyncInferenceConfig
+from sagemaker.async_inference import AsyncInferenceConfig, WaiterConfig
 from sagemaker.deserializers import JSONDeserializer
 from sagemaker.jumpstart.model import JumpStartModel
 from sagemaker.model import Model
@@ -80,7 +80,7 @@ def pytorch(session: sagemaker.Session, role: str) -> None:
     again = Predictor(predictor.endpoint_name, session, **JSON)
     assert again.predict({"x": [2]}) == {"y": [6.0]}
     later = predictor.predict_async({"x": [5]})
-    assert later.get_result() == {"y": [15.0]}
+    assert later.get_result(WaiterConfig(max_attempts=60, delay=1)) == {"y": [15.0]}
     predictor.delete_model()
     predictor.delete_endpoint()
     print("PyTorchModel: deployed, predicted, predicted asynchronously, deleted")
