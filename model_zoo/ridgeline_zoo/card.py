@@ -36,6 +36,7 @@ class Card:
     files to hashes that somebody computed: empty means that none is known, and that the first
     download records them. ``hub_id`` is the hub repository the card stands for, whatever its
     source. ``config`` is the Hugging Face configuration that parameters and memory follow from.
+    ``sampling`` is what the publisher recommends, where the files themselves do not say it.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Card:
     published: bool = True
     keywords: tuple[str, ...] = ()
     sha256: Mapping[str, str] = field(default_factory=dict)
+    sampling: Mapping[str, float] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -102,6 +104,7 @@ class Card:
             "supported_instance_types": list(self.supported_instance_types),
             "backends": list(self.backends),
             "environment": dict(self.environment),
+            "sampling": dict(self.sampling),
             "config": dict(self.config),
             "example_payloads": [
                 {"name": p.name, "content_type": p.content_type, "body": dict(p.body)}

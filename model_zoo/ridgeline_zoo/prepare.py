@@ -37,7 +37,7 @@ from ridgeline_zoo.sources.base import S3Client
 
 RECORD = ".ridgeline-prepared.json"
 # Raised when a conversion starts to give other files, so that folders made before are made again.
-_FORMAT = 1
+_FORMAT = 2
 _TICK_S = 0.2
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 

@@ -67,6 +67,9 @@ class _CardFile(_Strict):
     supported_instance_types: Annotated[list[_InstanceType], Field(min_length=1)]
     backends: Annotated[list[_Text], Field(min_length=1)]
     environment: dict[str, str] = Field(default_factory=dict)
+    sampling: dict[Literal["temperature", "top_p", "top_k"], Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict
+    )
     config: dict[str, JsonValue]
     example_payloads: Annotated[list[_Payload], Field(min_length=1)]
 
@@ -147,6 +150,7 @@ def _freeze(card: _CardFile) -> Card:
         supported_instance_types=tuple(card.supported_instance_types),
         backends=tuple(card.backends),
         environment=MappingProxyType(dict(card.environment)),
+        sampling=MappingProxyType({str(name): value for name, value in card.sampling.items()}),
         config=MappingProxyType(dict(card.config)),
         example_payloads=tuple(
             ExamplePayload(p.name, MappingProxyType(dict(p.body)), p.content_type)

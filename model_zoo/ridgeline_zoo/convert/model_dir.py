@@ -47,6 +47,7 @@ def build_model_dir(
     else:
         _adopt_safetensors(card, fetched, out, progress)
     _check_config(card, out)
+    _recommend_sampling(card, out)
 
 
 def _convert_gguf(card: Card, gguf: Path, out: Path, progress: Progress, shard_bytes: int) -> None:
@@ -140,6 +141,15 @@ def _weight_headers(fetched: Path, weights: Sequence[str], card: Card) -> dict[s
         if absent:
             raise CannotConvert(f"{card.source} lacks the shards {', '.join(absent)}")
     return headers
+
+
+def _recommend_sampling(card: Card, out: Path) -> None:
+    """Sampling of the card into generation_config.json, where the model's own does not say it."""
+    if not card.sampling:
+        return
+    path = out / "generation_config.json"
+    own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    _write_json(path, {**card.sampling, **own})
 
 
 def _check_config(card: Card, out: Path) -> None:

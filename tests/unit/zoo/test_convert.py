@@ -180,6 +180,17 @@ def test_large_weights_are_sharded_with_an_index(card: Card, folders: tuple[Path
     assert model.num_parameters() == index["metadata"]["total_size"] // 2
 
 
+def test_the_cards_sampling_reaches_the_model_server(
+    card: Card, folders: tuple[Path, Path]
+) -> None:
+    fetched, out = folders
+    write_gguf(fetched / "m.gguf")
+    build_model_dir(replace(card, sampling={"temperature": 0.2}), fetched, out, silent)
+    generation = json.loads((out / "generation_config.json").read_text())
+    assert generation["temperature"] == 0.2
+    assert generation["eos_token_id"] == 2
+
+
 def test_the_config_is_the_one_publishers_write(card: Card, folders: tuple[Path, Path]) -> None:
     fetched, out = folders
     write_gguf(fetched / "m.gguf")
