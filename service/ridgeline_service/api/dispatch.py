@@ -142,7 +142,7 @@ class _Front:
     def recognise(self, call: Call) -> tuple[str, bytes]:
         """The operation's name and the bytes that hold its input."""
         if call.target:
-            prefix, _, name = call.target.rpartition(".")
+            prefix, _, name = call.target.partition(".")
             self._is_ours(prefix)
             return name, call.body
         if call.path.startswith(_SMITHY_PATH):
