@@ -120,7 +120,7 @@ def ask_openai(env: dict[str, str], endpoint: str, question: str) -> tuple[int, 
 
 def show_stages(session: Session, endpoint: str) -> None:
     table = Table("stage", "seconds")
-    for stage in session.api("GET", f"/api/endpoints/{endpoint}")["stages"]:
+    for stage in session.api.get("endpoints", endpoint)["stages"]:
         table.add_row(stage["name"], f"{stage['seconds']:.2f}")
     console.print(table)
 
