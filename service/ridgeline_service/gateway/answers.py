@@ -13,6 +13,8 @@ from xml.sax.saxutils import escape
 from ridgeline.errors import RidgelineError
 from ridgeline_service.errors import ModelError, ThrottlingException
 
+_UNAVAILABLE_S = 2
+
 
 class Protocol(Enum):
     JSON = "json"
@@ -30,9 +32,7 @@ Answer = tuple[int, list[tuple[str, str]], bytes]
 def error_answer(error: RidgelineError, protocol: Protocol, request_id: str) -> Answer:
     """Status, headers and body that say ``error`` to a client of ``protocol``."""
     status = error.http_status
-    headers: list[tuple[str, str]] = []
-    if isinstance(error, ThrottlingException):
-        headers.append(("retry-after", str(max(1, round(error.retry_after_s)))))
+    headers = retry_after(error)
     match protocol:
         case Protocol.JSON:
             body = json.dumps({"__type": error.code, "message": str(error)}).encode()
@@ -69,6 +69,15 @@ def error_answer(error: RidgelineError, protocol: Protocol, request_id: str) -> 
             body = json.dumps({"error": fields}).encode()
             headers.append(("content-type", "application/json"))
     return status, headers, body
+
+
+def retry_after(error: RidgelineError) -> list[tuple[str, str]]:
+    """When to come back, for what may pass: a full queue, and whatever restarts by itself."""
+    if isinstance(error, ThrottlingException):
+        return [("retry-after", str(max(1, round(error.retry_after_s))))]
+    if error.http_status == 503:
+        return [("retry-after", str(_UNAVAILABLE_S))]
+    return []
 
 
 def openai_error(message: str, kind: str, *, param: str = "", code: str = "") -> bytes:

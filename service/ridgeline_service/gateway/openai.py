@@ -13,10 +13,11 @@ from typing import Any
 from ridgeline.errors import NotFound, RidgelineError, did_you_mean
 from ridgeline_service.errors import (
     AwsError,
+    ServiceUnavailable,
     ThrottlingException,
     ValidationException,
 )
-from ridgeline_service.gateway.answers import openai_error, openai_type
+from ridgeline_service.gateway.answers import openai_error, openai_type, retry_after
 from ridgeline_service.gateway.http import Exchange
 from ridgeline_service.gateway.replicas import (
     Call,
@@ -73,10 +74,11 @@ class OpenAI:
                 )
             _require_method(exchange, "POST")
             body = await exchange.body(MAX_BODY)
-            route = self._route(_model(body), task)
-            exchange.endpoint = route.name
+            model = _model(body)
+            exchange.endpoint = self._known(model).name
             async with exchange.until_client_leaves():
-                await self._proxy(exchange, route.name, f"/v1/{path}", body)
+                await self._require_task(model, task)
+                await self._proxy(exchange, model, f"/v1/{path}", body)
         except RidgelineError as error:
             if exchange.started:
                 raise
@@ -101,8 +103,14 @@ class OpenAI:
             raise NotFound(f"The model {model!r} does not exist.", hint=hint)
         return route
 
-    def _route(self, model: str, task: str) -> EndpointRoute:
+    async def _require_task(self, model: str, task: str) -> None:
+        """Raises OpenAiError, or what the router raises when no replica comes in time."""
         route = self._known(model)
+        if not route.task and not any(variant.replicas for variant in route.variants):
+            # It is a replica that says which task it has, and none is here yet.
+            lease = await self._router.acquire(model)
+            lease.release()
+            route = lease.endpoint
         if route.task != task:
             serves = f"serves {route.task}" if route.task else "does not serve the OpenAI API"
             raise OpenAiError(
@@ -111,7 +119,6 @@ class OpenAI:
                 param="model",
                 code="model_not_supported",
             )
-        return route
 
     async def _proxy(self, exchange: Exchange, endpoint: str, path: str, body: bytes) -> None:
         headers = {
@@ -186,7 +193,7 @@ def _require_method(exchange: Exchange, method: str) -> None:
 
 
 async def _refuse(exchange: Exchange, error: RidgelineError) -> None:
-    headers = [("content-type", "application/json")]
+    headers = [("content-type", "application/json"), *retry_after(error)]
     status, kind, param, code = error.http_status, "", "", error.code
     match error:
         case OpenAiError():
@@ -196,8 +203,8 @@ async def _refuse(exchange: Exchange, error: RidgelineError) -> None:
         case ValidationException():
             # The endpoint exists and cannot answer yet, or no longer.
             status, code = 503, "model_not_ready"
+            headers += retry_after(ServiceUnavailable(""))
         case ThrottlingException():
-            headers.append(("retry-after", str(max(1, round(error.retry_after_s)))))
             code = "rate_limit_exceeded"
         case ReplicaTimeout():
             status, code = 504, "timeout"

@@ -25,13 +25,14 @@ class Limits:
     """``per_replica`` requests at once on one replica, ``queue`` waiting for one endpoint.
 
     A request waits at most ``busy_wait_s`` for a slot, and at most ``absent_wait_s`` while the
-    endpoint has no replica at all (one died and its successor is on its way).
+    endpoint has no replica at all: one died and its successor is on its way, or the machine has
+    just restarted and loads the model again.
     """
 
     per_replica: int = 64
     queue: int = 256
     busy_wait_s: float = 60.0
-    absent_wait_s: float = 15.0
+    absent_wait_s: float = 30.0
 
 
 @dataclass

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
 import pytest
 from aiohttp import web
+
+from ridgeline_service.gateway.routing import Limits
 
 from .conftest import BEARER, World, route
 
@@ -97,6 +101,7 @@ def test_refusals_have_openais_shape(served: openai.OpenAI, world: World) -> Non
     with pytest.raises(openai.InternalServerError) as unready:
         served.completions.create(model="soon", prompt="x")
     assert (unready.value.status_code, unready.value.code) == (503, "model_not_ready")
+    assert int(unready.value.response.headers["retry-after"]) >= 1
     with pytest.raises(openai.AuthenticationError):
         served.with_options(api_key="wrong").models.list()
     for body in (b"{not json", b"[]", b"{}", b'{"model": 3}', b"[" * 100_000):
@@ -106,6 +111,50 @@ def test_refusals_have_openais_shape(served: openai.OpenAI, world: World) -> Non
     assert call(f"{world.url}/v1/nothing", b"{}")[0] == 404
     status, said = call(f"{world.url}/v1/models", None, key="")
     assert (status, said["error"]["code"]) == (401, "missing_api_key")
+
+
+def test_an_endpoint_without_a_replica_is_waited_for(world: World) -> None:
+    """After a restart: the route is here first, the replica and with it the task come later."""
+    fake = world.replica(chat)
+    world.publish(route("smol"))
+    world.start_gateway(Limits(absent_wait_s=20))
+    client = openai.OpenAI(base_url=f"{world.url}/v1", api_key=BEARER, max_retries=0)
+    with ThreadPoolExecutor() as pool:
+        answers = [
+            pool.submit(client.chat.completions.create, model="smol", messages=CHAT)  # type: ignore[arg-type]
+            for _ in range(3)
+        ]
+        wrong = pool.submit(client.embeddings.create, model="smol", input="x")
+        deadline = time.monotonic() + 10
+        while queued(world) < 4:
+            assert time.monotonic() < deadline
+        world.publish(route("smol", fake, task="text-generation"))
+        assert {answer.result().choices[0].message.content for answer in answers} == {"from smol"}
+        with pytest.raises(openai.BadRequestError) as refused:
+            wrong.result()
+    assert refused.value.code == "model_not_supported"
+    assert all(seen.path == "/v1/chat/completions" for seen in fake.seen)
+
+
+def queued(world: World) -> int:
+    request = urllib.request.Request(
+        f"{world.url}/metrics", headers={"Authorization": f"Bearer {BEARER}"}
+    )
+    text = urllib.request.urlopen(request).read().decode()
+    lines = [line for line in text.splitlines() if line.startswith("ridgeline_queued{")]
+    return int(float(lines[0].split()[-1])) if lines else 0
+
+
+def test_an_endpoint_whose_replica_does_not_come(world: World) -> None:
+    world.publish(route("unknown"), route("known", task="text-generation"))
+    world.start_gateway(Limits(absent_wait_s=0.01))
+    client = openai.OpenAI(base_url=f"{world.url}/v1", api_key=BEARER, max_retries=0)
+    for model in ("unknown", "known"):
+        with pytest.raises(openai.InternalServerError) as late:
+            client.chat.completions.create(model=model, messages=CHAT)  # type: ignore[arg-type]
+        assert (late.value.status_code, late.value.code) == (503, "service_unavailable")
+        assert int(late.value.response.headers["retry-after"]) >= 1
+    assert [model.id for model in client.models.list()] == ["known"]
 
 
 def test_errors_of_the_model_server_pass_unchanged(world: World) -> None:
