@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import uvicorn
 
@@ -28,10 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     listening = socket.socket(fileno=options.fd)
     app = make_app(data_dir, control_url=options.control_url, store_url=options.store_url)
     handover.serve("gateway", data_dir, listening)
-    config = uvicorn.Config(
+    # uvicorn raises the signal that stopped it once more when it is done: that is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    uvicorn.Server(server_config(app)).run(sockets=[listening])
+
+
+def server_config(app: Callable[..., Awaitable[None]]) -> uvicorn.Config:
+    """How the public port is served."""
+    return uvicorn.Config(
         app,
         loop="uvloop",
         http="httptools",
+        # A handshake would be answered before anybody asked for a key.
+        ws="none",
         lifespan="on",
         access_log=False,
         log_level="warning",
@@ -40,9 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=30,
     )
-    # uvicorn raises the signal that stopped it once more when it is done: that is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.Server(config).run(sockets=[listening])
 
 
 if __name__ == "__main__":

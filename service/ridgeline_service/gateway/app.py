@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ridgeline.errors import RidgelineError
-from ridgeline_service.errors import InternalFailure, UnknownOperation
+from ridgeline_service.errors import AccessDeniedException, InternalFailure, UnknownOperation
 from ridgeline_service.gateway import invoke
 from ridgeline_service.gateway.answers import Protocol, error_answer
 from ridgeline_service.gateway.async_invoke import AsyncInvocations
@@ -82,6 +82,10 @@ class GatewayApp:
             rooms.metrics.seconds.labels(*labels).observe(time.perf_counter() - begun)
 
     async def _answer(self, exchange: Exchange, to: Destination, rooms: Rooms) -> None:
+        if not exchange.raw_path.startswith("/"):
+            # ``*`` and worse: behind an address of ours it would name another host.
+            raise AccessDeniedException("The request names no path.", code="AccessDenied")
+        authenticator = rooms.authenticator
         match to.room:
             case Room.HEALTH:
                 await exchange.respond(200, _JSON, _HEALTHY)
@@ -90,31 +94,28 @@ class GatewayApp:
             case Room.RUNTIME:
                 await self._runtime(exchange, to, rooms)
             case Room.CONTROL:
-                body = await exchange.body(MAX_CONTROL_BODY)
-                caller = rooms.authenticator.signed(exchange, body)
+                caller, body = await authenticator.signed(exchange, MAX_CONTROL_BODY)
                 async with exchange.until_client_leaves():
                     await rooms.control.forward(
                         exchange, body, caller, caller.service, to.operation
                     )
             case Room.API:
-                body = await exchange.body(MAX_CONTROL_BODY)
-                caller = rooms.authenticator.either(exchange, body)
+                caller, body = await authenticator.either(exchange, MAX_CONTROL_BODY)
                 async with exchange.until_client_leaves():
                     await rooms.control.forward(exchange, body, caller, "api", "")
             case Room.METRICS:
-                body = await exchange.body(MAX_CONTROL_BODY)
-                rooms.authenticator.either(exchange, body)
+                await authenticator.either(exchange, MAX_CONTROL_BODY)
                 text = [("content-type", "text/plain; version=0.0.4; charset=utf-8")]
                 await exchange.respond(200, text, rooms.metrics.render())
             case Room.OPENAI:
-                rooms.authenticator.bearer(exchange)
+                authenticator.bearer(exchange)
                 await rooms.openai.answer(exchange, to.operation)
 
     async def _runtime(self, exchange: Exchange, to: Destination, rooms: Rooms) -> None:
+        limit = invoke.MAX_BODY
+        _, body = await rooms.authenticator.signed_for("sagemaker", exchange, limit)
         if exchange.method != "POST":
             raise UnknownOperation(f"{exchange.method} {exchange.path} is not an operation.")
-        body = await exchange.body(invoke.MAX_BODY)
-        rooms.authenticator.signed_for("sagemaker", exchange, body)
         snapshot = rooms.snapshots.current
         if to.endpoint in snapshot().endpoints:
             # Only names that exist become labels: a stranger's guesses must not grow the metrics.

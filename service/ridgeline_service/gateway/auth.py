@@ -13,7 +13,7 @@ from datetime import datetime
 from ridgeline_service.errors import AccessDeniedException
 from ridgeline_service.gateway.http import Exchange
 from ridgeline_service.security.keys import RootKey, find_bearer_key, hash_bearer_key
-from ridgeline_service.security.sigv4 import is_signed, verify
+from ridgeline_service.security.sigv4 import admit, is_signed, prove
 from ridgeline_service.snapshot import ApiKey, Snapshot, SnapshotReader
 
 
@@ -43,26 +43,30 @@ class Authenticator:
         self._secrets: Mapping[str, str] = {}
         self._bearers: Sequence[ApiKey] = ()
 
-    def signed(self, exchange: Exchange, body: bytes) -> Caller:
-        """The signer of the request. Raises AccessDeniedException with AWS's code."""
-        self._refresh()
-        verified = verify(
-            exchange.signed,
-            self._secrets,
-            now=self._now(),
-            body_sha256=lambda: hashlib.sha256(body).hexdigest(),
-        )
-        return Caller(verified.access_key_id, verified.service)
+    async def signed(self, exchange: Exchange, limit: int) -> tuple[Caller, bytes]:
+        """The signer of the request, and its body of at most ``limit`` bytes.
 
-    def signed_for(self, service: str, exchange: Exchange, body: bytes) -> Caller:
-        """The signer, who must have signed for ``service``."""
-        caller = self.signed(exchange, body)
+        The body is read only if the key it claims exists: strangers are refused at once. Raises
+        AccessDeniedException with AWS's code, then PayloadTooLarge.
+        """
+        self._refresh()
+        request, secrets = exchange.signed, self._secrets
+        claim = admit(request, secrets, now=self._now())
+        body = await exchange.body(limit)
+        verified = prove(claim, request, secrets, lambda: hashlib.sha256(body).hexdigest())
+        return Caller(verified.access_key_id, verified.service), body
+
+    async def signed_for(
+        self, service: str, exchange: Exchange, limit: int
+    ) -> tuple[Caller, bytes]:
+        """The signer, who must have signed for ``service``, and the body."""
+        caller, body = await self.signed(exchange, limit)
         if caller.service != service:
             raise AccessDeniedException(
                 f"The request is signed for {caller.service!r}, not for {service!r}.",
                 code="InvalidSignatureException",
             )
-        return caller
+        return caller, body
 
     def bearer(self, exchange: Exchange) -> Caller:
         """The owner of the bearer key. Raises AccessDeniedException."""
@@ -82,11 +86,11 @@ class Authenticator:
             code="invalid_api_key",
         )
 
-    def either(self, exchange: Exchange, body: bytes) -> Caller:
+    async def either(self, exchange: Exchange, limit: int) -> tuple[Caller, bytes]:
         """For ``/api`` and ``/metrics``: a signature for ``sagemaker``, or a bearer key."""
-        if not is_signed(exchange.signed):
-            return self.bearer(exchange)
-        return self.signed_for("sagemaker", exchange, body)
+        if is_signed(exchange.signed):
+            return await self.signed_for("sagemaker", exchange, limit)
+        return self.bearer(exchange), await exchange.body(limit)
 
     def _refresh(self) -> None:
         snapshot = self._snapshots.current()

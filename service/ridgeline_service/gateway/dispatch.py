@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from ridgeline_service.gateway.answers import Protocol
 from ridgeline_service.gateway.http import Exchange
+from ridgeline_service.security.sigv2 import is_sigv2
 
 
 class Room(Enum):
@@ -51,11 +52,11 @@ _S3 = Destination(Room.S3, Protocol.REST_XML)
 
 def destination(exchange: Exchange) -> Destination:
     headers, path = exchange.headers, exchange.path
-    if path == "/healthz":
-        return _HEALTH
     service = signed_service(exchange)
     if service == "s3" or _S3_HOST.fullmatch(exchange.host.partition(":")[0]):
         return _S3
+    if path == "/healthz":
+        return _HEALTH
     target = headers.get("x-amz-target", "")
     if target:
         return Destination(Room.CONTROL, Protocol.JSON, target.rpartition(".")[2])
@@ -83,6 +84,8 @@ def destination(exchange: Exchange) -> Destination:
 
 def signed_service(exchange: Exchange) -> str:
     """The service that the signature claims to be for; empty without one. Nothing is verified."""
+    if is_sigv2(exchange.query):
+        return "s3"
     found = _CREDENTIAL.search(exchange.headers.get("authorization", ""))
     if not found and b"X-Amz-Credential=" in exchange.query:
         found = _CREDENTIAL.search(unquote(exchange.query.decode("latin-1")).replace("X-Amz-", ""))

@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app,
         loop="uvloop",
         http="httptools",
+        ws="none",
         lifespan="on",
         access_log=False,
         log_level="warning",

@@ -17,10 +17,17 @@ from nanio.errors import AccessDenied, S3Error
 from ridgeline_service.errors import AccessDeniedException
 from ridgeline_service.objects import operations
 from ridgeline_service.objects.forward import Forwarder
-from ridgeline_service.objects.http import S3Request, S3Response, address, parse_query
+from ridgeline_service.objects.http import (
+    S3Request,
+    S3Response,
+    address,
+    host_bucket,
+    parse_query,
+)
 from ridgeline_service.objects.payload import ChunkSigner, Payload
 from ridgeline_service.objects.storage import ObjectStore
-from ridgeline_service.security.sigv4 import SignedRequest, verify
+from ridgeline_service.security.sigv2 import is_sigv2, verify_sigv2
+from ridgeline_service.security.sigv4 import SignedRequest, is_signed, verify
 from ridgeline_service.snapshot import SnapshotReader
 
 Scope = MutableMapping[str, Any]
@@ -63,7 +70,7 @@ class ObjectStoreApp:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        if scope["path"] == "/healthz":
+        if scope["path"] == "/healthz" and _asks_health(scope):
             await self._respond(
                 send, S3Response(200, {"content-type": "application/json"}, _HEALTHY)
             )
@@ -97,13 +104,13 @@ class ObjectStoreApp:
         host = headers.get("host", "")
         raw_path = scope["raw_path"].decode("latin-1")
         credentials = self._credentials()
+        signed = SignedRequest(scope["method"], host, raw_path, scope["query_string"], pairs)
+        now = self._now()
         try:
-            verified = verify(
-                SignedRequest(scope["method"], host, raw_path, scope["query_string"], pairs),
-                credentials,
-                now=self._now(),
-                body_sha256=None,
-            )
+            if is_sigv2(scope["query_string"]) and not is_signed(signed):
+                verified = verify_sigv2(signed, credentials, bucket=host_bucket(host), now=now)
+            else:
+                verified = verify(signed, credentials, now=now, body_sha256=None)
         except AccessDeniedException as error:
             raise _s3_error(error) from None
         if verified.service != "s3":
@@ -160,6 +167,13 @@ class ObjectStoreApp:
 
 
 _HEALTHY = b'{"status":"ok"}'
+
+
+def _asks_health(scope: Scope) -> bool:
+    """Whether ``/healthz`` means our health, and not a bucket or an object of that name."""
+    headers = dict(scope["headers"])
+    signed = scope["query_string"] or b"authorization" in headers
+    return not signed and not host_bucket(headers.get(b"host", b"").decode("latin-1"))
 
 
 class _Body:

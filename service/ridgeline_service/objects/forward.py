@@ -20,6 +20,7 @@ from yarl import URL
 
 from ridgeline_service.objects.http import S3Request, kept_headers
 from ridgeline_service.objects.payload import Payload
+from ridgeline_service.security.sigv2 import SIGV2_FIELDS
 from ridgeline_service.snapshot import Credential
 
 _NOT_SENT = frozenset(
@@ -108,7 +109,11 @@ class Forwarder:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=300),
             )
         address = "/".join(filter(None, (request.bucket, quote(request.key, safe="/~"))))
-        query = {n: v for n, v in request.query.items() if not n.startswith("X-Amz-")}
+        query = {
+            name: value
+            for name, value in request.query.items()
+            if not name.startswith("X-Amz-") and name not in SIGV2_FIELDS
+        }
         encoded = f"?{urlencode(query, quote_via=quote)}" if query else ""
         url = f"{self._endpoint}/{address}{encoded}"
         sent = {n: v for n, v in request.headers.items() if n not in _NOT_SENT}

@@ -78,12 +78,18 @@ def address(host: str, raw_path: str) -> tuple[str, str]:
         path = unquote_to_bytes(raw_path).decode()
     except UnicodeDecodeError:
         raise InvalidUri() from None
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    virtual = _VIRTUAL_HOST.fullmatch(name.lower())
-    if virtual:
-        return virtual["bucket"], path.removeprefix("/")
+    named = host_bucket(host)
+    if named:
+        return named, path.removeprefix("/")
     bucket, _, key = path.removeprefix("/").partition("/")
     return bucket, key
+
+
+def host_bucket(host: str) -> str:
+    """The bucket that a host name names (virtual-host style), or nothing."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    virtual = _VIRTUAL_HOST.fullmatch(name.lower())
+    return virtual["bucket"] if virtual else ""
 
 
 def parse_query(raw: bytes) -> dict[str, str]:

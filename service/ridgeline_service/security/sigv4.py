@@ -39,7 +39,7 @@ from ridgeline_service.security.sigv4_claim import (
     unknown_key,
 )
 
-__all__ = ["SignedRequest", "Verified", "is_signed", "verify"]
+__all__ = ["Claim", "SignedRequest", "Verified", "admit", "is_signed", "prove", "verify"]
 
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 _STREAMING_PAYLOADS = frozenset(
@@ -83,14 +83,32 @@ def verify(
 
     Raises AccessDeniedException whose ``code`` is AWS's for the fault and the service.
     """
+    return prove(admit(request, credentials, now=now), request, credentials, body_sha256)
+
+
+def admit(request: SignedRequest, credentials: Mapping[str, str], *, now: datetime) -> Claim:
+    """What can be checked before the body is here: form, scope, time, and that the key exists.
+
+    The claim is not proved by that, but no stranger's body has to be waited for. Raises as
+    ``verify`` does.
+    """
     claim = read_claim(request)
     claim.check_scope()
     claim.check_time(now)
-    secret = credentials.get(claim.access_key_id)
-    if secret is None:
+    if claim.access_key_id not in credentials:
         raise unknown_key(claim)
+    return claim
+
+
+def prove(
+    claim: Claim,
+    request: SignedRequest,
+    credentials: Mapping[str, str],
+    body_sha256: Callable[[], str] | str | None,
+) -> Verified:
+    """The second half of ``verify``: the signature itself, over an admitted claim."""
     payload = _payload(claim, request, body_sha256)
-    expected = _sign(claim, request, secret, payload)
+    expected = _sign(claim, request, credentials[claim.access_key_id], payload)
     if not hmac.compare_digest(expected.encode(), claim.signature.encode("utf-8", "replace")):
         raise mismatch(
             claim,

@@ -19,6 +19,7 @@ import uvicorn
 from aiohttp import web
 from botocore.config import Config
 
+from ridgeline_service.gateway.__main__ import server_config
 from ridgeline_service.gateway.build import make_app
 from ridgeline_service.gateway.routing import Limits
 from ridgeline_service.objects.app import ObjectStoreApp
@@ -160,16 +161,9 @@ class World:
         listening = socket.create_server(("127.0.0.1", 0))
 
         async def start() -> None:
-            server = uvicorn.Server(
-                uvicorn.Config(
-                    app,
-                    http="httptools",
-                    lifespan="on",
-                    log_level="error",
-                    access_log=False,
-                    timeout_graceful_shutdown=1,
-                )
-            )
+            config = server_config(app)
+            config.timeout_graceful_shutdown = 1
+            server = uvicorn.Server(config)
             server.capture_signals = _no_signals  # type: ignore[method-assign]
             up = asyncio.Event()
             startup = server.startup
