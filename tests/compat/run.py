@@ -43,7 +43,10 @@ def main() -> int:
                         command(name), env=environment(name, home, variables), timeout=1200
                     )
                     outcome = "passed" if done.returncode == 0 else "FAILED"
-                    print(f"{name} ({mode}): {outcome} in {time.monotonic() - started:.0f} s")
+                    print(
+                        f"{name} ({mode}): {outcome} in {time.monotonic() - started:.0f} s",
+                        flush=True,
+                    )
                     if done.returncode != 0:
                         failed.append(f"{name} ({mode})")
         assert list(home.rglob("*.pem")) == [], "nothing is written under the user's home"
