@@ -25,7 +25,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import boto3
 import httpx2 as httpx
 import psutil
-from ridgeline_testing import Service, running_service, shell_environment, until
+from ridgeline_testing import (
+    Service,
+    end_tidily_when_told,
+    running_service,
+    shell_environment,
+    until,
+)
 
 from ridgeline_service.paths import DataDir
 from ridgeline_service.snapshot import read_snapshot
@@ -41,6 +47,7 @@ MODEL_REQUEST = {
 
 
 def main() -> None:
+    end_tidily_when_told()
     wanted = sys.argv[1:] or ["control", "gateway", "deploy", "memory"]
     report: dict[str, Any] = {"machine": machine()}
     with tempfile.TemporaryDirectory(prefix="ridgeline-bench-") as name:

@@ -17,7 +17,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from ridgeline_testing import REPOSITORY, Service, read_env, running_service, shell_environment
+from ridgeline_testing import (
+    REPOSITORY,
+    Service,
+    end_tidily_when_told,
+    read_env,
+    running_service,
+    shell_environment,
+)
 
 PINS = {
     "cli": ["awscli==1.46.2"],
@@ -28,6 +35,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> int:
+    end_tidily_when_told()
     wanted = sys.argv[1:] or list(PINS)
     for name in wanted:
         install(name)

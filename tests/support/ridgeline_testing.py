@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -136,6 +137,15 @@ def shell_environment() -> dict[str, str]:
     return kept | {
         "RIDGELINE_CACHE": os.environ.get("RIDGELINE_CACHE", str(REPOSITORY / ".cache" / "tests"))
     }
+
+
+def end_tidily_when_told() -> None:
+    """Let SIGTERM end a script through its ``finally`` clauses, so that it stops its service."""
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 @contextmanager
