@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import socket
@@ -28,6 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     listening = socket.socket(fileno=options.fd)
     app = make_app(data_dir, control_url=options.control_url, store_url=options.store_url)
     handover.serve("gateway", data_dir, listening)
+    # A full collection over all that was imported stops the loop for tens of milliseconds: what
+    # lives as long as the process is not looked at again.
+    gc.collect()
+    gc.freeze()
     # uvicorn raises the signal that stopped it once more when it is done: that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(server_config(app)).run(sockets=[listening])

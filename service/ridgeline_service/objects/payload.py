@@ -21,7 +21,7 @@ from typing import Protocol
 
 from nanio.errors import BadDigest, InvalidRequest, S3Error, SignatureDoesNotMatch
 
-from ridgeline_service.security.sigv4 import Verified
+from ridgeline_service.security.sigv4 import Verified, signing_key
 
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _MAX_LINE = 16 * 1024
@@ -54,10 +54,9 @@ class ChunkSigner:
     def of(cls, verified: Verified, secret: str) -> ChunkSigner:
         """From the signature of the request, which seeds that of the first frame."""
         timestamp = f"{verified.signed_at:%Y%m%dT%H%M%SZ}"
-        scope = f"{timestamp[:8]}/{verified.region}/{verified.service}/aws4_request"
-        key = b"AWS4" + secret.encode()
-        for item in scope.split("/"):
-            key = hmac.new(key, item.encode(), hashlib.sha256).digest()
+        day, region, service = timestamp[:8], verified.region, verified.service
+        key = signing_key(secret, day, region, service)
+        scope = f"{day}/{region}/{service}/aws4_request"
         return cls(key, verified.signature, timestamp, scope)
 
     def chunk(self, previous: str, sha256: str) -> str:
