@@ -1,4 +1,8 @@
-"""Multipart uploads. Completing one moves no byte: the object is the list of its parts."""
+"""Multipart uploads. Completing one moves no byte: the object is the list of its parts.
+
+Checksums are verified part by part, as the parts arrive. The object has none: one over all of its
+bytes would mean to read them again, so what a client says of the whole is not taken over.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +54,7 @@ async def copy_part(request: S3Request, store: ObjectStore, source: StoredObject
 
 async def complete(request: S3Request, store: ObjectStore) -> S3Response:
     upload = _upload(request, store)
-    root = parse_xml_safely(await request.payload.read(_MAX_DOCUMENT))
+    root = parse_xml_safely(await request.payload.read(_MAX_DOCUMENT, of_body=False))
     wanted: list[tuple[int, str]] = []
     for element in root:
         if element.tag.rpartition("}")[2] != "Part":

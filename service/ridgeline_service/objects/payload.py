@@ -3,8 +3,7 @@
 Three proofs can be asked for: the SHA-256 that the signature covers, a signature chained through
 aws-chunked frames, and checksums in headers or in the trailer. All are complete only at the end, so
 the caller stores nothing for good before the stream has ended without an error. The signature over
-the request itself is not checked here. CRC32C and CRC64NVME have no fast implementation in the
-standard library: bodies that carry only those are covered by the other proofs, not by the checksum.
+the request itself is not checked here.
 
 Frames: https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
 """
@@ -21,6 +20,7 @@ from typing import Protocol
 
 from nanio.errors import BadDigest, InvalidRequest, S3Error, SignatureDoesNotMatch
 
+from ridgeline_service.objects.crc import Crc
 from ridgeline_service.security.sigv4 import Verified, signing_key
 
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
@@ -104,13 +104,14 @@ class Payload:
         self._marker = marker
         self._framed = marker.startswith("STREAMING-")
         self._trailer: dict[str, str] = {}
+        self._of_body = True
         self.checksums: dict[str, str] = {}
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         announced = {
             name: value
             for name, value in self._headers.items()
-            if name.startswith(_CHECKSUM_PREFIX) and name not in _SETTINGS
+            if self._of_body and name.startswith(_CHECKSUM_PREFIX) and name not in _SETTINGS
         }
         named = [item.strip().lower() for item in self._headers.get("x-amz-trailer", "").split(",")]
         running = {name: _checksum(name) for name in {*announced, *filter(None, named)}}
@@ -140,8 +141,9 @@ class Payload:
             if checksum is not None and _base64(checksum.digest()) != value:
                 raise BadDigest(f"The {name} you specified did not match the calculated checksum.")
 
-    async def read(self, limit: int) -> bytes:
-        """All of a small body."""
+    async def read(self, limit: int, *, of_body: bool = True) -> bytes:
+        """All of a small body. ``of_body``: that is what checksums in the headers are about."""
+        self._of_body = of_body
         data = bytearray()
         async for chunk in self:
             data += chunk
@@ -230,6 +232,10 @@ def _checksum(name: str) -> _Checksum | None:
     match name.removeprefix(_CHECKSUM_PREFIX):
         case "crc32":
             return _Crc32()
+        case "crc32c":
+            return Crc(4)
+        case "crc64nvme":
+            return Crc(8)
         case "sha1":
             return hashlib.sha1(usedforsecurity=False)
         case "sha256":

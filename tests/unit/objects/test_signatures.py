@@ -251,6 +251,8 @@ def test_unsigned_frames_with_a_trailer(store: RunningStore, s3: Any, bucket: st
     ("name", "value"),
     [
         ("x-amz-checksum-crc32", crc32(b"other")),
+        ("x-amz-checksum-crc32c", base64.b64encode(bytes(4)).decode()),
+        ("x-amz-checksum-crc64nvme", base64.b64encode(bytes(8)).decode()),
         ("x-amz-checksum-sha256", base64.b64encode(bytes(32)).decode()),
         ("x-amz-checksum-sha1", base64.b64encode(bytes(20)).decode()),
         ("Content-MD5", base64.b64encode(bytes(16)).decode()),
@@ -260,6 +262,35 @@ def test_wrong_checksums(store: RunningStore, s3: Any, bucket: str, name: str, v
     answer = send(store, "PUT", f"/{bucket}/c", b"body", headers={name: value})
     assert (answer.status, b"BadDigest" in answer.body) == (400, True)
     assert stored(s3, bucket, "c") is None
+
+
+@pytest.mark.parametrize(("name", "value"), [("crc32c", "4waSgw=="), ("crc64nvme", "rosUhgp5mIg=")])
+def test_right_checksums_are_kept(
+    store: RunningStore, s3: Any, bucket: str, name: str, value: str
+) -> None:
+    header = f"x-amz-checksum-{name}"
+    answer = send(store, "PUT", f"/{bucket}/c", b"123456789", headers={header: value})
+    assert (answer.status, answer.headers[header]) == (200, value)
+    kept = s3.head_object(Bucket=bucket, Key="c", ChecksumMode="ENABLED")
+    assert kept["ResponseMetadata"]["HTTPHeaders"][header] == value
+
+
+def test_checksums_of_multipart_uploads(store: RunningStore, s3: Any, bucket: str) -> None:
+    """Those of parts are verified; one of the whole object is not taken for the document's."""
+    where = {"Bucket": bucket, "Key": "parts"}
+    upload = s3.create_multipart_upload(**where, ChecksumAlgorithm="CRC32")["UploadId"]
+    path = f"/{bucket}/parts?partNumber=1&uploadId={upload}"
+    wrong = send(store, "PUT", path, b"x", headers={"x-amz-checksum-crc32c": "AAAAAA=="})
+    assert (wrong.status, b"BadDigest" in wrong.body) == (400, True)
+    part = s3.upload_part(**where, UploadId=upload, PartNumber=1, Body=b"whole")
+    s3.complete_multipart_upload(
+        **where,
+        UploadId=upload,
+        MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
+        ChecksumCRC32=crc32(b"whole"),
+        ChecksumType="FULL_OBJECT",
+    )
+    assert stored(s3, bucket, "parts") == b"whole"
 
 
 def test_a_client_that_leaves_in_the_middle(store: RunningStore, s3: Any, bucket: str) -> None:
