@@ -40,7 +40,16 @@ from ridgeline_service.security.sigv4_claim import (
     unknown_key,
 )
 
-__all__ = ["Claim", "SignedRequest", "Verified", "admit", "is_signed", "prove", "signing_key", "verify"]
+__all__ = [
+    "Claim",
+    "SignedRequest",
+    "Verified",
+    "admit",
+    "is_signed",
+    "prove",
+    "signing_key",
+    "verify",
+]
 
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 _STREAMING_PAYLOADS = frozenset(
