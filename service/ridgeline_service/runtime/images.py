@@ -65,22 +65,18 @@ def resolve(image_uri: str) -> Runtime:
 
     Raises UnknownImage (lists the known repositories) or RefusedImage (says why).
     """
-    image = ImageName.parse(image_uri)
-    table = _table()
-    for refused in table.refused:
-        if refused.matches(image):
-            raise RefusedImage(
-                f"Image {image_uri!r} cannot run here: {refused.reason}.", hint=_known_hint()
-            )
-    for entry in table.entries:
-        if entry.matches(image):
-            return entry.runtime
-    raise UnknownImage(f"No runtime is known for image {image_uri!r}.", hint=_known_hint())
+    return _find(image_uri).runtime
+
+
+def flavour_of(image_uri: str) -> str:
+    """How this image words requests and answers (``djl``, ``tgi``, ``vllm``), where its runtime
+    stands for several kinds of image; else empty. Raises as ``resolve`` does."""
+    return _find(image_uri).flavour
 
 
 def runtimes() -> tuple[Runtime, ...]:
     """All runtimes, in the order of the data file."""
-    return tuple(entry.runtime for entry in _table().entries)
+    return tuple(dict.fromkeys(entry.runtime for entry in _table().entries))
 
 
 def runtime_named(name: str) -> Runtime:
@@ -110,8 +106,11 @@ class _Pattern:
 
 @dataclass(frozen=True)
 class _Entry:
+    """Images of one runtime and one flavour."""
+
     pattern: _Pattern
     runtime: Runtime
+    flavour: str
 
     def matches(self, image: ImageName) -> bool:
         return self.pattern.matches(image)
@@ -132,28 +131,45 @@ class _Table:
     refused: tuple[_Refusal, ...]
 
 
+def _find(image_uri: str) -> _Entry:
+    image = ImageName.parse(image_uri)
+    table = _table()
+    for refused in table.refused:
+        if refused.matches(image):
+            raise RefusedImage(
+                f"Image {image_uri!r} cannot run here: {refused.reason}.", hint=_known_hint()
+            )
+    for entry in table.entries:
+        if entry.matches(image):
+            return entry
+    raise UnknownImage(f"No runtime is known for image {image_uri!r}.", hint=_known_hint())
+
+
 @cache
 def _table() -> _Table:
     text = files("ridgeline_service.runtime").joinpath("images.yaml").read_text()
     raw: dict[str, list[dict[str, Any]]] = yaml.safe_load(text)
     return _Table(
-        entries=tuple(
-            _Entry(
-                pattern=_pattern(item),
-                runtime=Runtime(
-                    name=item["name"],
-                    kind=item["kind"],
-                    title=item["title"],
-                    requirements=tuple(item["requirements"]),
-                    needs_opt_ml=item["needs_opt_ml"],
-                ),
-            )
-            for item in raw["runtimes"]
-        ),
+        entries=tuple(entry for item in raw["runtimes"] for entry in _entries(item)),
         refused=tuple(
             _Refusal(pattern=_pattern(item), reason=item["reason"]) for item in raw["refused"]
         ),
     )
+
+
+def _entries(item: dict[str, Any]) -> list[_Entry]:
+    runtime = Runtime(
+        name=item["name"],
+        kind=item["kind"],
+        title=item["title"],
+        requirements=tuple(item["requirements"]),
+        needs_opt_ml=item["needs_opt_ml"],
+    )
+    flavours = item.get("flavours") or {"": item["repositories"]}
+    return [
+        _Entry(_Pattern(tuple(repositories), tuple(item["tags"])), runtime, flavour)
+        for flavour, repositories in flavours.items()
+    ]
 
 
 def _pattern(item: dict[str, Any]) -> _Pattern:

@@ -9,11 +9,13 @@ from ridgeline_service.runtime.images import (
     ImageName,
     RefusedImage,
     UnknownImage,
+    flavour_of,
     known_repositories,
     resolve,
     runtime_named,
     runtimes,
 )
+from ridgeline_service.serving.llm.invocations import Flavour
 
 ECR = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
 
@@ -42,6 +44,27 @@ ECR = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
 )
 def test_image_uris_of_the_sdks_resolve(uri: str, runtime: str) -> None:
     assert resolve(uri).name == runtime
+
+
+@pytest.mark.parametrize(
+    ("uri", "flavour"),
+    [
+        (f"{ECR}/djl-inference:0.30.0-lmi12.0.0-cu124", "djl"),
+        ("ghcr.io/huggingface/text-generation-inference:3.0", "tgi"),
+        ("ghcr.io/huggingface/text-embeddings-inference:cpu-1.5", "tgi"),
+        ("vllm/vllm-openai", "vllm"),
+        (f"{ECR}/pytorch-inference:2.6.0-cpu-py312", ""),
+    ],
+)
+def test_the_image_says_how_its_server_words_its_answers(uri: str, flavour: str) -> None:
+    assert flavour_of(uri) == flavour
+
+
+def test_the_model_server_takes_every_flavour_of_the_table() -> None:
+    for repository in known_repositories():
+        image = repository.replace("*", "x")
+        if resolve(image).kind == "llm":
+            Flavour(flavour_of(image))
 
 
 def test_an_unknown_image_names_itself_and_the_known_ones() -> None:
