@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from ridgeline_service.control.failures import failure_text
 from ridgeline_service.store.records import (
     DeploymentRecord,
     EndpointRecord,
@@ -25,7 +26,6 @@ CRASH_LIMIT = 8
 STABLE_US = 60 * 1_000_000
 FAILED_KEPT = 10
 MAX_BACKOFF_S = 60
-FAILURE_REASON_LENGTH = 1024
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,9 @@ def _give_up(
 ) -> None:
     mine = [item for item in view.replicas if item.deployment_id == pending.id]
     decision.endpoint = replace(
-        decision.endpoint, reason=failed.reason, failure_reason=failure_text(failed)
+        decision.endpoint,
+        reason=failed.reason,
+        failure_reason=failure_text(failed.reason, failed.message),
     )
     if view.active is None:
         _stop(decision, mine, failed.reason)
@@ -204,7 +206,7 @@ def _revert_failed_scaling(
         decision.endpoint,
         status=EndpointStatus.IN_SERVICE,
         reason=failed.reason,
-        failure_reason=failure_text(failed),
+        failure_reason=failure_text(failed.reason, failed.message),
     )
 
 
@@ -230,7 +232,9 @@ def _judge_crashes(view: View, active: DeploymentRecord, decision: Decision, now
         return
     last = max(looping, key=lambda replica: replica.changed_at)
     decision.endpoint = replace(
-        decision.endpoint, reason=Reason.CRASH_LOOP, failure_reason=failure_text(last)
+        decision.endpoint,
+        reason=Reason.CRASH_LOOP,
+        failure_reason=failure_text(last.reason, last.message),
     )
     spent = any(
         len(_streak(_of(view, active, variant), now)) >= CRASH_LIMIT for variant in active.variants
@@ -361,12 +365,3 @@ def _stop(decision: Decision, replicas: Iterable[ReplicaRecord], reason: Reason)
         for item in replicas
         if item.desired is Desired.RUNNING and not item.status.ended
     )
-
-
-def failure_text(replica: ReplicaRecord) -> str:
-    """Cause, then what the replica said last, as far as SageMaker's field holds it."""
-    text = f"{replica.reason.words} {replica.message}".strip()
-    if len(text) <= FAILURE_REASON_LENGTH:
-        return text
-    head = FAILURE_REASON_LENGTH // 2
-    return text[:head] + " ... " + text[head + 5 - FAILURE_REASON_LENGTH :]

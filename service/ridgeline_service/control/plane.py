@@ -154,6 +154,7 @@ class ControlPlane:
             stager=outside.stager or self._make_stager(),
             probe=outside.probe,
             room=Room(self._settings.max_instances, self._machine.memory_bytes),
+            cores=self._machine.cores,
             wanted=lambda replica_id: self._loop.wanted(replica_id),
             changed=self._changed,
         )

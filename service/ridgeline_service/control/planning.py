@@ -6,7 +6,8 @@ replicas than may run. Starts nothing and reads no S3.
 
 Declared memory: a model of the zoo declares its weights and a working set, a serverless variant
 its MemorySizeInMB, a container with RIDGELINE_MEMORY_MB that; anything else a default. It is
-bounded by the instance type's memory, which is a profile and reserves nothing.
+bounded by the instance type's memory, which is a profile and reserves nothing. A replica may use
+what was declared for it by name (serverless, RIDGELINE_MEMORY_MB), else its instance type's memory.
 """
 
 from __future__ import annotations
@@ -97,10 +98,11 @@ class Planner:
             profile = instance_type(request["InstanceType"])
             warning = self._check_accelerator(name, profile)
             memory = self._declared(container, card, profile, model.name)
+            limit = memory if MEMORY_VARIABLE in container.environment else profile.memory_bytes
             count = int(request["InitialInstanceCount"])
             type_name = profile.name
         else:
-            memory = int(serverless["MemorySizeInMB"]) * MIB
+            memory = limit = int(serverless["MemorySizeInMB"]) * MIB
             count, type_name, warning = 1, SERVERLESS, ""
         if memory > self._machine.memory_bytes:
             raise ValidationException(
@@ -117,6 +119,7 @@ class Planner:
             deployed_count=count,
             instance_type=type_name,
             memory_bytes=memory,
+            memory_limit_bytes=limit,
             startup_timeout_s=float(
                 request.get(
                     "ContainerStartupHealthCheckTimeoutInSeconds", DEFAULT_STARTUP_TIMEOUT_S

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ridgeline_service.control.failures import failure_text
 from ridgeline_service.control.names import log_stream
 from ridgeline_service.control.replica_logs import last_lines
 from ridgeline_service.paths import DataDir
@@ -38,7 +39,7 @@ def progress_of(
         "status": endpoint.status.value,
         "reason": endpoint.reason.value,
         "failure_reason": endpoint.failure_reason,
-        "hint": endpoint.reason.words,
+        "hint": endpoint.reason.next_step(endpoint.name),
         "stages": [] if shown is None else _stages(shown, now),
         "replicas": [_replica(replica, now) for replica in replicas],
         "log_tail": [] if shown is None else last_lines(data_dir, endpoint.name, shown, LOG_TAIL),
@@ -75,10 +76,16 @@ def _replica(replica: ReplicaRecord, now: int) -> dict[str, Any]:
         "variant": replica.variant,
         "status": replica.status.value,
         "reason": replica.reason.value,
-        "message": replica.message or replica.reason.words,
+        "message": _said(replica),
         "stages": _stages(replica, now),
         "log_stream": log_stream(replica.variant, replica.id),
     }
     if replica.pid is not None and not replica.status.ended:
         shown["pid"] = replica.pid
     return shown
+
+
+def _said(replica: ReplicaRecord) -> str:
+    if replica.status is ReplicaStatus.FAILED:
+        return failure_text(replica.reason, replica.message)
+    return replica.message or replica.reason.words

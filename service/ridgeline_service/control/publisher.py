@@ -123,7 +123,7 @@ def _route(
         name=endpoint.name,
         arn=endpoint.arn,
         status=endpoint.status.value,
-        task=next((item.task for item in mine if item.task), ""),
+        task=deployment.task if deployment is not None else "",
         created_at=endpoint.created_at / 1e6,
         variants=tuple(
             VariantRoute(

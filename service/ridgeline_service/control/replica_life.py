@@ -7,12 +7,14 @@ replicas should exist is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ridgeline.errors import RidgelineError
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.names import Clock, log_group, log_stream
+from ridgeline_service.control.failures import failure_message, is_out_of_memory
+from ridgeline_service.control.launching import GRACE_S, launch_order
+from ridgeline_service.control.names import Clock
 from ridgeline_service.control.probe import Identity, Probe
 from ridgeline_service.control.replica_logs import write_first_line
 from ridgeline_service.control.replica_rows import (
@@ -30,14 +32,15 @@ from ridgeline_service.control.staging import (
     StagingFailed,
 )
 from ridgeline_service.placement.admission import Load, Room, admit
-from ridgeline_service.runtime.launcher import Launcher, ProcessRecord, ReplicaSpec
+from ridgeline_service.placement.machine import in_gib
+from ridgeline_service.placement.threads import thread_share
+from ridgeline_service.runtime.launcher import Launcher, ProcessRecord
 from ridgeline_service.store import endpoints as rows
 from ridgeline_service.store import journal, replicas
 from ridgeline_service.store.records import EndpointRecord, ReplicaRecord, Stage, VariantSpec
 from ridgeline_service.store.states import Desired, Reason, ReplicaStatus
 
 ADMISSION_TIMEOUT_S = 1800.0
-GRACE_S = 35.0
 DRAIN_MIN_S = 1.0
 DRAIN_MAX_S = 30.0
 HUNG_AFTER = 5
@@ -96,6 +99,7 @@ class ReplicaLife:
         stager: Stager,
         probe: Probe,
         room: Room,
+        cores: int,
         wanted: Callable[[str], bool],
         changed: Callable[[], None],
     ) -> None:
@@ -107,6 +111,7 @@ class ReplicaLife:
         self._stager = stager
         self._probe = probe
         self._room = room
+        self._cores = cores
         self._wanted = wanted
         self._watches: dict[str, _Watch] = {}
 
@@ -175,11 +180,13 @@ class ReplicaLife:
             )
         except StagingCancelled:
             if limit.passed():
-                message = f"Staging took longer than {variant.download_timeout_s:.0f} s."
-                return self._fail(replica, Reason.DOWNLOAD_TIMEOUT, message, table.close("failed"))
+                cause = f"staging took longer than {variant.download_timeout_s:.0f} s."
+                stages = table.close("failed")
+                return self._fail(replica, Reason.DOWNLOAD_TIMEOUT, cause, stages=stages)
             return 0.0
         except StagingFailed as error:
-            return self._fail(replica, error.reason, error.message, table.close("failed"))
+            stages = table.close("failed")
+            return self._fail(replica, error.reason, error.message, log=error.log, stages=stages)
         return self._start(replica, variant, endpoint, staged, table.close())
 
     def _start(
@@ -192,35 +199,20 @@ class ReplicaLife:
     ) -> float | None:
         if not self._wanted(replica.id):
             return 0.0
+        with self._context.db.read() as connection:
+            threads = thread_share(self._cores, replicas.wanted_count(connection))
         try:
             self._launcher.remove(replica.id)
             if variant.warning:
                 line = f"Warning: {variant.warning}"
                 data_dir, now = self._context.data_dir, self._context.now()
                 write_first_line(data_dir, endpoint.name, replica, now, line)
-            record = self._launcher.start(
-                ReplicaSpec(
-                    replica_id=replica.id,
-                    runtime_name=staged.runtime_name,
-                    kind=staged.kind,
-                    python=staged.python,
-                    argv=staged.argv,
-                    environment=staged.environment,
-                    model_dir=staged.model_dir,
-                    port=self._launcher.free_port(),
-                    token=replica.token,
-                    log_group=log_group(endpoint.name),
-                    log_stream=log_stream(variant.name, replica.id),
-                    overlays=staged.overlays,
-                    read_only=staged.read_only,
-                    network=staged.network,
-                    sandbox=staged.sandbox,
-                    grace_s=GRACE_S,
-                )
-            )
+            port = self._launcher.free_port()
+            order = launch_order(replica, variant, endpoint, staged, port=port, threads=threads)
+            record = self._launcher.start(order)
         except RidgelineError as error:
-            message = " ".join(part for part in (error.message, error.hint) if part)
-            return self._fail(replica, Reason.LAUNCH_FAILED, message, stages)
+            cause = " ".join(part for part in (error.message, error.hint) if part)
+            return self._fail(replica, Reason.LAUNCH_FAILED, cause, stages=stages)
         return self._launched(replica, record, stages)
 
     def _launched(
@@ -250,21 +242,18 @@ class ReplicaLife:
         identity = self._ask(replica)
         waited_s = (self._context.now() - (replica.launched_at or replica.changed_at)) / 1e6
         if identity is not None and identity.state == "failed":
-            return self._fail(
-                replica,
-                Reason.LOAD_FAILED,
-                identity.error + self._rows.log_tail(replica),
-                joined(replica, identity, self._context.now()),
-            )
+            stages = joined(replica, identity, self._context.now())
+            return self._broke(replica, Reason.LOAD_FAILED, identity.error, stages=stages)
         if identity is not None and identity.state == "ready":
             return self._ready(replica, identity, waited_s)
-        limit = self._rows.startup_timeout(replica)
+        variant = self._rows.variant(replica)
+        limit = variant.startup_timeout_s if variant is not None else 0.0
         if waited_s > limit:
-            return self._fail(
-                replica,
-                Reason.STARTUP_TIMEOUT,
-                f"Waited {waited_s:.0f} s of {limit:.0f} s." + self._rows.log_tail(replica),
+            found = (
+                "nothing answered at its port" if identity is None else f"it is {identity.state}"
             )
+            cause = f"{found} after {waited_s:.0f} s, of {limit:.0f} s allowed."
+            return self._broke(replica, Reason.STARTUP_TIMEOUT, cause)
         if identity is not None:
             status = _BY_STATE.get(identity.state, replica.status)
             stages = joined(replica, identity, self._context.now())
@@ -279,16 +268,7 @@ class ReplicaLife:
         known = sum(stage.seconds for stage in identity.stages)
         health = Stage("health", "done", round(max(0.0, waited_s - known), 3))
         now = self._context.now()
-        self._rows.change(
-            replica,
-            status=ReplicaStatus.READY,
-            reason=Reason.NONE,
-            message="",
-            changed_at=now,
-            ready_at=now,
-            task=identity.task,
-            stages=(*stages, health),
-        )
+        self._rows.ready(replica, now, identity.task, (*stages, health))
         return _READY_POLL_S
 
     def _watch(self, replica: ReplicaRecord, record: ProcessRecord) -> float | None:
@@ -304,8 +284,9 @@ class ReplicaLife:
         watch.missed += 1
         if watch.missed < HUNG_AFTER and (identity is None or identity.state != "failed"):
             return _READY_POLL_S
-        said = identity.error if identity is not None else "It did not answer any more."
-        return self._fail(replica, Reason.HUNG, said + self._rows.log_tail(replica))
+        gone = f"it left {watch.missed} health checks in a row without an answer."
+        said = identity.error if identity is not None and identity.error else gone
+        return self._broke(replica, Reason.HUNG, said)
 
     def _ask(self, replica: ReplicaRecord) -> Identity | None:
         identity = self._probe(replica.port or 0, replica.token)
@@ -346,14 +327,33 @@ class ReplicaLife:
 
     def _died(self, replica: ReplicaRecord) -> float | None:
         ended = self._launcher.exit_status(replica.id)
-        how = f"It {ended.words}." if ended is not None else "Its process is gone."
-        return self._fail(replica, Reason.PROCESS_DIED, how + self._rows.log_tail(replica))
+        how = f"it {ended.words}." if ended is not None else "its process is gone."
+        return self._broke(replica, Reason.PROCESS_DIED, how)
+
+    def _broke(
+        self,
+        replica: ReplicaRecord,
+        reason: Reason,
+        cause: str,
+        *,
+        stages: tuple[Stage, ...] | None = None,
+    ) -> float | None:
+        """Its server failed: the log tells more, and sometimes that it was memory."""
+        log = self._rows.log_tail(replica)
+        if is_out_of_memory(cause, log):
+            variant = self._rows.variant(replica)
+            if variant is not None:
+                cause = f"it may use {in_gib(variant.memory_limit_bytes)}; {cause}"
+            reason = Reason.OUT_OF_MEMORY
+        return self._fail(replica, reason, cause, log=log, stages=stages)
 
     def _fail(
         self,
         replica: ReplicaRecord,
         reason: Reason,
-        message: str,
+        cause: str,
+        *,
+        log: Sequence[str] = (),
         stages: tuple[Stage, ...] | None = None,
     ) -> float | None:
         """Routes go first, then the process: nobody is sent to what is about to be killed."""
@@ -365,7 +365,7 @@ class ReplicaLife:
             replica,
             status=ReplicaStatus.FAILED,
             reason=reason,
-            message=message,
+            message=failure_message(reason, cause, log),
             changed_at=self._context.now(),
             stages=closed,
         )

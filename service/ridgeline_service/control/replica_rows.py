@@ -9,14 +9,13 @@ from typing import Unpack
 from sqlalchemy import Connection
 
 from ridgeline_service.control.context import Context
+from ridgeline_service.control.failures import LOG_LINES_READ
 from ridgeline_service.control.probe import Identity
 from ridgeline_service.control.replica_logs import last_lines
 from ridgeline_service.store import endpoints, replicas
 from ridgeline_service.store.records import ReplicaRecord, Stage, VariantSpec
 from ridgeline_service.store.replicas import ReplicaChanges
-from ridgeline_service.store.states import Reason
-
-LOG_TAIL = 12
+from ridgeline_service.store.states import Reason, ReplicaStatus
 
 
 class ReplicaRows:
@@ -49,25 +48,42 @@ class ReplicaRows:
             )
         return held
 
+    def ready(self, replica: ReplicaRecord, now: int, task: str, stages: tuple[Stage, ...]) -> None:
+        """It serves. Its task is kept with the deployment, for the times when no replica does."""
+        with self._context.db.write() as connection:
+            held = self.write(
+                connection,
+                replica,
+                status=ReplicaStatus.READY,
+                reason=Reason.NONE,
+                message="",
+                changed_at=now,
+                ready_at=now,
+                task=task,
+                stages=stages,
+            )
+            if held and task:
+                endpoints.change_task(connection, replica.deployment_id, task)
+        if held:
+            self._changed()
+
     def note(self, replica: ReplicaRecord, stages: tuple[Stage, ...]) -> None:
         """Progress: no event, nobody is woken."""
         with self._context.db.write() as connection:
             replicas.change_replica(connection, replica.id, token=self._holder, stages=stages)
 
-    def startup_timeout(self, replica: ReplicaRecord) -> float:
-        """Seconds that its server has to become ready; none if its endpoint is gone."""
+    def variant(self, replica: ReplicaRecord) -> VariantSpec | None:
+        """None if its endpoint is gone."""
         with self._context.db.read() as connection:
-            variant = variant_of(connection, replica)
-        return variant.startup_timeout_s if variant is not None else 0.0
+            return variant_of(connection, replica)
 
-    def log_tail(self, replica: ReplicaRecord) -> str:
-        """What it wrote last, to be put behind a failure's cause."""
+    def log_tail(self, replica: ReplicaRecord) -> list[str]:
+        """What it wrote last, oldest line first."""
         with self._context.db.read() as connection:
             endpoint = endpoints.get_endpoint(connection, replica.endpoint_arn)
         if endpoint is None:
-            return ""
-        lines = last_lines(self._context.data_dir, endpoint.name, replica, LOG_TAIL)
-        return "\nLast log lines:\n" + "\n".join(lines) if lines else ""
+            return []
+        return last_lines(self._context.data_dir, endpoint.name, replica, LOG_LINES_READ)
 
 
 def resource_of(replica: ReplicaRecord) -> str:

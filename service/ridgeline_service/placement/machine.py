@@ -25,7 +25,9 @@ def this_machine() -> Machine:
     total = _physical_memory()
     limit = _cgroup_limit()
     usable = min(total, limit) if limit is not None else total
-    return Machine(memory_bytes=usable - max(usable // 10, GIB // 2), cores=os.cpu_count() or 1)
+    return Machine(
+        memory_bytes=usable - max(usable // 10, GIB // 2), cores=len(os.sched_getaffinity(0))
+    )
 
 
 def in_gib(size: int) -> str:

@@ -74,6 +74,7 @@ def add_deployment(connection: Connection, record: DeploymentRecord) -> None:
             "config_name": record.config_name,
             "config": dict(record.config),
             "variants": [variant.to_json() for variant in record.variants],
+            "task": record.task,
         },
     )
 
@@ -108,6 +109,12 @@ def change_variants(
     )
 
 
+def change_task(connection: Connection, deployment_id: str, task: str) -> None:
+    connection.execute(
+        update(deployments).where(deployments.c.id == deployment_id).values(task=task)
+    )
+
+
 def delete_deployment(connection: Connection, deployment_id: str) -> None:
     connection.execute(delete(deployments).where(deployments.c.id == deployment_id))
 
@@ -136,4 +143,5 @@ def _deployment(row: RowMapping) -> DeploymentRecord:
         config_name=row["config_name"],
         config=row["config"],
         variants=tuple(VariantSpec.from_json(raw) for raw in row["variants"]),
+        task=row["task"],
     )

@@ -61,8 +61,9 @@ class VariantSpec:
     """One variant of a deployment, resolved and copied from its model when it was deployed.
 
     ``count`` and ``weight`` are what is wanted now; ``deployed_count`` is what was last reached,
-    to which a scale-out that fails goes back. ``memory_bytes`` is what each replica declares;
-    ``warning`` is what its user should know, such as a GPU that is not there.
+    to which a scale-out that fails goes back. ``memory_bytes`` is what each replica declares and
+    is admitted by; ``memory_limit_bytes`` is what it may use. ``warning`` is what its user should
+    know, such as a GPU that is not there.
     """
 
     name: str
@@ -72,6 +73,7 @@ class VariantSpec:
     deployed_count: int
     instance_type: str
     memory_bytes: int
+    memory_limit_bytes: int
     startup_timeout_s: float
     download_timeout_s: float
     container: ContainerSpec
@@ -89,7 +91,8 @@ class VariantSpec:
 
 @dataclass(frozen=True)
 class DeploymentRecord:
-    """One blue/green generation of an endpoint. ``config`` is the endpoint config's request."""
+    """One blue/green generation of an endpoint. ``config`` is the endpoint config's request;
+    ``task`` is what its replicas last said they do, empty until one is ready."""
 
     id: str
     endpoint_arn: str
@@ -97,6 +100,7 @@ class DeploymentRecord:
     config_name: str
     config: Document
     variants: tuple[VariantSpec, ...]
+    task: str = ""
 
     def variant(self, name: str) -> VariantSpec | None:
         return next((variant for variant in self.variants if variant.name == name), None)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select
 
 from ridgeline_service.store.records import ReplicaRecord, Stage
 from ridgeline_service.store.states import Desired, Reason, ReplicaStatus
-from ridgeline_service.store.tables import replicas
+from ridgeline_service.store.tables import endpoints, replicas
 
 _ENDED = [status for status in ReplicaStatus if status.ended]
 _ADMITTED = [status for status in ReplicaStatus if status.admitted]
@@ -66,6 +66,22 @@ def admitted_load(connection: Connection) -> tuple[int, int]:
     statement = select(func.count(), func.coalesce(func.sum(replicas.c.memory_bytes), 0))
     row = connection.execute(statement.where(replicas.c.status.in_(_ADMITTED))).one()
     return int(row[0]), int(row[1])
+
+
+def wanted_count(connection: Connection) -> int:
+    """Replicas that this service will run once every update in progress has succeeded."""
+    current = func.coalesce(endpoints.c.pending_deployment, endpoints.c.active_deployment)
+    statement = (
+        select(func.count())
+        .select_from(replicas)
+        .join(endpoints, endpoints.c.arn == replicas.c.endpoint_arn)
+        .where(
+            replicas.c.deployment_id == current,
+            replicas.c.desired == Desired.RUNNING,
+            replicas.c.status.not_in(_ENDED),
+        )
+    )
+    return int(connection.execute(statement).scalar_one())
 
 
 def claim_replica(

@@ -56,7 +56,8 @@ class Desired(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why something is in its state. ``words`` is what a user reads, ``retried`` what we do."""
+    """Why something is in its state. ``words`` is what a user reads, ``next_step`` what they can
+    do about it, ``retried`` what we do."""
 
     NONE = ""
     REQUESTED = "Requested"
@@ -72,6 +73,7 @@ class Reason(StrEnum):
     LOAD_FAILED = "LoadFailed"
     STARTUP_TIMEOUT = "StartupTimeout"
     PROCESS_DIED = "ProcessDied"
+    OUT_OF_MEMORY = "OutOfMemory"
     HUNG = "Hung"
     CRASH_LOOP = "CrashLoop"
     ROLLED_BACK = "RolledBack"
@@ -87,6 +89,10 @@ class Reason(StrEnum):
     @property
     def words(self) -> str:
         return _WORDS.get(self, "")
+
+    def next_step(self, endpoint: str) -> str:
+        """For the user of that endpoint; empty where there is nothing to do."""
+        return _NEXT_STEPS.get(self, "").format(endpoint=endpoint)
 
 
 _RETRIED = frozenset(
@@ -105,22 +111,55 @@ _WORDS = {
     Reason.ADMISSION_TIMEOUT: "There was no room on this machine in time.",
     Reason.MODEL_DATA_INVALID: "The model data cannot be used.",
     Reason.DOWNLOAD_FAILED: "The model data could not be downloaded.",
-    Reason.DOWNLOAD_TIMEOUT: (
-        "The model data was not there in time. Raise ModelDataDownloadTimeoutInSeconds."
-    ),
+    Reason.DOWNLOAD_TIMEOUT: "The model data was not there in time.",
     Reason.PREPARE_FAILED: "The model could not be prepared.",
     Reason.ENVIRONMENT_FAILED: "The environment of the image could not be installed.",
     Reason.LAUNCH_FAILED: "The model server could not be started.",
     Reason.LOAD_FAILED: "The model server could not load the model.",
-    Reason.STARTUP_TIMEOUT: (
-        "The primary container did not pass the ping health check in time. "
-        "Check its log, or raise ContainerStartupHealthCheckTimeoutInSeconds."
-    ),
+    Reason.STARTUP_TIMEOUT: "The primary container did not pass the ping health check in time.",
     Reason.PROCESS_DIED: "The model server ended by itself.",
+    Reason.OUT_OF_MEMORY: "The model server ran out of memory.",
     Reason.HUNG: "The model server stopped answering.",
     Reason.CRASH_LOOP: "The model server failed again and again.",
     Reason.ROLLED_BACK: "The update failed; the former deployment serves on.",
     Reason.SUPERSEDED: "A newer deployment took over.",
     Reason.SCALED_IN: "The variant was scaled in.",
     Reason.ENDPOINT_DELETED: "The endpoint was deleted.",
+}
+
+_NEXT_STEPS = {
+    Reason.WAITING_FOR_INSTANCES: (
+        "Delete an endpoint that is not needed, or raise max_instances in settings.json."
+    ),
+    Reason.WAITING_FOR_MEMORY: (
+        "Delete an endpoint that is not needed, or declare less with RIDGELINE_MEMORY_MB."
+    ),
+    Reason.ADMISSION_TIMEOUT: "Delete an endpoint that is not needed, then deploy this one again.",
+    Reason.MODEL_DATA_INVALID: (
+        "Put the data right in S3, or create the model with another location; then deploy again."
+    ),
+    Reason.DOWNLOAD_FAILED: "Check that the place it comes from can be reached, then deploy again.",
+    Reason.DOWNLOAD_TIMEOUT: "Raise ModelDataDownloadTimeoutInSeconds in the endpoint config.",
+    Reason.PREPARE_FAILED: "Check HF_MODEL_ID; `ridgeline zoo ls` lists models that work.",
+    Reason.ENVIRONMENT_FAILED: (
+        "Check the model's requirements.txt and that the package index can be reached."
+    ),
+    Reason.LAUNCH_FAILED: "`ridgeline doctor` shows what this machine lacks.",
+    Reason.LOAD_FAILED: (
+        "Correct the model or its Environment; `ridgeline logs {endpoint}` has the whole log."
+    ),
+    Reason.STARTUP_TIMEOUT: (
+        "See `ridgeline logs {endpoint}`; a model that is only slow needs a higher "
+        "ContainerStartupHealthCheckTimeoutInSeconds in the endpoint config."
+    ),
+    Reason.PROCESS_DIED: "`ridgeline logs {endpoint}` has what it said before.",
+    Reason.OUT_OF_MEMORY: (
+        "Choose a larger instance type, or raise MemorySizeInMB or RIDGELINE_MEMORY_MB where that "
+        "set the limit."
+    ),
+    Reason.HUNG: "`ridgeline logs {endpoint}` has what it said before.",
+    Reason.CRASH_LOOP: (
+        "`ridgeline logs {endpoint}` has the whole log; update the endpoint with what is corrected."
+    ),
+    Reason.ROLLED_BACK: "Correct the new endpoint config or its model, then update again.",
 }

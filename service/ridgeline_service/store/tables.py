@@ -72,6 +72,7 @@ deployments = Table(
     Column("config_name", String(128), nullable=False),
     Column("config", JSON, nullable=False),
     Column("variants", JSON, nullable=False),
+    Column("task", String(32), nullable=False),
     Index("ix_deployments_endpoint", "endpoint_arn"),
 )
 

@@ -4,6 +4,7 @@ dictionary, a stager that needs no disk, a clock that moves when told."""
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,13 @@ from ridgeline_service.control.probe import Identity
 from ridgeline_service.control.staging import Staged, StagingCancelled, StagingFailed
 from ridgeline_service.paths import DataDir
 from ridgeline_service.placement.machine import GIB, Machine
-from ridgeline_service.runtime.launcher import ExitStatus, Launcher, ProcessRecord, ReplicaSpec
+from ridgeline_service.runtime.launcher import (
+    ExitStatus,
+    Launcher,
+    ProcessRecord,
+    ReplicaSpec,
+    log_file,
+)
 from ridgeline_service.settings import Settings
 from ridgeline_service.snapshot import EndpointRoute, Snapshot, read_snapshot
 from ridgeline_service.store import Database, open_database
@@ -42,6 +49,7 @@ class FakeLauncher(Launcher):
     """Processes live here, so they outlive a control plane that is thrown away."""
 
     clock: Callable[[], float]
+    data_dir: DataDir
     processes: dict[str, FakeProcess] = field(default_factory=dict)
     started: int = 0
 
@@ -52,6 +60,10 @@ class FakeLauncher(Launcher):
             spec.replica_id, 1000 + self.started, self.started, spec.token, spec.port
         )
         self.processes[spec.replica_id] = FakeProcess(spec, record, self.clock())
+        if "SAYS" in spec.environment:
+            path = log_file(self.data_dir, spec.log_group, spec.log_stream)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"t": 1, "m": spec.environment["SAYS"]}) + "\n")
         return record
 
     def records(self) -> list[ProcessRecord]:
@@ -105,10 +117,11 @@ class World:
     load_s: float = 2.0
     memory_bytes: int = 64 * GIB
     sandbox_problem: str = ""
+    cores: int = 2
 
     def __post_init__(self) -> None:
         self.data_dir = DataDir(self.root)
-        self.launcher = FakeLauncher(lambda: self.now)
+        self.launcher = FakeLauncher(lambda: self.now, self.data_dir)
         self.dead_holders: set[str] = set()
         self.numbers = itertools.count(1)
         self.databases: list[Database] = []
@@ -127,7 +140,7 @@ class World:
             clock=lambda: self.now,
             ids=lambda: f"{next(self.numbers):012d}",
             tokens=lambda: f"token-{next(self.numbers)}",
-            machine=Machine(self.memory_bytes, 2),
+            machine=Machine(self.memory_bytes, self.cores),
             outside=Outside(
                 launcher=self.launcher,
                 stager=_Staging(self),
@@ -172,6 +185,8 @@ class World:
         if not self.launcher.alive(process.record) or process.hung:
             return None
         replica_id = process.spec.replica_id
+        if process.spec.environment.get("PORT") == "closed":
+            return None
         if self.now - process.born < self.load_s:
             return Identity(replica_id, "loading")
         if process.spec.environment.get("LOAD") == "fails":

@@ -138,7 +138,7 @@ def test_a_crash_loop_says_so_and_ends_instead_of_going_on_for_ever(world):
     world.update("e", "c2")
     world.settle()
     assert world.status("e") == "Failed"
-    assert world.describe("e")["FailureReason"].startswith("The model server ended by itself.")
+    assert world.describe("e")["FailureReason"].startswith("The model server ended by itself: ")
     assert world.launcher.started <= 12
     assert world.living() == set()
 
@@ -419,7 +419,7 @@ def test_a_long_failure_keeps_its_cause_and_the_last_line(world):
     world.settle()
     reason = world.describe("e")["FailureReason"]
     assert len(reason) <= 1024
-    assert reason.startswith("The model data cannot be used.")
+    assert reason.startswith("The model data cannot be used: xxx")
     assert reason.endswith("the last line")
 
 
@@ -450,3 +450,130 @@ def test_a_whole_life_on_postgresql(make_world):
     world.plane.endpoints.delete({"EndpointName": "e"})
     world.settle()
     assert_gone(world, "e")
+
+
+class TestMemory:
+    def spec(self, world):
+        (process,) = world.launcher.processes.values()
+        return process.spec
+
+    def test_a_replica_may_use_what_its_instance_type_has(self, world):
+        world.deploy("e")
+        assert self.spec(world).memory_bytes == 8 * GIB
+
+    def test_what_the_container_declares_is_its_limit(self, world):
+        world.deploy("e", RIDGELINE_MEMORY_MB="3072")
+        assert self.spec(world).memory_bytes == 3 * GIB
+
+    def test_a_serverless_variant_may_use_its_memory_size(self, world):
+        world.model("e")
+        world.plane.endpoint_configs.create(
+            {
+                "EndpointConfigName": "e",
+                "ProductionVariants": [
+                    {
+                        "VariantName": "A",
+                        "ModelName": "e",
+                        "ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 1},
+                    }
+                ],
+            }
+        )
+        world.endpoint("e", "e")
+        world.settle()
+        assert self.spec(world).memory_bytes == 2 * GIB
+
+    def test_a_replica_that_dies_of_it_says_so_and_is_not_tried_again(self, world):
+        world.model("e", DIES_AFTER="1", SAYS="MemoryError: Unable to allocate 9 GiB")
+        world.config("e", "e")
+        world.endpoint("e", "e")
+        world.settle()
+        described = world.describe("e")
+        assert described["EndpointStatus"] == "Failed"
+        assert described["FailureReason"] == (
+            "The model server ran out of memory: it may use 8.0 GiB; it exited with status 1."
+            "\nLast log lines:\nMemoryError: Unable to allocate 9 GiB"
+        )
+        assert world.launcher.started == 1
+        assert "instance type" in world.plane.endpoints.stages("e")["hint"]
+
+
+class TestCores:
+    def threads(self, world):
+        return [
+            process.spec.environment.get("RIDGELINE_THREADS")
+            for process in world.launcher.processes.values()
+        ]
+
+    def test_a_lone_replica_has_all_cores(self, world):
+        world.deploy("e")
+        assert self.threads(world) == [None]
+
+    def test_replicas_that_start_together_share_them(self, make_world):
+        world = make_world(cores=8)
+        world.deploy("e", count=3)
+        assert self.threads(world) == ["3", "3", "3"]
+
+    def test_an_update_of_one_replica_leaves_all_cores_to_its_successor(self, world):
+        world.deploy("e")
+        world.model("m2")
+        world.config("c2", "m2")
+        world.update("e", "c2")
+        world.settle()
+        assert self.threads(world) == [None]
+
+    def test_the_users_own_number_counts(self, world):
+        world.deploy("e", count=2, RIDGELINE_THREADS="7")
+        assert self.threads(world) == ["7", "7"]
+
+
+def test_the_server_is_told_the_flavour_of_its_image(world):
+    world.plane.models.create(
+        {
+            "ModelName": "m",
+            "ExecutionRoleArn": world.settings.role_arn,
+            "PrimaryContainer": {
+                "Image": "ghcr.io/huggingface/text-generation-inference:3.0",
+                "Environment": {"HF_MODEL_ID": "tiny-llama-seeded"},
+            },
+        }
+    )
+    world.config("c", "m")
+    world.endpoint("e", "c")
+    world.settle()
+    (process,) = world.launcher.processes.values()
+    assert process.spec.environment["RIDGELINE_IMAGE_FLAVOUR"] == "tgi"
+
+
+def test_the_task_is_known_while_no_replica_is_ready(world):
+    world.deploy("e")
+    (victim,) = world.serving("e")
+    world.launcher.processes[victim].alive = False
+    world.kill_plane()
+    world.tick(1.0)
+    assert world.serving("e") == []
+    assert world.route("e").task == "text-generation"
+
+
+def test_a_server_that_never_opens_its_port_is_told_from_one_that_is_slow(make_world):
+    world = make_world(load_s=1000.0)
+    for name, port in (("silent", "closed"), ("slow", "open")):
+        world.model(name, PORT=port)
+        world.config(name, name, ContainerStartupHealthCheckTimeoutInSeconds=60)
+        world.endpoint(name, name)
+        world.settle()
+    head = "The primary container did not pass the ping health check in time: "
+    assert world.describe("silent")["FailureReason"].startswith(head + "nothing answered at its")
+    assert world.describe("slow")["FailureReason"].startswith(head + "it is loading after 6")
+
+
+def test_the_hint_is_a_next_step_and_no_repetition(world):
+    world.deploy("e", LOAD="fails")
+    shown = world.plane.endpoints.stages("e")
+    assert shown["failure_reason"] == (
+        "The model server could not load the model: the weights are torn"
+    )
+    assert "ridgeline logs e" in shown["hint"]
+    assert shown["replicas"][0]["message"] == shown["failure_reason"]
+    world.deploy("fine")
+    assert world.plane.endpoints.stages("fine")["hint"] == ""

@@ -191,6 +191,7 @@ def variant(uri: str = "", kind: str = "", zoo_id: str = "", **environment: str)
         deployed_count=1,
         instance_type="ml.m5.large",
         memory_bytes=1,
+        memory_limit_bytes=1,
         startup_timeout_s=60.0,
         download_timeout_s=60.0,
         container=ContainerSpec("image", runtime, environment, uri, kind),

@@ -168,6 +168,7 @@ VARIANT = VariantSpec(
     deployed_count=1,
     instance_type="ml.m5.large",
     memory_bytes=1,
+    memory_limit_bytes=1,
     startup_timeout_s=60.0,
     download_timeout_s=60.0,
     container=ContainerSpec(image="i", runtime="llm", environment={"A": "b"}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,12 +36,14 @@ class Staged:
 
 
 class StagingFailed(Exception):
-    """It cannot be staged; the reason says whether trying again may help."""
+    """It cannot be staged; the reason says whether trying again may help. ``log`` is what a
+    command said that failed."""
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: Reason, message: str, log: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.log = tuple(log)
 
 
 class StagingCancelled(Exception):

@@ -13,8 +13,10 @@ from ridgeline_service.serving.framework.errors import BadRequest, ContractError
 class Defaults:
     """model_fn, input_fn, predict_fn and output_fn as AWS's PyTorch containers have them."""
 
-    def __init__(self, default_accept: str) -> None:
+    def __init__(self, default_accept: str, lacking: str = "a model_fn") -> None:
+        """``lacking`` is what the model would need where these defaults do not fit it."""
         self._default_accept = default_accept
+        self._lacking = lacking
 
     def model_fn(self, model_dir: str) -> Any:
         """Load the one TorchScript file of the model. Pickled modules are not loaded.
@@ -28,8 +30,8 @@ class Defaults:
         if len(named or found) != 1:
             names = ", ".join(path.name for path in found) or "none"
             raise ContractError(
-                f"Without a model_fn, {model_dir} must hold exactly one TorchScript file "
-                f"(.pt or .pth); found: {names}. Add an inference.py with a model_fn."
+                f"The model has neither {self._lacking} nor exactly one TorchScript file (.pt or "
+                f".pth) at {model_dir}; found: {names}. Add a code/inference.py with a model_fn."
             )
         path = (named or found)[0]
         try:

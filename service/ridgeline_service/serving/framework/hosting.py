@@ -69,11 +69,14 @@ class Hosting:
     def fail(self, error: BaseException) -> None:
         """The model could not be loaded, for this reason."""
         stage = self._current[0] if self._current else "start"
-        self._error = {
-            "code": type(error).__name__,
-            "message": f"{stage} failed: {error or type(error).__name__}",
-            "hint": "The whole traceback is in the replica's log.",
-        }
+        kind = type(error).__name__
+        if isinstance(error, HostingError):
+            message = str(error)
+        else:
+            message = (
+                f"{stage} failed: {kind}: {error}" if str(error) else f"{stage} failed: {kind}"
+            )
+        self._error = {"code": kind, "message": message, "hint": ""}
 
     def identity(self) -> dict[str, Any]:
         stages = [

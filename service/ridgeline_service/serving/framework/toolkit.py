@@ -123,7 +123,7 @@ def load_model(settings: HostingSettings, stage: Stage) -> UserModel:
         for folder in reversed(code_directories(settings)):
             sys.path.insert(0, str(folder))
         if settings.threads is not None:
-            _set_threads(settings.threads)
+            _limit_threads(settings.threads)
         compat.install()
         module = _import_program(settings)
     found = {name: _function(module, name) for name in _FUNCTIONS}
@@ -134,7 +134,8 @@ def load_model(settings: HostingSettings, stage: Stage) -> UserModel:
             "The module has a transform_fn and also input_fn, predict_fn or output_fn: "
             "use either the one or the others."
         )
-    base = defaults.Defaults(settings.default_accept)
+    lacking = "a code/inference.py" if module is None else f"a model_fn in {settings.program}"
+    base = defaults.Defaults(settings.default_accept, lacking)
     if settings.is_hugging_face:
         base = pipelines.PipelineDefaults(settings.default_accept, settings.task)
     model_dir = str(settings.model_dir)
@@ -250,8 +251,8 @@ def _function(module: ModuleType | None, name: str) -> Handler | None:
     return function
 
 
-def _set_threads(count: int) -> None:
-    if importlib.util.find_spec("torch") is None:
-        return
-    torch: Any = importlib.import_module("torch")
-    torch.set_num_threads(count)
+def _limit_threads(count: int) -> None:
+    """Libraries read the variable when they are imported, which the user's code has yet to do."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(count))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)

@@ -83,6 +83,7 @@ def _endpoints() -> None:
         sa.Column("config_name", sa.String(128), nullable=False),
         sa.Column("config", sa.JSON, nullable=False),
         sa.Column("variants", sa.JSON, nullable=False),
+        sa.Column("task", sa.String(32), nullable=False),
     )
     op.create_index("ix_deployments_endpoint", "deployments", ["endpoint_arn"])
 

@@ -1,0 +1,52 @@
+"""From staged files to the order that starts a model server."""
+
+from __future__ import annotations
+
+from ridgeline_service.control.names import log_group, log_stream
+from ridgeline_service.control.staging import Staged
+from ridgeline_service.runtime.images import flavour_of
+from ridgeline_service.runtime.launcher import ReplicaSpec
+from ridgeline_service.store.records import EndpointRecord, ReplicaRecord, VariantSpec
+
+GRACE_S = 35.0
+
+FLAVOUR_VARIABLE = "RIDGELINE_IMAGE_FLAVOUR"
+THREADS_VARIABLE = "RIDGELINE_THREADS"
+
+
+def launch_order(
+    replica: ReplicaRecord,
+    variant: VariantSpec,
+    endpoint: EndpointRecord,
+    staged: Staged,
+    *,
+    port: int,
+    threads: int | None,
+) -> ReplicaSpec:
+    """``threads`` None lets the server compute on all cores. The user's environment has the last
+    word about what is only a recommendation."""
+    environment = dict(staged.environment)
+    flavour = flavour_of(variant.container.image)
+    if flavour:
+        environment.setdefault(FLAVOUR_VARIABLE, flavour)
+    if threads is not None:
+        environment.setdefault(THREADS_VARIABLE, str(threads))
+    return ReplicaSpec(
+        replica_id=replica.id,
+        runtime_name=staged.runtime_name,
+        kind=staged.kind,
+        python=staged.python,
+        argv=staged.argv,
+        environment=environment,
+        model_dir=staged.model_dir,
+        port=port,
+        token=replica.token,
+        log_group=log_group(endpoint.name),
+        log_stream=log_stream(variant.name, replica.id),
+        overlays=staged.overlays,
+        read_only=staged.read_only,
+        memory_bytes=variant.memory_limit_bytes,
+        network=staged.network,
+        sandbox=staged.sandbox,
+        grace_s=GRACE_S,
+    )
