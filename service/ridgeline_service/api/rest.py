@@ -178,7 +178,9 @@ class NoQuery(Strict):
 
 
 EndpointName = Annotated[str, Path(max_length=63, pattern=r"^[A-Za-z0-9](-*[A-Za-z0-9])*$")]
-CardId = Annotated[str, Path(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+CardId = Annotated[  # the zoo's id, or the hub's: org/name
+    str, Path(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
+]
 KeyId = Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 _NoQuery = Annotated[NoQuery, Query()]
 
@@ -213,7 +215,7 @@ def create_rest_app(control: RestControl, settings: Settings) -> FastAPI:
     def list_zoo(query: Annotated[ZooQuery, Query()]) -> Zoo:
         return Zoo(models=[ZooCard.model_validate(card) for card in control.zoo.list(query.q)])
 
-    @app.get("/api/zoo/{card_id}", responses=_errors(400, 404), summary="One model's card")
+    @app.get("/api/zoo/{card_id:path}", responses=_errors(400, 404), summary="One model's card")
     def show_zoo(card_id: CardId, query: _NoQuery) -> ZooCardToDeploy:
         return ZooCardToDeploy.model_validate(control.zoo.show(card_id))
 

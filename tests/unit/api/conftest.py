@@ -129,7 +129,7 @@ class FakeZoo:
         return [self.CARD] if query in "tiny" else []
 
     def show(self, card_id: str) -> dict[str, Any]:
-        if card_id != "tiny":
+        if card_id not in ("tiny", "org/Tiny"):
             raise NotFound(f"No model {card_id!r}.", hint="Did you mean 'tiny'?")
         return {**self.CARD, "image_uri": "r/i:t", "environment": {"HF_MODEL_ID": "tiny"}}
 

@@ -36,6 +36,8 @@ def test_the_zoo(direct) -> None:
     assert card["environment"] == {"HF_MODEL_ID": "tiny"}
     assert card["parameters"] == 7
     assert refused(api(direct, "GET", "/api/zoo/tony"), 404)["hint"] == "Did you mean 'tiny'?"
+    assert api(direct, "GET", "/api/zoo/org/Tiny").json["id"] == "tiny"
+    assert refused(api(direct, "GET", "/api/zoo/a/b/c"), 400)
 
 
 def test_keys_are_made_listed_and_revoked(direct) -> None:
