@@ -253,6 +253,14 @@ class TestModelData:
         left = [path for path in bench.root.rglob("*") if path.is_file()]
         assert all(path.name.endswith(".lock") for path in left), left
 
+    def test_what_is_no_archive_is_named_by_its_uri_and_by_nothing_of_ours(self, bench):
+        uri = bench.put("model.tar.gz", b"PyTorch\n" * 100)
+        with pytest.raises(StagingFailed, match=uri) as caught:
+            bench.stage(variant(uri, "archive"))
+        assert caught.value.reason is Reason.MODEL_DATA_INVALID
+        assert str(bench.root) not in caught.value.message
+        assert "filling" not in caught.value.message
+
     @pytest.mark.parametrize(("kind", "key"), [("archive", "a.tar.gz"), ("prefix", "a/")])
     def test_absent_data_is_named_and_not_retried(self, bench, kind, key):
         with pytest.raises(StagingFailed, match="Could not find model data at s3://bucket/") as e:
@@ -275,6 +283,54 @@ class TestModelData:
         uri = bench.put("m.tar.gz", archive({"code/requirements.txt": b"six"}))
         assert bench.stage(variant(uri, "archive")).overlays == (Path("/overlay"),)
         assert bench.environments.requirements == [b"six"]
+
+
+class TestSubmittedCode:
+    """SAGEMAKER_SUBMIT_DIRECTORY that names an archive in S3."""
+
+    def stage(self, bench, **files: bytes):
+        model = bench.put("m.tar.gz", archive({"w": b"one", "code/old.py": b"", "sub/v": b"two"}))
+        code = {"inference.py": b"x = 1", "requirements.txt": b"six", **files}
+        submitted = bench.put("sourcedir.tar.gz", archive(code))
+        return bench.stage(
+            variant(model, "archive", SAGEMAKER_SUBMIT_DIRECTORY=submitted, OTHER="kept")
+        )
+
+    def test_it_becomes_the_models_code(self, bench):
+        staged = self.stage(bench)
+        found = {
+            str(path.relative_to(staged.model_dir)): path.read_bytes()
+            for path in staged.model_dir.rglob("*")
+            if path.is_file()
+        }
+        assert found == {
+            "w": b"one",
+            "sub/v": b"two",
+            "code/inference.py": b"x = 1",
+            "code/requirements.txt": b"six",
+        }
+        assert staged.environment == {
+            "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+            "OTHER": "kept",
+        }
+
+    def test_its_requirements_are_installed(self, bench):
+        assert self.stage(bench).overlays == (Path("/overlay"),)
+
+    def test_other_code_beside_the_same_model_is_another_folder(self, bench):
+        first, again, other = self.stage(bench), self.stage(bench), self.stage(bench, more=b"y")
+        assert first.model_dir == again.model_dir != other.model_dir
+        assert bench.s3.gets.count("m.tar.gz") == 1
+        assert not (first.model_dir / "code" / "more").exists()
+
+    def test_code_alone_will_do(self, bench):
+        uri = bench.put("sourcedir.tar.gz", archive({"inference.py": b"x = 1"}))
+        staged = bench.stage(variant(SAGEMAKER_SUBMIT_DIRECTORY=uri))
+        assert (staged.model_dir / "code" / "inference.py").read_bytes() == b"x = 1"
+
+    def test_an_archive_that_is_not_there_is_named(self, bench):
+        with pytest.raises(StagingFailed, match=r"s3://bucket/gone\.tar\.gz"):
+            bench.stage(variant(SAGEMAKER_SUBMIT_DIRECTORY="s3://bucket/gone.tar.gz"))
 
 
 class TestZooWeights:

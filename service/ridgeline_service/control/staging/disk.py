@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ridgeline_service.control.staging.base import (
 from ridgeline_service.control.staging.cache import ModelCache
 from ridgeline_service.control.staging.hub import HubCards
 from ridgeline_service.control.staging.s3 import Counter, ModelBucket, name_of, split_uri
+from ridgeline_service.control.staging.submitted import join, submitted_uri, with_code
 from ridgeline_service.control.staging.weights import ZooWeights
 from ridgeline_service.runtime import sandbox
 from ridgeline_service.runtime.environments import Environment, Environments
@@ -55,6 +57,10 @@ class DiskStager:
         runtime = runtime_named(container.runtime)
         environment = self._environment(runtime, report, cancelled)
         model_dir = self._model(variant, runtime, report, cancelled)
+        variables = dict(container.environment)
+        if runtime.kind == "framework" and submitted_uri(variables):
+            model_dir = self._with_code(submitted_uri(variables), model_dir, report, cancelled)
+            variables = with_code(variables)
         overlays = self._overlays(runtime, model_dir, report, cancelled)
         isolated = runtime.kind == "framework" or sandbox.capability().tool is not None
         return Staged(
@@ -62,7 +68,7 @@ class DiskStager:
             kind=runtime.kind,
             python=environment.python,
             argv=environment.argv,
-            environment=dict(container.environment),
+            environment=variables,
             model_dir=model_dir,
             overlays=overlays,
             read_only=environment.site_dirs,
@@ -76,7 +82,7 @@ class DiskStager:
         try:
             return self._environments.ensure(runtime, _cancellable(cancelled))
         except RidgelineError as error:
-            raise StagingFailed(Reason.ENVIRONMENT_FAILED, _words(error)) from error
+            raise _failed(Reason.ENVIRONMENT_FAILED, error) from error
 
     def _overlays(
         self, runtime: Runtime, model_dir: Path | None, report: Report, cancelled: Cancelled
@@ -92,7 +98,7 @@ class DiskStager:
             text = wanted.read_bytes()
             return (self._environments.overlay(runtime, text, _cancellable(cancelled)),)
         except RidgelineError as error:
-            raise StagingFailed(Reason.ENVIRONMENT_FAILED, _words(error)) from error
+            raise _failed(Reason.ENVIRONMENT_FAILED, error) from error
 
     def _model(
         self, variant: VariantSpec, runtime: Runtime, report: Report, cancelled: Cancelled
@@ -116,6 +122,15 @@ class DiskStager:
             return self._weights.stage(card, report, cancelled, (self._hub.folder,))
         return None
 
+    def _with_code(
+        self, uri: str, model_dir: Path | None, report: Report, cancelled: Cancelled
+    ) -> Path:
+        """The model with the code that was submitted apart from it."""
+        code = self._archive(uri, report, cancelled)
+        parts = f"{model_dir.name if model_dir is not None else ''}\n{code.name}"
+        name = f"joined-{hashlib.sha256(parts.encode()).hexdigest()[:32]}"
+        return self._cache.get(name, lambda into: join(model_dir, code, into), cancelled)
+
     def _data(self, container: ContainerSpec, report: Report, cancelled: Cancelled) -> Path:
         if container.data_kind == "archive":
             return self._archive(container.data_uri, report, cancelled)
@@ -136,7 +151,8 @@ class DiskStager:
             try:
                 extract_archive(archive, into)
             except RidgelineError as error:
-                message = f"{uri}: {_words(error)}".replace(archive.name, "the archive")
+                said = " ".join(part for part in (error.message, error.hint) if part)
+                message = said.replace(str(archive), uri).replace(archive.name, uri)
                 raise StagingFailed(Reason.MODEL_DATA_INVALID, message) from error
             finally:
                 archive.unlink(missing_ok=True)
@@ -174,6 +190,6 @@ def _cancellable(cancelled: Cancelled) -> Callable[[str], None]:
     return progress
 
 
-def _words(error: RidgelineError) -> str:
-    tail: tuple[str, ...] = getattr(error, "log_tail", ())
-    return " ".join(part for part in (error.message, error.hint, *tail) if part)
+def _failed(reason: Reason, error: RidgelineError) -> StagingFailed:
+    said = " ".join(part for part in (error.message, error.hint) if part)
+    return StagingFailed(reason, said, getattr(error, "log_tail", ()))
