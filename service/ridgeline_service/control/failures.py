@@ -68,6 +68,13 @@ def without_frames(log: Iterable[str]) -> list[str]:
     return kept
 
 
+def sentences(*parts: str) -> str:
+    """A message and its hint as running text; empty parts are left out."""
+    said = [part.strip() for part in parts if part.strip()]
+    ended = [part if part[-1] in ".!?:" else f"{part}." for part in said[:-1]]
+    return " ".join([*ended, *said[-1:]])
+
+
 def is_out_of_memory(cause: str, log: Sequence[str]) -> bool:
     """Whether an allocation was refused, by what Python, torch and the C++ library say then."""
     return any(_OUT_OF_MEMORY.search(line) for line in (cause, *log))

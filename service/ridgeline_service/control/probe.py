@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ridgeline_service.control.failures import sentences
 from ridgeline_service.store.records import Stage
 
 PROBE_TIMEOUT_S = 5.0
@@ -60,7 +61,7 @@ def _parse(raw: dict[str, Any]) -> Identity:
     error = raw.get("error")
     said = ""
     if error:
-        said = " ".join(part for part in (error.get("message"), error.get("hint")) if part)
+        said = sentences(error.get("message") or "", error.get("hint") or "")
     return Identity(
         replica_id=str(raw["replica_id"]),
         state=state,

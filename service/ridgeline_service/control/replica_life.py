@@ -8,13 +8,12 @@ replicas should exist is not decided here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ridgeline.errors import RidgelineError
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.failures import failure_message, is_out_of_memory
+from ridgeline_service.control.failures import failure_message, is_out_of_memory, sentences
 from ridgeline_service.control.launching import GRACE_S, launch_order
-from ridgeline_service.control.names import Clock
 from ridgeline_service.control.probe import Identity, Probe
 from ridgeline_service.control.replica_logs import write_first_line
 from ridgeline_service.control.replica_rows import (
@@ -23,9 +22,8 @@ from ridgeline_service.control.replica_rows import (
     resource_of,
     variant_of,
 )
-from ridgeline_service.control.stages import StageTable
+from ridgeline_service.control.stages import DownloadLimit, StageTable, ended
 from ridgeline_service.control.staging import (
-    ENVIRONMENT_STAGE,
     Staged,
     Stager,
     StagingCancelled,
@@ -66,25 +64,6 @@ class _Watch:
 
     missed: int = 0
     next_probe: float = 0.0
-
-
-class _DownloadLimit:
-    """The variant's time for its model data. Installing the image's environment, which happens
-    once on a machine, does not count."""
-
-    def __init__(self, clock: Clock, seconds: float, table: StageTable) -> None:
-        self._clock = clock
-        self._seconds = seconds
-        self._table = table
-        self._deadline: float | None = None
-
-    def report(self, stage: str, done: int, total: int) -> None:
-        if self._deadline is None and stage != ENVIRONMENT_STAGE:
-            self._deadline = self._clock() + self._seconds
-        self._table.report(stage, done, total)
-
-    def passed(self) -> bool:
-        return self._deadline is not None and self._clock() >= self._deadline
 
 
 class ReplicaLife:
@@ -173,7 +152,7 @@ class ReplicaLife:
         if variant is None or endpoint is None:
             return None  # the endpoint is gone, and this row with it
         table = StageTable(self._context.clock, lambda stages: self._rows.note(replica, stages))
-        limit = _DownloadLimit(self._context.clock, variant.download_timeout_s, table)
+        limit = DownloadLimit(self._context.clock, variant.download_timeout_s, table)
         try:
             staged = self._stager.stage(
                 variant, limit.report, lambda: not self._wanted(replica.id) or limit.passed()
@@ -211,7 +190,7 @@ class ReplicaLife:
             order = launch_order(replica, variant, endpoint, staged, port=port, threads=threads)
             record = self._launcher.start(order)
         except RidgelineError as error:
-            cause = " ".join(part for part in (error.message, error.hint) if part)
+            cause = sentences(error.message, error.hint)
             return self._fail(replica, Reason.LAUNCH_FAILED, cause, stages=stages)
         return self._launched(replica, record, stages)
 
@@ -357,17 +336,14 @@ class ReplicaLife:
         stages: tuple[Stage, ...] | None = None,
     ) -> float | None:
         """Routes go first, then the process: nobody is sent to what is about to be killed."""
-        closed = tuple(
-            replace(stage, state="failed") if stage.state == "running" else stage
-            for stage in (replica.stages if stages is None else stages)
-        )
+        now = self._context.now()
         held = self._rows.change(
             replica,
             status=ReplicaStatus.FAILED,
             reason=reason,
             message=failure_message(reason, cause, log),
-            changed_at=self._context.now(),
-            stages=closed,
+            changed_at=now,
+            stages=ended(replica.stages if stages is None else stages, now),
         )
         if held:
             self._remove(replica)

@@ -113,7 +113,7 @@ _WORDS = {
     Reason.DOWNLOAD_FAILED: "The model data could not be downloaded.",
     Reason.DOWNLOAD_TIMEOUT: "The model data was not there in time.",
     Reason.PREPARE_FAILED: "The model could not be prepared.",
-    Reason.ENVIRONMENT_FAILED: "The environment of the image could not be installed.",
+    Reason.ENVIRONMENT_FAILED: "Installing packages failed.",
     Reason.LAUNCH_FAILED: "The model server could not be started.",
     Reason.LOAD_FAILED: "The model server could not load the model.",
     Reason.STARTUP_TIMEOUT: "The primary container did not pass the ping health check in time.",

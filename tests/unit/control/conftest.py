@@ -28,6 +28,7 @@ from ridgeline_service.runtime.launcher import (
 from ridgeline_service.settings import Settings
 from ridgeline_service.snapshot import EndpointRoute, Snapshot, read_snapshot
 from ridgeline_service.store import Database, open_database
+from ridgeline_service.store.records import Stage
 from ridgeline_service.store.states import Reason
 
 REGISTRY = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
@@ -188,7 +189,9 @@ class World:
         if process.spec.environment.get("PORT") == "closed":
             return None
         if self.now - process.born < self.load_s:
-            return Identity(replica_id, "loading")
+            stage = process.spec.environment.get("STAGE")
+            running = (Stage(stage, seconds=self.now - process.born),) if stage else ()
+            return Identity(replica_id, "loading", running)
         if process.spec.environment.get("LOAD") == "fails":
             return Identity(replica_id, "failed", error="the weights are torn")
         return Identity(replica_id, "ready", task="text-generation")

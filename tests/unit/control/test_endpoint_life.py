@@ -567,6 +567,17 @@ def test_a_server_that_never_opens_its_port_is_told_from_one_that_is_slow(make_w
     assert world.describe("slow")["FailureReason"].startswith(head + "it is loading after 6")
 
 
+def test_the_stage_that_failed_has_the_time_it_took(make_world):
+    world = make_world(load_s=1000.0)
+    world.model("e", STAGE="load")
+    world.config("e", "e", ContainerStartupHealthCheckTimeoutInSeconds=60)
+    world.endpoint("e", "e")
+    world.settle()
+    stage = world.plane.endpoints.stages("e")["stages"][-1]
+    assert (stage["name"], stage["state"]) == ("load", "failed")
+    assert 55 < stage["seconds"] < 70
+
+
 def test_the_hint_is_a_next_step_and_no_repetition(world):
     world.deploy("e", LOAD="fails")
     shown = world.plane.endpoints.stages("e")

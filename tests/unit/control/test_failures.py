@@ -11,6 +11,7 @@ from ridgeline_service.control.failures import (
     failure_message,
     failure_text,
     is_out_of_memory,
+    sentences,
     without_frames,
 )
 from ridgeline_service.store.states import Reason
@@ -94,6 +95,11 @@ def test_any_failure_fits_and_begins_with_its_words(reason, cause, log):
 def test_refused_allocations_are_recognised(line):
     assert is_out_of_memory("", ["starting", line])
     assert not is_out_of_memory("it exited", ["plenty of memory", "MemoryErrorHandler is set up"])
+
+
+def test_a_message_and_its_hint_are_two_sentences():
+    assert sentences("It is no archive", "Upload it again.") == "It is no archive. Upload it again."
+    assert sentences("Why?", "", " Because") == "Why? Because"
 
 
 @pytest.mark.parametrize("reason", list(Reason))

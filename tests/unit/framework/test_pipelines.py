@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ridgeline_service.serving.framework.errors import ContractError
+from ridgeline_service.serving.framework.errors import BadRequest, ContractError
 from ridgeline_service.serving.framework.settings import HostingSettings
 from ridgeline_service.serving.framework.toolkit import Request, load_model
 
@@ -62,3 +62,12 @@ def test_a_model_without_code_is_served_by_its_pipeline(classifier: Path) -> Non
 def test_a_task_that_has_no_pipeline_is_refused_with_what_there_is(classifier: Path) -> None:
     with pytest.raises(ContractError, match="fill-mask"):
         load_model(settings(classifier, HF_TASK="mind-reading"), lambda name: nullcontext())
+
+
+@pytest.mark.parametrize("body", [b'{"nonsense": 1}', b'{"inputs": 5}'])
+def test_what_the_pipeline_cannot_read_is_the_clients_mistake(
+    classifier: Path, body: bytes
+) -> None:
+    model = load_model(settings(classifier), lambda _name: nullcontext())
+    with pytest.raises(BadRequest, match="The pipeline refused the request"):
+        model.invoke(Request(body, "application/json", ""))

@@ -1,5 +1,9 @@
 """Staged model directories on this machine: named by content, shared, read-only, never half there.
 
+They lie in ``models`` under ``DataDir.cache``, beside ``environments`` and ``overlays``, and are
+never removed. Whoever needs the room may delete the whole cache while the service is down: what is
+wanted again is made again.
+
 A directory appears by one rename when it is whole. One process fills a name at a time, the others
 wait for it; a filler that was killed leaves only a scratch folder, which the next one removes.
 """

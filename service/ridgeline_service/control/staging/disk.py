@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ridgeline.errors import RidgelineError
+from ridgeline_service.control.failures import sentences
 from ridgeline_service.control.planning import is_placed, model_id_of
 from ridgeline_service.control.staging.base import (
     ENVIRONMENT_STAGE,
@@ -151,7 +152,7 @@ class DiskStager:
             try:
                 extract_archive(archive, into)
             except RidgelineError as error:
-                said = " ".join(part for part in (error.message, error.hint) if part)
+                said = sentences(error.message, error.hint)
                 message = said.replace(str(archive), uri).replace(archive.name, uri)
                 raise StagingFailed(Reason.MODEL_DATA_INVALID, message) from error
             finally:
@@ -191,5 +192,5 @@ def _cancellable(cancelled: Cancelled) -> Callable[[str], None]:
 
 
 def _failed(reason: Reason, error: RidgelineError) -> StagingFailed:
-    said = " ".join(part for part in (error.message, error.hint) if part)
-    return StagingFailed(reason, said, getattr(error, "log_tail", ()))
+    log: tuple[str, ...] = getattr(error, "log_tail", ())
+    return StagingFailed(reason, sentences(error.message, error.hint), log)

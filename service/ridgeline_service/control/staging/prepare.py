@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ridgeline_service.control.failures import sentences
 from ridgeline_service.control.staging.base import (
     Cancelled,
     Report,
@@ -123,5 +124,5 @@ def _lines(process: subprocess.Popen[bytes], cancelled: Cancelled) -> Iterator[b
 
 def _failed(error: Mapping[str, str]) -> StagingFailed:
     retried = error["code"] in _RETRIED_CODES
-    message = " ".join(part for part in (error["message"], error.get("hint")) if part)
+    message = sentences(error["message"], error.get("hint") or "")
     return StagingFailed(Reason.DOWNLOAD_FAILED if retried else Reason.PREPARE_FAILED, message)

@@ -24,7 +24,6 @@ class Defaults:
         Raises ContractError where there is not exactly one .pt or .pth file, or it is something
         else.
         """
-        torch: Any = importlib.import_module("torch")
         found = sorted(path for path in Path(model_dir).glob("*") if path.suffix in (".pt", ".pth"))
         named = [path for path in found if path.name == "model.pt"]
         if len(named or found) != 1:
@@ -34,6 +33,7 @@ class Defaults:
                 f".pth) at {model_dir}; found: {names}. Add a code/inference.py with a model_fn."
             )
         path = (named or found)[0]
+        torch: Any = importlib.import_module("torch")
         try:
             return torch.jit.load(str(path), map_location=self._device(torch)).eval()
         except RuntimeError as error:

@@ -59,12 +59,20 @@ class PipelineDefaults(Defaults):
 
     def predict_fn(self, data: Any, model: Any) -> Any:
         if not isinstance(data, dict):
-            return model(data)
+            return _called(model, data, {})
         parameters = data.get("parameters") or {}
         inputs = data.get("inputs", {key: data[key] for key in data if key != "parameters"})
         if not isinstance(parameters, dict):
             raise BadRequest("'parameters' must be a JSON object.")
+        return _called(model, inputs, parameters)
+
+
+def _called(model: Any, inputs: Any, parameters: dict[str, Any]) -> Any:
+    """Pipelines say in these two what they cannot make of their input or parameters."""
+    try:
         return model(inputs, **parameters)
+    except (TypeError, ValueError) as error:
+        raise BadRequest(f"The pipeline refused the request: {error}") from error
 
 
 def decode_for_pipeline(body: bytes | str, content_type: str = formats.JSON) -> Any:

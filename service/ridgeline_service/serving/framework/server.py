@@ -30,6 +30,7 @@ from types import FrameType
 _ROOT = str(Path(__file__).resolve().parents[3])
 sys.path.insert(0, _ROOT)
 
+from ridgeline_service.serving.framework.errors import HostingError  # noqa: E402
 from ridgeline_service.serving.framework.hosting import Hosting, HostingServer  # noqa: E402
 from ridgeline_service.serving.framework.journal import say  # noqa: E402
 from ridgeline_service.serving.framework.settings import HostingSettings  # noqa: E402
@@ -62,9 +63,12 @@ def main() -> int:
     try:
         hosting.model = load_model(settings, hosting.stage)
     except BaseException as error:  # noqa: BLE001 (user code may raise anything, SystemExit too)
-        traceback.print_exc()
         hosting.fail(error)
-        say(f"The model could not be loaded: {error!r}")
+        if isinstance(error, HostingError):
+            say(f"The model could not be loaded: {error}")
+        else:
+            traceback.print_exc()
+            say(f"The model could not be loaded: {error!r}")
         # A SIGTERM ends the wait: somebody has read the cause.
         stopping.wait(FAILED_FOR_S)
         return 1
