@@ -45,7 +45,11 @@ def env(
     directory = DataDir.find(data_dir)
     state = read_state(directory)
     if state is None or not directory.root_key.exists():
-        named = f" --data-dir {directory.root}" if data_dir else ""
+        named = (
+            ""
+            if directory == DataDir(Path.home() / ".ridgeline")
+            else f" --data-dir {directory.root}"
+        )
         raise NotRunning(
             f"No service runs on {directory.root}.",
             hint=f"Start it with `ridgeline up --detach{named}`.",

@@ -16,7 +16,8 @@ from rich.console import Console
 from ridgeline.errors import AlreadyExists, InvalidInput, RidgelineError, Unavailable
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import load_settings
-from ridgeline_service.supervisor.supervisor import Supervisor, prepare_directory
+from ridgeline_service.supervisor.directory import prepare_directory
+from ridgeline_service.supervisor.supervisor import Supervisor
 
 
 def up(
@@ -37,6 +38,8 @@ def up(
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Start the service and keep it running. Ctrl-C, or `ridgeline down`, stops all of it."""
+    # Everything that this process and its children write is for its owner alone.
+    os.umask(0o077)
     directory = DataDir.find(data_dir)
     prepare_directory(directory)
     settings = load_settings(directory)
@@ -98,7 +101,8 @@ def _announce(
         )
         sys.stdout.flush()
         return
-    console = Console(highlight=False)
+    # Never wrapped: these lines are pasted into shells.
+    console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold green]Ridgeline is ready[/] at [bold]{state['url']}[/]")
     console.print(f"  data   {directory.root}")
     console.print(f"  logs   {directory.logs}")

@@ -21,7 +21,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
@@ -29,6 +28,7 @@ from ridgeline.errors import AlreadyExists, InvalidInput, Unavailable
 from ridgeline_service.paths import DataDir
 from ridgeline_service.security.keys import ensure_internal_key, ensure_root_key
 from ridgeline_service.supervisor import handover
+from ridgeline_service.supervisor.directory import prepare_directory
 from ridgeline_service.supervisor.processes import ProcessId, end
 from ridgeline_service.supervisor.shutdown import stop_everything
 from ridgeline_service.supervisor.state import ServiceState, read_state
@@ -299,45 +299,6 @@ class Supervisor:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop_requested = True
         os.write(self._wake_write, b"\0")
-
-
-def prepare_directory(data_dir: DataDir) -> None:
-    """Make the directory and prove that it can hold data.
-
-    Raises InvalidInput that names the directory and the cause: not writable, not a directory, full.
-    """
-    probe = data_dir.root / ".probe"
-    try:
-        data_dir.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (data_dir.run, data_dir.logs, data_dir.spool, data_dir.objects):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe.write_bytes(b"\0" * 1_048_576)
-        with probe.open("rb") as file:
-            os.fsync(file.fileno())
-    except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full",
-            errno.EDQUOT: "the disk quota is used up",
-            errno.EACCES: "it is not writable for this user",
-            errno.EPERM: "it is not writable for this user",
-            errno.EROFS: "the file system is read-only",
-            errno.ENOTDIR: "it is not a directory",
-            errno.EEXIST: "it is not a directory",
-        }
-        reason = reasons.get(error.errno or 0, error.strerror or str(error))
-        raise InvalidInput(
-            f"Cannot keep data in {data_dir.root}: {reason}.",
-            hint="Free some space, or choose another directory with --data-dir.",
-        ) from None
-    finally:
-        _unlink(probe)
-
-
-def _unlink(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return  # the directory itself is unusable, which the caller reports
 
 
 def _lock(data_dir: DataDir) -> TextIO:
