@@ -11,11 +11,11 @@ Everything is in float32; keys and values are stored in the type of the cache.
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from math import sqrt
+from math import prod, sqrt
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,11 +38,8 @@ class KVCache:
         self.tile_blocks = -(-_MIN_TILE // block_size)
         self.tile = self.tile_blocks * block_size
         self.kv_heads = kv_heads
-        # Zeroed, for a masked key counts nothing only if it is a number; by numpy, for then the
-        # system hands out pages when they are first written, not all of them at load.
         shape = (layers, 2 * kv_heads, blocks, block_size, dim)
-        zeros = np.zeros(shape, np.uint16 if dtype is torch.bfloat16 else np.float32)
-        self._layers = torch.from_numpy(zeros).view(dtype)
+        self._layers = _zeros_on_demand(prod(shape) * dtype.itemsize, dtype).view(shape)
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Store k and v [rows, kv heads, dim] at `slots` (block * block size + offset)."""
@@ -58,15 +55,26 @@ class KVCache:
         return tiles[: self.kv_heads], tiles[self.kv_heads :]
 
 
+def _zeros_on_demand(size: int, dtype: torch.dtype) -> Tensor:
+    """Memory that the system hands out when it is first written, in small pages.
+
+    Zeroed, for a masked key counts nothing only if it is a number. Not from an allocator, which
+    asks for huge pages: a token writes to layers * 2 * heads places, each 2 MB of them at once.
+    """
+    mapped = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        mapped.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(mapped, dtype=dtype)
+
+
 class StepAttention:
     """Attention for the chunks of one step: built once per step, called once per layer.
 
-    Row i of the step belongs to the chunks in order; `rows` counts the padding too.
+    Row i of the step is token i of the chunks in order.
     """
 
-    def __init__(self, cache: KVCache, chunks: tuple[Chunk, ...], rows: int) -> None:
+    def __init__(self, cache: KVCache, chunks: tuple[Chunk, ...]) -> None:
         self._cache = cache
-        self._rows = rows
         slots: list[int] = []
         decodes: list[tuple[int, Chunk]] = []
         self._prefills: list[_Prefill] = []
@@ -81,23 +89,22 @@ class StepAttention:
                 decodes.append((row, chunk))
             else:
                 self._prefills.append(_Prefill.of(chunk, row, cache))
-        self._used = len(slots)
         self._slots = torch.tensor(slots)
         self._decode = _Decode.of(decodes, cache) if decodes else None
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        used, kv_heads = self._used, self._cache.kv_heads
-        self._cache.write(layer, self._slots, k[:used], v[:used])
-        dim = q.shape[-1]
-        q = q.view(self._rows, kv_heads, -1, dim) * (1 / sqrt(dim))
-        out = q.new_zeros(q.shape)
+        self._cache.write(layer, self._slots, k, v)
+        rows, _, dim = q.shape
+        q = q.view(rows, self._cache.kv_heads, -1, dim) * (1 / sqrt(dim))
+        if not self._prefills:
+            assert self._decode is not None
+            return _attend_decode(self._decode, q, self._cache, layer).flatten(1, 2)
+        out = torch.empty_like(q)
         for prefill in self._prefills:
-            rows = slice(prefill.row, prefill.row + prefill.count)
-            out[rows] = _attend_prefill(prefill, q[rows], self._cache, layer)
+            own = slice(prefill.row, prefill.row + prefill.count)
+            out[own] = _attend_prefill(prefill, q[own], self._cache, layer)
         if self._decode is not None:
-            out[self._decode.rows] = _attend_decode(
-                self._decode, q[self._decode.rows], self._cache, layer
-            )
+            out[self._decode.rows] = _attend_decode(self._decode, q, self._cache, layer)
         return out.flatten(1, 2)
 
 
@@ -121,20 +128,22 @@ class _Prefill:
 class _Decode:
     """Sequences by falling context length, so that those that have tile j are the first n_j.
 
-    `owner` says whose tile it is, tiles in the order all first ones, all second ones, ...
+    `owner` is the row of each tile's query, tiles in the order all first ones, all second ones, ...
+    `order` puts the results back into the order of `rows`, those of the step that decode.
     """
 
     rows: Tensor
-    counts: list[int]
+    ends: list[int]
     owner: Tensor
+    order: Tensor
     blocks: Tensor
     hidden: Tensor
 
     @classmethod
     def of(cls, decodes: list[tuple[int, Chunk]], cache: KVCache) -> _Decode:
-        ordered = sorted(decodes, key=lambda item: -item[1].start)
-        lengths = [chunk.start + 1 for _, chunk in ordered]
-        tables = [_tile_blocks(chunk, cache) for _, chunk in ordered]
+        ordered = sorted(range(len(decodes)), key=lambda i: -decodes[i][1].start)
+        lengths = [decodes[i][1].start + 1 for i in ordered]
+        tables = [_tile_blocks(decodes[i][1], cache) for i in ordered]
         tiles = [-(-length // cache.tile) for length in lengths]
         counts = [sum(1 for n in tiles if n > j) for j in range(tiles[0])]
         pairs = [(i, j) for j, count in enumerate(counts) for i in range(count)]
@@ -142,9 +151,10 @@ class _Decode:
         blocks = [b for i, j in pairs for b in tables[i][j * width : (j + 1) * width]]
         visible = torch.tensor([lengths[i] - j * cache.tile for i, j in pairs])
         return cls(
-            rows=torch.tensor([row for row, _ in ordered]),
-            counts=counts,
-            owner=torch.tensor([i for i, _ in pairs]),
+            rows=torch.tensor([row for row, _ in decodes]),
+            ends=list(accumulate(counts)),
+            owner=torch.tensor([decodes[ordered[i]][0] for i, _ in pairs]),
+            order=torch.tensor(ordered).argsort(),
             blocks=torch.tensor(blocks),
             hidden=(torch.arange(cache.tile) >= visible[:, None])[:, None, :],
         )
@@ -157,16 +167,15 @@ def _tile_blocks(chunk: Chunk, cache: KVCache) -> list[int]:
 
 
 def _attend_decode(decode: _Decode, q: Tensor, cache: KVCache, layer: int) -> Tensor:
-    """q [sequences, kv heads, group, dim], one position each."""
+    """q [rows of the step, kv heads, group, dim]; the results of those that decode."""
     k, v = cache.read(layer, decode.blocks)
     group = q.shape[2]
-    q = F.pad(q, (0, 0, 0, -group % ROWS)).transpose(0, 1)
-    tiles = _tile_attention(q[:, decode.owner], k, v, decode.hidden)
-    ends = list(accumulate(decode.counts))
-    total = tiles.part(0, ends[0])
-    for begin, end in pairwise(ends):
+    q = F.pad(q.index_select(0, decode.owner), (0, 0, 0, -group % ROWS)).transpose(0, 1)
+    tiles = _tile_attention(q, k, v, decode.hidden)
+    total = tiles.part(0, decode.ends[0])
+    for begin, end in pairwise(decode.ends):
         total.add(tiles.part(begin, end), 0)
-    return total.value()[:, :, :group].transpose(0, 1)
+    return total.value()[:, :, :group].transpose(0, 1).index_select(0, decode.order)
 
 
 def _attend_prefill(prefill: _Prefill, q: Tensor, cache: KVCache, layer: int) -> Tensor:
@@ -204,21 +213,19 @@ class _Partial:
     sum: Tensor
 
     def part(self, begin: int, end: int) -> _Partial:
-        return _Partial(
-            self.peak[:, begin:end].clone(),
-            self.weight[:, begin:end].clone(),
-            self.sum[:, begin:end].clone(),
-        )
+        """Tiles `begin` to `end`; a view, as good as a copy where no tile is in two parts."""
+        own = (slice(None), slice(begin, end))
+        return _Partial(self.peak[own], self.weight[own], self.sum[own])
 
     def add(self, other: _Partial, first: int) -> None:
         """Merge the next tile, of the leading sequences and of the rows from `first` on."""
-        sequences = other.peak.shape[1]
-        mine = (slice(None), slice(0, sequences), slice(first, None))
-        peak = torch.maximum(self.peak[mine], other.peak)
-        keep, take = torch.exp(self.peak[mine] - peak), torch.exp(other.peak - peak)
-        self.peak[mine] = peak
-        self.weight[mine] = self.weight[mine] * keep + other.weight * take
-        self.sum[mine] = self.sum[mine] * keep + other.sum * take
+        mine = (slice(None), slice(0, other.peak.shape[1]), slice(first, None))
+        own_peak = self.peak[mine]
+        peak = torch.maximum(own_peak, other.peak)
+        keep, take = torch.exp(own_peak - peak), torch.exp(other.peak - peak)
+        own_peak.copy_(peak)
+        self.weight[mine].mul_(keep).add_(other.weight * take)
+        self.sum[mine].mul_(keep).add_(other.sum * take)
 
     def value(self) -> Tensor:
         return self.sum / self.weight

@@ -21,7 +21,7 @@ from ridgeline_backends.base import (
     Step,
     StepResult,
 )
-from ridgeline_backends.cpu.attention import ROWS, KVCache, StepAttention
+from ridgeline_backends.cpu.attention import KVCache, StepAttention
 from ridgeline_backends.cpu.linear import choose_form, has_bf16
 from ridgeline_backends.models.config import LlamaConfig, llama_config, read_json
 from ridgeline_backends.models.llama import Llama
@@ -102,13 +102,10 @@ class CpuRunner(ModelRunner):
                 wanted.extend(range(len(tokens) - len(chunk.tokens), len(tokens)))
             elif chunk.sample is not None:
                 wanted.append(len(tokens) - 1)
-        padding = [0] * (-len(tokens) % ROWS)
-        tokens += padding
-        positions += padding
         return self._model.forward(
             torch.tensor(tokens),
             torch.tensor(positions),
-            StepAttention(self._cache, step.chunks, len(tokens)),
+            StepAttention(self._cache, step.chunks),
             torch.tensor(wanted, dtype=torch.int64),
         )
 

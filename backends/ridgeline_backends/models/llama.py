@@ -72,9 +72,9 @@ class Llama:
             qk, v = qkv[:, :rotated_heads], qkv[:, rotated_heads:]
             qk = _rotate(qk, cos, sin)
             attended = attend(index, qk[:, : c.heads], qk[:, c.heads :], v)
-            x = x + layer.o(attended.reshape(rows, -1))
+            x = x.add_(layer.o(attended.reshape(rows, -1)))
             gate, up = layer.gate_up(self._rms(x, layer.mlp_norm)).chunk(2, -1)
-            x = x + layer.down(silu(gate) * up)
+            x = x.add_(layer.down(silu(gate).mul_(up)))
         return self._head(self._rms(x[wanted], self._norm))
 
     def _rms(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -113,26 +113,26 @@ class Llama:
 
 
 def rope_tables(rope: RopeConfig, dim: int, positions: int) -> tuple[Tensor, Tensor]:
-    """cos and sin, [positions, dim], the two halves of a head rotated against each other."""
+    """cos and sin, [positions, dim]: for both halves of a head, sin negated for the first."""
     frequencies = 1.0 / rope.theta ** (torch.arange(0, dim, 2, dtype=torch.int64).float() / dim)
     if rope.kind == "linear":
         frequencies = frequencies / rope.factor
     elif rope.kind == "llama3":
         frequencies = _llama3(frequencies, rope)
     angles = torch.outer(torch.arange(positions).float(), frequencies)
-    angles = torch.cat([angles, angles], -1)
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
 
 def silu(x: Tensor) -> Tensor:
     """x * sigmoid(x). Not `F.silu`: its vectorised body and its scalar tail round differently, so
     that a value's bits depend on where it stands in the tensor; those of `exp` do not."""
-    return x / (1 + torch.exp(-x))
+    return x / torch.exp(-x).add_(1)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    low, high = x.chunk(2, -1)
-    return x * cos + torch.cat([-high, low], -1) * sin
+    """The halves of each head against each other; `sin` carries the sign of the first."""
+    return (x * cos).add_(x.roll(x.shape[-1] // 2, -1).mul_(sin))
 
 
 def _llama3(frequencies: Tensor, rope: RopeConfig) -> Tensor:

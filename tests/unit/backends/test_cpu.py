@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline_backends.base import Chunk, LoadSpec
-from ridgeline_backends.cpu.attention import ROWS, KVCache, StepAttention
+from ridgeline_backends.cpu.attention import KVCache, StepAttention
 from ridgeline_backends.cpu.backend import CpuBackend
 from ridgeline_backends.cpu.linear import _candidates, _fixed, _row_independent, choose_form
 from ridgeline_backends.errors import DoesNotFit, UnsupportedModel
@@ -142,11 +142,10 @@ def test_attention_is_exact_and_the_same_in_any_company(data: st.DataObject):
                 len(c.tokens) for c in chunks[: [c.sequence_id for c in chunks].index("us")]
             )
             used = sum(len(chunk.tokens) for chunk in chunks)
-            padded = used + -used % ROWS
-            batch = [rows(padded, heads), rows(padded, kv_heads), rows(padded, kv_heads)]
+            batch = [rows(used, heads), rows(used, kv_heads), rows(used, kv_heads)]
             for tensor, own in zip(batch, (q, k, v), strict=True):
                 tensor[first : first + end - begin] = own[begin:end]
-            step = StepAttention(cache, tuple(chunks), padded)
+            step = StepAttention(cache, tuple(chunks))
             out.append(step(0, *batch)[first : first + end - begin])
         return torch.cat(out)
 
@@ -175,8 +174,8 @@ def test_numbers_that_overflowed_do_not_reach_the_next_holder_of_a_block(dtype: 
             bad = Chunk(sequence_id="bad", tokens=(0,) * 16, start=0, blocks=(0,))
             nonsense = torch.full((16, 1, 8), torch.inf)
             nonsense[::2] = torch.nan
-            StepAttention(cache, (bad,), 16)(0, ones, nonsense, nonsense)
+            StepAttention(cache, (bad,))(0, ones, nonsense, nonsense)
         good = Chunk(sequence_id="good", tokens=(0,) * 3, start=0, blocks=(0,))
-        return StepAttention(cache, (good,), 4)(0, ones[:4], ones[:4], ones[:4])
+        return StepAttention(cache, (good,))(0, ones[:3], ones[:3], ones[:3])
 
     assert torch.equal(attend(poisoned=True), attend(poisoned=False))
