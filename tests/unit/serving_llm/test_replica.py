@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ridgeline_service.serving.llm.errors import InvalidSetting
+from ridgeline_service.serving.llm.replica import Replica, State
 from ridgeline_service.serving.llm.server import Binding
 
 STREAM = b'{"prompt": "x", "stream": true, "n": 3}'
@@ -73,9 +74,44 @@ def test_a_failed_load_is_told_then_ends_with_exit_code_1(start: Any, capfd: Any
         "message": "OPTION_DTYPE=int3 is not supported.",
         "hint": "Allowed: x.",
     }
-    assert "OPTION_DTYPE=int3" in capfd.readouterr().err
+    assert capfd.readouterr().err == (
+        "InvalidSetting: OPTION_DTYPE=int3 is not supported. Allowed: x.\n"
+    )
     served.server.stop()
     assert served.server.exit_code == 1
+
+
+def test_a_wrong_setting_has_no_traceback_and_a_surprise_has(
+    start: Any, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = start(fail=InvalidSetting("OPTION_MAX_MODEL_LEN=nonsense is not valid."))
+    wrong.server._loading.join(10)
+    assert caplog.records == []
+
+    surprise = start(fail=ZeroDivisionError("deep within"))
+    surprise.server._loading.join(10)
+    assert "Traceback" in caplog.text
+    assert "ZeroDivisionError: deep within" in capfd.readouterr().err
+
+
+def test_the_log_says_what_coming_up_took() -> None:
+    times = iter([10.0, 11.7, 11.7, 12.5, 12.5, 13.1, 13.1])
+    replica = Replica("r", lambda: next(times))
+    for name in ("import", "load", "warm-up"):
+        with replica.stage(name, State.LOADING):
+            pass
+
+    assert replica.summary() == "Ready in 3.1 s: import 1.7 s, load 0.8 s, warm-up 0.6 s"
+
+
+def test_what_uvicorn_says_to_people_at_a_terminal_is_not_logged(
+    start: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    start()
+
+    assert "CTRL+C" not in caplog.text
+    assert "Ready in " in caplog.text
 
 
 def test_unknown_routes_and_methods(served: Any) -> None:

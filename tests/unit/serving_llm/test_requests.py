@@ -187,3 +187,27 @@ def test_bad_embedding_requests(of: Any, body: object, param: str) -> None:
 
     assert reply.status == 400
     assert reply.json["error"]["param"] == param
+
+
+@pytest.mark.parametrize("body", [{**CHAT, "temperature": 2.5}, {**PROMPT, "temperature": 100}])
+def test_a_temperature_above_openais_range_is_told_the_range(served: Any, body: Any) -> None:
+    path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
+    reply = served.post(path, body)
+
+    assert (reply.status, reply.json["error"]["param"]) == (400, "temperature")
+    assert "from 0 to 2" in reply.json["error"]["message"]
+    for within in (0, 2):
+        assert served.post(path, {**body, "temperature": within}).status == 200
+
+
+@pytest.mark.parametrize("kind", ["image", "image_url", "input_audio"])
+def test_a_picture_or_a_sound_is_told_that_the_model_takes_text(served: Any, kind: str) -> None:
+    content = [{"type": "text", "text": "What is this?"}, {"type": kind, kind: {"url": "x"}}]
+    reply = served.post(
+        "/v1/chat/completions", {"messages": [{"role": "user", "content": content}]}
+    )
+
+    error = reply.json["error"]
+    assert (reply.status, error["param"]) == (400, "messages.0.content.1.type")
+    assert f"takes text only, not {kind!r}" in error["message"]
+    assert "Input should be" not in error["message"]

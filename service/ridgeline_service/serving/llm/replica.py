@@ -97,6 +97,15 @@ class Replica:
             self._model = model
             self._state = State.READY
 
+    def summary(self) -> str:
+        """How long coming up took, in one line for the log."""
+        with self._lock:
+            now = self._clock()
+            stages = [(stage.name, stage.seconds(now)) for stage in self._stages]
+            whole = now - self._stages[0].began if self._stages else 0.0
+        parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in stages)
+        return f"Ready in {whole:.1f} s" + (f": {parts}" if parts else "")
+
     def fail(self, error: Exception) -> Failure:
         typed = isinstance(error, (RidgelineError, BackendError))
         code = getattr(error, "code", type(error).__name__) if typed else type(error).__name__

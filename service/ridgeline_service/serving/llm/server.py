@@ -21,6 +21,8 @@ from threading import Thread
 
 import uvicorn
 
+from ridgeline.errors import RidgelineError
+from ridgeline_backends.errors import BackendError
 from ridgeline_service.serving.llm.app import App
 from ridgeline_service.serving.llm.errors import InvalidSetting
 from ridgeline_service.serving.llm.generation import Mailbox
@@ -88,6 +90,8 @@ class ReplicaServer(uvicorn.Server):
                 ws="none",
                 lifespan="off",
                 access_log=False,
+                # What it says below that ("Press CTRL+C to quit") is for people at a terminal.
+                log_level="warning",
                 log_config=None,
                 server_header=False,
                 timeout_graceful_shutdown=DRAIN_S,
@@ -133,10 +137,12 @@ class ReplicaServer(uvicorn.Server):
         # Whatever stopped the load is the replica's state from here on: it is printed, shown at
         # /ridgeline/identity, and the process ends with it.
         except Exception as error:
-            log.exception("The model could not be loaded")
             self.exit_code = 1
             failure = self.replica.fail(error)
-            words = f"{failure.code}: {failure.message} {failure.hint}".strip()
+            # A typed error says all there is to know; only a surprise needs its traceback.
+            if not isinstance(error, (RidgelineError, BackendError)):
+                log.exception("The model could not be loaded")
+            words = " ".join(f"{failure.code}: {failure.message} {failure.hint}".split())
             sys.stderr.write(words + "\n")
             sys.stderr.flush()
             loop.call_soon_threadsafe(loop.call_later, self._linger_s, self.stop)
@@ -147,7 +153,7 @@ class ReplicaServer(uvicorn.Server):
         self.app.flavour = settings.flavour
         self.app.max_concurrent = settings.max_concurrent_requests
         self.replica.ready(model)
-        log.info("Ready: %s", self.replica.identity()["stages"])
+        log.info("%s", self.replica.summary())
 
     def _release(self) -> None:
         model = self.replica.loaded

@@ -83,6 +83,7 @@ class ChatBody(SamplingBody):
 
 async def chat_completions(model: TextModel, body: Mapping[str, object]) -> Answer | StreamAnswer:
     """Answer one request. Raises BadRequest and the engine's refusals."""
+    _refuse_media(body.get("messages"))
     request = ChatBody.read(body)
     for place, message in enumerate(request.messages):
         if (message.model_extra or {}).get("tool_calls"):
@@ -125,6 +126,22 @@ async def chat_completions(model: TextModel, body: Mapping[str, object]) -> Answ
     return json_answer(
         {**head, "object": "chat.completion", "choices": choices, "usage": usage_object(usage)}
     )
+
+
+def _refuse_media(messages: object) -> None:
+    """Pictures and sound are well formed, so they deserve more than a complaint about a field."""
+    for place, message in enumerate(messages if isinstance(messages, list) else []):
+        content = message.get("content") if isinstance(message, dict) else None
+        for index, part in enumerate(content if isinstance(content, list) else []):
+            kind = part.get("type") if isinstance(part, dict) else None
+            if isinstance(kind, str) and kind != "text":
+                param = f"messages.{place}.content.{index}.type"
+                raise BadRequest(
+                    f"{param}: this model takes text only, not {kind[:40]!r}.",
+                    param=param,
+                    hint='Send parts as {"type": "text", "text": "..."}.',
+                    code="invalid_value",
+                )
 
 
 async def _stream(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Le, Len
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from ridgeline_backends.engine import SamplingParams
 from ridgeline_service.serving.llm.errors import BadRequest
@@ -18,6 +18,7 @@ MAX_N = 128
 
 MAX_STOPS = 16
 MAX_LOGPROBS = 20
+MAX_TEMPERATURE = 2
 
 Stop = Annotated[list[str], Len(max_length=MAX_STOPS)]
 
@@ -84,6 +85,13 @@ class SamplingBody(Body):
             "user",
         }
     )
+
+    @field_validator("temperature")
+    @classmethod
+    def _as_openai(cls, value: float | None) -> float | None:
+        if value is not None and not 0 <= value <= MAX_TEMPERATURE:
+            raise ValueError(f"must be from 0 to {MAX_TEMPERATURE}, not {value:g}")
+        return value
 
     @property
     def stops(self) -> list[str]:
