@@ -82,7 +82,9 @@ class JsonWire:
         try:
             value: object = _DECODER.decode(body.decode())
             return value
-        except (ValueError, RecursionError) as error:
+        except RecursionError:
+            raise SerializationException("The body is nested too deeply.") from None
+        except ValueError as error:
             raise SerializationException(f"The body is not valid JSON: {_brief(error)}") from None
 
     def write(
@@ -159,6 +161,8 @@ class CborWire:
         try:
             value: object = parser.parse_data_item(stream)
             rest = stream.read(1)
+        except RecursionError:
+            raise SerializationException("The body is nested too deeply.") from None
         except (
             ResponseParserError,
             ValueError,
@@ -167,7 +171,6 @@ class CborWire:
             LookupError,
             ArithmeticError,
             MemoryError,
-            RecursionError,
             OSError,
         ) as error:
             # botocore's decoder trusts its input; every way in which a hostile one breaks it

@@ -47,6 +47,15 @@ def test_a_body_that_is_no_structure(direct, body: bytes) -> None:
     assert answer.json["__type"] == "SerializationException"
 
 
+@pytest.mark.parametrize(
+    "body", [b"[" * 99_999, b'{"Tags":' + b"[" * 9_999 + b"]" * 9_999 + b"}", b'{"a":' * 99_999]
+)
+def test_a_body_that_is_too_deep_is_told_so(direct, body: bytes) -> None:
+    answer = direct.call("CreateModel", body)
+    assert (answer.status, answer.json["__type"]) == (400, "SerializationException")
+    assert answer.json["message"] == "The body is nested too deeply."
+
+
 def test_an_empty_body_is_an_empty_request(direct) -> None:
     assert direct.call("ListModels", b"").status == 200
     assert direct.call("DescribeModel", b"").json["__type"] == "ValidationException"
