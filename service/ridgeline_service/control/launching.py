@@ -10,6 +10,11 @@ from ridgeline_service.store.records import EndpointRecord, ReplicaRecord, Varia
 
 GRACE_S = 35.0
 
+RESERVED_KV_BYTES = 1 << 30
+"""What a language model's server may reserve beyond its limit: the kernel counts what is reserved,
+touched or not, and the engine reserves its KV memory at the start, by default this much. Without it
+a server that uses half of 2 GiB (the SDK's serverless default) has no room left for a request."""
+
 FLAVOUR_VARIABLE = "RIDGELINE_IMAGE_FLAVOUR"
 THREADS_VARIABLE = "RIDGELINE_THREADS"
 
@@ -45,8 +50,12 @@ def launch_order(
         log_stream=log_stream(variant.name, replica.id),
         overlays=staged.overlays,
         read_only=staged.read_only,
-        memory_bytes=variant.memory_limit_bytes,
+        memory_bytes=_reservable(variant, staged),
         network=staged.network,
         sandbox=staged.sandbox,
         grace_s=GRACE_S,
     )
+
+
+def _reservable(variant: VariantSpec, staged: Staged) -> int:
+    return variant.memory_limit_bytes + (RESERVED_KV_BYTES if staged.kind == "llm" else 0)

@@ -13,6 +13,7 @@ from ridgeline_service.store.paging import Order
 from ridgeline_service.store.resources import ListFilter
 
 DEFAULT_PAGE = 10
+_RESERVED_TAGS = "aws:"
 
 _COLUMNS = {"Name": "name", "CreationTime": "created_at", "Status": "status"}
 
@@ -49,9 +50,18 @@ def with_token(response: dict[str, Any], token: str | None) -> dict[str, Any]:
 
 
 def tags_in(request: Mapping[str, Any]) -> dict[str, str]:
-    """The tags of a Create or AddTags call. Raises ValidationException for a key given twice."""
+    """The tags of a Create or AddTags call.
+
+    Raises ValidationException for a key given twice, and for one under AWS's own prefix.
+    """
     found: dict[str, str] = {}
-    for tag in request.get("Tags") or ():
+    for index, tag in enumerate(request.get("Tags") or (), start=1):
+        if tag["Key"].lower().startswith(_RESERVED_TAGS):
+            raise ValidationException(
+                f"1 validation error detected: Value '{tag['Key']}' at 'tags.{index}.member.key' "
+                f"failed to satisfy constraint: {_RESERVED_TAGS} prefixed tag key names are not "
+                "allowed for external use."
+            )
         if tag["Key"] in found:
             raise ValidationException(f"Duplicate tag key {tag['Key']!r}: keys must be unique.")
         found[tag["Key"]] = tag["Value"]

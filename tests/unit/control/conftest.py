@@ -18,6 +18,7 @@ from ridgeline_service.control.probe import Identity
 from ridgeline_service.control.staging import Staged, StagingCancelled, StagingFailed
 from ridgeline_service.paths import DataDir
 from ridgeline_service.placement.machine import GIB, Machine
+from ridgeline_service.runtime.images import runtime_named
 from ridgeline_service.runtime.launcher import (
     ExitStatus,
     Launcher,
@@ -174,7 +175,8 @@ class World:
             words = environment.get("WORDS", "the data is not there")
             raise StagingFailed(Reason(environment["STAGING"]), words)
         python = Path("/usr/bin/python3")
-        return Staged("fake", "framework", python, (str(python),), environment, None)
+        kind = runtime_named(variant.container.runtime).kind
+        return Staged("fake", kind, python, (str(python),), environment, None)
 
     def probe(self, port: int, token: str) -> Identity | None:
         for process in self.launcher.processes.values():

@@ -527,7 +527,7 @@ class TestCores:
         assert self.threads(world) == ["7", "7"]
 
 
-def test_the_server_is_told_the_flavour_of_its_image(world):
+def test_a_language_models_server_is_told_its_flavour_and_may_reserve_kv_memory(world):
     world.plane.models.create(
         {
             "ModelName": "m",
@@ -543,6 +543,7 @@ def test_the_server_is_told_the_flavour_of_its_image(world):
     world.settle()
     (process,) = world.launcher.processes.values()
     assert process.spec.environment["RIDGELINE_IMAGE_FLAVOUR"] == "tgi"
+    assert process.spec.memory_bytes == (8 + 1) * GIB
 
 
 def test_the_task_is_known_while_no_replica_is_ready(world):

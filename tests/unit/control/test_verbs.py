@@ -365,6 +365,21 @@ class TestTags:
         with pytest.raises(ValidationException, match=words):
             world.plane.tags.list({"ResourceArn": arn})
 
+    @pytest.mark.parametrize("key", ["aws:x", "AWS:x", "Aws:"])
+    def test_keys_under_awss_own_prefix_are_refused(self, world, key):
+        world.model("m")
+        arn, tags = f"{ARN}:model/m", [{"Key": "aws", "Value": "1"}, {"Key": key, "Value": "2"}]
+        with pytest.raises(ValidationException) as caught:
+            world.plane.tags.add({"ResourceArn": arn, "Tags": tags})
+        assert caught.value.message == (
+            f"1 validation error detected: Value '{key}' at 'tags.2.member.key' failed to satisfy "
+            "constraint: aws: prefixed tag key names are not allowed for external use."
+        )
+        with pytest.raises(ValidationException, match="aws: prefixed"):
+            config(world, variant(), Tags=tags)
+        assert world.plane.endpoint_configs.list({})["EndpointConfigs"] == []
+        assert world.plane.tags.list({"ResourceArn": arn})["Tags"] == []
+
     def test_fifty_tags_and_no_more(self, world):
         world.model("m")
         tags = [{"Key": f"k{index}", "Value": "v"} for index in range(51)]
