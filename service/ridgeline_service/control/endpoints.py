@@ -5,6 +5,7 @@ A verb writes what is wanted and returns; the reconcilers bring it about.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -40,6 +41,8 @@ from ridgeline_service.store.states import Desired, EndpointStatus, Reason
 WARNING_TAG = "ridgeline:warning"
 
 _UPDATABLE = (EndpointStatus.IN_SERVICE, EndpointStatus.FAILED)
+# What one variant of UpdateEndpointWeightsAndCapacities may ask for.
+_CHANGEABLE = frozenset({"DesiredWeight", "DesiredInstanceCount", "ServerlessUpdateConfig"})
 
 
 class Endpoints:
@@ -157,6 +160,12 @@ class Endpoints:
         context = self._context
         with context.db.write() as connection:
             endpoint = self._find(connection, request["EndpointName"], for_update=True)
+            if endpoint.status is EndpointStatus.FAILED:
+                raise ValidationException(
+                    f'Cannot change weights or capacities of endpoint "{endpoint.arn}": its status '
+                    f"is {endpoint.status}.",
+                    hint="Bring it back with UpdateEndpoint, or delete it.",
+                )
             if endpoint.status is not EndpointStatus.IN_SERVICE:
                 raise _in_progress(endpoint)
             active = _deployment_of(connection, endpoint.active_deployment)
@@ -273,12 +282,23 @@ def _reweighted(
     active: DeploymentRecord, wanted: list[Mapping[str, Any]]
 ) -> tuple[VariantSpec, ...]:
     variants = {variant.name: variant for variant in active.variants}
+    times = Counter(item["VariantName"] for item in wanted)
     for item in wanted:
         name = item["VariantName"]
         if name not in variants:
             raise ValidationException(
                 f'Variant "{name}" does not exist.',
                 hint=f"The endpoint's variants: {', '.join(variants)}.",
+            )
+        if times[name] > 1:
+            raise ValidationException(
+                f'Variant "{name}" is given {times[name]} times in DesiredWeightsAndCapacities.',
+                hint="Give each variant once.",
+            )
+        if not _CHANGEABLE & item.keys():
+            raise ValidationException(
+                f'Variant "{name}" has neither DesiredWeight nor DesiredInstanceCount.',
+                hint="Give at least one of them.",
             )
         variant = variants[name]
         if "DesiredWeight" in item:

@@ -340,6 +340,39 @@ class TestResolution:
         assert "CurrentInstanceCount" not in shown
 
 
+class TestUpdateWeightsAndCapacitiesRefuses:
+    def refuse(self, world, *wanted: dict[str, object]) -> ValidationException:
+        with pytest.raises(ValidationException) as caught:
+            world.plane.endpoints.update_weights_and_capacities(
+                {"EndpointName": "e", "DesiredWeightsAndCapacities": list(wanted)}
+            )
+        return caught.value
+
+    def test_a_variant_given_twice(self, world):
+        world.deploy("e")
+        error = self.refuse(
+            world,
+            {"VariantName": "A", "DesiredWeight": 1.0},
+            {"VariantName": "A", "DesiredInstanceCount": 2},
+        )
+        assert error.message == 'Variant "A" is given 2 times in DesiredWeightsAndCapacities.'
+        assert world.status("e") == "InService"
+
+    def test_a_variant_of_which_nothing_is_wanted(self, world):
+        world.deploy("e")
+        error = self.refuse(world, {"VariantName": "A"})
+        assert error.message == ('Variant "A" has neither DesiredWeight nor DesiredInstanceCount.')
+        assert world.status("e") == "InService"
+
+    def test_a_failed_endpoint_with_what_to_do(self, world):
+        world.deploy("e", LOAD="fails")
+        error = self.refuse(world, {"VariantName": "A", "DesiredWeight": 1.0})
+        assert error.message.endswith("its status is Failed.")
+        assert "in-progress" not in error.message
+        assert "UpdateEndpoint" in error.hint
+        assert "delete" in error.hint
+
+
 class TestTags:
     def test_add_list_delete(self, world):
         world.model("m")
