@@ -24,7 +24,8 @@ from ridgeline.errors import did_you_mean
 from ridgeline_service.api.shapes import wire_name
 from ridgeline_service.errors import AwsError
 
-# (parent, member): rendered only when something is wrong.
+# (parent, part): rendered only when something is wrong. A part is shown as it stands here, so what
+# the caller wrote (a map's key, an unknown member) keeps its case.
 Path: TypeAlias = "tuple[Path, str] | None"
 Check: TypeAlias = Callable[[object, Path, list[str]], object]
 
@@ -111,7 +112,7 @@ class Validator:
 
     def _structure(self, shape: StructureShape) -> Check:
         members = {
-            wire_name(member, name): (name, self.compile(member))
+            wire_name(member, name): (name, _lower_camel(name), self.compile(member))
             for name, member in shape.members.items()
         }
         wire = {name: wire_name(member, name) for name, member in shape.members.items()}
@@ -130,12 +131,13 @@ class Validator:
                     if key != "__type":
                         errors.append(_unknown(str(key), (path, str(key)), members))
                     continue
-                name, check_member = known
-                checked[name] = check_member(item, (path, name), errors)
+                name, shown, check_member = known
+                checked[name] = check_member(item, (path, shown), errors)
             for key in required:
                 if value.get(key) is None:
+                    where = _render((path, _lower_camel(key)))
                     errors.append(
-                        f"Value null at '{_render((path, key))}' failed to satisfy constraint: "
+                        f"Value null at '{where}' failed to satisfy constraint: "
                         "Member must not be null"
                     )
             if union and len(checked) != 1:
@@ -381,9 +383,14 @@ def _show(value: object) -> str:
 
 
 def _render(path: Path) -> str:
-    """AWS's spelling of a path: ``productionVariants.1.member.modelName``."""
+    """A path as AWS writes it: ``productionVariants.1.member.modelName``."""
     parts: list[str] = []
     while path is not None:
         path, name = path
-        parts.append(name[:1].lower() + name[1:100])
+        parts.append(name[:100])
     return ".".join(reversed(parts))
+
+
+def _lower_camel(member: str) -> str:
+    """AWS's spelling of a member of the model inside a path."""
+    return member[:1].lower() + member[1:]

@@ -70,7 +70,16 @@ def test_every_fault_is_reported_with_its_path() -> None:
     )
     assert message.startswith("2 validation errors detected: ")
     assert "Value null at 'productionVariants.2.member.variantName'" in message
-    assert "Unknown member 'tagz'. Did you mean 'Tags'?" in message
+    assert "Unknown member 'Tagz'. Did you mean 'Tags'?" in message
+
+
+def test_what_the_caller_wrote_keeps_its_case_in_a_path() -> None:
+    long = {"Image": "i", "Environment": {"A": "x" * 2000}, "Imagez": "i"}
+    message = said("CreateModel", {"ModelName": "m", "PrimaryContainer": long})
+    assert "at 'primaryContainer.environment.A.member' failed" in message
+    assert "Unknown member 'primaryContainer.Imagez'. Did you mean 'Image'?" in message
+    with pytest.raises(SerializationException, match=r"at 'primaryContainer\.environment\.B\."):
+        check("CreateModel", {"PrimaryContainer": {"Environment": {"B": 1}}})
 
 
 def test_new_instance_types_are_let_in() -> None:
