@@ -151,6 +151,7 @@ def test_other_bodies_are_openai_requests(served: Any) -> None:
         ({"max_new_tokens": 0}, "parameters.max_new_tokens"),
         ({"max_new_token": 5}, "parameters.max_new_token"),
         ({"temperature": -2}, "parameters.temperature"),
+        ({"temperature": 0}, "parameters.temperature"),
         ({"top_k": "many"}, "parameters.top_k"),
     ],
 )
@@ -218,3 +219,24 @@ def test_the_concurrency_cap_answers_429(start: Any) -> None:
     assert int(reply.headers["retry-after"]) >= 1
     assert "MAX_CONCURRENT_REQUESTS" in reply.json["error"]
     connection.close()
+
+
+@pytest.mark.parametrize("flavour", [Flavour.DJL, Flavour.TGI])
+def test_a_penalty_that_asks_for_nothing_is_taken(of: Any, flavour: Flavour) -> None:
+    served = of(flavour=flavour)
+    for value in (1.0, 1, None):
+        reply = invoke(served, {"inputs": "x", "parameters": {"repetition_penalty": value}})
+        assert reply.status == 200
+    refused = invoke(served, {"inputs": "x", "parameters": {"repetition_penalty": 1.2}})
+
+    assert refused.status == 400
+    assert "parameters.repetition_penalty is not supported" in refused.json["error"]
+    assert "set it to 1" in refused.json["error"]
+
+
+def test_a_temperature_of_tgi_goes_above_openais(tgi: Any) -> None:
+    reply = invoke(tgi, {"inputs": "x", "parameters": {"temperature": 3.5}})
+
+    assert reply.status == 200
+    zero = invoke(tgi, {"inputs": "x", "parameters": {"temperature": 0}})
+    assert "greater than 0" in zero.json["error"]

@@ -83,7 +83,9 @@ def _check_neutral(name: str, value: object, neutral: tuple[object, ...]) -> Non
         return
     allowed = f"Leave it out, or set it to {neutral[0]!r}." if neutral else "Leave it out."
     raise UnsupportedParameter(
-        f"{name} is not supported by this endpoint.", param=name, hint=allowed
+        f"{name} is not supported by this endpoint, and its value would matter.",
+        param=name,
+        hint=allowed,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Len
+from pydantic import field_validator
 
 from ridgeline_backends.engine import SamplingParams
 from ridgeline_service.serving.llm.answers import (
@@ -83,6 +84,13 @@ class Parameters(Body):
     harmless: ClassVar[frozenset[str]] = frozenset(
         {"spaces_between_special_tokens", "num_return_sequences", "use_cache", "stream"}
     )
+
+    @field_validator("temperature")
+    @classmethod
+    def _as_tgi(cls, value: float | None) -> float | None:
+        if value is not None and value <= 0:
+            raise ValueError(f"must be greater than 0, not {value:g}; do_sample=false is greedy")
+        return value
 
     @property
     def stops(self) -> tuple[str, ...]:
