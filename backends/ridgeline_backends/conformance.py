@@ -55,17 +55,28 @@ class Answer:
 
 
 class Subject:
-    """A backend, a model and a precision under test."""
+    """A backend, a model and a precision under test.
+
+    `new_tokens`: how long each answer is; fewer for a large model, but eight at least, for a preemption
+    needs some.
+    """
 
     def __init__(
-        self, backend: Backend, model_dir: Path, dtype: Literal["bf16", "fp32"], seed: int = 0
+        self,
+        backend: Backend,
+        model_dir: Path,
+        dtype: Literal["bf16", "fp32"],
+        seed: int = 0,
+        *,
+        new_tokens: int = NEW_TOKENS,
     ) -> None:
         self._backend = backend
         self._model_dir = model_dir
         self._dtype = dtype
         self._config = read_json(model_dir / "config.json")
-        self._requests = _requests(self._vocabulary(), seed)
+        self._requests = _requests(self._vocabulary(), seed, new_tokens)
         self._alone: dict[str, Answer] | None = None
+        self._loaded: tuple[LoadSpec, ModelRunner] | None = None
 
     @property
     def requests(self) -> list[Request]:
@@ -74,7 +85,10 @@ class Subject:
     def engine(
         self, *, sequences: int = 8, step_tokens: int = 512, one_sequence_of_kv: bool = False
     ) -> LLMEngine:
-        """A fresh engine, with KV memory for `sequences` sequences or for a single one."""
+        """A fresh engine, with KV memory for `sequences` sequences or for a single one.
+
+        Its runner may have served an earlier engine, which must make no difference either.
+        """
 
         def plan_for(sequences: int, kv_cache_bytes: int | None) -> LoadSpec:
             return LoadSpec(
@@ -89,10 +103,19 @@ class Subject:
         if one_sequence_of_kv:
             smallest = self._backend.plan(self._config, plan_for(1, None))
             spec = plan_for(sequences, smallest.memory.kv)
-        plan = self._backend.plan(self._config, spec)
-        runner = self._backend.load(self._backend.compile(self._model_dir, plan))
-        assert isinstance(runner, ModelRunner), "conformance is about models that generate"
-        return LLMEngine(runner)
+        return LLMEngine(self._runner(spec))
+
+    def _runner(self, spec: LoadSpec) -> ModelRunner:
+        if self._loaded is None or self._loaded[0] != spec:
+            # The former one goes first: a model may fill more than half of the memory.
+            if self._loaded is not None:
+                self._loaded[1].close()
+                self._loaded = None
+            plan = self._backend.plan(self._config, spec)
+            runner = self._backend.load(self._backend.compile(self._model_dir, plan))
+            assert isinstance(runner, ModelRunner), "conformance is about models that generate"
+            self._loaded = spec, runner
+        return self._loaded[1]
 
     def alone(self) -> dict[str, Answer]:
         """Every request generated alone, one after the other, without a shared prefix."""
@@ -190,18 +213,20 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
 )
 
 
-def _requests(vocabulary: int, seed: int) -> list[Request]:
+def _requests(vocabulary: int, seed: int, new_tokens: int) -> list[Request]:
     """Prompts of odd lengths, some with a common beginning; greedy and seeded sampling."""
     draw = random.Random(seed)  # noqa: S311  test data
     common = [draw.randrange(vocabulary) for _ in range(40)]
     kinds = (
-        SamplingParams(max_tokens=NEW_TOKENS, temperature=0, logprobs=5, ignore_eos=True),
-        SamplingParams(max_tokens=NEW_TOKENS, seed=7, logprobs=5, ignore_eos=True),
+        SamplingParams(max_tokens=new_tokens, temperature=0, logprobs=5, ignore_eos=True),
+        SamplingParams(max_tokens=new_tokens, seed=7, logprobs=5, ignore_eos=True),
         SamplingParams(
-            max_tokens=NEW_TOKENS, seed=8, top_k=20, top_p=0.9, logprobs=5, ignore_eos=True
+            max_tokens=new_tokens, seed=8, top_k=20, top_p=0.9, logprobs=5, ignore_eos=True
         ),
     )
-    lengths = (1, 5, 16, 33, 64, 67, 100, 143)
+    # The second crosses into a new block after a few tokens, when the first five fill the memory
+    # of one sequence: that preempts.
+    lengths = (1, 12, 16, 33, 64, 67, 100, 143)
     return [
         Request(
             f"sequence-{index}",
