@@ -20,6 +20,7 @@ from ridgeline_service.errors import AwsError
 from ridgeline_service.store import endpoints as endpoint_rows
 
 NAMES = ("one", "two")
+HUNG_STARTS, STARTUP_TIMEOUT_S, QUIET_S = 4, 900, 70
 CONFIGS = {"good": 1, "better": 2, "torn": 1, "mortal": 1}
 
 
@@ -107,8 +108,16 @@ class Lifecycle(RuleBasedStateMachine):
         # The second control plane's claims end with it.
         self.other = None
         self.world.settle()
-        self.world.settle()
+        for _ in range(HUNG_STARTS * STARTUP_TIMEOUT_S // QUIET_S):
+            self.world.settle()
+            if self.nothing_starts():
+                break
         self.check_settled()
+
+    def nothing_starts(self) -> bool:
+        """A server that hangs before it is ready is quiet until its startup timeout."""
+        served = [self.world.serving(name) for name in NAMES]
+        return self.world.living() == {replica for replicas in served for replica in replicas}
 
     @invariant()
     def an_endpoint_in_service_keeps_its_routes(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from botocore.loaders import Loader
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.placement.admission import Load, Room, admit
 from ridgeline_service.placement.machine import GIB, this_machine
-from ridgeline_service.placement.profiles import instance_type, instance_types
+from ridgeline_service.placement.profiles import instance_type, instance_types, is_instance_type
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,46 @@ def test_an_unknown_type_is_refused_with_the_nearest():
     with pytest.raises(ValidationException, match=r"ml\.m5\.xlrge") as caught:
         instance_type("ml.m5.xlrge")
     assert "ml.m5.xlarge" in caught.value.hint
+
+
+def test_every_type_of_sagemakers_has_a_profile():
+    model = Loader().load_service_model("sagemaker", "service-2")
+    names = model["shapes"]["ProductionVariantInstanceType"]["enum"]
+    assert len(names) > len(instance_types())
+    for name in names:
+        found = instance_type(name)
+        assert found.name == name
+        assert is_instance_type(name)
+        assert found.vcpus >= 1
+        assert found.memory_bytes >= 2 * GIB
+        assert found.derived is (found not in instance_types())
+
+
+@pytest.mark.parametrize(
+    ("name", "vcpus", "memory_gib", "kind"),
+    [
+        ("ml.c8g.medium", 1, 2, None),
+        ("ml.m6g.xlarge", 4, 16, None),
+        ("ml.c7g.16xlarge", 64, 128, None),
+        ("ml.r7i.large", 2, 16, None),
+        ("ml.g6e.12xlarge", 48, 192, "gpu"),
+        ("ml.p6-b200.48xlarge", 192, 1536, "gpu"),
+        ("ml.dl1.24xlarge", 96, 768, "hpu"),
+    ],
+)
+def test_a_derived_profile_follows_from_family_and_size(name, vcpus, memory_gib, kind):
+    found = instance_type(name)
+    assert (found.vcpus, found.memory_bytes) == (vcpus, memory_gib * GIB)
+    assert found.derived
+    assert found.usd_per_hour is None
+    assert (found.accelerator.kind if found.accelerator else None) == kind
+    if found.accelerator is not None:
+        assert found.accelerator.count is None
+
+
+def test_burstable_types_that_sagemaker_lacks_stay_known():
+    assert not instance_type("ml.t3.medium").derived
+    assert not is_instance_type("ml.nope")
 
 
 def test_this_machine_keeps_a_reserve():

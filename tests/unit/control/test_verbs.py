@@ -209,6 +209,27 @@ class TestEndpointConfigs:
             config(world, *variants, **request_)
 
 
+    @pytest.mark.parametrize(
+        ("given", "nearest"),
+        [
+            ("ml.nope", "ml.m5.large, ml.m5.xlarge"),
+            ("m7i.xlarge", "ml.m7i.xlarge"),
+            ("ml.g6e.xlrge", "ml.g6e.xlarge"),
+        ],
+    )
+    def test_an_unknown_instance_type_with_the_nearest(self, world, given, nearest):
+        world.model("m")
+        with pytest.raises(ValidationException) as caught:
+            config(world, variant(), variant("B", InstanceType=given))
+        assert caught.value.message.startswith(
+            f"1 validation error detected: Value '{given}' at "
+            "'productionVariants.2.member.instanceType' failed to satisfy constraint: "
+            f"Member must satisfy enum value set: [{nearest}"
+        )
+        assert len(caught.value.message) < 300
+        assert world.plane.endpoint_configs.list({})["EndpointConfigs"] == []
+
+
 class TestCreateEndpointRefuses:
     def refuse(self, world, words: str, error: type = ValidationException) -> None:
         with pytest.raises(error) as caught:
@@ -238,16 +259,16 @@ class TestCreateEndpointRefuses:
         config(world, variant(InstanceType="ml.inf2.xlarge"))
         self.refuse(world, "simulated Neuron backend is not part of this version")
 
-    def test_an_unknown_instance_type_with_the_nearest(self, world):
-        world.model("m")
-        config(world, variant(InstanceType="ml.m5.lage"))
-        self.refuse(world, "Did you mean 'ml.m5.large'?")
-
     def test_gpu_types_where_the_owner_is_strict(self, make_world):
         world = make_world(settings=Settings(strict_instance_types=True))
         world.model("m")
         config(world, variant(InstanceType="ml.g5.xlarge"))
         self.refuse(world, "strict_instance_types")
+
+    def test_a_model_beyond_a_derived_instance_type_with_where_its_size_is_from(self, world):
+        llm(world, HF_MODEL_ID="llama-3-1-8b-instruct")
+        config(world, variant(InstanceType="ml.c7g.large"))
+        self.refuse(world, "ml.c7g.large has 4.0 GiB by the usual ratio of its family")
 
     def test_an_unknown_zoo_id_with_the_nearest(self, world):
         llm(world, HF_MODEL_ID="smollm2-135m-instrct")
@@ -326,6 +347,14 @@ class TestResolution:
         assert "Warning" in changes
         world.settle()
         assert any("runs on the CPU" in t for t in world.plane.endpoints.stages("e")["log_tail"])
+
+    @pytest.mark.parametrize("name", ["ml.m8g.medium", "ml.g6e.xlarge", "ml.dl1.24xlarge"])
+    def test_types_without_a_profile_of_their_own_can_be_deployed(self, world, name):
+        world.model("m")
+        config(world, variant(InstanceType=name))
+        world.endpoint("e", "c")
+        world.settle()
+        assert world.status("e") == "InService"
 
     def test_a_serverless_variant_is_one_replica_that_declares_its_memory(self, world):
         world.model("m")
