@@ -28,7 +28,7 @@ class Catalog:
     def get(self, model_id: str) -> Card:
         """The card of that id, in which dots may stand for dashes (``llama-3.2-1b-instruct``).
 
-        Raises UnknownModel with the nearest id as a hint.
+        Raises UnknownModel with the nearest ids as a hint.
         """
         wanted = model_id.casefold().replace(".", "-")
         for card in self.cards:
@@ -36,7 +36,7 @@ class Catalog:
                 return card
         raise UnknownModel(
             f"there is no model {model_id!r} in the zoo",
-            hint=did_you_mean(model_id, [card.id for card in self.cards]),
+            hint=did_you_mean(wanted, [card.id for card in self.cards]),
         )
 
     def by_source(self, hub_id: str) -> Card | None:

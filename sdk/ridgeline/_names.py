@@ -6,8 +6,10 @@ import re
 import time
 
 from ridgeline._clock import Clock
+from ridgeline.errors import InvalidInput
 
 _LIMIT = 63
+_ALLOWED = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _FORBIDDEN = re.compile(r"[^a-zA-Z0-9]+")
 
 
@@ -26,3 +28,14 @@ def clean_name(base: str, limit: int = _LIMIT) -> str:
 def image_name(image_uri: str) -> str:
     """The repository of an image, without registry, tag and digest."""
     return image_uri.rpartition("/")[2].partition("@")[0].partition(":")[0]
+
+
+def check_name(name: str, given_as: str) -> str:
+    """``name`` if an endpoint may have it; else InvalidInput, which says where it was given."""
+    if len(name) <= _LIMIT and _ALLOWED.fullmatch(name):
+        return name
+    raise InvalidInput(
+        f"{given_as}: {name!r} cannot be the name of an endpoint.",
+        hint=f"Allowed: 1 to {_LIMIT} letters, digits and hyphens, a hyphen neither first nor "
+        f"last; like {clean_name(name)!r}.",
+    )

@@ -143,9 +143,39 @@ class InternalError(RidgelineError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint that offers the nearest known name, or lists the known ones when none is near."""
-    names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.6)
+    """A hint that offers the nearest known name, or lists the known ones when none is near.
+
+    A name that begins several, rightly spelt or nearly, is offered up to three of them.
+    """
+    names = sorted(known, key=lambda one: (len(one), one))
+    near = _beginning_with(name, names) or get_close_matches(name, names, n=1, cutoff=0.8)
+    near = near or _beginning_nearly_with(name, names)
+    near = near or get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
-        return f"Did you mean {near[0]!r}?"
-    return f"Known: {', '.join(names)}." if names else ""
+        *others, last = (repr(one) for one in near[:_OFFERED])
+        return f"Did you mean {' or '.join([', '.join(others), last] if others else [last])}?"
+    return f"Known: {', '.join(sorted(names))}." if names else ""
+
+
+_OFFERED = 3
+_SHORTEST_BEGINNING = 3
+
+
+def _beginning_with(name: str, names: list[str]) -> list[str]:
+    wanted = name.casefold()
+    if len(wanted) < _SHORTEST_BEGINNING:
+        return []
+    return [one for one in names if one.casefold().startswith(wanted)]
+
+
+def _beginning_nearly_with(name: str, names: list[str]) -> list[str]:
+    """Names whose beginning is ``name`` with a letter missing, wrong or too many."""
+    wanted = name.casefold()
+    if len(wanted) <= _SHORTEST_BEGINNING:
+        return []
+    lengths = range(len(wanted) - 1, len(wanted) + 2)
+    return [
+        one
+        for one in names
+        if get_close_matches(wanted, [one.casefold()[:size] for size in lengths], n=1, cutoff=0.85)
+    ]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ridgeline._endpoints import describe
-from ridgeline._names import image_name, unique_name
+from ridgeline._names import check_name, image_name, unique_name
 from ridgeline._packing import pack_directory, pack_model
 from ridgeline._waiting import wait_for_endpoint
 from ridgeline.async_inference import AsyncInferenceConfig, split_s3
@@ -123,6 +123,8 @@ class Model:
         AlreadyExists if the endpoint's name is taken, NotReady after ``wait_timeout_s`` seconds.
         """
         session = self.sagemaker_session
+        if endpoint_name is not None:
+            check_name(endpoint_name, "endpoint_name")
         if serverless_inference_config is not None and initial_instance_count is not None:
             raise InvalidInput(
                 "initial_instance_count and serverless_inference_config exclude each other."

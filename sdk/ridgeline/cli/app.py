@@ -52,12 +52,6 @@ class RidgelineGroup(TyperGroup):
                     self.commands.setdefault(command.name, command)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(ridgeline.__version__)
-        raise typer.Exit
-
-
 app = typer.Typer(
     name="ridgeline",
     cls=RidgelineGroup,
@@ -80,7 +74,7 @@ app.add_typer(zoo.app, name="zoo", rich_help_panel=_MORE)
 app.add_typer(keys.app, name="keys", rich_help_panel=_MORE)
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
     ctx: typer.Context,
     data_dir: Annotated[
@@ -88,13 +82,16 @@ def root(
         typer.Option("--data-dir", metavar="DIR", help="Data directory of the service."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", is_eager=True, callback=_print_version
-        ),
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
+    if version:
+        if as_json:
+            _common.print_json({"version": ridgeline.__version__})
+        else:
+            print(ridgeline.__version__)
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        ctx.fail("Missing command.")
     options = GlobalOptions({"--data-dir": data_dir, "--json": as_json})
     ctx.obj = options
     ctx.default_map = options.defaults_for(ctx.command)

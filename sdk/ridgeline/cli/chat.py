@@ -21,7 +21,8 @@ def chat(
     prompt: Annotated[
         str | None,
         typer.Argument(
-            help="What to say; without it, standard input if it is piped, else a conversation."
+            help="What to say. Without it: if standard input is piped, all of it is one message; "
+            "else a conversation.",
         ),
     ] = None,
     system: Annotated[
@@ -37,7 +38,10 @@ def chat(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Talk to a language model."""
+    """Talk to a language model.
+
+    Piped standard input is one message, however many lines it has: to send several, run it again.
+    """
     if prompt is None and not _is_conversation():
         prompt = sys.stdin.read().strip()
         if not prompt:

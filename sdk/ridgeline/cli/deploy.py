@@ -45,9 +45,12 @@ def deploy(
     as_json: AsJson = False,
 ) -> None:
     """Deploy a model of the zoo and wait until it serves."""
+    from ridgeline._names import check_name, clean_name
+
+    if name is not None:
+        check_name(name, "--name")
     environment = _common.parse_pairs(env or [], "--env")
     session = _common.open_session(data_dir)
-    from ridgeline._names import clean_name
     from ridgeline.zoo import ZooModel  # boto3: not for --help
 
     zoo_model = ZooModel(model, env=environment, sagemaker_session=session)

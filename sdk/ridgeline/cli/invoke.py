@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +16,12 @@ from ridgeline.errors import InvalidInput, NotFound
 
 def invoke(
     endpoint: EndpointName,
+    body: Annotated[
+        str | None,
+        typer.Argument(help="The body of the request; else standard input.", show_default=False),
+    ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", "-d", help="The body of the request.")
+        str | None, typer.Option("--data", "-d", help="The same, as an option.")
     ] = None,
     file: Annotated[
         Path | None,
@@ -42,7 +47,9 @@ def invoke(
     """Send a request to an endpoint and print its answer."""
     if stream and run_async:
         raise InvalidInput("--stream and --async exclude each other.")
-    body = _body(data, file)
+    if body is not None and data is not None:
+        raise InvalidInput("The body is given twice.", hint="Drop one of BODY and --data.")
+    payload = _body(data if body is None else body, file)
     session = _common.open_session(data_dir)
     from ridgeline.deserializers import BytesDeserializer
     from ridgeline.predictor import Predictor  # boto3: not for --help
@@ -55,23 +62,27 @@ def invoke(
         deserializer=BytesDeserializer(accept),
     )
     if run_async:
-        _invoke_async(predictor, body, no_wait=no_wait, as_json=as_json)
+        _invoke_async(predictor, payload, no_wait=no_wait, as_json=as_json)
     elif stream:
-        parts = predictor.stream(body, target_variant=variant)
+        parts = predictor.stream(payload, target_variant=variant)
         if as_json:
             _print_answer(endpoint, b"".join(parts), as_json=True)
             return
+        last = b"\n"
         for part in parts:
             sys.stdout.buffer.write(part)
             sys.stdout.buffer.flush()
+            last = part[-1:] or last
+        if last != b"\n" and _on_a_terminal():
+            print(flush=True)
     else:
-        answer = predictor.predict(body, target_variant=variant)
+        answer = predictor.predict(payload, target_variant=variant)
         _print_answer(endpoint, answer, as_json=as_json)
 
 
 def _body(data: str | None, file: Path | None) -> bytes:
     if data is not None and file is not None:
-        raise InvalidInput("--data and --file exclude each other.")
+        raise InvalidInput("A body and --file exclude each other.")
     if data is not None:
         return data.encode()
     if file is not None and str(file) != "-":
@@ -82,7 +93,7 @@ def _body(data: str | None, file: Path | None) -> bytes:
         except OSError as error:
             raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from None
     if file is None and sys.stdin.isatty():
-        raise InvalidInput("There is nothing to send.", hint="Give --data, --file or a pipe.")
+        raise InvalidInput("There is nothing to send.", hint="Give a body, --file or a pipe.")
     return sys.stdin.buffer.read()
 
 
@@ -109,6 +120,21 @@ def _print_answer(endpoint: str, answer: bytes, *, as_json: bool) -> None:
         _common.print_json({"endpoint": endpoint, "body": answer.decode(errors="replace")})
         return
     sys.stdout.buffer.write(answer)
-    if sys.stdout.isatty() and not answer.endswith(b"\n"):
+    if not answer.endswith(b"\n") and (_on_a_terminal() or _is_json(answer)):
         sys.stdout.buffer.write(b"\n")
     sys.stdout.buffer.flush()
+
+
+def _on_a_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def _is_json(answer: bytes) -> bool:
+    """Whether it is a JSON object or list: a text, whose last line should end."""
+    if not answer.lstrip().startswith((b"{", b"[")):
+        return False
+    try:
+        json.loads(answer)
+    except ValueError:
+        return False
+    return True

@@ -109,6 +109,16 @@ class TestDeploy:
         assert result.exit_code == 4
         assert "Did you mean 'tiny'?" in result.stderr
 
+    @pytest.mark.parametrize("name", ["bad_name", "-x", "x-", "", "a" * 64, "x\n"])
+    def test_a_name_that_cannot_be_is_refused_before_anything_is_made(
+        self, fake: Any, run: Run, name: str
+    ) -> None:
+        result = run("deploy", "tiny", f"--name={name}")
+        assert result.exit_code == 2
+        assert f"--name: {name!r}" in result.stderr
+        assert "letters, digits and hyphens" in result.stderr
+        assert fake.calls == []
+
     def test_a_timeout(self, fake: Any, run: Run) -> None:
         fake.endpoint("tiny", "Creating")
         assert run("deploy", "tiny", "--timeout", "5").exit_code == 6
@@ -160,6 +170,10 @@ class TestChat:
         result = run("chat", "e", "Capital?", "--json")
         assert json.loads(result.stdout) == {"endpoint": "e", "text": "Paris"}
 
+    def test_the_help_says_that_a_pipe_is_one_message(self, run: Run) -> None:
+        text = " ".join(run("chat", "--help").stdout.split())
+        assert "Piped standard input is one message" in text
+
     def test_a_conversation_remembers(
         self, fake: Any, run: Run, monkeypatch: pytest.MonkeyPatch, sdk_tools: Any
     ) -> None:
@@ -208,6 +222,25 @@ class TestInvoke:
             "endpoint": "e",
             "body": "x!",
         }
+
+    def test_a_body_may_be_an_argument(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        fake.rules[INVOKE] = lambda call: sdk_tools.Reply(call.body + b"!")
+        assert run("invoke", "e", '{"x": 1}').stdout == '{"x": 1}!'
+        assert run("invoke", "e", "x", "-d", "y").exit_code == 2
+        assert run("invoke", "e", "x", "-f", "y").exit_code == 2
+
+    def test_the_last_line_ends_where_somebody_reads_it(
+        self, fake: Any, run: Run, sdk_tools: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake.rules[INVOKE] = lambda call: sdk_tools.Reply(call.body)
+        fake.rules[STREAM] = sdk_tools.Reply(sdk_tools.event_stream(b"one ", b"two"))
+        assert run("invoke", "e", '{"x": 1}').stdout == '{"x": 1}\n'
+        assert run("invoke", "e", "[1]\n").stdout == "[1]\n"
+        assert run("invoke", "e", "1,2").stdout == "1,2"
+        monkeypatch.setattr("ridgeline.cli.invoke._on_a_terminal", lambda: True)
+        assert run("invoke", "e", "1,2").stdout == "1,2\n"
+        assert run("invoke", "e", "1,2\n").stdout == "1,2\n"
+        assert run("invoke", "e", "x", "--stream").stdout == "one two\n"
 
     def test_a_stream(self, fake: Any, run: Run, sdk_tools: Any) -> None:
         fake.rules[STREAM] = sdk_tools.Reply(sdk_tools.event_stream(b"one ", b"two"))

@@ -46,6 +46,16 @@ def contribute(monkeypatch: pytest.MonkeyPatch, value: str, name: str = "greet")
 
 def test_version(runner: CliRunner) -> None:
     assert runner.invoke(cli_app.app, ["--version"]).stdout == f"{ridgeline.__version__}\n"
+    for arguments in (["--json", "--version"], ["--version", "--json"]):
+        result = runner.invoke(cli_app.app, arguments)
+        assert json.loads(result.stdout) == {"version": ridgeline.__version__}
+        assert result.exit_code == 0
+
+
+def test_options_without_a_command_are_a_usage_error(runner: CliRunner) -> None:
+    result = runner.invoke(cli_app.app, ["--json"])
+    assert result.exit_code == 2
+    assert "Missing command" in result.stderr
 
 
 def test_help_lists_commands_without_importing_them(

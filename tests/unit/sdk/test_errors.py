@@ -96,3 +96,21 @@ def test_paths_and_queries_are_quoted_and_signed_as_sent(
 def test_a_failed_deploy_shows_cause_log_and_hint() -> None:
     error = errors.DeployFailed("It failed: no memory", log_tail=("one", "two"), hint="Do this.")
     assert str(error) == ("It failed: no memory\nLast lines of its log:\n  one\n  two\nDo this.")
+
+
+ZOO = ["all-minilm-l6-v2", "smollm2-1-7b", "smollm2-135m", "smollm2-360m", "smollm2-999b", "qwen3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("smollm2", "Did you mean 'smollm2-1-7b', 'smollm2-135m' or 'smollm2-360m'?"),
+        ("smolm2", "Did you mean 'smollm2-1-7b', 'smollm2-135m' or 'smollm2-360m'?"),
+        ("SmolLM2-13", "Did you mean 'smollm2-135m'?"),
+        ("qwen", "Did you mean 'qwen3'?"),
+        ("smollm2-135n", "Did you mean 'smollm2-135m'?"),
+        ("mini", "Known: " + ", ".join(sorted(ZOO)) + "."),
+    ],
+)
+def test_what_begins_with_a_name_is_offered(name: str, hint: str) -> None:
+    assert errors.did_you_mean(name, ZOO) == hint

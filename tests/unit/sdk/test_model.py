@@ -331,3 +331,11 @@ def test_an_unknown_zoo_model_brings_the_service_s_suggestion(
     with pytest.raises(NotFound) as caught:
         ZooModel("tiney", sagemaker_session=session)
     assert caught.value.hint == "Did you mean 'tiny'?"
+
+
+def test_an_endpoint_name_is_checked_before_anything_is_made(fake: Any, session: Session) -> None:
+    model = Model(IMAGE, sagemaker_session=session)
+    with pytest.raises(InvalidInput, match="endpoint_name: 'bad_name'") as caught:
+        model.deploy(endpoint_name="bad_name")
+    assert "'bad-name'" in caught.value.hint
+    assert fake.calls == []

@@ -197,3 +197,13 @@ def test_to_json_is_json(tmp_path: Path) -> None:
 
     for card in CARDS:
         assert json.loads(json.dumps(card.to_json()))["id"] == card.id
+
+
+@pytest.mark.parametrize("wanted", ["smollm2", "smolm2", "SmolLM2.1"])
+def test_an_unfinished_id_is_offered_the_ids_that_begin_with_it(wanted: str) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        load_cards().get(wanted)
+
+    offered = [part for part in caught.value.hint.split("'") if part.startswith("smollm2-")]
+    assert 1 <= len(offered) <= 3
+    assert all(load_cards().get(model_id) for model_id in offered)
