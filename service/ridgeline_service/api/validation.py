@@ -32,7 +32,8 @@ Check: TypeAlias = Callable[[object, Path, list[str]], object]
 _SHOWN_CHARS = 256
 _LIMITS = {"integer": 2**31, "long": 2**63}
 _EARLIEST, _LATEST = -62_135_596_800, 253_402_300_799
-# New instance types, accelerators and AMIs appear every month: an old enum must not refuse them.
+# Instance types are judged where their profiles are known. Accelerators and AMIs appear every
+# month: an old enum must not refuse them.
 _OPEN_ENUMS = ("InstanceType", "AcceleratorType", "AmiVersion")
 
 

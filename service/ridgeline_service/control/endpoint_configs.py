@@ -15,6 +15,7 @@ from ridgeline_service.control.listing import (
 from ridgeline_service.control.named import NamedVerbs
 from ridgeline_service.control.names import ENDPOINT_CONFIG, MODEL, to_datetime
 from ridgeline_service.errors import ValidationException
+from ridgeline_service.placement.profiles import is_instance_type, nearest_types
 from ridgeline_service.store.records import StoredRequest
 from ridgeline_service.store.resources import ENDPOINT_CONFIGS, MODELS
 
@@ -65,6 +66,7 @@ class EndpointConfigs:
 
 def _check(request: Mapping[str, Any]) -> None:
     variants: Sequence[Mapping[str, Any]] = request["ProductionVariants"]
+    _check_instance_types(variants)
     if request.get("ShadowProductionVariants"):
         raise ValidationException(
             "ShadowProductionVariants are not supported by this service.",
@@ -114,6 +116,24 @@ def _check_variant(variant: Mapping[str, Any]) -> None:
     if missing:
         raise ValidationException(
             f"Variant {name!r} lacks {' and '.join(missing)}. Provide them, or ServerlessConfig."
+        )
+
+
+def _check_instance_types(variants: Sequence[Mapping[str, Any]]) -> None:
+    """In SageMaker's words, but with the nearest types in place of hundreds."""
+    faults = []
+    for index, variant in enumerate(variants, start=1):
+        name = variant.get("InstanceType")
+        if name and not is_instance_type(name):
+            faults.append(
+                f"Value '{name[:100]}' at 'productionVariants.{index}.member.instanceType' failed "
+                "to satisfy constraint: Member must satisfy enum value set: "
+                f"[{', '.join(nearest_types(name))}, ...]"
+            )
+    if faults:
+        many = "s" if len(faults) > 1 else ""
+        raise ValidationException(
+            f"{len(faults)} validation error{many} detected: {'; '.join(faults[:10])}"
         )
 
 

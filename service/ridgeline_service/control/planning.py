@@ -237,9 +237,10 @@ class Planner:
         else:
             return min(FRAMEWORK_MEMORY, profile.memory_bytes)
         if needed > profile.memory_bytes:
+            by = " by the usual ratio of its family" if profile.derived else ""
             raise ValidationException(
                 f"A replica of model {model!r} needs {in_gib(needed)} and {profile.name} has "
-                f"{in_gib(profile.memory_bytes)}.",
+                f"{in_gib(profile.memory_bytes)}{by}.",
                 hint=f"Choose an instance type with at least {in_gib(needed)}.",
             )
         return needed

@@ -208,7 +208,6 @@ class TestEndpointConfigs:
         with pytest.raises(ValidationException, match=words):
             config(world, *variants, **request_)
 
-
     @pytest.mark.parametrize(
         ("given", "nearest"),
         [
