@@ -57,8 +57,8 @@ class Answer:
 class Subject:
     """A backend, a model and a precision under test.
 
-    `new_tokens`: how long each answer is; fewer for a large model, but eight at least, for a preemption
-    needs some.
+    `new_tokens`: how long each answer is; fewer for a large model, but eight at least, for a
+    preemption needs some.
     """
 
     def __init__(

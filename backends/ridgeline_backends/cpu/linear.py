@@ -11,6 +11,7 @@ widened to float32 at load where it has none (emulated, a prefill is some ten ti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,14 @@ def has_bf16() -> bool:
 
 def choose_form(shapes: Iterable[tuple[int, int]], dtype: torch.dtype) -> tuple[str, Form]:
     """The fastest row-independent way to multiply by weights [out, in] of these shapes."""
-    wanted = sorted(set(shapes))
+    # What passes may depend on the number of threads.
+    return _chosen(tuple(sorted(set(shapes))), dtype, torch.get_num_threads())
+
+
+@cache
+def _chosen(
+    wanted: tuple[tuple[int, int], ...], dtype: torch.dtype, _threads: int
+) -> tuple[str, Form]:
     for name, form in _candidates(dtype):
         if all(_row_independent(form, shape, dtype) for shape in wanted):
             return name, form
