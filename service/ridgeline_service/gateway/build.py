@@ -31,12 +31,12 @@ def make_app(
     data_dir: DataDir, *, control_url: str, store_url: str, limits: Limits | None = None
 ) -> GatewayApp:
     async def build() -> Rooms:
-        return _build(data_dir, control_url, store_url, limits)
+        return _build(data_dir, control_url, store_url, limits or Limits())
 
     return GatewayApp(build, new_id=new_id)
 
 
-def _build(data_dir: DataDir, control_url: str, store_url: str, limits: Limits | None) -> Rooms:
+def _build(data_dir: DataDir, control_url: str, store_url: str, limits: Limits) -> Rooms:
     snapshots = SnapshotReader(data_dir.snapshot)
     root = ensure_root_key(data_dir)
     metrics = Metrics()
@@ -58,8 +58,10 @@ def _build(data_dir: DataDir, control_url: str, store_url: str, limits: Limits |
         metrics=metrics,
         router=router,
         replicas=replicas,
-        control=ControlPlane(session, control_url, ensure_internal_key(data_dir)),
-        store=StorePassage(session, store_url),
+        control=ControlPlane(
+            session, control_url, ensure_internal_key(data_dir), wait_s=limits.control_wait_s
+        ),
+        store=StorePassage(session, store_url, wait_s=limits.store_wait_s),
         openai=OpenAI(replicas, router, snapshots.current),
         asynchronous=AsyncInvocations(
             Spool(data_dir.spool),

@@ -26,13 +26,16 @@ class Limits:
 
     A request waits at most ``busy_wait_s`` for a slot, and at most ``absent_wait_s`` while the
     endpoint has no replica at all: one died and its successor is on its way, or the machine has
-    just restarted and loads the model again.
+    just restarted and loads the model again. ``control_wait_s`` and ``store_wait_s`` bound the
+    wait for the control plane and the object store: several times what a restart of them takes.
     """
 
     per_replica: int = 64
     queue: int = 256
     busy_wait_s: float = 60.0
     absent_wait_s: float = 30.0
+    control_wait_s: float = 25.0
+    store_wait_s: float = 60.0
 
 
 @dataclass

@@ -1,11 +1,14 @@
 """Passing requests on: buffered to the control plane, streamed to the object store.
 
 Both listen on sockets that their supervisor holds open, so a connection made while one restarts is
-answered when it is back; a connection that breaks in mid-call is an answer too (503, typed).
+answered when it is back. One that does not come back, or hangs, would be waited for without end:
+the wait for an answer's head has a limit. Past it, as when a connection breaks in mid-call, the
+answer is a typed 503. What was asked may have been done all the same.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from typing import Any
@@ -25,12 +28,16 @@ _READ_ONLY = ("Describe", "List", "Get", "Search", "Filter", "Simulate")
 
 
 class ControlPlane:
-    """The control plane behind ``url``. ``internal_key`` tells it that we speak for the caller."""
+    """The control plane behind ``url``. ``internal_key`` tells it that we speak for the caller.
+    The head of its answer is waited for ``wait_s``, a second attempt included."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, internal_key: str) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, internal_key: str, *, wait_s: float
+    ) -> None:
         self._session = session
         self._url = url.rstrip("/")
         self._internal_key = internal_key
+        self._wait_s = wait_s
 
     async def forward(
         self, exchange: Exchange, body: bytes, caller: Caller, service: str, operation: str
@@ -41,19 +48,27 @@ class ControlPlane:
         headers["X-Ridgeline-Principal"] = caller.principal
         headers["X-Ridgeline-Service"] = service
         again = exchange.method == "GET" or operation.startswith(_READ_ONLY)
+        deadline = asyncio.get_running_loop().time() + self._wait_s
         while True:
             try:
-                async with self._session.request(
-                    exchange.method,
-                    _url(self._url, exchange),
-                    data=body or None,
-                    headers=headers,
-                    skip_auto_headers=_SKIP,
-                    allow_redirects=False,
-                    timeout=_CONTROL_TIMEOUT,
-                ) as response:
+                async with asyncio.timeout_at(deadline):
+                    response = await self._session.request(
+                        exchange.method,
+                        _url(self._url, exchange),
+                        data=body or None,
+                        headers=headers,
+                        skip_auto_headers=_SKIP,
+                        allow_redirects=False,
+                        timeout=_CONTROL_TIMEOUT,
+                    )
+                async with response:
                     text = await response.read()
                     break
+            except TimeoutError:
+                raise ServiceUnavailable(
+                    "The control plane does not answer. Running endpoints go on; see "
+                    "logs/control.log in the data directory."
+                ) from None
             except (aiohttp.ClientError, OSError) as error:
                 # What only reads may be asked twice; anything else may have been done already.
                 if not again:
@@ -66,11 +81,13 @@ class ControlPlane:
 
 
 class StorePassage:
-    """S3, streamed both ways with the Host header that was signed; the store verifies."""
+    """S3, streamed both ways with the Host header that was signed; the store verifies.
+    It may take ``wait_s`` over a piece of the body, and over the head of its answer."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, *, wait_s: float) -> None:
         self._session = session
         self._url = url.rstrip("/")
+        self._wait_s = wait_s
 
     async def forward(self, exchange: Exchange) -> None:
         """Raises ServiceUnavailable, or lets the connection drop if the answer had begun."""
@@ -81,17 +98,25 @@ class StorePassage:
         )
         if "content-length" in exchange.headers:
             headers["Content-Length"] = exchange.headers["content-length"]
+        patience = _Patience(self._wait_s)
         try:
-            async with self._session.request(
-                exchange.method,
-                _url(self._url, exchange),
-                data=_body(exchange) if has_body else None,
-                headers=headers,
-                skip_auto_headers=_SKIP,
-                allow_redirects=False,
-                timeout=_STORE_TIMEOUT,
-            ) as response:
+            async with patience:
+                response = await self._session.request(
+                    exchange.method,
+                    _url(self._url, exchange),
+                    data=_body(exchange, patience) if has_body else None,
+                    headers=headers,
+                    skip_auto_headers=_SKIP,
+                    allow_redirects=False,
+                    timeout=_STORE_TIMEOUT,
+                )
+            async with response:
                 await self._answer(exchange, response, uploading=has_body)
+        except TimeoutError:
+            raise ServiceUnavailable(
+                "The object store does not answer. Try again; see logs/objects.log in the data "
+                "directory."
+            ) from None
         except (aiohttp.ClientError, OSError) as error:
             raise ServiceUnavailable(
                 f"The object store went away in mid-call ({type(error).__name__}). "
@@ -114,9 +139,40 @@ class StorePassage:
         await exchange.end()
 
 
-async def _body(exchange: Exchange) -> AsyncIterator[bytes]:
+class _Patience:
+    """A time limit on its block that is off while ``pause``d: the client may take its time."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._timeout = asyncio.timeout(limit_s)
+        self._over = False
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, *failure: Any) -> bool | None:
+        # A refusal may come while the body is still being sent: from here on nothing is timed.
+        self._over = True
+        return await self._timeout.__aexit__(*failure)
+
+    def pause(self) -> None:
+        self._reschedule(None)
+
+    def resume(self) -> None:
+        self._reschedule(asyncio.get_running_loop().time() + self._limit_s)
+
+    def _reschedule(self, when: float | None) -> None:
+        if not (self._over or self._timeout.expired()):
+            self._timeout.reschedule(when)
+
+
+async def _body(exchange: Exchange, patience: _Patience) -> AsyncIterator[bytes]:
+    patience.pause()
     async for piece in exchange.stream():
+        patience.resume()
         yield piece
+        patience.pause()
+    patience.resume()
 
 
 def _passed_on(exchange: Exchange) -> CIMultiDict[str]:

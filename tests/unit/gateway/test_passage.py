@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -13,6 +15,8 @@ import pytest
 from aiohttp import web
 from botocore.config import Config
 from botocore.exceptions import ClientError
+
+from ridgeline_service.gateway.routing import Limits
 
 from .conftest import KEY, World
 
@@ -111,6 +115,60 @@ def test_control_plane_that_dies_in_mid_call(world: World) -> None:
         assert len(world.control.seen) == asked
 
 
+async def hang(request: web.Request) -> web.Response:
+    await asyncio.Event().wait()
+    return web.Response()
+
+
+def unavailable(error: pytest.ExceptionInfo[ClientError]) -> str:
+    """The message of a typed 503 that says when to come back."""
+    response = error.value.response
+    assert response["Error"]["Code"] == "ServiceUnavailable"
+    assert response["ResponseMetadata"]["HTTPStatusCode"] == 503
+    assert int(response["ResponseMetadata"]["HTTPHeaders"]["retry-after"]) >= 1
+    return str(response["Error"]["Message"])
+
+
+@pytest.mark.parametrize(
+    ("service", "call", "arguments"),
+    [
+        ("sagemaker", "list_models", {}),
+        ("sagemaker", "delete_model", {"ModelName": "m"}),
+        ("sts", "get_caller_identity", {}),
+        ("cloudwatch", "list_metrics", {}),
+    ],
+)
+def test_control_plane_that_hangs(
+    world: World, service: str, call: str, arguments: dict[str, Any]
+) -> None:
+    world.control.handler = hang
+    world.start_gateway(Limits(control_wait_s=0.05))
+    with pytest.raises(ClientError) as waited:
+        getattr(world.client(service), call)(**arguments)
+    assert unavailable(waited) == (
+        "The control plane does not answer. Running endpoints go on; see logs/control.log in the "
+        "data directory."
+    )
+    assert len(world.control.seen) == 1
+
+
+def test_control_plane_that_never_accepts(world: World) -> None:
+    """Its socket is open, as the supervisor keeps it, and nobody takes what comes."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        world.control.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        world.start_gateway(Limits(control_wait_s=0.05))
+        sagemaker = world.client("sagemaker")
+        large = "x" * 8 * 1024 * 1024  # More than the socket's buffers hold.
+        for call, arguments in (
+            (sagemaker.list_models, {}),
+            (sagemaker.delete_model, {"ModelName": large}),
+        ):
+            with pytest.raises(ClientError) as waited:
+                call(**arguments)
+            assert "logs/control.log" in unavailable(waited)
+        assert urllib.request.urlopen(f"{world.url}/healthz").status == 200
+
+
 def test_api_takes_a_bearer_key_or_a_signature(world: World) -> None:
     world.start_gateway()
     request = urllib.request.Request(
@@ -185,5 +243,75 @@ def test_uploads_are_not_buffered(world: World) -> None:
         data=Slow(b"x" * 1024 * 1024),
         method="PUT",
         headers={"Content-Length": str(1024 * 1024)},
+    )
+    assert urllib.request.urlopen(request).status == 200
+
+
+def test_object_store_that_hangs(world: World) -> None:
+    fake = world.replica(hang)
+    world.store_url = fake.url
+    world.start_gateway(Limits(store_wait_s=0.05))
+    s3 = world.client("s3")
+    for call, arguments in ((s3.get_object, {}), (s3.put_object, {"Body": b"x" * 1_000_000})):
+        with pytest.raises(ClientError) as waited:
+            call(Bucket="bucket", Key="k", **arguments)
+        assert "object store does not answer" in unavailable(waited)
+    assert len(fake.seen[1].body) >= 1_000_000
+
+
+def test_object_store_that_takes_no_body(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        world.store_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        world.start_gateway(Limits(store_wait_s=0.05))
+        with pytest.raises(ClientError) as waited:
+            world.client("s3").put_object(Bucket="b", Key="k", Body=b"x" * 16 * 1024 * 1024)
+        assert "object store does not answer" in unavailable(waited)
+
+
+@pytest.mark.parametrize("size", [0, 8 * 1024 * 1024])
+def test_object_store_that_dies_in_mid_request(world: World, size: int) -> None:
+    async def die(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    fake = world.replica(die)
+    fake.buffered = False
+    world.store_url = fake.url
+    world.start_gateway()
+    with pytest.raises(ClientError) as lost:
+        world.client("s3").put_object(Bucket="bucket", Key="k", Body=b"x" * size)
+    assert "object store went away in mid-call" in unavailable(lost)
+
+
+def test_a_slow_client_does_not_use_up_the_stores_time(world: World) -> None:
+    """The limit is on the store alone: here the client holds back for longer than it allows."""
+    arrived = threading.Event()
+    loop = world.loop.loop
+    now = loop.time
+
+    async def store(request: web.Request) -> web.Response:
+        await request.content.readany()
+        arrived.set()
+        await request.read()
+        return web.Response()
+
+    class Late(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell():
+                assert arrived.wait(10)
+                loop.time = lambda: now() + 100  # type: ignore[method-assign]
+                world.loop.run(asyncio.sleep(0))
+            return super().read(size)
+
+    fake = world.replica(store)
+    fake.buffered = False
+    world.store_url = fake.url
+    world.start_gateway(Limits(store_wait_s=60))
+    request = urllib.request.Request(
+        f"{world.url}/bucket/key",
+        data=Late(b"x" * 16384),
+        method="PUT",
+        headers={"Content-Length": "16384"},
     )
     assert urllib.request.urlopen(request).status == 200
