@@ -38,6 +38,7 @@ class Api:
         credentials: Credentials,
         *,
         start_hint: str = "",
+        silent_hint: str = "",
         proxies: Mapping[str, str] | None = None,
         sender: Sender | None = None,
     ) -> None:
@@ -45,6 +46,7 @@ class Api:
         self._region = region
         self._credentials = credentials
         self._start_hint = start_hint
+        self._silent_hint = silent_hint
         self._sender = sender or URLLib3Session(timeout=_TIMEOUT_S, proxies=proxies)
 
     def get(self, *path: str, **query: str | int | None) -> Any:
@@ -73,7 +75,7 @@ class Api:
         if body is not None:
             request.headers["Content-Type"] = "application/json"
         SigV4Auth(self._credentials, "sagemaker", self._region).add_auth(request)
-        with translated(self._url, start_hint=self._start_hint):
+        with translated(self._url, start_hint=self._start_hint, silent_hint=self._silent_hint):
             answer = self._sender.send(request.prepare())
             status, headers, content = answer.status_code, answer.headers, answer.content
         if status >= 400:

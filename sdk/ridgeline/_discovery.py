@@ -47,6 +47,12 @@ class Address:
             return up_hint(self.data_dir)
         return f"Check the address ({self.found_by}), or start a service with `ridgeline up`."
 
+    def silent_hint(self) -> str:
+        """Where to look if the service is there and does not answer."""
+        if self.data_dir is not None:
+            return f"Its log may say why: {self.data_dir / 'logs' / 'control.log'}"
+        return "Its log may say why: logs/control.log in the data directory of the service."
+
 
 def find_service(
     *,

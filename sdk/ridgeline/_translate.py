@@ -92,6 +92,7 @@ _MODEL_FAILED = {"InvocationFailed", "ModelError", "ModelStreamError", "Internal
 _ABSENT = re.compile(r"could not find|does not exist|not found", re.IGNORECASE)
 _TAKEN = re.compile(r"already exist", re.IGNORECASE)
 _LOG_STREAM = re.compile(r"/aws/sagemaker/Endpoints/([^:]+):")
+_INFERENCE = "/invocations"
 _BUSY = re.compile(r"cannot (update|delete) in-progress|in status|while it is", re.IGNORECASE)
 
 
@@ -172,8 +173,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 @contextmanager
-def translated(url: str, *, start_hint: str = "") -> Iterator[None]:
-    """Run a call to ``url``; what botocore raises leaves as one of our errors."""
+def translated(url: str, *, start_hint: str = "", silent_hint: str = "") -> Iterator[None]:
+    """Run a call to ``url``; what botocore raises leaves as one of our errors.
+
+    ``silent_hint`` says where to look if the service took the call and did not answer.
+    """
     try:
         yield
     except aws.ClientError as error:
@@ -187,9 +191,12 @@ def translated(url: str, *, start_hint: str = "") -> Iterator[None]:
     except aws.SSLError as error:
         raise Unavailable(f"TLS to {url} failed: {error}") from error
     except aws.ReadTimeoutError as error:
-        raise Unavailable(
-            f"{url} did not answer in time.", hint="Ask `ridgeline describe` for its state."
-        ) from error
+        if _INFERENCE in str(error.kwargs.get("endpoint_url", "")):
+            raise Unavailable(
+                "The model did not answer in time.",
+                hint="Ask `ridgeline describe` for the state of its endpoint.",
+            ) from error
+        raise Unavailable(f"{url} did not answer in time.", hint=silent_hint) from error
     except (aws.HTTPClientError, HTTPError) as error:
         raise Unavailable(
             f"The connection to {url} broke: {error}", hint="Trying again helps."

@@ -12,7 +12,9 @@ before the first use of a client, but a service that is not there is reported at
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -23,6 +25,7 @@ from urllib.parse import urlsplit
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.exceptions import ReadTimeoutError
 
 from ridgeline._api import Api
 from ridgeline._clock import Clock, SystemClock
@@ -35,8 +38,11 @@ _RETRIES = {"mode": "standard", "total_max_attempts": 4}
 _CONNECTIONS = 64
 _CONNECT_S = 5
 _READ_S = 60
+# Control calls answer at once; retries of one that does not are no reason to be silent for minutes.
+_CONTROL_S = 30
 # A model may think for minutes; a retry of a slow call would only make it think twice.
 _INFERENCE_READ_S = 900
+_BEGAN = "ridgeline_began"
 
 
 class Session:
@@ -107,7 +113,7 @@ class Session:
 
     @cached_property
     def sagemaker_client(self) -> Any:
-        return self._client("sagemaker", _READ_S)
+        return self._control_client("sagemaker")
 
     @cached_property
     def sagemaker_runtime_client(self) -> Any:
@@ -119,7 +125,7 @@ class Session:
 
     @cached_property
     def logs_client(self) -> Any:
-        return self._client("logs", _READ_S)
+        return self._control_client("logs")
 
     @cached_property
     def url(self) -> str:
@@ -145,6 +151,7 @@ class Session:
             self.region,
             self.boto_session.get_credentials(),
             start_hint=self._start_hint(),
+            silent_hint=self._silent_hint(),
             proxies=_proxies(self.url),
         )
 
@@ -214,11 +221,18 @@ class Session:
     @contextmanager
     def call(self) -> Iterator[None]:
         """Run boto3 calls; errors leave as ``ridgeline.errors``."""
-        with translated(self._endpoint_url or "AWS", start_hint=self._start_hint()):
+        with translated(
+            self._endpoint_url or "AWS",
+            start_hint=self._start_hint(),
+            silent_hint=self._silent_hint(),
+        ):
             yield
 
     def _start_hint(self) -> str:
         return self.address.start_hint() if self.address is not None else ""
+
+    def _silent_hint(self) -> str:
+        return self.address.silent_hint() if self.address is not None else ""
 
     def _ensure_bucket(self, bucket: str) -> None:
         try:
@@ -236,6 +250,13 @@ class Session:
         except AlreadyExists:
             # Somebody else was faster; HeadBucket said that nobody had been.
             return
+
+    def _control_client(self, service: str) -> Any:
+        """A client whose calls end, retries and all, soon after ``_CONTROL_S`` seconds."""
+        client = self._client(service, _CONTROL_S)
+        client.meta.events.register("before-call", _note_beginning)
+        client.meta.events.register("request-created", _refuse_late_retry)
+        return client
 
     def _client(self, service: str, read_timeout_s: float) -> Any:
         ours = self._endpoint_url is not None
@@ -258,6 +279,16 @@ class Session:
                 endpoint_url=self._endpoint_url,
                 config=config,
             )
+
+
+def _note_beginning(context: dict[str, Any], **_: object) -> None:
+    context[_BEGAN] = time.monotonic()
+
+
+def _refuse_late_retry(request: Any, **_: object) -> None:
+    """botocore asks before every attempt; an error from here ends the call at once."""
+    if time.monotonic() - request.context.get(_BEGAN, math.inf) >= _CONTROL_S:
+        raise ReadTimeoutError(endpoint_url=request.url)
 
 
 def _keys(access_key_id: str | None, secret_access_key: str | None) -> Keys | None:

@@ -168,7 +168,8 @@ class FakeService:
             return self._object(call)
         if isinstance(rule, list):
             rule = rule.pop(0) if len(rule) > 1 else rule[0]
-        return rule(call) if callable(rule) else rule
+        reply: Reply = rule(call) if callable(rule) else rule
+        return reply
 
     def _object(self, call: Call) -> Reply:
         bucket, _, key = call.path.lstrip("/").partition("/")

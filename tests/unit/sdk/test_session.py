@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
-from ridgeline.errors import InvalidInput, NotFound
+from ridgeline.errors import InvalidInput, NotFound, Unavailable
 from ridgeline.session import Session
 
 
@@ -66,3 +67,29 @@ def test_a_boto_session_brings_its_own_keys(fake: Any, sdk_tools: Any) -> None:
 def test_aws_needs_a_role_to_be_named() -> None:
     with pytest.raises(InvalidInput, match="role"):
         _ = Session(aws=True, region="us-east-1", environ={}).role
+
+
+def test_a_service_that_takes_calls_and_does_not_answer_is_told_within_the_bound(
+    tmp_path: Path, sdk_tools: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ridgeline.session._CONTROL_S", 0.2)
+    monkeypatch.setattr("ridgeline._api._TIMEOUT_S", (0.2, 0.2))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        data_dir = sdk_tools.write_data_dir(tmp_path / "d", url)
+        session = Session(data_dir=data_dir, environ={})
+        for ask in (
+            session.sagemaker_client.list_endpoints,
+            session.logs_client.describe_log_groups,
+            lambda: session.api.get("zoo"),
+        ):
+            with pytest.raises(Unavailable, match="not answer in time") as caught, session.call():
+                ask()
+            assert str(data_dir / "logs" / "control.log") in caught.value.hint
+        silent.setblocking(False)
+        # One attempt each: a call that took the whole bound is not made again.
+        for _ in range(3):
+            silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
