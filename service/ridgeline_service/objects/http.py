@@ -131,11 +131,14 @@ def http_date(timestamp: float) -> str:
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """First and last byte asked for, or None for all. An unreadable header asks for all."""
+    """First and last byte asked for, or None for all. A header that cannot be read, or whose
+    last byte is before its first, asks for all."""
     found = _RANGE.fullmatch(header.strip()) if header else None
     if found is None or found.groups() == ("", ""):
         return None
     first, last = found.groups()
+    if first and last and int(last) < int(first):
+        return None
     start = int(first) if first else max(0, size - int(last))
     end = min(int(last), size - 1) if first and last else size - 1
     if start > end:

@@ -44,7 +44,12 @@ async def put_part(request: S3Request, store: ObjectStore) -> S3Response:
 async def copy_part(request: S3Request, store: ObjectStore, source: StoredObject) -> S3Response:
     upload = _upload(request, store)
     number = _number(request)
-    wanted = byte_range(request.headers.get("x-amz-copy-source-range"), source.size)
+    span = request.headers.get("x-amz-copy-source-range")
+    wanted = byte_range(span, source.size)
+    if span is not None and wanted is None:
+        raise InvalidArgument(
+            "The x-amz-copy-source-range value must be of the form bytes=first-last"
+        )
     start, end = wanted or (0, source.size - 1)
     with store.pinned(source):
         blob = await store.write_blob(store.read(source, start, end - start + 1))

@@ -22,6 +22,7 @@ from typing import TypeVar
 from nanio.errors import (
     BucketAlreadyOwnedByYou,
     BucketNotEmpty,
+    EntityTooSmall,
     InvalidArgument,
     InvalidPart,
     InvalidPartOrder,
@@ -43,6 +44,7 @@ from ridgeline_service.objects.index import (
 
 CHUNK = 1024 * 1024
 _ORPHAN_AGE_S = 3600.0
+_MIN_PART = 5 * 1024 * 1024
 
 T = TypeVar("T")
 
@@ -209,6 +211,12 @@ class ObjectStore:
             if part is None or part.md5 != etag.strip('"'):
                 raise InvalidPart(f"Part {number} with ETag {etag} was not uploaded")
             chosen.append(part)
+        for part in chosen[:-1]:
+            if part.segment.size < _MIN_PART:
+                raise EntityTooSmall(
+                    f"Part {part.number} has {part.segment.size} bytes: every part but the last "
+                    f"must have {_MIN_PART} or more."
+                )
         digest = hashlib.md5(
             b"".join(bytes.fromhex(part.md5) for part in chosen), usedforsecurity=False
         )

@@ -135,6 +135,22 @@ def test_ranges(s3: Any, bucket: str) -> None:
     with pytest.raises(ClientError) as outside:
         read("bytes=100-")
     assert _code(outside) == ("InvalidRange", 416)
+    for backwards in ("bytes=5-2", "bytes=500-200"):
+        whole = s3.get_object(Bucket=bucket, Key="r", Range=backwards)
+        assert whole["ResponseMetadata"]["HTTPStatusCode"] == 200
+        assert "ContentRange" not in whole
+        assert whole["Body"].read() == bytes(range(100))
+    # A copy of what was not asked for would stay: there the range is refused.
+    copy = {"Bucket": bucket, "Key": "copied"}
+    with pytest.raises(ClientError) as refused:
+        s3.upload_part_copy(
+            **copy,
+            UploadId=s3.create_multipart_upload(**copy)["UploadId"],
+            PartNumber=1,
+            CopySource={"Bucket": bucket, "Key": "r"},
+            CopySourceRange="bytes=5-2",
+        )
+    assert _code(refused) == ("InvalidArgument", 400)
 
 
 def test_conditions(s3: Any, bucket: str) -> None:
@@ -212,7 +228,8 @@ def test_multipart_upload(s3: Any, bucket: str) -> None:
 def test_multipart_upload_by_hand(s3: Any, bucket: str) -> None:
     upload = s3.create_multipart_upload(Bucket=bucket, Key="h")["UploadId"]
     one = s3.upload_part(Bucket=bucket, Key="h", UploadId=upload, PartNumber=1, Body=b"old")
-    one = s3.upload_part(Bucket=bucket, Key="h", UploadId=upload, PartNumber=1, Body=b"one")
+    first = b"one" * 1_747_627  # The least that is not the last part: 5 MiB.
+    one = s3.upload_part(Bucket=bucket, Key="h", UploadId=upload, PartNumber=1, Body=first)
     two = s3.upload_part(Bucket=bucket, Key="h", UploadId=upload, PartNumber=2, Body=b"two")
     assert [u["UploadId"] for u in s3.list_multipart_uploads(Bucket=bucket)["Uploads"]] == [upload]
     listed = s3.list_parts(Bucket=bucket, Key="h", UploadId=upload)["Parts"]
@@ -229,12 +246,31 @@ def test_multipart_upload_by_hand(s3: Any, bucket: str) -> None:
     s3.complete_multipart_upload(
         Bucket=bucket, Key="h", UploadId=upload, MultipartUpload={"Parts": parts}
     )
-    assert s3.get_object(Bucket=bucket, Key="h")["Body"].read() == b"onetwo"
+    assert s3.get_object(Bucket=bucket, Key="h")["Body"].read() == first + b"two"
     other = s3.create_multipart_upload(Bucket=bucket, Key="h")["UploadId"]
     s3.abort_multipart_upload(Bucket=bucket, Key="h", UploadId=other)
     with pytest.raises(ClientError) as ended:
         s3.upload_part(Bucket=bucket, Key="h", UploadId=other, PartNumber=1, Body=b"x")
     assert _code(ended) == ("NoSuchUpload", 404)
+
+
+def test_small_parts_must_be_the_last(s3: Any, bucket: str) -> None:
+    where = {"Bucket": bucket, "Key": "small"}
+    upload = s3.create_multipart_upload(**where)["UploadId"]
+    parts = [
+        {
+            "PartNumber": number,
+            "ETag": s3.upload_part(**where, UploadId=upload, PartNumber=number, Body=body)["ETag"],
+        }
+        for number, body in ((1, bytes(5 * 1024 * 1024 - 1)), (2, b"two"))
+    ]
+    with pytest.raises(ClientError) as small:
+        s3.complete_multipart_upload(**where, UploadId=upload, MultipartUpload={"Parts": parts})
+    assert _code(small) == ("EntityTooSmall", 400)
+    assert "Part 1 has 5242879 bytes" in small.value.response["Error"]["Message"]
+    # The upload is still there, and the last part may be as small as it likes.
+    s3.complete_multipart_upload(**where, UploadId=upload, MultipartUpload={"Parts": parts[1:]})
+    assert s3.get_object(**where)["Body"].read() == b"two"
 
 
 def test_expected_bucket_owner(s3: Any, bucket: str) -> None:
