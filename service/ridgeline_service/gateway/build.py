@@ -42,7 +42,7 @@ def _build(data_dir: DataDir, control_url: str, store_url: str, limits: Limits) 
     metrics = Metrics()
     session = make_session()
     router = Router(snapshots.current, metrics, limits)
-    replicas = Replicas(session, router, metrics)
+    replicas = Replicas(session, router, metrics, answer_s=limits.answer_s)
 
     def credential() -> Credential:
         """Some key that the store accepts now."""

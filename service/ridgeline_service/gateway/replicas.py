@@ -6,6 +6,7 @@ have been broken by the request, so such a request gets one more attempt and no 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -38,14 +39,15 @@ class ReplicaTimeout(AwsError):
 
 @dataclass(frozen=True)
 class Call:
-    """One request to whichever replica of an endpoint. ``target`` names a variant, or is empty."""
+    """One request to whichever replica of an endpoint. ``target`` names a variant, or is empty;
+    ``timeout_s`` is what the replica may take to a first byte, where it is not the usual."""
 
     endpoint: str
     path: str
     body: bytes
     headers: Mapping[str, str]
     target: str = ""
-    timeout_s: float = 600.0
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ class Whole:
 class Streaming:
     """An answer whose body is on its way."""
 
-    def __init__(self, response: aiohttp.ClientResponse, lease: Lease) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, lease: Lease, timeout_s: float) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self.lease = lease
         self._response = response
+        self._timeout_s = timeout_s
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Bytes as they come. Raises ReplicaLost or ReplicaTimeout."""
@@ -73,7 +76,7 @@ class Streaming:
             while chunk := await self._response.content.readany():
                 yield chunk
         except TimeoutError:
-            raise _timeout(self.lease) from None
+            raise _timeout(self.lease, self._timeout_s) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _lost(self.lease, error) from None
 
@@ -82,10 +85,19 @@ class Streaming:
 
 
 class Replicas:
-    def __init__(self, session: aiohttp.ClientSession, router: Router, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        router: Router,
+        metrics: Metrics,
+        *,
+        answer_s: float,
+    ) -> None:
+        """``answer_s`` is the time limit of calls that name none."""
         self._session = session
         self._router = router
         self._metrics = metrics
+        self._answer_s = answer_s
 
     async def fetch(self, call: Call) -> Whole:
         """The whole answer; since nothing was passed on before, a break anywhere is retried."""
@@ -145,11 +157,12 @@ class Replicas:
             "X-Ridgeline-Token": lease.replica.token,
             "Accept-Encoding": "identity",
         }
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=call.timeout_s)
+        limit = self._answer_s if call.timeout_s is None else call.timeout_s
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=limit)
         request = self._session.post(
             _url(lease.replica.url, call.path), data=call.body, headers=headers, timeout=timeout
         )
-        return _Sending(request, lease)
+        return _Sending(request, lease, limit)
 
 
 class _Unreachable(ServiceUnavailable):
@@ -159,23 +172,29 @@ class _Unreachable(ServiceUnavailable):
 class _Sending:
     """aiohttp's request context, with its failures in our words."""
 
-    def __init__(self, request: aiohttp.client._RequestContextManager, lease: Lease) -> None:
+    def __init__(
+        self, request: aiohttp.client._RequestContextManager, lease: Lease, timeout_s: float
+    ) -> None:
         self._request = request
         self._lease = lease
+        self._timeout_s = timeout_s
         self._response: aiohttp.ClientResponse | None = None
 
     async def __aenter__(self) -> Streaming:
         try:
-            self._response = await self._request
+            # The session's own limit starts when the body was sent; a replica that hangs may
+            # never take it.
+            async with asyncio.timeout(self._timeout_s):
+                self._response = await self._request
         except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
             if isinstance(error, aiohttp.SocketTimeoutError):
-                raise _timeout(self._lease) from None
+                raise _timeout(self._lease, self._timeout_s) from None
             raise _Unreachable(f"Replica {self._lease.replica.replica_id}: {error}") from None
         except TimeoutError:
-            raise _timeout(self._lease) from None
+            raise _timeout(self._lease, self._timeout_s) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _lost(self._lease, error) from None
-        return Streaming(self._response, self._lease)
+        return Streaming(self._response, self._lease, self._timeout_s)
 
     async def __aexit__(self, *_: object) -> None:
         if self._response is not None:
@@ -222,8 +241,10 @@ def _lost(lease: Lease, error: Exception) -> ReplicaLost:
     )
 
 
-def _timeout(lease: Lease) -> ReplicaTimeout:
+def _timeout(lease: Lease, limit_s: float) -> ReplicaTimeout:
     return ReplicaTimeout(
         f"Invocation timed out while waiting for a response from replica "
-        f"{lease.replica.replica_id} of endpoint {lease.endpoint.name}."
+        f"{lease.replica.replica_id} of endpoint {lease.endpoint.name}: nothing came for "
+        f"{limit_s:g} s, which is the limit. Ask for a shorter answer, stream it, or use "
+        "InvokeEndpointAsync with a longer InvocationTimeoutSeconds."
     )

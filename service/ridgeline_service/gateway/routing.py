@@ -28,6 +28,8 @@ class Limits:
     endpoint has no replica at all: one died and its successor is on its way, or the machine has
     just restarted and loads the model again. ``control_wait_s`` and ``store_wait_s`` bound the
     wait for the control plane and the object store: several times what a restart of them takes.
+    ``answer_s`` is what a replica may take to its first byte, and between any two: SageMaker's is
+    60, but a language model on a processor may need minutes for a long answer that it sends whole.
     """
 
     per_replica: int = 64
@@ -36,6 +38,7 @@ class Limits:
     absent_wait_s: float = 30.0
     control_wait_s: float = 25.0
     store_wait_s: float = 60.0
+    answer_s: float = 600.0
 
 
 @dataclass

@@ -150,10 +150,10 @@ class _Patience:
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()
 
-    async def __aexit__(self, *failure: Any) -> bool | None:
+    async def __aexit__(self, *failure: Any) -> None:
         # A refusal may come while the body is still being sent: from here on nothing is timed.
         self._over = True
-        return await self._timeout.__aexit__(*failure)
+        await self._timeout.__aexit__(*failure)
 
     def pause(self) -> None:
         self._reschedule(None)

@@ -206,7 +206,7 @@ def deliver(world: World, clock: Clock, request: SpooledRequest) -> None:
         spool = Spool(world.data_dir.spool)
         subject = AsyncInvocations(
             spool,
-            Replicas(session, router, metrics),
+            Replicas(session, router, metrics, answer_s=600),
             router,
             AsyncObjectClient(session, world.store_url, lambda: KEY),
             metrics,

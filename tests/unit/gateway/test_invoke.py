@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from botocore.exceptions import ClientError, EventStreamError
 
 from ridgeline_service.gateway.routing import Limits
 
-from .conftest import TOKEN, World, echo, route
+from .conftest import TOKEN, Fake, World, echo, route
 
 
 def refused(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
@@ -296,6 +297,45 @@ def test_client_that_leaves_closes_the_upstream_request(world: World) -> None:
     next(iter(answer["Body"]))
     answer["Body"].close()
     assert cancelled.wait(10)
+
+
+@pytest.mark.parametrize("first", [b"", b"first"])
+def test_time_limit_closes_the_upstream_request(world: World, first: bytes) -> None:
+    """The model server learns that nobody waits any more, and ends what it generates."""
+    cancelled = threading.Event()
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        try:
+            if first:
+                await response.prepare(request)
+                await response.write(first)
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return response
+
+    fake = world.replica(endless)
+    world.publish(route("e", fake))
+    world.start_gateway(Limits(answer_s=0.1))
+    with pytest.raises(ClientError) as late:
+        world.client("sagemaker-runtime").invoke_endpoint(EndpointName="e", Body=b"x")
+    assert refused(late) == ("ModelError", 424)
+    assert "nothing came for 0.1 s" in late.value.response["Error"]["Message"]
+    assert cancelled.wait(10)
+    assert len(fake.seen) == 1
+
+
+def test_time_limit_on_a_replica_that_takes_no_body(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        hung = Fake(echo, url=f"http://127.0.0.1:{listening.getsockname()[1]}")
+        world.publish(route("e", hung))
+        world.start_gateway(Limits(answer_s=0.1))
+        with pytest.raises(ClientError) as late:
+            world.client("sagemaker-runtime").invoke_endpoint(
+                EndpointName="e", Body=b"x" * 16 * 1024 * 1024
+            )
+    assert refused(late) == ("ModelError", 424)
 
 
 def test_body_over_the_limit(world: World) -> None:
