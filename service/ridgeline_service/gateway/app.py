@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from urllib.parse import parse_qs
 
 from ridgeline.errors import RidgelineError
 from ridgeline_service.errors import AccessDeniedException, InternalFailure, UnknownOperation
@@ -95,6 +96,12 @@ class GatewayApp:
                 await self._runtime(exchange, to, rooms)
             case Room.CONTROL:
                 caller, body = await authenticator.signed(exchange, MAX_CONTROL_BODY)
+                if caller.service == "s3":
+                    raise AccessDeniedException(
+                        f"The request is signed for 's3', but asks for {_asked(exchange, body)}. "
+                        "Sign it for the service of that operation.",
+                        code="InvalidSignatureException",
+                    )
                 async with exchange.until_client_leaves():
                     await rooms.control.forward(
                         exchange, body, caller, caller.service, to.operation
@@ -140,6 +147,13 @@ class GatewayApp:
         await rooms.asynchronous.stop()
         await rooms.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _asked(exchange: Exchange, body: bytes) -> str:
+    """The operation of a call to the control plane, as its client names it."""
+    target = exchange.headers.get("x-amz-target", "")
+    action = parse_qs(body.decode("latin-1")).get("Action", [""])[0] if not target else ""
+    return (target or action or exchange.path)[:100]
 
 
 async def _watch_routes(rooms: Rooms) -> None:

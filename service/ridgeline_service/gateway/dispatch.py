@@ -1,7 +1,9 @@
 """Which service a request is for: one port serves them all.
 
 The scope of the signature decides what the path cannot: a bucket may be called ``api``, and the
-runtime signs with the same service name as the control plane. Pure functions of the request's head.
+runtime signs with the same service name as the control plane. What no S3 client can mean goes to
+the service that it names, whatever was signed, so that the refusal is one that its client can read.
+Pure functions of the request's head.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ _S3 = Destination(Room.S3, Protocol.REST_XML)
 def destination(exchange: Exchange) -> Destination:
     headers, path = exchange.headers, exchange.path
     service = signed_service(exchange)
-    if service == "s3" or _S3_HOST.fullmatch(exchange.host.partition(":")[0]):
+    if _S3_HOST.fullmatch(exchange.host.partition(":")[0]):
+        return _S3
+    if service == "s3" and not _names_another_service(exchange):
         return _S3
     if path == "/healthz":
         return _HEALTH
@@ -76,10 +80,27 @@ def destination(exchange: Exchange) -> Destination:
         return Destination(Room.CONTROL, Protocol.CBOR, cbor["operation"])
     if path.startswith(_REST_CONTROL):
         return Destination(Room.CONTROL, Protocol.REST_JSON)
-    form = headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
-    if service or (form and path == "/"):
+    if service or (path == "/" and _is_form(exchange)):
         return Destination(Room.CONTROL, Protocol.QUERY)
     return _S3
+
+
+def _names_another_service(exchange: Exchange) -> bool:
+    """S3's POSTs all have a query; one without is a form of a browser, which signs no header."""
+    if exchange.method != "POST" or exchange.query:
+        return False
+    path = exchange.path
+    return bool(
+        exchange.headers.get("x-amz-target")
+        or (path == "/" and _is_form(exchange))
+        or _RUNTIME.fullmatch(path)
+        or _CBOR.fullmatch(path)
+    )
+
+
+def _is_form(exchange: Exchange) -> bool:
+    kind = exchange.headers.get("content-type", "")
+    return kind.startswith("application/x-www-form-urlencoded")
 
 
 def signed_service(exchange: Exchange) -> str:

@@ -42,6 +42,7 @@ def test_control_plane_is_told_who_calls(world: World) -> None:
 
 
 QUERY = ("sts", "iam")
+INVOKED = {"EndpointName": "e", "Body": b""}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,36 @@ def test_refusals_speak_the_protocol_of_the_service(world: World, service: str, 
     code = "InvalidClientTokenId" if service == "sts" else "UnrecognizedClientException"
     assert refused.value.response["Error"]["Code"] == code
     assert "AKIDNOBODY" in refused.value.response["Error"]["Message"]
+    assert not world.control.seen
+
+
+@pytest.mark.parametrize(
+    ("signed_for", "service", "call", "arguments", "asked"),
+    [
+        ("s3", "sagemaker", "list_models", {}, "SageMaker.ListModels"),
+        ("s3", "sts", "get_caller_identity", {}, "GetCallerIdentity"),
+        ("s3", "cloudwatch", "list_metrics", {}, "ListMetrics"),
+        ("s3", "sagemaker-runtime", "invoke_endpoint", INVOKED, "'sagemaker'"),
+        ("logs", "sagemaker-runtime", "invoke_endpoint", INVOKED, "'sagemaker'"),
+    ],
+)
+def test_signed_for_another_service(
+    world: World, signed_for: str, service: str, call: str, arguments: dict[str, Any], asked: str
+) -> None:
+    """The refusal is one that the client of the operation's own service can read."""
+
+    def sign(context: dict[str, Any], **_: Any) -> None:
+        context.setdefault("signing", {})["signing_name"] = signed_for
+
+    world.start_gateway()
+    client = world.client(service)
+    client.meta.events.register("before-call", sign)
+    with pytest.raises(ClientError) as refused:
+        getattr(client, call)(**arguments)
+    error = refused.value.response["Error"]
+    assert error["Code"] == "InvalidSignatureException"
+    assert repr(signed_for) in error["Message"]
+    assert asked in error["Message"]
     assert not world.control.seen
 
 
