@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,11 @@ class LlamaNeed:
 
 
 def machine_memory() -> int:
-    """Bytes this process may use: the machine's, or the control group's limit if it is lower."""
+    """Bytes this process may use: the machine's, or less by its control group or RLIMIT_DATA.
+
+    RLIMIT_DATA bounds what a process maps privately and may write, so what it has mapped already
+    (torch's own share) is taken off.
+    """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in _CGROUP_LIMITS:
         try:
@@ -37,7 +42,20 @@ def machine_memory() -> int:
             continue
         if text.isdigit():
             total = min(total, int(text))
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit != resource.RLIM_INFINITY:
+        total = min(total, max(0, limit - _mapped_data()))
     return total
+
+
+def _mapped_data() -> int:
+    """Bytes of this process that count towards RLIMIT_DATA; 0 where the system does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0
+    sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmData:")]
+    return int(sizes[0]) * 1024 if sizes else 0
 
 
 def llama_need(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -179,3 +181,14 @@ def test_numbers_that_overflowed_do_not_reach_the_next_holder_of_a_block(dtype: 
         return StepAttention(cache, (good,))(0, ones[:3], ones[:3], ones[:3])
 
     assert torch.equal(attend(poisoned=True), attend(poisoned=False))
+
+
+def test_a_limit_on_the_process_bounds_what_is_planned() -> None:
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_DATA, (2**30, 2**30)); "
+        "from ridgeline_backends.cpu.memory import machine_memory; print(machine_memory())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert 0 < int(done.stdout) < 2**30
