@@ -79,7 +79,7 @@ def wait_ready(running: Running) -> None:
     said = []
     for line in running.process.stdout:
         said.append(line)
-        if "Ready:" in line:
+        if "Ready in " in line:
             return
     pytest.fail("the replica did not come up:\n" + "".join(said))
 
