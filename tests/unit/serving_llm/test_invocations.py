@@ -151,7 +151,6 @@ def test_other_bodies_are_openai_requests(served: Any) -> None:
         ({"max_new_tokens": 0}, "parameters.max_new_tokens"),
         ({"max_new_token": 5}, "parameters.max_new_token"),
         ({"temperature": -2}, "parameters.temperature"),
-        ({"temperature": 0}, "parameters.temperature"),
         ({"top_k": "many"}, "parameters.top_k"),
     ],
 )
@@ -238,5 +237,5 @@ def test_a_temperature_of_tgi_goes_above_openais(tgi: Any) -> None:
     reply = invoke(tgi, {"inputs": "x", "parameters": {"temperature": 3.5}})
 
     assert reply.status == 200
-    zero = invoke(tgi, {"inputs": "x", "parameters": {"temperature": 0}})
-    assert "greater than 0" in zero.json["error"]
+    zero = invoke(tgi, {"inputs": "x", "parameters": {"temperature": 0, "do_sample": True}})
+    assert zero.status == 200, "0 is greedy"

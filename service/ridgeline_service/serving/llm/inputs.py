@@ -87,9 +87,10 @@ class Parameters(Body):
 
     @field_validator("temperature")
     @classmethod
-    def _as_tgi(cls, value: float | None) -> float | None:
-        if value is not None and value <= 0:
-            raise ValueError(f"must be greater than 0, not {value:g}; do_sample=false is greedy")
+    def _not_negative(cls, value: float | None) -> float | None:
+        # 0 is greedy, as LMI has it; TGI refuses it, which helps nobody.
+        if value is not None and value < 0:
+            raise ValueError(f"must be 0 (greedy) or more, not {value:g}")
         return value
 
     @property
