@@ -1,9 +1,7 @@
 """Run AWS's own clients against a service started for them, each in an environment of its own.
 
-    make compat                 all
-    .venv/bin/python tests/compat/run.py cli v2
-
-boto3 and openai are covered by tests/e2e; here are the clients that need packages of their own.
+make compat                 all
+.venv/bin/python tests/compat/run.py cli v2
 """
 
 from __future__ import annotations
@@ -27,6 +25,8 @@ from ridgeline_testing import (
 )
 
 PINS = {
+    "boto3": ["boto3==1.44.5"],
+    "openai": ["openai==3.52.0"],
     "cli": ["awscli==1.46.2"],
     "v2": ["torch==2.13.0", "sagemaker==2.257.7"],
     "v3": ["torch==2.13.0", "sagemaker==3.27.0"],
@@ -44,6 +44,9 @@ def main() -> int:
         home = Path(folder) / "home"
         home.mkdir()
         with running_service(Path(folder) / "data") as service:
+            if "openai" in wanted:
+                service.deploy("compat-chat", "smollm2-135m-instruct")
+                service.deploy("compat-embed", "all-minilm-l6-v2")
             for name in wanted:
                 for mode, variables in modes(name, service).items():
                     started = time.monotonic()
@@ -77,7 +80,7 @@ def install(name: str) -> None:
 def modes(name: str, service: Service) -> dict[str, dict[str, str]]:
     """Environment variables by mode; the SDKs are run through the TLS proxy too."""
     result = {"ridgeline env": service.variables}
-    if name != "cli":
+    if name in ("v2", "v3"):
         result["ridgeline env --proxy"] = read_env(service.data_dir, "--proxy")
     return result
 
@@ -85,7 +88,8 @@ def modes(name: str, service: Service) -> dict[str, dict[str, str]]:
 def command(name: str) -> list[str]:
     if name == "cli":
         return ["sh", str(HERE / "aws_cli.sh")]
-    return [str(REPOSITORY / ".venvs" / name / "bin" / "python"), str(HERE / f"sdk_{name}.py")]
+    script = f"{name}_client.py" if name in ("boto3", "openai") else f"sdk_{name}.py"
+    return [str(REPOSITORY / ".venvs" / name / "bin" / "python"), str(HERE / script)]
 
 
 def environment(name: str, home: Path, variables: dict[str, str]) -> dict[str, str]:
