@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from ridgeline.errors import Unavailable
+from ridgeline.errors import Unavailable, Unsupported
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import Settings
 from ridgeline_service.store.fairlock import FairLock
@@ -102,12 +102,22 @@ def open_database(settings: Settings, data_dir: DataDir) -> Database:
 
 
 def connect(url: str) -> Database:
-    """A database by its URL, not migrated. ``postgresql://`` means the psycopg 3 driver."""
+    """A database by its URL, not migrated. ``postgresql://`` means the psycopg 3 driver.
+
+    Raises Unsupported if the driver is not installed.
+    """
     parsed = make_url(url)
     if parsed.drivername in {"postgresql", "postgres"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() != "sqlite":
-        return Database(create_engine(parsed, pool_size=8, max_overflow=24, pool_pre_ping=True))
+        try:
+            engine = create_engine(parsed, pool_size=8, max_overflow=24, pool_pre_ping=True)
+        except ImportError as error:
+            raise Unsupported(
+                f"The database {parsed.render_as_string()} needs a driver: {error}.",
+                hint="pip install 'ridgeline[postgres]'",
+            ) from error
+        return Database(engine)
     engine = create_engine(parsed, pool_size=8, max_overflow=56)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

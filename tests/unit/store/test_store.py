@@ -6,6 +6,7 @@ RIDGELINE_TEST_POSTGRES names a database that the tests may empty.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 import ridgeline_service.store.database as database_module
-from ridgeline.errors import Unavailable
+from ridgeline.errors import Unavailable, Unsupported
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import Settings
 from ridgeline_service.store import endpoints, journal, open_database, replicas
+from ridgeline_service.store.database import connect
 from ridgeline_service.store.fairlock import FairLock
 from ridgeline_service.store.records import (
     ContainerSpec,
@@ -158,6 +160,14 @@ def test_an_unusable_database_is_named(tmp_path):
         )
     assert "127.0.0.1:1/none" in caught.value.message
     assert "secret" not in caught.value.message
+
+
+def test_a_missing_driver_comes_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(Unsupported) as caught:
+        connect("postgresql://u:secret@127.0.0.1:1/none")
+    assert "ridgeline[postgres]" in caught.value.hint
+    assert "secret" not in str(caught.value)
 
 
 VARIANT = VariantSpec(
