@@ -72,8 +72,8 @@ def main() -> int:
         # A SIGTERM ends the wait: somebody has read the cause.
         stopping.wait(FAILED_FOR_S)
         return 1
-    seconds = {name: round(value, 3) for name, value in hosting.stage_seconds}
-    say(f"Ready: {seconds}")
+    stages = ", ".join(f"{name} {value:.1f} s" for name, value in hosting.stage_seconds)
+    say(f"Ready: {stages}")
     signal.signal(signal.SIGTERM, stop)  # user code may have put its own
     while not stopping.wait(3600):
         pass
