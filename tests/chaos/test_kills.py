@@ -23,7 +23,7 @@ from ridgeline_testing import (
 )
 
 from ridgeline_service.paths import DataDir
-from ridgeline_service.supervisor.processes import ProcessId, find_by_command
+from ridgeline_service.processes import ProcessId, find_by_command
 from ridgeline_service.supervisor.state import read_state
 
 pytestmark = pytest.mark.e2e

@@ -16,7 +16,7 @@ from pathlib import Path
 import boto3
 from botocore.config import Config
 
-from ridgeline_service.supervisor.processes import find_by_command
+from ridgeline_service.processes import find_by_command
 
 REPOSITORY = Path(__file__).parents[2]
 RIDGELINE = str(Path(sys.executable).with_name("ridgeline"))

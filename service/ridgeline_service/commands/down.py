@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from ridgeline_service.paths import DataDir
-from ridgeline_service.supervisor.processes import end
+from ridgeline_service.processes import end
 from ridgeline_service.supervisor.shutdown import stop_everything
 from ridgeline_service.supervisor.state import read_state
 

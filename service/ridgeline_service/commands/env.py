@@ -17,8 +17,8 @@ import yaml
 from ridgeline.errors import NotRunning, Unavailable
 from ridgeline_service.files import write_atomic
 from ridgeline_service.paths import DataDir
+from ridgeline_service.processes import ProcessId
 from ridgeline_service.settings import Settings, load_settings
-from ridgeline_service.supervisor.processes import ProcessId
 from ridgeline_service.supervisor.state import ServiceState, read_state
 
 _PROXY_TIMEOUT_S = 20.0

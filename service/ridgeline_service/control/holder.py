@@ -6,6 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
+from ridgeline_service.processes import ProcessId
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -31,10 +33,5 @@ def _boot_id() -> str:
 
 
 def _start_time(pid: int) -> int | None:
-    """Clock ticks since boot; None if there is no such process, or only its remains."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    values = text.rpartition(")")[2].split()
-    return None if values[0] in "ZX" else int(values[19])
+    process = ProcessId.of(pid)
+    return None if process is None else process.start_time

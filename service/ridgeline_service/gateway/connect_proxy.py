@@ -24,7 +24,7 @@ import botocore
 from ridgeline_service.files import write_atomic
 from ridgeline_service.gateway.certificates import Authority, is_aws
 from ridgeline_service.paths import DataDir
-from ridgeline_service.supervisor.processes import ProcessId
+from ridgeline_service.processes import ProcessId
 
 _HEAD_LIMIT = 16 * 1024
 _HEAD_TIMEOUT_S = 30.0

@@ -27,6 +27,7 @@ from urllib.parse import quote
 from ridgeline.errors import InternalError, NotReady, Unavailable
 from ridgeline_service.files import write_atomic
 from ridgeline_service.paths import DataDir
+from ridgeline_service.processes import ProcessId
 from ridgeline_service.runtime import sandbox as sandboxes
 from ridgeline_service.runtime import shim
 from ridgeline_service.runtime.images import Kind
@@ -197,7 +198,7 @@ class ProcessLauncher(Launcher):
 
     def alive(self, record: ProcessRecord) -> bool:
         self._reap(record.pid)
-        return _is_running(record.pid, record.start_time)
+        return ProcessId(record.pid, record.start_time).alive()
 
     def exit_status(self, replica_id: str) -> ExitStatus | None:
         try:
@@ -356,15 +357,6 @@ def _read_record(path: Path) -> ProcessRecord | None:
         return ProcessRecord(**json.loads(path.read_text()))
     except FileNotFoundError:
         return None
-
-
-def _is_running(pid: int, started: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return int(fields[19]) == started and fields[0] not in "ZX"
 
 
 def _is_free(port: int) -> bool:

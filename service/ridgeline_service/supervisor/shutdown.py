@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 
 from ridgeline_service.paths import DataDir
+from ridgeline_service.processes import ProcessId, end, find_by_command
 from ridgeline_service.runtime.launcher import ProcessLauncher
-from ridgeline_service.supervisor.processes import ProcessId, end, find_by_command
 
 _CHILD_GRACE_S = 10.0
 _REPLICA_GRACE_S = 5.0

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 
 from ridgeline_service.files import write_atomic
 from ridgeline_service.paths import DataDir
-from ridgeline_service.supervisor.processes import ProcessId
+from ridgeline_service.processes import ProcessId
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ from typing import TextIO
 
 from ridgeline.errors import AlreadyExists, InvalidInput, Unavailable
 from ridgeline_service.paths import DataDir
+from ridgeline_service.processes import ProcessId, end
 from ridgeline_service.security.keys import ensure_internal_key, ensure_root_key
 from ridgeline_service.supervisor import handover
 from ridgeline_service.supervisor.directory import prepare_directory
-from ridgeline_service.supervisor.processes import ProcessId, end
 from ridgeline_service.supervisor.shutdown import stop_everything
 from ridgeline_service.supervisor.state import ServiceState, read_state
 

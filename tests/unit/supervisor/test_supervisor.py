@@ -13,9 +13,9 @@ import pytest
 
 from ridgeline.errors import AlreadyExists, InvalidInput
 from ridgeline_service.paths import DataDir
+from ridgeline_service.processes import ProcessId, end, find_by_command, wait_gone
 from ridgeline_service.supervisor import handover
 from ridgeline_service.supervisor.directory import prepare_directory
-from ridgeline_service.supervisor.processes import ProcessId, end, find_by_command, wait_gone
 from ridgeline_service.supervisor.state import ServiceState, read_state
 from ridgeline_service.supervisor.supervisor import Supervisor
 
