@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -124,7 +124,8 @@ class RunnerLimits:
     `mixed_phases`: prefill and decode may share a step. `chunked_prefill`: a prompt may be split
     over steps. `batch_buckets` and `sequence_buckets`: the compiled sizes; the runner pads to the
     next one, the scheduler never exceeds the largest. `sampling` "device": the runner returns
-    tokens; "host": it returns logits.
+    tokens; "host": it returns logits. `draft_tokens`: how many guesses a chunk may end with; 0 for
+    a runner that looks at the last token only.
     """
 
     max_model_len: int
@@ -136,6 +137,7 @@ class RunnerLimits:
     batch_buckets: tuple[int, ...] = ()
     sequence_buckets: tuple[int, ...] = ()
     sampling: Literal["device", "host"] = "device"
+    draft_tokens: int = 0
 
     def __post_init__(self) -> None:
         if self.max_tokens < self.batch_limit:
@@ -171,13 +173,19 @@ class SampleRequest:
     logprobs: int | None = None
     banned: frozenset[int] = frozenset()
 
+    def after(self, count: int) -> SampleRequest:
+        """The same for the token `count` places later."""
+        return replace(self, index=self.index + count)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
     """One sequence's part of a step: compute `tokens` at positions `start`, `start + 1`, ...
 
     `blocks` is the block table (a single slot number under `SlotLayout`), long enough for all of
-    them. With `sample`, the last token's logits choose the next token.
+    them. With `sample`, the last token's logits choose the next token. The last `draft` tokens are
+    guesses: then a token is chosen after each of the last `draft + 1`, with `sample` for the first
+    of them and the following indices for the others. `adapter` names the LoRA adapter to apply.
     """
 
     sequence_id: str
@@ -185,6 +193,8 @@ class Chunk:
     start: int
     blocks: tuple[int, ...]
     sample: SampleRequest | None = None
+    draft: int = 0
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +205,13 @@ class Step:
 
     @property
     def samples(self) -> tuple[SampleRequest, ...]:
-        """The requests, in the order of the chunks that have one."""
-        return tuple(chunk.sample for chunk in self.chunks if chunk.sample is not None)
+        """One request per token to choose, in the order of the rows whose logits choose them."""
+        found: list[SampleRequest] = []
+        for chunk in self.chunks:
+            if chunk.sample is not None:
+                found.append(chunk.sample)
+                found.extend(chunk.sample.after(guess) for guess in range(1, chunk.draft + 1))
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +235,8 @@ class DeviceTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """One entry per chunk that has a sample request, in order: in `tokens`, or, where the limits
-    say sampling is the host's, as rows of `logits` [samples, vocabulary] in float32."""
+    """One entry per request of `Step.samples`, in order: in `tokens`, or, where the limits say
+    sampling is the host's, as rows of `logits` [samples, vocabulary] in float32."""
 
     tokens: tuple[SampledToken, ...] = ()
     logits: torch.Tensor | None = field(default=None, repr=False)

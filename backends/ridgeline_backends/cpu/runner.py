@@ -28,6 +28,9 @@ from ridgeline_backends.models.llama import Llama
 from ridgeline_backends.models.weights import Weights
 from ridgeline_backends.sampling import sample
 
+_DRAFT_TOKENS = 16
+"""Guesses in one chunk. More rows cost more than the last of them can hope to save."""
+
 
 class CpuRunner(ModelRunner):
     """A Llama with its KV memory. `linear_form` says how its matrices are multiplied."""
@@ -67,6 +70,7 @@ class CpuRunner(ModelRunner):
             max_tokens=plan.spec.max_tokens_per_step,
             max_sequences=plan.spec.max_num_seqs,
             kv_layout=PagedLayout(plan.spec.block_size, plan.kv_blocks),
+            draft_tokens=_DRAFT_TOKENS,
         )
 
     @property
@@ -101,7 +105,7 @@ class CpuRunner(ModelRunner):
             if every_token:
                 wanted.extend(range(len(tokens) - len(chunk.tokens), len(tokens)))
             elif chunk.sample is not None:
-                wanted.append(len(tokens) - 1)
+                wanted.extend(range(len(tokens) - 1 - chunk.draft, len(tokens)))
         return self._model.forward(
             torch.tensor(tokens),
             torch.tensor(positions),
