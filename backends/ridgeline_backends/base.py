@@ -8,7 +8,7 @@ as the type of `StepResult.logits`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from ridgeline_backends.engine.api import TokenLogprobs
+    from ridgeline_backends.history import Penalties
 
 
 class Dtype(StrEnum):
@@ -163,15 +164,25 @@ class RunnerLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRequest:
-    """How to choose token number `index` of a sequence. `banned` tokens cannot be chosen."""
+    """How to choose token number `index` of a sequence.
+
+    `min_p` drops tokens with less than that share of the likeliest one's probability. `bias` is
+    added to logits. `banned` tokens cannot be chosen. `allowed` gives the tokens that a grammar
+    leaves, as bits packed from the lowest (token t is bit t % 8 of byte t // 8); it is asked once,
+    when the logits are there, and it wins over `banned` where the two leave nothing.
+    """
 
     seed: int
     index: int
     temperature: float
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     logprobs: int | None = None
     banned: frozenset[int] = frozenset()
+    bias: tuple[tuple[int, float], ...] = ()
+    penalties: Penalties | None = None
+    allowed: Callable[[], bytes | bytearray | memoryview] | None = None
 
     def after(self, count: int) -> SampleRequest:
         """The same for the token `count` places later."""
@@ -186,6 +197,8 @@ class Chunk:
     them. With `sample`, the last token's logits choose the next token. The last `draft` tokens are
     guesses: then a token is chosen after each of the last `draft + 1`, with `sample` for the first
     of them and the following indices for the others. `adapter` names the LoRA adapter to apply.
+    `score` holds the known next tokens of the first of `tokens`: their log-probabilities are
+    reported, with the `score_top` likeliest alternatives.
     """
 
     sequence_id: str
@@ -195,6 +208,8 @@ class Chunk:
     sample: SampleRequest | None = None
     draft: int = 0
     adapter: str | None = None
+    score: tuple[int, ...] = ()
+    score_top: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +250,12 @@ class DeviceTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """One entry per request of `Step.samples`, in order: in `tokens`, or, where the limits say
-    sampling is the host's, as rows of `logits` [samples, vocabulary] in float32."""
+    """One entry of `tokens` per request of `Step.samples`, and one of `scores` per chunk that has
+    `score`, in order. Where the limits say sampling is the host's, both come from `logits`: the
+    rows of `sampling.wanted_rows` [rows, vocabulary] in float32."""
 
     tokens: tuple[SampledToken, ...] = ()
+    scores: tuple[tuple[TokenLogprobs, ...], ...] = ()
     logits: torch.Tensor | None = field(default=None, repr=False)
     device_time: DeviceTime
 

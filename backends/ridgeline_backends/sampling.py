@@ -1,39 +1,92 @@
-"""Choosing tokens from logits, one row at a time.
+"""From logits to tokens and log-probabilities, for every runner and for the host.
 
 A row's choice depends on its logits and its `SampleRequest` alone: the random number is a hash of
-(seed, index), so neither the batch nor a preemption nor the device can change it.
+(seed, index), and rows share a batched operation only where each row of its result is computed by
+itself. So neither the batch nor a preemption nor a guess can change a choice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
-from ridgeline_backends.base import SampledToken, SampleRequest
-from ridgeline_backends.engine.api import TokenLogprobs
+from ridgeline_backends.base import SampledToken, SampleRequest, Step
+from ridgeline_backends.engine.api import MAX_LOGPROBS, TokenLogprobs
+from ridgeline_backends.logit_edits import edit, is_edited
 
-_LIKELY = 256
+_FEW, _MANY = 64, 256
 """How many of the likeliest tokens are looked at before the whole vocabulary is sorted."""
 
 _COLD = 1e-5
 """Below this temperature only the best token has a chance, and a division would overflow."""
+
+_SCORED_AT_ONCE = 16
+"""Rows whose log-probabilities are in memory together, in float64, while a prompt is scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What the logits of a step gave, as in `StepResult`."""
+
+    tokens: tuple[SampledToken, ...]
+    scores: tuple[tuple[TokenLogprobs, ...], ...]
+
+
+def wanted_rows(step: Step) -> list[int]:
+    """The rows of the flat step (all tokens of all chunks) whose logits are needed, in order."""
+    rows: list[int] = []
+    begin = 0
+    for chunk in step.chunks:
+        end = begin + len(chunk.tokens)
+        first = end if chunk.sample is None else end - chunk.draft - 1
+        rows.extend(range(begin, min(begin + len(chunk.score), first)))
+        rows.extend(range(first, end))
+        begin = end
+    return rows
+
+
+def results(step: Step, logits: Tensor) -> Results:
+    """Choose and score. `logits` [rows, vocabulary] in float32 are those of `wanted_rows`."""
+    sampled: list[int] = []
+    scores: list[tuple[TokenLogprobs, ...]] = []
+    row = 0
+    for chunk in step.chunks:
+        drawn = 0 if chunk.sample is None else chunk.draft + 1
+        known = len(chunk.score)
+        if known:
+            scores.append(_score(logits[row : row + known], chunk.score, chunk.score_top))
+        # A row may be both: the token that follows it is known, and a guess is checked there.
+        total = min(len(chunk.tokens), known + drawn)
+        sampled.extend(range(row + total - drawn, row + total))
+        row += total
+    chosen = logits if len(sampled) == logits.shape[0] else logits[sampled]
+    return Results(sample(chosen, step.samples), tuple(scores))
 
 
 def sample(logits: Tensor, requests: Sequence[SampleRequest]) -> tuple[SampledToken, ...]:
     """One token per row of `logits` [rows, vocabulary] in float32, which is left unchanged."""
     if logits.shape[0] != len(requests):
         raise ValueError(f"{logits.shape[0]} rows of logits for {len(requests)} requests")
-    # All rows at once, because it is the common case. Ties go to the lowest id.
-    best = logits.argmax(-1).tolist() if any(map(_is_greedy, requests)) else []
-    tokens = []
-    for index, request in enumerate(requests):
-        row = logits[index]
-        token = best[index] if _is_greedy(request) else _choose(row, request)
-        tokens.append(SampledToken(token, _logprobs(row, token, request.logprobs)))
-    return tuple(tokens)
+    tokens = [0] * len(requests)
+    edited = [row for row, request in enumerate(requests) if is_edited(request)]
+    changed = _picked(logits, edited)
+    if edited:
+        changed = changed.clone() if changed is logits else changed
+        edit(changed, [requests[row] for row in edited])
+    _choose(changed, edited, requests, tokens)
+    plain = [row for row, request in enumerate(requests) if not is_edited(request)]
+    _choose(_picked(logits, plain), plain, requests, tokens)
+    asked = [row for row, request in enumerate(requests) if request.logprobs is not None]
+    logprobs: dict[int, TokenLogprobs] = {}
+    if asked:
+        counts = [requests[row].logprobs or 0 for row in asked]
+        found = _logprobs(_picked(logits, asked), [tokens[row] for row in asked], counts)
+        logprobs = dict(zip(asked, found, strict=True))
+    return tuple(SampledToken(token, logprobs.get(row)) for row, token in enumerate(tokens))
 
 
 def uniform(seed: int, index: int) -> float:
@@ -42,60 +95,139 @@ def uniform(seed: int, index: int) -> float:
     return int.from_bytes(blake2b(text, digest_size=8).digest()) / 2**64 * (1 - 2**-53)
 
 
-def _is_greedy(request: SampleRequest) -> bool:
-    return request.temperature < _COLD and not request.banned
+def _picked(logits: Tensor, rows: Sequence[int]) -> Tensor:
+    return logits if len(rows) == logits.shape[0] else logits[list(rows)]
 
 
-def _choose(row: Tensor, request: SampleRequest) -> int:
-    if request.banned:
-        row = row.clone()
-        known = [token for token in request.banned if 0 <= token < row.numel()]
-        row[known] = -torch.inf
-    if request.temperature < _COLD:
-        return int(row.argmax())
+def _choose(
+    logits: Tensor, rows: Sequence[int], requests: Sequence[SampleRequest], tokens: list[int]
+) -> None:
+    """Fill in `tokens` at `rows`; row `i` of `logits` is that of request `rows[i]`."""
+    greedy = [place for place, row in enumerate(rows) if requests[row].temperature < _COLD]
+    if greedy:
+        # Ties go to the lowest id.
+        for place, token in zip(greedy, _picked(logits, greedy).argmax(-1).tolist(), strict=True):
+            tokens[rows[place]] = token
+    drawn = [place for place, row in enumerate(rows) if requests[row].temperature >= _COLD]
+    if drawn:
+        asked = [requests[rows[place]] for place in drawn]
+        for place, token in zip(drawn, _draw(_picked(logits, drawn), asked), strict=True):
+            tokens[rows[place]] = token
+
+
+def _draw(logits: Tensor, requests: Sequence[SampleRequest]) -> list[int]:
     # In float64, where the sums below keep every token that has a chance.
-    scaled = row.double() / request.temperature
-    probabilities = torch.softmax(scaled, -1)
+    temperatures = _column(logits, [request.temperature for request in requests])
+    probabilities = torch.softmax(logits.double() / temperatures, -1)
+    if any(request.min_p for request in requests):
+        least = probabilities.amax(-1, keepdim=True) * _column(
+            probabilities, [request.min_p for request in requests]
+        )
+        probabilities.masked_fill_(probabilities < least, 0)
+    tokens = [0] * len(requests)
+    # A row's kind depends on its own request, so that its neighbours cannot change its ties.
+    kinds: dict[int, list[int]] = {}
+    for row, request in enumerate(requests):
+        kinds.setdefault(_looked_at(request, logits.shape[-1]), []).append(row)
+    undecided: list[int] = []
+    for size, rows in kinds.items():
+        picked = _picked(probabilities, rows)
+        asked = [requests[row] for row in rows]
+        if not size:
+            found: list[int | None] = list(_invert(picked.cumsum(-1), asked))
+        else:
+            found = _filtered(picked, asked, size)
+        for row, token in zip(rows, found, strict=True):
+            if token is None:
+                undecided.append(row)
+            else:
+                tokens[row] = token
+    if undecided:
+        asked = [requests[row] for row in undecided]
+        whole = _filtered(_picked(probabilities, undecided), asked, logits.shape[-1])
+        for row, token in zip(undecided, whole, strict=True):
+            tokens[row] = token or 0
+    return tokens
+
+
+def _looked_at(request: SampleRequest, vocabulary: int) -> int:
+    """How many of the likeliest tokens this request needs at first; 0: all, in any order."""
     if not request.top_k and request.top_p >= 1:
-        return _draw(probabilities.cumsum(-1), request)
-    ordered, ids = _likeliest(probabilities, request)
-    cumulative = ordered.cumsum(-1)
-    # The smallest set whose mass reaches top_p: the token that crosses the line belongs to it.
-    kept = min(
-        int(torch.searchsorted(cumulative, request.top_p * float(cumulative[-1]))) + 1,
-        len(ids),
-    )
-    return int(ids[_draw(cumulative[:kept], request)])
+        return 0
+    if request.top_k > _MANY:
+        return vocabulary
+    return min(_FEW if 0 < request.top_k <= _FEW else _MANY, vocabulary)
 
 
-def _likeliest(probabilities: Tensor, request: SampleRequest) -> tuple[Tensor, Tensor]:
-    """Probabilities and ids, best first, as many as top-k or top-p can need."""
-    size = probabilities.numel()
-    if request.top_k:
-        # top-p then applies to what top-k left.
-        ordered, ids = probabilities.topk(min(request.top_k, size))
-        return ordered, ids
-    ordered, ids = probabilities.topk(min(_LIKELY, size))
-    if float(ordered.sum()) < request.top_p:
+def _filtered(
+    probabilities: Tensor, requests: Sequence[SampleRequest], size: int
+) -> list[int | None]:
+    """Draw among the `size` likeliest under top-k, then top-p of what top-k left.
+
+    None for a row whose top-p needs more than `size` tokens.
+    """
+    vocabulary = probabilities.shape[-1]
+    if size < vocabulary:
+        ordered, ids = probabilities.topk(size)
+    else:
         ordered, ids = probabilities.sort(descending=True, stable=True)
-    elif len(ids) < size:
-        # A tail entry stands for the rest, so that the total stays 1; it is never drawn.
-        rest = (1 - ordered.sum()).clamp(min=0).reshape(1)
-        ordered, ids = torch.cat([ordered, rest]), torch.cat([ids, ids[-1:]])
-    return ordered, ids
+    cumulative = ordered.cumsum(-1)
+    most = [min(request.top_k or size, size) for request in requests]
+    last = torch.tensor(most, device=ordered.device)[:, None] - 1
+    bounded = torch.tensor([bool(request.top_k) for request in requests], device=ordered.device)
+    total = torch.where(
+        bounded[:, None], cumulative.gather(-1, last), probabilities.cumsum(-1)[:, -1:]
+    )
+    limit = total * _column(ordered, [request.top_p for request in requests])
+    # The smallest set whose mass reaches top_p: the token that crosses the line belongs to it.
+    reached = (cumulative < limit).sum(-1, keepdim=True)
+    enough = ((reached <= last) | bounded[:, None] | (size == vocabulary)).flatten().tolist()
+    cumulative = cumulative.minimum(cumulative.gather(-1, reached.minimum(last)))
+    places = torch.tensor(_invert(cumulative, requests), device=ids.device)[:, None]
+    tokens = ids.gather(-1, places).flatten().tolist()
+    return [token if decided else None for token, decided in zip(tokens, enough, strict=True)]
 
 
-def _draw(cumulative: Tensor, request: SampleRequest) -> int:
-    """Invert a cumulative distribution that need not end at 1."""
-    point = uniform(request.seed, request.index) * float(cumulative[-1])
-    index = int(torch.searchsorted(cumulative, point, right=True))
-    return min(index, cumulative.numel() - 1)
+def _invert(cumulative: Tensor, requests: Sequence[SampleRequest]) -> list[int]:
+    """A place in each row of cumulative distributions, which need not end at 1."""
+    total = cumulative[:, -1:]
+    chances = _column(cumulative, [uniform(request.seed, request.index) for request in requests])
+    # Below the total, however the product is rounded: a token without a chance is never drawn.
+    points = (total * chances).minimum(torch.nextafter(total, torch.zeros_like(total)))
+    places = torch.searchsorted(cumulative, points, right=True).flatten()
+    # Beyond the end where logits were no numbers: a broken row must not fail its neighbours.
+    found: list[int] = places.clamp(max=cumulative.shape[-1] - 1).tolist()
+    return found
 
 
-def _logprobs(row: Tensor, token: int, count: int | None) -> TokenLogprobs | None:
-    if count is None:
-        return None
-    logprobs = torch.log_softmax(row.double(), -1)
-    values, ids = logprobs.topk(min(count, row.numel()))
-    top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-    return TokenLogprobs(token, float(logprobs[token]), top)
+def _logprobs(logits: Tensor, tokens: Sequence[int], counts: Sequence[int]) -> list[TokenLogprobs]:
+    """The model's own log-probabilities of one token a row, with as many of the likeliest."""
+    logprobs = torch.log_softmax(logits.double(), -1)
+    chosen = logprobs.gather(-1, torch.tensor(tokens, device=logits.device)[:, None])
+    if not any(counts):
+        return [
+            TokenLogprobs(token, value)
+            for token, value in zip(tokens, chosen.flatten().tolist(), strict=True)
+        ]
+    # Always as many, so that ties fall the same way whatever the neighbours ask for.
+    values, ids = logprobs.topk(min(MAX_LOGPROBS, logits.shape[-1]))
+    rows = zip(
+        tokens, chosen.flatten().tolist(), ids.tolist(), values.tolist(), counts, strict=True
+    )
+    return [
+        TokenLogprobs(token, value, tuple(zip(top[:count], tops[:count], strict=True)))
+        for token, value, top, tops, count in rows
+    ]
+
+
+def _score(logits: Tensor, tokens: Sequence[int], count: int) -> tuple[TokenLogprobs, ...]:
+    made: list[TokenLogprobs] = []
+    for start in range(0, len(tokens), _SCORED_AT_ONCE):
+        part = tokens[start : start + _SCORED_AT_ONCE]
+        rows = logits[start : start + len(part)]
+        made.extend(_logprobs(rows, part, [count] * len(part)))
+    return tuple(made)
+
+
+def _column(like: Tensor, values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=like.device)[:, None]

@@ -26,7 +26,7 @@ from ridgeline_backends.cpu.linear import choose_form, has_bf16
 from ridgeline_backends.models.config import LlamaConfig, llama_config, read_json
 from ridgeline_backends.models.llama import Llama
 from ridgeline_backends.models.weights import Weights
-from ridgeline_backends.sampling import sample
+from ridgeline_backends.sampling import results, wanted_rows
 
 _DRAFT_TOKENS = 16
 """Guesses in one chunk. More rows cost more than the last of them can hope to save."""
@@ -89,28 +89,27 @@ class CpuRunner(ModelRunner):
         begin = self._clock()
         self._adopt_thread()
         with torch.inference_mode():
-            logits = self.logits(step)
-            tokens = sample(logits, step.samples) if step.samples else ()
-        return StepResult(tokens=tokens, device_time=DeviceTime(seconds=self._clock() - begin))
+            found = results(step, self.logits(step))
+        return StepResult(
+            tokens=found.tokens,
+            scores=found.scores,
+            device_time=DeviceTime(seconds=self._clock() - begin),
+        )
 
     def logits(self, step: Step, *, every_token: bool = False) -> torch.Tensor:
-        """Run the step; float32 logits [samples, vocabulary] of the chunks that are to sample, or
-        of every token in the step, to score a text."""
+        """Run the step; float32 logits [rows, vocabulary] of `wanted_rows`, or of every token in
+        the step."""
         tokens: list[int] = []
         positions: list[int] = []
-        wanted: list[int] = []
         for chunk in step.chunks:
             tokens.extend(chunk.tokens)
             positions.extend(range(chunk.start, chunk.start + len(chunk.tokens)))
-            if every_token:
-                wanted.extend(range(len(tokens) - len(chunk.tokens), len(tokens)))
-            elif chunk.sample is not None:
-                wanted.extend(range(len(tokens) - 1 - chunk.draft, len(tokens)))
+        wanted = range(len(tokens)) if every_token else wanted_rows(step)
         return self._model.forward(
             torch.tensor(tokens),
             torch.tensor(positions),
             StepAttention(self._cache, step.chunks),
-            torch.tensor(wanted, dtype=torch.int64),
+            torch.tensor(list(wanted), dtype=torch.int64),
         )
 
     def _adopt_thread(self) -> None:
