@@ -24,7 +24,7 @@ from typing import Literal
 
 from ridgeline_backends.base import Backend, LoadSpec, ModelRunner, PagedLayout
 from ridgeline_backends.engine import EngineOutput, LLMEngine, SamplingParams
-from ridgeline_backends.models.config import read_json
+from ridgeline_backends.models.reader import read_json
 
 CONTEXT = 192
 NEW_TOKENS = 24

@@ -4,7 +4,8 @@ Keys are taken in tiles of a fixed number of tokens, and a query's partial resul
 order of tiles. A tile that a query may not see adds exactly nothing, so it does not matter how far
 the context was padded, which other queries ran along, or in how many chunks a prompt came. Query
 heads of one KV head become rows of one matrix, in a multiple of `ROWS` (matrix products of other
-row counts take another path, with other last bits).
+row counts take another path, with other last bits). A layer with a sliding window masks what lies
+before it, and leaves out tiles that no query of a sequence's chunk can see.
 
 Everything is in float32; keys and values are stored in the type of the cache.
 """
@@ -14,18 +15,29 @@ from __future__ import annotations
 import mmap
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from math import prod, sqrt
+from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ridgeline_backends.base import Chunk
+from ridgeline_backends.models.arithmetic import softcap
 
 ROWS = 4
 _MIN_TILE = 64
 # Finite, so that a tile without a visible key gives numbers (which the merge then drops), not NaN.
 _HIDDEN = -1e30
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionRule:
+    """How a model's layers score: `scale` times q.k, bent below `softcap`; a query at position p
+    sees the keys from p - window + 1 on, `windows` being given per layer."""
+
+    scale: float
+    windows: tuple[int | None, ...]
+    softcap: float | None = None
 
 
 class KVCache:
@@ -73,8 +85,9 @@ class StepAttention:
     Row i of the step is token i of the chunks in order.
     """
 
-    def __init__(self, cache: KVCache, chunks: tuple[Chunk, ...]) -> None:
+    def __init__(self, cache: KVCache, chunks: tuple[Chunk, ...], rule: AttentionRule) -> None:
         self._cache = cache
+        self._rule = rule
         slots: list[int] = []
         decodes: list[tuple[int, Chunk]] = []
         self._prefills: list[_Prefill] = []
@@ -90,21 +103,23 @@ class StepAttention:
             else:
                 self._prefills.append(_Prefill.of(chunk, row, cache))
         self._slots = torch.tensor(slots)
-        self._decode = _Decode.of(decodes, cache) if decodes else None
+        distinct = set(rule.windows) if decodes else ()
+        self._decodes = {window: _Decode.of(decodes, cache, window) for window in distinct}
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         self._cache.write(layer, self._slots, k, v)
         rows, _, dim = q.shape
-        q = q.view(rows, self._cache.kv_heads, -1, dim) * (1 / sqrt(dim))
+        q = q.reshape(rows, self._cache.kv_heads, -1, dim) * self._rule.scale
+        decode = self._decodes.get(self._rule.windows[layer])
         if not self._prefills:
-            assert self._decode is not None
-            return _attend_decode(self._decode, q, self._cache, layer).flatten(1, 2)
+            assert decode is not None
+            return _attend_decode(decode, q, self._cache, layer, self._rule).flatten(1, 2)
         out = torch.empty_like(q)
         for prefill in self._prefills:
             own = slice(prefill.row, prefill.row + prefill.count)
-            out[own] = _attend_prefill(prefill, q[own], self._cache, layer)
-        if self._decode is not None:
-            out[self._decode.rows] = _attend_decode(self._decode, q, self._cache, layer)
+            out[own] = _attend_prefill(prefill, q[own], self._cache, layer, self._rule)
+        if decode is not None:
+            out[decode.rows] = _attend_decode(decode, q, self._cache, layer, self._rule)
         return out.flatten(1, 2)
 
 
@@ -126,10 +141,11 @@ class _Prefill:
 
 @dataclass(frozen=True, slots=True)
 class _Decode:
-    """Sequences by falling context length, so that those that have tile j are the first n_j.
+    """Sequences by falling number of tiles, so that those that have tile j are the first n_j.
 
-    `owner` is the row of each tile's query, tiles in the order all first ones, all second ones, ...
-    `order` puts the results back into the order of `rows`, those of the step that decode.
+    A sequence's tiles are those in which its window, or all of its context, lies. `owner` is the
+    row of each tile's query, tiles in the order all first ones, all second ones, ... `order` puts
+    the results back into the order of `rows`, those of the step that decode.
     """
 
     rows: Tensor
@@ -140,23 +156,28 @@ class _Decode:
     hidden: Tensor
 
     @classmethod
-    def of(cls, decodes: list[tuple[int, Chunk]], cache: KVCache) -> _Decode:
-        ordered = sorted(range(len(decodes)), key=lambda i: -decodes[i][1].start)
-        lengths = [decodes[i][1].start + 1 for i in ordered]
-        tables = [_tile_blocks(decodes[i][1], cache) for i in ordered]
-        tiles = [-(-length // cache.tile) for length in lengths]
-        counts = [sum(1 for n in tiles if n > j) for j in range(tiles[0])]
-        pairs = [(i, j) for j, count in enumerate(counts) for i in range(count)]
+    def of(cls, decodes: list[tuple[int, Chunk]], cache: KVCache, window: int | None) -> _Decode:
+        ends = [chunk.start + 1 for _, chunk in decodes]
+        begins = [0 if window is None else max(0, end - window) for end in ends]
+        first = [begin // cache.tile for begin in begins]
+        tiles = [-(-end // cache.tile) - skip for end, skip in zip(ends, first, strict=True)]
+        ordered = sorted(range(len(decodes)), key=lambda i: -tiles[i])
+        counts = [sum(1 for n in tiles if n > j) for j in range(max(tiles))]
+        pairs = [(i, first[i] + j) for j, count in enumerate(counts) for i in ordered[:count]]
+        tables = [_tile_blocks(chunk, cache) for _, chunk in decodes]
         width = cache.tile_blocks
         blocks = [b for i, j in pairs for b in tables[i][j * width : (j + 1) * width]]
-        visible = torch.tensor([lengths[i] - j * cache.tile for i, j in pairs])
+        keys = torch.arange(cache.tile) + torch.tensor([[j * cache.tile] for _, j in pairs])
+        hidden = keys >= torch.tensor([[ends[i]] for i, _ in pairs])
+        if window is not None:
+            hidden |= keys < torch.tensor([[begins[i]] for i, _ in pairs])
         return cls(
             rows=torch.tensor([row for row, _ in decodes]),
             ends=list(accumulate(counts)),
-            owner=torch.tensor([decodes[ordered[i]][0] for i, _ in pairs]),
+            owner=torch.tensor([decodes[i][0] for i, _ in pairs]),
             order=torch.tensor(ordered).argsort(),
             blocks=torch.tensor(blocks),
-            hidden=(torch.arange(cache.tile) >= visible[:, None])[:, None, :],
+            hidden=hidden[:, None, :],
         )
 
 
@@ -166,35 +187,40 @@ def _tile_blocks(chunk: Chunk, cache: KVCache) -> list[int]:
     return [*chunk.blocks[:needed], *[0] * (-needed % cache.tile_blocks)]
 
 
-def _attend_decode(decode: _Decode, q: Tensor, cache: KVCache, layer: int) -> Tensor:
+def _attend_decode(
+    decode: _Decode, q: Tensor, cache: KVCache, layer: int, rule: AttentionRule
+) -> Tensor:
     """q [rows of the step, kv heads, group, dim]; the results of those that decode."""
     k, v = cache.read(layer, decode.blocks)
     group = q.shape[2]
     q = F.pad(q.index_select(0, decode.owner), (0, 0, 0, -group % ROWS)).transpose(0, 1)
-    tiles = _tile_attention(q, k, v, decode.hidden)
+    tiles = _tile_attention(q, k, v, decode.hidden, rule.softcap)
     total = tiles.part(0, decode.ends[0])
     for begin, end in pairwise(decode.ends):
         total.add(tiles.part(begin, end), 0)
     return total.value()[:, :, :group].transpose(0, 1).index_select(0, decode.order)
 
 
-def _attend_prefill(prefill: _Prefill, q: Tensor, cache: KVCache, layer: int) -> Tensor:
+def _attend_prefill(
+    prefill: _Prefill, q: Tensor, cache: KVCache, layer: int, rule: AttentionRule
+) -> Tensor:
     """q [tokens, kv heads, group, dim] of one sequence, at consecutive positions."""
     count, kv_heads, group, dim = q.shape
-    k, v = cache.read(layer, prefill.blocks)
+    window = rule.windows[layer]
+    # The first query looks back the furthest.
+    skipped = 0 if window is None else max(0, prefill.start - window + 1) // cache.tile
+    k, v = cache.read(layer, prefill.blocks[skipped * cache.tile_blocks :])
     rows = q.transpose(0, 1).reshape(kv_heads, 1, count * group, dim)
     rows = F.pad(rows, (0, 0, 0, -count * group % ROWS))
     positions = prefill.positions.repeat_interleave(group)
     positions = F.pad(positions, (0, rows.shape[2] - len(positions)), value=prefill.start + count)
     total: _Partial | None = None
-    for j in range(k.shape[1]):
+    for j in range(skipped, skipped + k.shape[1]):
         # Queries before this tile see nothing of it.
         first = max(0, j * cache.tile - prefill.start) * group // ROWS * ROWS
-        hidden = None
-        if prefill.start < (j + 1) * cache.tile - 1:
-            keys = torch.arange(j * cache.tile, (j + 1) * cache.tile)
-            hidden = keys > positions[first:, None]
-        part = _tile_attention(rows[:, :, first:], k[:, j : j + 1], v[:, j : j + 1], hidden)
+        hidden = _hidden(positions[first:, None], j * cache.tile, cache.tile, window)
+        own = slice(j - skipped, j - skipped + 1)
+        part = _tile_attention(rows[:, :, first:], k[:, own], v[:, own], hidden, rule.softcap)
         if total is None:
             total = part
         else:
@@ -202,6 +228,19 @@ def _attend_prefill(prefill: _Prefill, q: Tensor, cache: KVCache, layer: int) ->
     assert total is not None
     out = total.value()[:, 0, : count * group]
     return out.view(kv_heads, count, group, dim).transpose(0, 1)
+
+
+def _hidden(positions: Tensor, start: int, tile: int, window: int | None) -> Tensor | None:
+    """Which keys of the tile at `start` the queries at `positions` [rows, 1] do not see."""
+    first, last = int(positions[0]), int(positions[-1])
+    keys = torch.arange(start, start + tile)
+    hidden = None
+    if first < start + tile - 1:
+        hidden = keys > positions
+    if window is not None and start <= last - window:
+        before = keys <= positions - window
+        hidden = before if hidden is None else hidden | before
+    return hidden
 
 
 @dataclass(slots=True)
@@ -231,11 +270,15 @@ class _Partial:
         return self.sum / self.weight
 
 
-def _tile_attention(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> _Partial:
+def _tile_attention(
+    q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None, cap: float | None
+) -> _Partial:
     """q [kv heads, n, rows, dim] against one tile each, k and v [kv heads, n, tile, dim]."""
     heads, n, rows, dim = q.shape
     scores = torch.bmm(q.reshape(-1, rows, dim), k.reshape(heads * n, -1, dim).transpose(1, 2))
     scores = scores.view(heads, n, rows, -1)
+    if cap is not None:
+        scores = softcap(scores, cap)
     if hidden is not None:
         scores.masked_fill_(hidden, _HIDDEN)
     peak = scores.amax(-1, keepdim=True)

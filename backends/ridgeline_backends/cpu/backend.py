@@ -29,16 +29,12 @@ from ridgeline_backends.base import (
 )
 from ridgeline_backends.cpu.embedding import CpuEmbeddingRunner
 from ridgeline_backends.cpu.linear import has_bf16
-from ridgeline_backends.cpu.memory import bert_need, llama_need, machine_memory
+from ridgeline_backends.cpu.memory import bert_need, decoder_need, machine_memory
 from ridgeline_backends.cpu.runner import CpuRunner
 from ridgeline_backends.errors import DoesNotFit, UnsupportedModel
-from ridgeline_backends.models.config import (
-    BERT_ARCHITECTURES,
-    architecture,
-    bert_config,
-    llama_config,
-    read_json,
-)
+from ridgeline_backends.models.config import architecture, decoder_config
+from ridgeline_backends.models.encoder_config import ENCODER_ARCHITECTURES, bert_config
+from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import weight_files
 
 _WIDENED = (
@@ -67,8 +63,8 @@ class CpuBackend(Backend):
         name = architecture(config)
         available = machine_memory()
         dtype = _dtype(spec)
-        encoder = name in BERT_ARCHITECTURES
-        context = (bert_config(config) if encoder else llama_config(config)).context_length
+        encoder = name in ENCODER_ARCHITECTURES
+        context = (bert_config(config) if encoder else decoder_config(config)).context_length
         max_len = spec.max_model_len or context
         refusals = []
         if max_len > context:
@@ -83,8 +79,8 @@ class CpuBackend(Backend):
         else:
             widened = dtype is Dtype.BF16 and not has_bf16()
             notes = (_WIDENED,) if widened else ()
-            need = llama_need(
-                llama_config(config),
+            need = decoder_need(
+                decoder_config(config),
                 spec,
                 stored=dtype,
                 multiplied=Dtype.FP32 if widened else dtype,
@@ -132,7 +128,7 @@ class CpuBackend(Backend):
         threads = artifact.plan.spec.threads
         if threads is not None:
             torch.set_num_threads(threads)
-        if artifact.plan.architecture in BERT_ARCHITECTURES:
+        if artifact.plan.architecture in ENCODER_ARCHITECTURES:
             return CpuEmbeddingRunner(artifact)
         return CpuRunner(artifact)
 

@@ -17,7 +17,8 @@ from ridgeline_backends.base import Artifact, EmbeddingRunner
 from ridgeline_backends.cpu.linear import choose_form
 from ridgeline_backends.errors import InvalidSampling, PromptTooLong, UnsupportedModel
 from ridgeline_backends.models.bert import Bert
-from ridgeline_backends.models.config import bert_config, read_json
+from ridgeline_backends.models.encoder_config import bert_config
+from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import Weights
 
 Pool = Callable[[Tensor], Tensor]

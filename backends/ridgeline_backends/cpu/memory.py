@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ridgeline_backends.base import Dtype, LoadSpec, MemoryNeed
-from ridgeline_backends.models.config import BertConfig, LlamaConfig
+from ridgeline_backends.models.config import DecoderConfig
+from ridgeline_backends.models.encoder_config import BertConfig
 
 _DEFAULT_KV_BYTES = 1 << 30
 _CGROUP_LIMITS = (
@@ -20,7 +21,7 @@ _TILE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class LlamaNeed:
+class DecoderNeed:
     """The result of sizing: memory by kind and the KV blocks in it."""
 
     memory: MemoryNeed
@@ -58,24 +59,24 @@ def _mapped_data() -> int:
     return int(sizes[0]) * 1024 if sizes else 0
 
 
-def llama_need(
-    config: LlamaConfig,
+def decoder_need(
+    config: DecoderConfig,
     spec: LoadSpec,
     *,
     stored: Dtype,
     multiplied: Dtype,
     max_model_len: int,
     available: int,
-) -> LlamaNeed:
+) -> DecoderNeed:
     """Size a model whose tables and KV are `stored` so and whose matrices are `multiplied` so."""
     head = config.vocab_size * config.hidden
     matrices = config.layers * sum(a * b for a, b in config.linear_shapes.values()) + head
-    norms = (2 * config.layers + 1) * config.hidden * 4
-    rope = 2 * max_model_len * config.head_dim * 4
+    vectors = config.vector_parameters * 4
+    rope = len(config.ropes) * 2 * max_model_len * config.rotary_dim * 4
     # The embedding is kept beside the head even if they are tied: one is read by row, the other is
     # laid out for multiplication.
-    weights = head * stored.bytes + matrices * multiplied.bytes + norms + rope
-    scratch = _llama_scratch(config, spec, max_model_len)
+    weights = head * stored.bytes + matrices * multiplied.bytes + vectors + rope
+    scratch = _decoder_scratch(config, spec, max_model_len)
     per_token = 2 * config.layers * config.kv_heads * config.head_dim * stored.bytes
     per_block = per_token * spec.block_size
     sequence = -(-max_model_len // spec.block_size) * per_block
@@ -86,7 +87,7 @@ def llama_need(
         kv = max(min(wanted, available - weights - scratch), sequence)
     blocks = kv // per_block
     memory = MemoryNeed(weights=weights, kv=blocks * per_block, scratch=scratch)
-    return LlamaNeed(memory, blocks, sequence)
+    return DecoderNeed(memory, blocks, sequence)
 
 
 def bert_need(config: BertConfig, spec: LoadSpec) -> MemoryNeed:
@@ -97,7 +98,7 @@ def bert_need(config: BertConfig, spec: LoadSpec) -> MemoryNeed:
     return MemoryNeed(weights=config.parameters * 4, kv=0, scratch=scratch)
 
 
-def _llama_scratch(config: LlamaConfig, spec: LoadSpec, max_model_len: int) -> int:
+def _decoder_scratch(config: DecoderConfig, spec: LoadSpec, max_model_len: int) -> int:
     rows = max(spec.max_tokens_per_step, spec.max_num_seqs)
     activations = rows * (6 * config.hidden + 6 * config.intermediate)
     scores = rows * config.heads * (3 * _TILE + 3 * config.head_dim)

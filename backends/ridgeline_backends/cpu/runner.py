@@ -1,4 +1,4 @@
-"""Executes engine steps of a Llama on the CPU: one flat row of tokens through the layers.
+"""Executes engine steps of a decoder on the CPU: one flat row of tokens through the layers.
 
 Prefill chunks and decodes are not told apart outside attention; sampling is done here.
 """
@@ -21,10 +21,11 @@ from ridgeline_backends.base import (
     Step,
     StepResult,
 )
-from ridgeline_backends.cpu.attention import KVCache, StepAttention
+from ridgeline_backends.cpu.attention import AttentionRule, KVCache, StepAttention
 from ridgeline_backends.cpu.linear import choose_form, has_bf16
-from ridgeline_backends.models.config import LlamaConfig, llama_config, read_json
-from ridgeline_backends.models.llama import Llama
+from ridgeline_backends.models.config import DecoderConfig, decoder_config
+from ridgeline_backends.models.decoder import Decoder, read_decoder
+from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import Weights
 from ridgeline_backends.sampling import results, wanted_rows
 
@@ -33,7 +34,7 @@ _DRAFT_TOKENS = 16
 
 
 class CpuRunner(ModelRunner):
-    """A Llama with its KV memory. `linear_form` says how its matrices are multiplied."""
+    """A decoder with its KV memory. `linear_form` says how its matrices are multiplied."""
 
     def __init__(
         self, artifact: Artifact, *, clock: Callable[[], float] = time.perf_counter
@@ -49,9 +50,9 @@ class CpuRunner(ModelRunner):
         with torch.inference_mode():
             self.linear_form, form = choose_form(shapes, multiplied)
             with Weights(artifact.model_dir) as weights:
-                self._model = Llama(
+                self._model = Decoder(
                     config,
-                    weights,
+                    read_decoder(config, weights),
                     # Through the stored type first: fp32 weights served as bf16 are rounded.
                     lambda weight: form(weight.to(stored)),
                     table_dtype=stored,
@@ -65,6 +66,7 @@ class CpuRunner(ModelRunner):
                 plan.spec.block_size,
                 stored,
             )
+        self._rule = AttentionRule(config.attention_scale, config.windows, config.attention_softcap)
         self._limits = RunnerLimits(
             max_model_len=plan.max_model_len,
             max_tokens=plan.spec.max_tokens_per_step,
@@ -108,7 +110,7 @@ class CpuRunner(ModelRunner):
         return self._model.forward(
             torch.tensor(tokens),
             torch.tensor(positions),
-            StepAttention(self._cache, step.chunks),
+            StepAttention(self._cache, step.chunks, self._rule),
             torch.tensor(list(wanted), dtype=torch.int64),
         )
 
@@ -119,9 +121,9 @@ class CpuRunner(ModelRunner):
             self._thread = get_ident()
 
 
-def _read_config(artifact: Artifact) -> LlamaConfig:
+def _read_config(artifact: Artifact) -> DecoderConfig:
     generation = artifact.model_dir / "generation_config.json"
-    return llama_config(
+    return decoder_config(
         read_json(artifact.model_dir / "config.json"),
         read_json(generation) if generation.is_file() else None,
     )

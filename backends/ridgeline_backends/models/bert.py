@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ridgeline_backends.models.config import BertConfig
-from ridgeline_backends.models.llama import Linear, MakeLinear
+from ridgeline_backends.models.arithmetic import gelu
+from ridgeline_backends.models.decoder import Linear, MakeLinear
+from ridgeline_backends.models.encoder_config import BertConfig
 from ridgeline_backends.models.weights import Weights
 
 
@@ -78,7 +79,7 @@ class Bert:
             qkv = layer.qkv(x).view(len(tokens), 3, c.heads, -1)
             attended = torch.cat([_attend(part) for part in torch.split(qkv, lengths)])
             x = layer.attention_norm(x + layer.attention_out(attended.view(len(tokens), -1)))
-            x = layer.norm(x + layer.down(_gelu(layer.up(x))))
+            x = layer.norm(x + layer.down(gelu(layer.up(x))))
         return list(torch.split(x, lengths))
 
     def _layer(self, prefix: str) -> _Layer:
@@ -115,8 +116,3 @@ def _attend(qkv: Tensor) -> Tensor:
     q, k, v = qkv.permute(1, 2, 0, 3)
     scores = torch.matmul(q * (1 / sqrt(q.shape[-1])), k.transpose(1, 2))
     return torch.matmul(torch.softmax(scores, -1), v).transpose(0, 1).contiguous()
-
-
-def _gelu(x: Tensor) -> Tensor:
-    """The exact form, by parts: `F.gelu` rounds differently at the end of a tensor."""
-    return x * 0.5 * (1 + torch.erf(x / sqrt(2)))

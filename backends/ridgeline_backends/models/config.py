@@ -1,36 +1,37 @@
-"""Reading Hugging Face configurations into small types, with errors that name the setting.
+"""What a decoder is, read from a Hugging Face config.
 
-A setting that would change the arithmetic and that no code here honours is refused, never ignored.
-Imports no torch, so that a planner can use it.
+A setting that would change the arithmetic and that no code here honours is refused by name, never
+ignored. Imports no torch, so that a planner can use it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 from ridgeline_backends.errors import InvalidModel, UnsupportedModel
+from ridgeline_backends.models.encoder_config import ENCODER_ARCHITECTURES
+from ridgeline_backends.models.families import FAMILIES, Bias, Family, Windows
+from ridgeline_backends.models.reader import Reader
+from ridgeline_backends.models.rope_config import FULL, SLIDING, RopeConfig, read_ropes
 
-LLAMA_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
-BERT_ARCHITECTURES = ("BertModel",)
+DECODER_ARCHITECTURES = tuple(FAMILIES)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RopeConfig:
-    """Rotary positions: `theta`, and the "llama3" or "linear" rescaling if `kind` says so."""
-
-    theta: float
-    kind: str = "default"
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_context: int = 8192
+Activation = Literal["silu", "gelu_tanh"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LlamaConfig:
+class DecoderConfig:
+    """A decoder-only transformer with RMS norms, rotary positions and a gated MLP.
+
+    `attention_scale`: a score is this times q.k, then capped softly at `attention_softcap`.
+    `windows`, per layer: a query at position p sees the keys p - window + 1 to p, all before it if
+    None. `layer_rope`: per layer, which of `ropes` turns the first `rotary_dim` numbers of a head.
+    `sandwich_norms`: what attention and MLP give is normalised too. `zero_centred_norms`: the file
+    holds norm weights less one.
+    """
+
     hidden: int
     layers: int
     heads: int
@@ -41,8 +42,21 @@ class LlamaConfig:
     context_length: int
     norm_eps: float
     tied_head: bool
-    rope: RopeConfig
     eos_token_ids: frozenset[int]
+    activation: Activation
+    attention_scale: float
+    embedding_scale: float
+    attention_softcap: float | None
+    final_softcap: float | None
+    qk_norm: bool
+    sandwich_norms: bool
+    zero_centred_norms: bool
+    qkv_bias: bool
+    o_bias: bool
+    windows: tuple[int | None, ...]
+    ropes: tuple[RopeConfig, ...]
+    layer_rope: tuple[int, ...]
+    rotary_dim: int
 
     @property
     def head_groups(self) -> int:
@@ -61,36 +75,27 @@ class LlamaConfig:
         }
 
     @property
+    def vector_parameters(self) -> int:
+        """Norm weights and biases of the whole model."""
+        norms = (4 if self.sandwich_norms else 2) * self.hidden
+        if self.qk_norm:
+            norms += 2 * self.head_dim
+        biases = self.linear_shapes["qkv"][0] if self.qkv_bias else 0
+        biases += self.hidden if self.o_bias else 0
+        return self.layers * (norms + biases) + self.hidden
+
+    @property
     def parameters(self) -> int:
         """Counted once if the head is tied to the embedding."""
         matrices = sum(rows * columns for rows, columns in self.linear_shapes.values())
         embeddings = self.vocab_size * self.hidden * (1 if self.tied_head else 2)
-        return self.layers * (matrices + 2 * self.hidden) + embeddings + self.hidden
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BertConfig:
-    hidden: int
-    layers: int
-    heads: int
-    intermediate: int
-    vocab_size: int
-    context_length: int
-    type_vocab_size: int
-    norm_eps: float
-
-    @property
-    def parameters(self) -> int:
-        per_layer = 4 * self.hidden * (self.hidden + 1) + 4 * self.hidden
-        per_layer += 2 * self.hidden * self.intermediate + self.intermediate + self.hidden
-        tables = self.vocab_size + self.context_length + self.type_vocab_size
-        return self.layers * per_layer + (tables + 2) * self.hidden
+        return self.layers * matrices + embeddings + self.vector_parameters
 
 
 def architecture(config: Mapping[str, object]) -> str:
     """The architecture a config names. Raises `UnsupportedModel` with what is supported."""
     names = config.get("architectures")
-    supported = LLAMA_ARCHITECTURES + BERT_ARCHITECTURES
+    supported = DECODER_ARCHITECTURES + ENCODER_ARCHITECTURES
     found = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
     if not found:
         raise InvalidModel(
@@ -105,49 +110,44 @@ def architecture(config: Mapping[str, object]) -> str:
     )
 
 
-def read_json(path: Path) -> dict[str, object]:
-    """A JSON object from a file of a model directory. Raises `InvalidModel`."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise InvalidModel(
-            f"{path.name} is missing from the model directory.",
-            hint="It must be in Hugging Face format.",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InvalidModel(f"{path.name} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidModel(f"{path.name} must hold a JSON object.")
-    return value
-
-
-def llama_config(
+def decoder_config(
     config: Mapping[str, object], generation: Mapping[str, object] | None = None
-) -> LlamaConfig:
-    """Parse a Llama or Mistral config; `generation` (generation_config.json) adds stop tokens."""
-    read = _Reader(config)
-    read.refuse_unless("hidden_act", "silu")
-    for switch in ("attention_bias", "mlp_bias"):
-        read.refuse_unless(switch, False)
-    read.refuse_unless("quantization_config", None)
+) -> DecoderConfig:
+    """Parse the config of any of `FAMILIES`; `generation` (generation_config.json) adds stop
+    tokens. Raises `InvalidModel`, and `UnsupportedModel` for what would not be honoured."""
+    family = FAMILIES[architecture(config)]
+    settings = _settings(config, family)
+    read = Reader(settings)
+    _refuse_strange(read, family)
     heads = read.integer("num_attention_heads")
     kv_heads = read.integer("num_key_value_heads", heads)
     hidden = read.integer("hidden_size")
+    layers = read.integer("num_hidden_layers")
     if heads % kv_heads:
         raise InvalidModel(
             f"num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}."
         )
+    head_dim = read.integer("head_dim", hidden // heads)
     context = read.integer("max_position_embeddings")
-    if config.get("sliding_window") is not None:
-        # Inside one window a sliding window changes nothing.
-        context = min(context, read.integer("sliding_window"))
-    head_dim = hidden // heads if config.get("head_dim") is None else read.integer("head_dim")
-    if head_dim % 2:
-        raise UnsupportedModel(f"head_dim {head_dim} is odd; rotary positions need pairs.")
-    eos = _token_ids(config) | _token_ids(generation or {})
-    return LlamaConfig(
+    ropes = read_ropes(
+        settings,
+        context,
+        theta=family.theta,
+        local_theta=family.local_theta,
+        yarn_is_longrope=family.yarn_is_longrope,
+    )
+    rotary_dim = int(head_dim * ropes.rotary_share)
+    for rope in (ropes.full, ropes.sliding):
+        _check_rope(rope, rotary_dim)
+    if ropes.full.kind == "yarn":
+        # Some configs keep the context before the scaling, some write the one after it.
+        context = max(context, int(ropes.full.factor * ropes.full.original_context))
+    types = _layer_types(read, family, layers)
+    window = read.integer("sliding_window") if SLIDING in types else None
+    distinct = tuple(dict.fromkeys(ropes.sliding if t == SLIDING else ropes.full for t in types))
+    return DecoderConfig(
         hidden=hidden,
-        layers=read.integer("num_hidden_layers"),
+        layers=layers,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
@@ -155,89 +155,124 @@ def llama_config(
         vocab_size=read.integer("vocab_size"),
         context_length=context,
         norm_eps=read.number("rms_norm_eps", 1e-6),
-        tied_head=bool(config.get("tie_word_embeddings", False)),
-        rope=_rope(config, context),
-        eos_token_ids=eos,
+        tied_head=read.flag("tie_word_embeddings", False),
+        eos_token_ids=_eos(settings) | _eos(generation or {}),
+        activation=_activation(read, family),
+        attention_scale=(read.number("query_pre_attn_scalar") if family.query_scalar else head_dim)
+        ** -0.5,
+        embedding_scale=hidden**0.5 if family.scaled_embedding else 1.0,
+        attention_softcap=read.optional_number("attn_logit_softcapping"),
+        final_softcap=read.optional_number("final_logit_softcapping"),
+        qk_norm=family.qk_norm,
+        sandwich_norms=family.sandwich_norms,
+        zero_centred_norms=family.zero_centred_norms,
+        qkv_bias=family.bias is Bias.QKV or _biased(read, family),
+        o_bias=_biased(read, family),
+        windows=tuple(window if t == SLIDING else None for t in types),
+        ropes=distinct,
+        layer_rope=tuple(
+            distinct.index(ropes.sliding if t == SLIDING else ropes.full) for t in types
+        ),
+        rotary_dim=rotary_dim,
     )
 
 
-def bert_config(config: Mapping[str, object]) -> BertConfig:
-    read = _Reader(config)
-    read.refuse_unless("hidden_act", "gelu")
-    read.refuse_unless("position_embedding_type", "absolute")
+def _settings(config: Mapping[str, object], family: Family) -> dict[str, object]:
+    """The language model's settings, with the family's defaults under them."""
+    if not family.text_section:
+        return {**family.defaults, **config}
+    text = Reader(config).section("text_config")
+    outer = {k: config[k] for k in ("tie_word_embeddings", "eos_token_id") if config.get(k)}
+    quantised = {"quantization_config": config.get("quantization_config")}
+    return {**family.defaults, **text, **outer, **quantised}
+
+
+def _refuse_strange(read: Reader, family: Family) -> None:
+    """Settings that transformers would honour, or that say the weights are of another kind."""
+    for switch in ("mlp_bias", "use_bidirectional_attention", "rope_interleaved"):
+        read.refuse_unless(switch, False)
     read.refuse_unless("quantization_config", None)
-    read.refuse_unless("is_decoder", False)
-    return BertConfig(
-        hidden=read.integer("hidden_size"),
-        layers=read.integer("num_hidden_layers"),
-        heads=read.integer("num_attention_heads"),
-        intermediate=read.integer("intermediate_size"),
-        vocab_size=read.integer("vocab_size"),
-        context_length=read.integer("max_position_embeddings"),
-        type_vocab_size=read.integer("type_vocab_size", 2),
-        norm_eps=read.number("layer_norm_eps", 1e-12),
-    )
+    if family.bias is Bias.NEVER:
+        read.refuse_unless("attention_bias", False)
+    if not family.attention_softcap:
+        read.refuse_unless("attn_logit_softcapping", None)
+    if not family.final_softcap:
+        read.refuse_unless("final_logit_softcapping", None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    config: Mapping[str, object]
-
-    def integer(self, key: str, default: int | None = None) -> int:
-        value = self.config.get(key)
-        if value is None:
-            value = default
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InvalidModel(f"{key} in config.json must be a positive integer, not {value!r}.")
-        return value
-
-    def number(self, key: str, default: float | None = None) -> float:
-        value = self.config.get(key)
-        if value is None:
-            value = default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise InvalidModel(f"{key} in config.json must be a positive number, not {value!r}.")
-        return float(value)
-
-    def refuse_unless(self, key: str, only: object) -> None:
-        value = self.config.get(key, only)
-        if value != only and value is not None:
-            raise UnsupportedModel(f"{key} = {value!r} is not supported; only {only!r} is.")
-
-
-def _rope(config: Mapping[str, object], context: int) -> RopeConfig:
-    # transformers 5 writes everything into rope_parameters, earlier ones into two keys.
-    scaling: object = config.get("rope_parameters")
-    if scaling is None:
-        scaling = config.get("rope_scaling")
-    if scaling is None:
-        scaling = {}
-    if not isinstance(scaling, Mapping):
-        raise InvalidModel(f"rope_scaling in config.json must be an object, not {scaling!r}.")
-    merged = {"rope_theta": config.get("rope_theta"), **scaling}
-    read = _Reader(merged)
-    theta = read.number("rope_theta", 10000.0)
-    kind = merged.get("rope_type", merged.get("type", "default"))
-    _Reader({**config, **scaling}).refuse_unless("partial_rotary_factor", 1.0)
-    if kind == "default":
-        return RopeConfig(theta=theta)
-    if kind == "linear":
-        return RopeConfig(theta=theta, kind="linear", factor=read.number("factor"))
-    if kind == "llama3":
-        return RopeConfig(
-            theta=theta,
-            kind="llama3",
-            factor=read.number("factor"),
-            low_freq_factor=read.number("low_freq_factor"),
-            high_freq_factor=read.number("high_freq_factor"),
-            original_context=read.integer("original_max_position_embeddings", context),
-        )
+def _activation(read: Reader, family: Family) -> Activation:
+    value = read.config.get(family.activation_key, next(iter(family.activations)))
+    found = family.activations.get(value) if isinstance(value, str) else None
+    if found == "silu":
+        return "silu"
+    if found == "gelu_tanh":
+        return "gelu_tanh"
     raise UnsupportedModel(
-        f"rope_type {kind!r} is not supported.", hint="Supported: default, linear, llama3."
+        f"{family.activation_key} = {value!r} is not supported.",
+        hint=f"Supported for this architecture: {', '.join(family.activations)}.",
     )
 
 
-def _token_ids(config: Mapping[str, object]) -> frozenset[int]:
-    value = config.get("eos_token_id")
-    values = value if isinstance(value, list) else [value]
-    return frozenset(v for v in values if isinstance(v, int) and not isinstance(v, bool))
+def _biased(read: Reader, family: Family) -> bool:
+    return family.bias is Bias.AS_CONFIGURED and read.flag("attention_bias", False)
+
+
+def _layer_types(read: Reader, family: Family, layers: int) -> tuple[str, ...]:
+    given = read.config.get("layer_types")
+    if given is not None:
+        return _given_types(given, family, layers)
+    sliding: list[bool]
+    if family.windows is Windows.NEVER:
+        read.refuse_unless("sliding_window", None)
+        sliding = [False] * layers
+    elif read.config.get("sliding_window") is None:
+        sliding = [False] * layers
+    elif family.windows is Windows.ALL:
+        sliding = [True] * layers
+    elif family.windows is Windows.LATER:
+        first = layers
+        if read.flag("use_sliding_window", False):
+            # 0 is a proper value here: all layers.
+            first = (
+                0
+                if read.config.get("max_window_layers") == 0
+                else read.integer("max_window_layers")
+            )
+        sliding = [index >= first for index in range(layers)]
+    else:
+        every = read.integer("sliding_window_pattern")
+        sliding = [(index + 1) % every != 0 for index in range(layers)]
+    return tuple(SLIDING if one else FULL for one in sliding)
+
+
+def _given_types(given: object, family: Family, layers: int) -> tuple[str, ...]:
+    if not isinstance(given, list) or len(given) != layers:
+        raise InvalidModel(f"layer_types in config.json must list {layers} layers.")
+    strange = next((one for one in given if one not in (FULL, SLIDING)), None)
+    if strange is not None:
+        raise UnsupportedModel(
+            f"layer_types has {strange!r}, which is not supported.",
+            hint=f"Supported: {FULL}, {SLIDING}.",
+        )
+    if family.windows in (Windows.NEVER, Windows.ALL) and len(set(given)) > 1:
+        raise UnsupportedModel("layer_types that differ are not supported for this architecture.")
+    return tuple(given)
+
+
+def _check_rope(rope: RopeConfig, rotary_dim: int) -> None:
+    if rotary_dim % 2 or not rotary_dim:
+        raise UnsupportedModel(
+            f"head_dim with partial_rotary_factor gives {rotary_dim} rotary dimensions; "
+            "rotary positions need pairs."
+        )
+    if rope.kind == "longrope":
+        for name, factors in (("short", rope.short_factors), ("long", rope.long_factors)):
+            if len(factors) != rotary_dim // 2:
+                raise InvalidModel(
+                    f"{name}_factor in config.json has {len(factors)} entries; "
+                    f"{rotary_dim} rotary dimensions need {rotary_dim // 2}."
+                )
+
+
+def _eos(config: Mapping[str, object]) -> frozenset[int]:
+    return Reader(config).token_ids("eos_token_id")

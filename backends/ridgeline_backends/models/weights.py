@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ridgeline_backends.errors import InvalidModel, MismatchedTensor, MissingTensor
-from ridgeline_backends.models.config import read_json
+from ridgeline_backends.models.reader import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

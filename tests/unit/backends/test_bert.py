@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel
 from ridgeline_backends.base import EmbeddingRunner, LoadSpec
 from ridgeline_backends.cpu.backend import CpuBackend
 from ridgeline_backends.errors import InvalidSampling, PromptTooLong, UnsupportedModel
-from ridgeline_backends.models.config import read_json
+from ridgeline_backends.models.reader import read_json
 
 SENTENCES = [[random.Random(n).randrange(100) for _ in range(n)] for n in (1, 2, 7, 30, 64)]
 

@@ -15,12 +15,9 @@ from ridgeline_backends.errors import (
     MissingTensor,
     UnsupportedModel,
 )
-from ridgeline_backends.models.config import (
-    architecture,
-    bert_config,
-    llama_config,
-    read_json,
-)
+from ridgeline_backends.models.config import architecture, decoder_config
+from ridgeline_backends.models.encoder_config import bert_config
+from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import INDEX, Weights
 
 LLAMA_3_8B = {
@@ -57,11 +54,11 @@ MINILM = {
 
 
 def test_a_published_config_gives_the_published_size():
-    config = llama_config(LLAMA_3_8B, {"eos_token_id": 128009})
+    config = decoder_config(LLAMA_3_8B, {"eos_token_id": 128009})
     assert config.parameters == 8_030_261_248
     assert config.head_dim == 128
     assert config.eos_token_ids == {128001, 128008, 128009}
-    assert (config.rope.kind, config.rope.factor) == ("llama3", 8.0)
+    assert (config.ropes[0].kind, config.ropes[0].factor) == ("llama3", 8.0)
     # all-MiniLM-L6-v2 without its pooler, which embeddings do not use.
     assert bert_config(MINILM).parameters == 22_713_216 - 384 * 385
 
@@ -71,37 +68,40 @@ def test_both_spellings_of_rope_settings_are_read():
     assert isinstance(scaling, dict)
     newer = {k: v for k, v in LLAMA_3_8B.items() if k not in ("rope_scaling", "rope_theta")}
     newer["rope_parameters"] = {**scaling, "rope_theta": 500000.0}
-    assert llama_config(newer).rope == llama_config(LLAMA_3_8B).rope
+    assert decoder_config(newer).ropes == decoder_config(LLAMA_3_8B).ropes
     older = {**LLAMA_3_8B, "rope_scaling": {"type": "linear", "factor": 2.0}}
-    assert llama_config(older).rope.kind == "linear"
+    assert decoder_config(older).ropes[0].kind == "linear"
 
 
-def test_a_sliding_window_bounds_the_context():
-    config = llama_config({**LLAMA_3_8B, "sliding_window": 4096})
-    assert config.context_length == 4096
+def test_a_sliding_window_leaves_the_context_whole():
+    mistral = {**LLAMA_3_8B, "architectures": ["MistralForCausalLM"], "sliding_window": 4096}
+    config = decoder_config(mistral)
+    assert config.context_length == 131072
+    assert config.windows == (4096,) * 32
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"attention_bias": True}, "attention_bias"),
+        ({"sliding_window": 4096}, "sliding_window"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         ({"mlp_bias": True}, "mlp_bias"),
         ({"hidden_act": "gelu"}, "hidden_act"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
-        ({"rope_scaling": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rot"),
+        ({"rope_scaling": {"rope_type": "axial", "factor": 4.0}}, "axial"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 4.0, "sections": 3}}, "sections"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"head_dim": 63}, "head_dim"),
     ],
 )
 def test_what_would_change_the_arithmetic_is_refused(changes: dict[str, object], named: str):
     with pytest.raises(UnsupportedModel, match=named):
-        llama_config({**LLAMA_3_8B, **changes})
+        decoder_config({**LLAMA_3_8B, **changes})
 
 
 @pytest.mark.parametrize("value", [None, "4096", 0, True, 1.5])
 def test_a_bad_number_is_named(value: object):
     with pytest.raises(InvalidModel, match="hidden_size"):
-        llama_config({**LLAMA_3_8B, "hidden_size": value})
+        decoder_config({**LLAMA_3_8B, "hidden_size": value})
 
 
 def test_an_unknown_architecture_is_told_what_is_supported():

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline_backends.base import Chunk, LoadSpec
-from ridgeline_backends.cpu.attention import KVCache, StepAttention
+from ridgeline_backends.cpu.attention import AttentionRule, KVCache, StepAttention
 from ridgeline_backends.cpu.backend import CpuBackend
 from ridgeline_backends.cpu.linear import _candidates, _fixed, _row_independent, choose_form
 from ridgeline_backends.errors import DoesNotFit, UnsupportedModel
-from ridgeline_backends.models.config import read_json
+from ridgeline_backends.models.reader import read_json
 
 SMOLLM2 = {
     "architectures": ["LlamaForCausalLM"],
@@ -116,6 +116,9 @@ def test_attention_is_exact_and_the_same_in_any_company(data: st.DataObject):
     dim = data.draw(st.sampled_from([8, 16, 64]))
     block_size = data.draw(st.sampled_from([4, 16, 48]))
     length = data.draw(st.integers(1, 300))
+    window = data.draw(st.sampled_from([None, 1, 5, 64, 65, 100]))
+    cap = data.draw(st.sampled_from([None, 2.0]))
+    rule = AttentionRule(dim**-0.5, (window,), cap)
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
 
     def rows(count: int, width: int) -> torch.Tensor:
@@ -147,7 +150,7 @@ def test_attention_is_exact_and_the_same_in_any_company(data: st.DataObject):
             batch = [rows(used, heads), rows(used, kv_heads), rows(used, kv_heads)]
             for tensor, own in zip(batch, (q, k, v), strict=True):
                 tensor[first : first + end - begin] = own[begin:end]
-            step = StepAttention(cache, tuple(chunks))
+            step = StepAttention(cache, tuple(chunks), rule)
             out.append(step(0, *batch)[first : first + end - begin])
         return torch.cat(out)
 
@@ -158,17 +161,20 @@ def test_attention_is_exact_and_the_same_in_any_company(data: st.DataObject):
     assert torch.equal(alone, attend(cuts, strangers))
 
     group = heads // kv_heads
-    reference = torch.nn.functional.scaled_dot_product_attention(
-        q.transpose(0, 1).double(),
-        k.repeat_interleave(group, 1).transpose(0, 1).double(),
-        v.repeat_interleave(group, 1).transpose(0, 1).double(),
-        is_causal=True,
-    ).transpose(0, 1)
+    keys, values = (t.repeat_interleave(group, 1).double() for t in (k, v))
+    scores = torch.einsum("qhd,khd->hqk", q.double(), keys) * dim**-0.5
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    behind = torch.arange(length)[:, None] - torch.arange(length)
+    scores.masked_fill_((behind < 0) | (behind >= (window or length)), -torch.inf)
+    reference = torch.einsum("hqk,khd->qhd", scores.softmax(-1), values)
     assert torch.allclose(alone.double(), reference, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_numbers_that_overflowed_do_not_reach_the_next_holder_of_a_block(dtype: torch.dtype):
+    rule = AttentionRule(8**-0.5, (None,))
+
     def attend(poisoned: bool) -> torch.Tensor:
         cache = KVCache(1, 1, 8, 4, 16, dtype)
         ones = torch.ones(16, 1, 8)
@@ -176,9 +182,9 @@ def test_numbers_that_overflowed_do_not_reach_the_next_holder_of_a_block(dtype: 
             bad = Chunk(sequence_id="bad", tokens=(0,) * 16, start=0, blocks=(0,))
             nonsense = torch.full((16, 1, 8), torch.inf)
             nonsense[::2] = torch.nan
-            StepAttention(cache, (bad,))(0, ones, nonsense, nonsense)
+            StepAttention(cache, (bad,), rule)(0, ones, nonsense, nonsense)
         good = Chunk(sequence_id="good", tokens=(0,) * 3, start=0, blocks=(0,))
-        return StepAttention(cache, (good,))(0, ones[:3], ones[:3], ones[:3])
+        return StepAttention(cache, (good,), rule)(0, ones[:3], ones[:3], ones[:3])
 
     assert torch.equal(attend(poisoned=True), attend(poisoned=False))
 

@@ -13,7 +13,7 @@ from ridgeline_backends.base import LoadSpec
 from ridgeline_backends.conformance import CHECKS, Request, Subject, generate
 from ridgeline_backends.cpu.backend import CpuBackend
 from ridgeline_backends.engine import LLMEngine, SamplingParams
-from ridgeline_backends.models.config import read_json
+from ridgeline_backends.models.reader import read_json
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
