@@ -14,6 +14,7 @@ from ridgeline_service.serving.llm.model import Model, Seams
 from ridgeline_service.serving.llm.replica import Replica
 from ridgeline_service.serving.llm.server import Binding, ReplicaServer
 from ridgeline_service.serving.llm.settings import ModelSettings, model_dir, read_settings
+from ridgeline_service.telemetry.tracing import open_tracing
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ def main() -> int:
     except InvalidSetting as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    server = ReplicaServer(binding, load)
+    tracing = open_tracing(os.environ, "ridgeline-replica")
+    server = ReplicaServer(binding, load, tracing=tracing)
     code = uvloop.run(server.serve_replica())
     if server.still_loading:
         # A thread deep in native code cannot be interrupted, and must not outlive a SIGTERM.

@@ -10,7 +10,7 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 from ridgeline.errors import Overloaded, RidgelineError
@@ -24,7 +24,6 @@ from ridgeline_service.serving.llm.errors import (
     UnknownRoute,
     WrongMethod,
     answer_for,
-    internal_answer,
 )
 from ridgeline_service.serving.llm.fields import parse_object
 from ridgeline_service.serving.llm.invocations import (
@@ -34,11 +33,19 @@ from ridgeline_service.serving.llm.invocations import (
     invoke,
     text_model,
 )
+from ridgeline_service.serving.llm.metrics import CONTENT_TYPE
 from ridgeline_service.serving.llm.model import TextModel
+from ridgeline_service.serving.llm.observing import (
+    USAGE_HEADER,
+    USAGE_MARK,
+    Observation,
+    Observer,
+)
 from ridgeline_service.serving.llm.openai.chat import chat_completions
 from ridgeline_service.serving.llm.openai.completions import completions
 from ridgeline_service.serving.llm.openai.embeddings import embeddings
 from ridgeline_service.serving.llm.replica import Replica, State
+from ridgeline_service.serving.llm.watch import watched
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +67,16 @@ class App:
     """One replica's routes. ``flavour`` may be set once the container environment is read."""
 
     def __init__(
-        self, replica: Replica, token: str, *, flavour: Flavour, max_concurrent: int | None = None
+        self,
+        replica: Replica,
+        token: str,
+        *,
+        flavour: Flavour,
+        observer: Observer,
+        max_concurrent: int | None = None,
     ) -> None:
         self.flavour = flavour
+        self._observer = observer
         self.max_concurrent = max_concurrent
         self._replica = replica
         self._token = token.encode()
@@ -71,6 +85,7 @@ class App:
             "/ping": self._ping,
             "/ridgeline/identity": lambda: json_answer(replica.identity()),
             "/ridgeline/metrics": self._metrics,
+            "/metrics": lambda: Answer(observer.metrics.exposition(), content_type=CONTENT_TYPE),
         }
         self._posts: Mapping[str, Callable[[dict[str, object]], Awaitable[Known]]] = {
             "/invocations": self._invocations,
@@ -113,6 +128,7 @@ class App:
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         style = ErrorStyle.OPENAI
+        seen = self._observer.request(path, _headers(scope))
         try:
             self._authenticate(scope)
             self._requests[path] = self._requests.get(path, 0) + 1
@@ -121,12 +137,14 @@ class App:
                 style = error_style(body, self.flavour)
             self._admit()
         except RidgelineError as error:
-            await _send_whole(send, _error_answer(answer_for(error), style))
+            await _send_whole(send, _error_answer(seen.refused(error), style))
+            seen.end()
             return
         except ClientGone:
+            seen.end()
             return
         self._replica.in_flight += 1
-        work = asyncio.ensure_future(self._work(path, body, style, send))
+        work = asyncio.ensure_future(self._work(path, body, style, seen, send))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -135,6 +153,7 @@ class App:
             gone.cancel()
             work.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
+            seen.end()
         if not work.cancelled() and (fault := work.exception()) is not None:
             raise fault
 
@@ -147,20 +166,27 @@ class App:
             )
 
     async def _work(
-        self, path: str, body: dict[str, object], style: ErrorStyle, send: Send
+        self,
+        path: str,
+        body: dict[str, object],
+        style: ErrorStyle,
+        seen: Observation,
+        send: Send,
     ) -> None:
         answer: Known
         try:
-            answer = await self._posts[path](body)
+            with watched(seen.watch):
+                answer = await self._posts[path](body)
         except (RidgelineError, BackendError) as error:
-            answer = _error_answer(answer_for(error), style)
+            answer = _error_answer(seen.refused(error), style)
         except Exception:
             log.exception("%s failed", path)
-            answer = _error_answer(internal_answer(), style)
+            answer = _error_answer(seen.refused(None), style)
         if isinstance(answer, StreamAnswer):
-            await _send_stream(send, answer)
+            await _send_stream(send, answer, seen)
         else:
-            await _send_whole(send, answer)
+            usage = {USAGE_HEADER: seen.usage.decode()} if seen.wants_usage else {}
+            await _send_whole(send, replace(answer, headers={**answer.headers, **usage}))
 
     async def _invocations(self, body: dict[str, object]) -> Known:
         return await invoke(self._replica.model, body, self.flavour)
@@ -218,7 +244,7 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _send_stream(send: Send, answer: StreamAnswer) -> None:
+async def _send_stream(send: Send, answer: StreamAnswer, seen: Observation) -> None:
     """Headers leave with the first part, so a failure before it still has a status of its own."""
     started = False
     try:
@@ -229,20 +255,25 @@ async def _send_stream(send: Send, answer: StreamAnswer) -> None:
                     await _start(send, 200, answer.content_type, {})
                 await send({"type": "http.response.body", "body": part, "more_body": True})
         except (RidgelineError, BackendError) as error:
-            fault = answer_for(error)
+            fault = seen.refused(error)
         except Exception:
             log.exception("A stream failed")
-            fault = internal_answer()
+            fault = seen.refused(None)
         else:
-            await send({"type": "http.response.body", "body": b""})
+            await send({"type": "http.response.body", "body": _usage_mark(seen)})
             return
         if not started:
             await _send_whole(send, _error_answer(fault, answer.style))
             return
-        part = answer.frame(fault.body(answer.style))
+        part = answer.frame(fault.body(answer.style)) + _usage_mark(seen)
         await send({"type": "http.response.body", "body": part})
     finally:
         answer.close()
+
+
+def _usage_mark(seen: Observation) -> bytes:
+    """What follows a stream for whoever asked what it used."""
+    return USAGE_MARK + seen.usage if seen.wants_usage else b""
 
 
 async def _send_whole(send: Send, answer: Answer) -> None:
@@ -255,6 +286,11 @@ async def _start(send: Send, status: int, content_type: str, headers: Mapping[st
     pairs = [(b"content-type", content_type.encode())]
     pairs += [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Names are lower-case by ASGI's rule."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 def _error_answer(error: ErrorAnswer, style: ErrorStyle) -> Answer:

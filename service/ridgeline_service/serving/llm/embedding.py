@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from ridgeline.errors import Overloaded
+from ridgeline_service.serving.llm.watch import watching
 
 BATCH = 16
 """Sequences in one call of the runner: a cancelled request stops at the next such border."""
@@ -61,6 +62,7 @@ class Embedder:
         finally:
             self.waiting -= 1
         self.finished += 1
+        watching().embedded_tokens += sum(map(len, token_ids))
         return [vectors[place] for place in range(len(token_ids))]
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from ridgeline_backends.engine import (
 from ridgeline_service.serving.llm.errors import GenerationFailed
 from ridgeline_service.serving.llm.text.stops import StopMatcher
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
+from ridgeline_service.serving.llm.watch import Ended, SequenceWatch, watching
 
 _SEEDS = 2**64
 
@@ -201,9 +202,12 @@ class Generation:
             SequenceReader(index, plan.prompt, tokenizer, plan.stops)
             for index, plan in enumerate(plans)
         ]
+        self._watches: list[SequenceWatch] = []
         self._started = 0
+        request = watching()
         try:
             for index, plan in enumerate(plans):
+                self._watches.append(request.submit(plan.prompt, plan.params))
                 sink = mailbox.sink(self._receiver(index))
                 engine.submit(self._ids[index], plan.prompt, plan.params, sink)
                 self._started += 1
@@ -222,6 +226,7 @@ class Generation:
         for index in range(self._started):
             if not self._readers[index].done:
                 self._readers[index].done = True
+                self._watches[index].end(Ended.ABORT)
                 self._engine.cancel(self._ids[index])
 
     async def chunks(self) -> AsyncIterator[Chunk]:
@@ -234,8 +239,9 @@ class Generation:
             reader = self._readers[index]
             if reader.done:
                 continue
-            chunk = reader.feed(output)
+            chunk = self._watches[index].detokenised(reader.feed, output)
             if reader.done and output.finish_reason is None:
+                self._watches[index].end(Ended.STOP)
                 self._engine.cancel(self._ids[index])
             yield chunk
 
@@ -255,7 +261,10 @@ class Generation:
         ]
 
     def _receiver(self, index: int) -> Callable[[EngineOutput], None]:
+        watch = self._watches[index]
+
         def receive(output: EngineOutput) -> None:
+            watch.received(output)
             self._inbox.append((index, output))
             self._news.set()
 

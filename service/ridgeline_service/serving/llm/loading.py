@@ -148,7 +148,7 @@ def _text_model(
     generation_config = read_json(directory / "generation_config.json")
     tokenizer_config = read_json(directory / "tokenizer_config.json")
     waiting = max(64, settings.max_num_seqs * WAITING_PER_SEQUENCE)
-    engine = LLMEngine(runner, max_waiting=waiting)
+    engine = LLMEngine(runner, max_waiting=waiting, on_step=seams.on_step)
     engine.start()
     longest = engine.max_model_len
     return TextModel(

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from ridgeline_backends.engine import Engine, InvalidSampling, SamplingParams
+from ridgeline_backends.engine.api import StepRecord
 from ridgeline_service.serving.llm.embedding import Embedder
 from ridgeline_service.serving.llm.errors import BadRequest, ContextLengthExceeded
 from ridgeline_service.serving.llm.generation import Generation, Mailbox, SequencePlan
@@ -37,10 +38,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Seams:
-    """Ids and time, injected so that tests know both."""
+    """Ids and time, injected so that tests know both, and who hears of the engine's steps."""
 
     new_id: Callable[[], str]
     now: Callable[[], float]
+    on_step: Callable[[StepRecord], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,8 +28,10 @@ from ridgeline_service.serving.llm.errors import InvalidSetting
 from ridgeline_service.serving.llm.generation import Mailbox
 from ridgeline_service.serving.llm.invocations import Flavour
 from ridgeline_service.serving.llm.model import Model, Seams, TextModel
+from ridgeline_service.serving.llm.observing import Observer
 from ridgeline_service.serving.llm.replica import Replica
 from ridgeline_service.serving.llm.settings import ModelSettings
+from ridgeline_service.telemetry.tracing import NO_TRACING, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +74,16 @@ class ReplicaServer(uvicorn.Server):
     """uvicorn without its signal handling, which would end the process by the signal itself."""
 
     def __init__(
-        self, binding: Binding, loader: Loader, *, linger_s: float = FAILED_LINGER_S
+        self,
+        binding: Binding,
+        loader: Loader,
+        *,
+        linger_s: float = FAILED_LINGER_S,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self.replica = Replica(binding.replica_id, time.monotonic)
-        self.app = App(self.replica, binding.token, flavour=Flavour.DJL)
+        self.observer = Observer(tracing)
+        self.app = App(self.replica, binding.token, flavour=Flavour.DJL, observer=self.observer)
         self.exit_code = 0
         self._loader = loader
         self._linger_s = linger_s
@@ -131,7 +139,7 @@ class ReplicaServer(uvicorn.Server):
         self.should_exit = True
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:
-        seams = Seams(lambda: secrets.token_hex(12), time.time)
+        seams = Seams(lambda: secrets.token_hex(12), time.time, self.observer.step)
         try:
             settings, model = self._loader(self.replica, Mailbox(loop), seams)
         # Whatever stopped the load is the replica's state from here on: it is printed, shown at
@@ -152,10 +160,12 @@ class ReplicaServer(uvicorn.Server):
     def _open(self, settings: ModelSettings, model: Model) -> None:
         self.app.flavour = settings.flavour
         self.app.max_concurrent = settings.max_concurrent_requests
+        self.observer.open(model)
         self.replica.ready(model)
         log.info("%s", self.replica.summary())
 
     def _release(self) -> None:
+        self.observer.close()
         model = self.replica.loaded
         if model is None:
             return
