@@ -7,7 +7,7 @@ belong here: it runs on the generic path.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 
@@ -86,11 +86,6 @@ _GEMMA_3 = Family(
         "eos_token_id": 1,
     },
 )
-_GEMMA_3_WITH_IMAGES = Family(
-    **{name: getattr(_GEMMA_3, name) for name in Family.__slots__ if name != "text_section"},
-    text_section=True,
-)
-
 FAMILIES: Mapping[str, Family] = {
     "LlamaForCausalLM": Family(bias=Bias.AS_CONFIGURED),
     "MistralForCausalLM": Family(
@@ -144,7 +139,7 @@ FAMILIES: Mapping[str, Family] = {
         },
     ),
     "Gemma3ForCausalLM": _GEMMA_3,
-    "Gemma3ForConditionalGeneration": _GEMMA_3_WITH_IMAGES,
+    "Gemma3ForConditionalGeneration": replace(_GEMMA_3, text_section=True),
     "Phi3ForCausalLM": Family(
         windows=Windows.ALL,
         yarn_is_longrope=True,
