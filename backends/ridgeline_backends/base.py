@@ -74,7 +74,10 @@ class MemoryNeed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The answer to "will it run, and in how much memory?". Refusals forbid compiling."""
+    """The answer to "will it run, and in how much memory?". Refusals forbid compiling.
+
+    `generic`: no code of ours runs this model; the transformers library does, more slowly.
+    """
 
     backend: str
     architecture: str
@@ -84,6 +87,7 @@ class Plan:
     kv_blocks: int
     memory: MemoryNeed
     available_bytes: int
+    generic: bool = False
     refusals: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
