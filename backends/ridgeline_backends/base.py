@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -287,6 +287,35 @@ class ModelRunner(ABC):
 
     def close(self) -> None:  # noqa: B027  most runners have nothing to release
         """Release the device. The runner is not used afterwards."""
+
+
+class AnyAdapter(Protocol):
+    """What a runner made of an adapter's files: tensors, say."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class LoraRunner(ABC):
+    """Capability of a `ModelRunner`: applies a LoRA adapter to the chunks that name it."""
+
+    @property
+    @abstractmethod
+    def max_adapters(self) -> int:
+        """How many may be attached at once; 0 if the model was loaded without room for any."""
+
+    @abstractmethod
+    def read_adapter(self, name: str, directory: Path) -> AnyAdapter:
+        """Read a PEFT adapter, on any thread. Raises `InvalidAdapter` for one that does not fit the
+        model, or asks for what is not applied."""
+
+    @abstractmethod
+    def attach_adapter(self, adapter: AnyAdapter) -> None:
+        """Make it usable. Called between two steps, as `detach_adapter` is."""
+
+    @abstractmethod
+    def detach_adapter(self, name: str) -> None:
+        """Forget it. No chunk names it any more."""
 
 
 class EmbeddingRunner(ABC):

@@ -6,13 +6,18 @@
     ├── InvalidModel            a model directory cannot be read
     │   ├── UnsupportedModel    its architecture, or a setting of it, is not one we run
     │   ├── MissingTensor       the weights lack a tensor the architecture needs
-    │   └── MismatchedTensor    a tensor has another shape or type than config.json says
+    │   ├── MismatchedTensor    a tensor has another shape or type than config.json says
+    │   └── InvalidAdapter      a LoRA adapter cannot be used with this model
     ├── DoesNotFit              the plan was refused; `refusals` says why
     └── EngineError
         ├── PromptTooLong       more prompt tokens than this engine takes
         ├── InvalidSampling     a sampling parameter is out of range
         ├── QueueFull           too many sequences wait; `retry_after_s` says when to come back
         ├── DuplicateSequence   that sequence id is in use
+        ├── UnknownAdapter      no LoRA adapter of that name is loaded
+        ├── AdapterExists       a LoRA adapter of that name is loaded already
+        ├── TooManyAdapters     as many LoRA adapters are loaded as there is room for
+        ├── AdaptersUnsupported this engine was not set up for LoRA adapters
         └── EngineStopped       the engine has been stopped
 
 Every error carries `code`, `http_status` and `hint`, so a server can answer with them as they are.
@@ -97,6 +102,23 @@ class MismatchedTensor(InvalidModel):
         self.tensor = tensor
 
 
+class InvalidAdapter(InvalidModel):
+    """A LoRA adapter that cannot be read, or that asks for what we do not apply."""
+
+    code = "InvalidAdapter"
+
+    def __init__(self, name: str, reason: str, *, hint: str = "") -> None:
+        super().__init__(f"LoRA adapter {name!r}: {reason}", hint=hint)
+        self.name = name
+
+
+class KernelBuildFailed(BackendError):
+    """The native kernels could not be compiled; models run in plain torch without them."""
+
+    code = "KernelBuildFailed"
+    http_status = 500
+
+
 class DoesNotFit(BackendError):
     """A plan with refusals was compiled anyway."""
 
@@ -145,17 +167,18 @@ class InvalidSampling(EngineError):
 
 
 class QueueFull(EngineError):
-    """The bounded waiting queue is full."""
+    """The waiting queue is full, by the count of sequences or by that of their tokens."""
 
     code = "QueueFull"
     http_status = 429
 
-    def __init__(self, waiting: int, retry_after_s: float) -> None:
+    def __init__(self, waiting: int, waiting_tokens: int, retry_after_s: float) -> None:
         super().__init__(
-            f"{waiting} sequences are already waiting.",
+            f"{waiting} sequences with {waiting_tokens} tokens are already waiting.",
             hint=f"Retry in {retry_after_s:.0f} s.",
         )
         self.waiting = waiting
+        self.waiting_tokens = waiting_tokens
         self.retry_after_s = retry_after_s
 
 
@@ -168,6 +191,59 @@ class DuplicateSequence(EngineError):
     def __init__(self, sequence_id: str) -> None:
         super().__init__(f"Sequence {sequence_id!r} is already being generated.")
         self.sequence_id = sequence_id
+
+
+class UnknownAdapter(EngineError):
+    """No LoRA adapter of this name is loaded, or it is being unloaded."""
+
+    code = "UnknownAdapter"
+    http_status = 404
+
+    def __init__(self, name: str, loaded: Sequence[str]) -> None:
+        listed = ", ".join(sorted(loaded)) or "none"
+        super().__init__(f"No LoRA adapter {name!r} is loaded.", hint=f"Loaded: {listed}.")
+        self.name = name
+
+
+class AdapterExists(EngineError):
+    """An adapter's name is taken until it is unloaded."""
+
+    code = "AdapterExists"
+    http_status = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"A LoRA adapter {name!r} is loaded already.",
+            hint="Unload it first, or choose another name.",
+        )
+        self.name = name
+
+
+class TooManyAdapters(EngineError):
+    """Memory was set aside for so many adapters and no more."""
+
+    code = "TooManyAdapters"
+    http_status = 409
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"{limit} LoRA adapters are loaded, which is the most.",
+            hint="Unload one, or deploy with a larger OPTION_MAX_LORAS.",
+        )
+        self.limit = limit
+
+
+class AdaptersUnsupported(EngineError):
+    """The engine applies no LoRA adapters."""
+
+    code = "AdaptersUnsupported"
+    http_status = 400
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This model is served without LoRA adapters.",
+            hint="Deploy it with OPTION_ENABLE_LORA=true.",
+        )
 
 
 class EngineStopped(EngineError):

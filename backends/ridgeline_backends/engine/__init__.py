@@ -2,10 +2,12 @@
 
 from ridgeline_backends.engine.api import (
     MAX_LOGPROBS,
+    Constraint,
     Engine,
     EngineOutput,
     EngineStats,
     FinishReason,
+    Grammar,
     SamplingParams,
     Sink,
     TokenLogprobs,
@@ -22,6 +24,7 @@ from ridgeline_backends.errors import (
 
 __all__ = [
     "MAX_LOGPROBS",
+    "Constraint",
     "DuplicateSequence",
     "Engine",
     "EngineError",
@@ -29,6 +32,7 @@ __all__ = [
     "EngineStats",
     "EngineStopped",
     "FinishReason",
+    "Grammar",
     "InvalidSampling",
     "LLMEngine",
     "PromptTooLong",

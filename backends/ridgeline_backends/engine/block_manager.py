@@ -4,6 +4,9 @@ A full block is published under a hash chained over the whole prefix (a cryptogr
 of strangers meet in this table), and its tokens are compared before it is shared. A freed block
 keeps its content until it is handed out again, least recently used first, so a prefix outlives
 the sequence that computed it. Knows no tensor and no time.
+
+Tokens count only once they are accepted: a guess has room in a sequence's blocks, but no block is
+published with one in it.
 """
 
 from __future__ import annotations
@@ -34,49 +37,76 @@ class BlockManager:
         self._by_key: dict[bytes, int] = {}
         # An ordered set: the front is the least recently used.
         self._free: dict[int, None] = dict.fromkeys(range(num_blocks))
+        # Keys of the blocks that the step in the making will fill.
+        self._promised: set[bytes] = set()
+        self.prefix_queries = 0
+        self.prefix_hits = 0
 
     @property
     def free_blocks(self) -> int:
         return len(self._free)
 
+    def fits(self, seq: Sequence) -> bool:
+        """Whether `admit` would find enough free blocks."""
+        return self._fresh(seq, self._shared_prefix(seq)) is not None
+
     def admit(self, seq: Sequence) -> bool:
         """Give a sequence without blocks all that its tokens need, shared ones first.
 
         Sets `computed` past the shared prefix, leaving at least one token to compute. Returns
-        False, changing nothing, when there are too few free blocks.
+        False, changing nothing, when there are too few free blocks, and when another sequence
+        computes the next block of the prefix in this very step: the next step can share it.
         """
         shared = self._shared_prefix(seq)
-        fresh = self._blocks_for(len(seq.tokens)) - len(shared)
-        if fresh > len(self._free) - sum(1 for block in shared if block in self._free):
+        fresh = self._fresh(seq, shared)
+        following = seq.hashes[len(shared) : len(shared) + 1]
+        if fresh is None or not self._promised.isdisjoint(following):
             return False
         for block in shared:
             self._free.pop(block, None)
             self._references[block] += 1
-        seq.blocks = shared + [self._take() for _ in range(fresh)]
+        seq.blocks = (*shared, *(self._take() for _ in range(fresh)))
         seq.committed = len(shared)
         seq.computed = len(shared) * self.block_size
+        if not seq.generated:
+            seq.cached_tokens = seq.computed
+            self.prefix_queries += seq.prompt_len
+            self.prefix_hits += seq.computed
         return True
 
-    def grow(self, seq: Sequence) -> bool:
-        """Make room for every token of a sequence that holds blocks. False: none is free."""
-        missing = self._blocks_for(len(seq.tokens)) - len(seq.blocks)
+    def grow(self, seq: Sequence, guesses: int = 0) -> bool:
+        """Make room for every token of a sequence that holds blocks, and for `guesses` behind
+        them. False: too few are free."""
+        wanted = len(seq.tokens) + guesses
+        if wanted <= len(seq.blocks) * self.block_size:
+            return True
+        missing = self._blocks_for(wanted) - len(seq.blocks)
         if missing > len(self._free):
             return False
-        seq.blocks.extend(self._take() for _ in range(missing))
+        seq.blocks = (*seq.blocks, *(self._take() for _ in range(missing)))
         return True
+
+    def promise(self, seq: Sequence, count: int) -> None:
+        """The step in the making computes the next `count` tokens of the sequence."""
+        size = self.block_size
+        self._promised.update(seq.hashes[seq.computed // size : (seq.computed + count) // size])
+
+    def forget_promises(self) -> None:
+        """A new step is in the making."""
+        self._promised.clear()
 
     def commit(self, seq: Sequence) -> None:
         """Publish the blocks that became full. Called once their KV has been computed."""
-        if not self._share:
-            return
         full = seq.computed // self.block_size
+        if full <= seq.committed or not self._share:
+            return
         self._hash_up_to(seq, full)
         for index in range(seq.committed, full):
             key, block = seq.hashes[index], seq.blocks[index]
             if key not in self._by_key:
                 self._by_key[key] = block
                 self._content[block] = _Content(key, self._tokens(seq, index))
-        seq.committed = max(seq.committed, full)
+        seq.committed = full
 
     def release(self, seq: Sequence) -> None:
         """Take back all blocks. The sequence is as it was before `admit`."""
@@ -85,7 +115,7 @@ class BlockManager:
             self._references[block] -= 1
             if self._references[block] == 0:
                 self._free[block] = None
-        seq.blocks = []
+        seq.blocks = ()
         seq.committed = 0
         seq.computed = 0
 
@@ -110,8 +140,15 @@ class BlockManager:
         self._references[block] = 1
         return block
 
+    def _fresh(self, seq: Sequence, shared: list[int]) -> int | None:
+        """How many blocks it takes beside the shared ones; None: more than are free."""
+        fresh = self._blocks_for(len(seq.tokens)) - len(shared)
+        if fresh > len(self._free) - sum(1 for block in shared if block in self._free):
+            return None
+        return fresh
+
     def _shared_prefix(self, seq: Sequence) -> list[int]:
-        if not self._share:
+        if not self._share or seq.scores_prompt:
             return []
         reusable = (len(seq.tokens) - 1) // self.block_size
         self._hash_up_to(seq, reusable)
@@ -125,7 +162,7 @@ class BlockManager:
 
     def _hash_up_to(self, seq: Sequence, blocks: int) -> None:
         for index in range(len(seq.hashes), blocks):
-            parent = seq.hashes[index - 1] if index else b""
+            parent = seq.hashes[index - 1] if index else seq.salt
             content = array("q", self._tokens(seq, index)).tobytes()
             seq.hashes.append(blake2b(parent + content, digest_size=32).digest())
 

@@ -1,7 +1,8 @@
 """Our engine: a scheduler and a model runner, driven by a thread of its own.
 
-Callers only touch an inbox under a lock; scheduler and runner belong to the engine's thread. A step
-that raises fails the sequences in it, never the engine. Knows no text and no tensor.
+Callers only touch the intake; scheduler and runner belong to the engine's thread, and so does what
+is done between two steps (`Intake.call`). A step that raises fails the sequences in it, never the
+engine. Readers hear of a step when it is over, all at once. Knows no text and no tensor.
 """
 
 from __future__ import annotations
@@ -9,13 +10,25 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass, replace
-from threading import Condition, Thread
+from concurrent.futures import Future
+from dataclasses import replace
+from heapq import heappop, heappush
+from itertools import count
+from pathlib import Path
+from threading import Thread
 
-from ridgeline_backends.base import ModelRunner, RunnerLimits, SampledToken, Step, StepResult
+from ridgeline_backends.base import (
+    Chunk,
+    LoraRunner,
+    ModelRunner,
+    RunnerLimits,
+    SampledToken,
+    Step,
+    StepResult,
+)
+from ridgeline_backends.engine.adapters import Adapters
 from ridgeline_backends.engine.api import (
     Engine,
     EngineOutput,
@@ -23,60 +36,60 @@ from ridgeline_backends.engine.api import (
     FinishReason,
     SamplingParams,
     Sink,
+    StepRecord,
     TokenLogprobs,
 )
+from ridgeline_backends.engine.counters import Counters
+from ridgeline_backends.engine.intake import Intake
+from ridgeline_backends.engine.live import Live
+from ridgeline_backends.engine.masks import MaskMaker
 from ridgeline_backends.engine.scheduler import Scheduler
 from ridgeline_backends.engine.sequence import Sequence
+from ridgeline_backends.engine.speculation import Speculation
 from ridgeline_backends.errors import (
-    DuplicateSequence,
+    EngineError,
     EngineStopped,
     InvalidSampling,
     PromptTooLong,
-    QueueFull,
 )
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class _Live:
-    seq: Sequence
-    sink: Sink
-
-
 class LLMEngine(Engine):
     """Continuous batching over one `ModelRunner`.
 
-    `max_waiting` bounds the queue in front of the running batch. `seeds` gives a seed to a sequence
-    that has none. `clock` only measures how fast the queue moves.
+    `speculation` guesses tokens ahead. `max_waiting` and `max_waiting_tokens` bound the queue in
+    front of the running batch. `on_step` is called on the engine's thread after each step. `clock`
+    measures, and says when a deadline has passed. `seeds` gives a seed to a sequence without one.
     """
 
     def __init__(
         self,
         runner: ModelRunner,
         *,
+        speculation: Speculation | None = None,
         max_waiting: int = 256,
+        max_waiting_tokens: int | None = None,
+        on_step: Callable[[StepRecord], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         seeds: Callable[[], int] = lambda: secrets.randbits(63),
     ) -> None:
         self._runner = runner
-        self._max_waiting = max_waiting
+        self._speculation = speculation
+        self._on_step = on_step
         self._clock = clock
         self._seeds = seeds
-        self._scheduler = Scheduler(runner.limits)
-        # Under the condition: everything a caller's thread reads or writes.
-        self._condition = Condition()
-        self._inbox: deque[_Live] = deque()
-        self._live: dict[str, _Live] = {}
-        self._cancelled: set[str] = set()
-        self._stopping = False
-        self._stats = EngineStats(
-            max_waiting=max_waiting,
-            free_blocks=self._scheduler.blocks.free_blocks,
-            total_blocks=self._scheduler.blocks.num_blocks,
-        )
-        self._seconds_per_sequence = 1.0
-        self._last_finish: float | None = None
+        self._order = count()
+        self._scheduler = Scheduler(runner.limits, speculation)
+        self._adapters = Adapters(runner if isinstance(runner, LoraRunner) else None)
+        self._intake = Intake(self._scheduler.waiting, max_waiting, max_waiting_tokens)
+        self._counters = Counters()
+        self._max_waiting = max_waiting
+        self._publish()
+        # A heap; those that ended before their time stay in it until their time has come.
+        self._deadlines: list[tuple[float, int, Live]] = []
+        self._news: list[tuple[Live, EngineOutput]] = []
         self._thread: Thread | None = None
 
     @property
@@ -89,93 +102,115 @@ class LLMEngine(Engine):
         return self._runner.limits
 
     def submit(
-        self, sequence_id: str, prompt: Tokens[int], params: SamplingParams, sink: Sink
+        self,
+        sequence_id: str,
+        prompt: Tokens[int],
+        params: SamplingParams,
+        sink: Sink,
+        *,
+        priority: int = 0,
+        timeout_s: float | None = None,
+        adapter: str | None = None,
     ) -> None:
-        seq = self._sequence(sequence_id, prompt, params)
-        with self._condition:
-            if self._stopping:
-                raise EngineStopped
-            if sequence_id in self._live:
-                raise DuplicateSequence(sequence_id)
-            waiting = self._waiting()
-            if waiting >= self._max_waiting:
-                raise QueueFull(waiting, self._retry_after(waiting))
-            self._live[sequence_id] = live = _Live(seq, sink)
-            self._inbox.append(live)
-            self._condition.notify()
+        now = self._clock()
+        seq = self._sequence(sequence_id, prompt, params, priority)
+        if adapter is not None:
+            seq.adapter, seq.salt = adapter, self._adapters.acquire(adapter)
+        deadline = None if timeout_s is None else now + timeout_s
+        try:
+            self._intake.put(Live(seq, sink, now, deadline))
+        except EngineError:
+            if adapter is not None:
+                self._adapters.release(adapter)
+            raise
 
     def cancel(self, sequence_id: str) -> None:
-        with self._condition:
-            if sequence_id in self._live:
-                self._cancelled.add(sequence_id)
-                self._condition.notify()
+        self._intake.cancel(sequence_id)
+
+    def load_adapter(self, name: str, directory: Path) -> None:
+        self._adapters.load(name, directory, self._between_steps)
+
+    def unload_adapter(self, name: str) -> Future[None]:
+        gone = self._adapters.leave(name)
+        self._between_steps(self._adapters.sweep)
+        return gone
 
     def stats(self) -> EngineStats:
-        with self._condition:
-            return replace(self._stats, alive=not self._stopping, waiting=self._waiting())
+        intake = self._intake
+        return replace(
+            self._stats,
+            alive=not intake.stopping,
+            waiting=intake.waiting,
+            waiting_tokens=intake.waiting_tokens,
+        )
 
     def start(self) -> None:
-        with self._condition:
-            if self._stopping:
-                raise EngineStopped
-            if self._thread is None:
-                self._thread = Thread(target=self._run, name="engine", daemon=True)
-                self._thread.start()
+        if self._intake.stopping:
+            raise EngineStopped
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="engine", daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
-        with self._condition:
-            self._stopping = True
-            self._condition.notify()
-            thread, self._thread = self._thread, None
+        self._intake.stop()
+        thread, self._thread = self._thread, None
         if thread is not None:
             thread.join()
-        self._take_inbox()
-        self._fail(list(self._live.values()), "the engine was stopped")
+        self._take_arrivals()
+        self._fail(list(self._intake.live.values()), "the engine was stopped")
+        self._adapters.sweep()
+        self._publish()
+        self._deliver()
 
     def step(self) -> bool:
         """Run one step on the calling thread; False if there was nothing to do.
 
         For tests and for callers with a loop of their own; never beside `start`.
         """
-        self._take_inbox()
+        begin = self._clock()
+        self._take_arrivals()
+        self._end_late(begin)
         step = self._scheduler.schedule()
         if step.chunks:
-            self._execute(step)
+            self._execute(step, begin)
+            self._counters.busy_seconds += self._clock() - begin
+        self._adapters.sweep()
         self._publish()
+        self._deliver()
         return bool(step.chunks)
 
     def check_integrity(self) -> None:
         """Raise `AssertionError` if a block leaked or a sequence is lost. Between steps only."""
+        self._take_arrivals()
         self._scheduler.check_integrity()
         known = {seq.id for seq in self._scheduler.sequences()}
-        known.update(live.seq.id for live in self._inbox)
-        assert known == set(self._live), "the engine and its scheduler hold different sequences"
+        assert known == set(self._intake.live), "engine and scheduler hold different sequences"
+        self._adapters.check_integrity(seq.adapter for seq in self._scheduler.sequences())
 
     def _run(self) -> None:
-        while True:
-            with self._condition:
-                while not (self._stopping or self._live):
-                    self._condition.wait()
-                if self._stopping:
-                    return
+        while self._intake.wait():
             try:
                 self.step()
             except Exception:  # a bug of ours: better no engine than one that never answers
                 log.critical("The engine broke", exc_info=True)
-                with self._condition:
-                    self._stopping = True
+                self._intake.stop()
                 self._abandon("the engine broke; see the log of this replica")
                 return
 
-    def _sequence(self, sequence_id: str, prompt: Tokens[int], params: SamplingParams) -> Sequence:
+    def _sequence(
+        self, sequence_id: str, prompt: Tokens[int], params: SamplingParams, priority: int
+    ) -> Sequence:
         limit, vocabulary = self._scheduler.max_prompt_len, self._runner.vocab_size
         if not prompt:
             raise InvalidSampling("prompt", [], "at least one token")
         if len(prompt) > limit:
             raise PromptTooLong(len(prompt), limit)
-        strange = next((token for token in prompt if not 0 <= token < vocabulary), None)
-        if strange is not None:
+        if not (min(prompt) >= 0 and max(prompt) < vocabulary):
+            strange = next(token for token in prompt if not 0 <= token < vocabulary)
             raise InvalidSampling("prompt", strange, f"token ids below {vocabulary}")
+        for token, _ in params.logit_bias:
+            if not 0 <= token < vocabulary:
+                raise InvalidSampling("logit_bias", token, f"token ids below {vocabulary}")
         eos = frozenset() if params.ignore_eos else self._runner.eos_token_ids
         return Sequence(
             id=sequence_id,
@@ -184,151 +219,158 @@ class LLMEngine(Engine):
             seed=self._seeds() if params.seed is None else params.seed,
             max_tokens=min(params.max_tokens, self.max_model_len - len(prompt)),
             stop_tokens=params.stop_token_ids | eos,
+            rank=(priority, next(self._order)),
+            masks=None if params.grammar is None else MaskMaker(params.grammar.start()),
         )
 
-    def _take_inbox(self) -> None:
-        with self._condition:
-            arrived = list(self._inbox)
-            self._inbox.clear()
-            cancelled = [self._live[name] for name in self._cancelled if name in self._live]
-            self._cancelled.clear()
-        for live in arrived:
-            self._scheduler.add(live.seq)
-        for live in cancelled:
-            self._finish(live, FinishReason.CANCELLED)
+    def _between_steps(self, call: Callable[[], None]) -> None:
+        """Run something while no step runs; whoever drives the steps himself is between two."""
+        if self._thread is None:
+            call()
+        else:
+            self._intake.call(call).result()
 
-    def _execute(self, step: Step) -> None:
-        involved = [self._live[chunk.sequence_id] for chunk in step.chunks]
+    def _take_arrivals(self) -> None:
+        arrivals = self._intake.take()
+        if arrivals is None:
+            return
+        for live in arrivals.new:
+            self._scheduler.add(live.seq)
+            if live.deadline is not None:
+                heappush(self._deadlines, (live.deadline, live.seq.rank[1], live))
+        for live in arrivals.cancelled:
+            if self._intake.knows(live):
+                self._finish(live, FinishReason.CANCELLED)
+        for call, future in arrivals.calls:
+            try:
+                call()
+            except Exception as error:  # noqa: BLE001  the caller's own, to be raised where it waits
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+    def _end_late(self, now: float) -> None:
+        """End the sequences whose time is over."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            *_, live = heappop(self._deadlines)
+            if self._intake.knows(live):
+                waited = now - live.submitted
+                self._finish(live, FinishReason.TIMEOUT, error=f"not done after {waited:.1f} s")
+
+    def _execute(self, step: Step, begin: float) -> None:
+        known = self._intake.live
+        involved = [known[chunk.sequence_id] for chunk in step.chunks]
         try:
             result = self._runner.execute(step)
-            sampled = iter(self._sampled(step, result))
+            tokens, scores = self._chosen(step, result)
         except Exception as error:  # whatever a runner raises must not end the other sequences
             log.exception("A step of %d sequences failed", len(involved))
             self._fail(involved, f"{type(error).__name__}: {error}")
             return
-        self._count(
-            steps=1,
-            device_seconds=result.device_time.seconds,
-            prompt_tokens=sum(
-                min(len(chunk.tokens), max(0, live.seq.prompt_len - chunk.start))
-                for live, chunk in zip(involved, step.chunks, strict=True)
-            ),
-        )
+        now = self._clock()
+        self._counters.step(step, involved, result.device_time.seconds)
+        place = 0
         for live, chunk in zip(involved, step.chunks, strict=True):
-            first = live.seq.generated == 0 and chunk.sample is not None
-            self._scheduler.computed(live.seq, chunk)
-            if chunk.sample is not None:
-                cached = live.seq.cached_tokens if first else 0
-                self._count(generated_tokens=1, cached_tokens=cached)
-                self._take(live, next(sampled))
+            if live.scheduled is None:
+                live.scheduled = begin
+            if chunk.score:
+                live.seq.scored(chunk, next(scores))
+            if chunk.sample is None:
+                self._scheduler.computed(live.seq, chunk)
+            else:
+                end = place + chunk.draft + 1
+                self._take(live, chunk, tokens[place:end], now)
+                place = end
+        if self._speculation is not None:
+            self._speculation.measured(step, result.device_time.seconds)
+        if self._on_step is not None:
+            self._on_step(
+                StepRecord(
+                    seconds=result.device_time.seconds,
+                    tokens=sum(len(chunk.tokens) for chunk in step.chunks),
+                    sequences=len(step.chunks),
+                )
+            )
 
-    def _sampled(self, step: Step, result: StepResult) -> tuple[SampledToken, ...]:
-        wanted = len(step.samples)
-        if self._runner.limits.sampling == "device":
-            if len(result.tokens) != wanted:
-                raise ValueError(f"the runner returned {len(result.tokens)} of {wanted} tokens")
-            return result.tokens
-        if result.logits is None:
-            raise ValueError("the runner leaves sampling to the host but returned no logits")
-        # Here and not at the top: an engine over a device that samples needs no torch.
-        from ridgeline_backends.sampling import sample
+    def _chosen(
+        self, step: Step, result: StepResult
+    ) -> tuple[tuple[SampledToken, ...], Iterator[tuple[TokenLogprobs, ...]]]:
+        """Tokens and scores of a step, chosen here where the runner leaves that to the host."""
+        tokens, scores = result.tokens, result.scores
+        if self._runner.limits.sampling == "host":
+            if result.logits is None:
+                raise ValueError("the runner leaves sampling to the host but returned no logits")
+            # Here and not at the top: an engine over a device that samples needs no torch.
+            from ridgeline_backends.sampling import results
 
-        return sample(result.logits, step.samples)
+            found = results(step, result.logits)
+            tokens, scores = found.tokens, found.scores
+        wanted = sum(chunk.draft + 1 for chunk in step.chunks if chunk.sample is not None)
+        if len(tokens) != wanted:
+            raise ValueError(f"the runner returned {len(tokens)} of {wanted} tokens")
+        return tokens, iter(scores)
 
-    def _take(self, live: _Live, token: SampledToken) -> None:
-        finish = live.seq.append(token.token_id)
+    def _take(self, live: Live, chunk: Chunk, tokens: tuple[SampledToken, ...], now: float) -> None:
+        """Keep what was chosen as long as the guesses agree, and the first that does not."""
+        seq = live.seq
+        guesses = chunk.tokens[len(chunk.tokens) - chunk.draft :]
+        kept = 0
+        finish: FinishReason | None = None
+        while finish is None and kept <= chunk.draft:
+            token = tokens[kept].token_id
+            finish = seq.append(token)
+            kept += 1
+            if kept <= chunk.draft and token != guesses[kept - 1]:
+                break
+        self._counters.kept(chunk, kept)
+        self._scheduler.computed(seq, chunk, kept - 1)
+        if self._speculation is not None:
+            self._speculation.learn(seq, kept, chunk.draft)
         if finish is not None:
-            self._finish(live, finish, token)
+            self._finish(live, finish, tokens[:kept], seq.error, now=now)
         else:
-            self._emit(live, (token,))
+            self._news.append((live, live.output(now, tokens[:kept])))
 
     def _finish(
         self,
-        live: _Live,
+        live: Live,
         reason: FinishReason,
-        token: SampledToken | None = None,
+        tokens: tuple[SampledToken, ...] = (),
         error: str | None = None,
+        *,
+        now: float | None = None,
     ) -> None:
+        now = self._clock() if now is None else now
         self._scheduler.remove(live.seq)
-        with self._condition:
-            del self._live[live.seq.id]
-            self._cancelled.discard(live.seq.id)
-        self._count(
-            finished=reason in (FinishReason.STOP, FinishReason.LENGTH),
-            cancelled=reason is FinishReason.CANCELLED,
-            failed=reason is FinishReason.ERROR,
-        )
-        now = self._clock()
-        if self._last_finish is not None:
-            # Smoothed over about ten sequences: enough to tell a client when to come back.
-            self._seconds_per_sequence += 0.1 * (
-                now - self._last_finish - self._seconds_per_sequence
-            )
-        self._last_finish = now
-        self._emit(live, () if token is None else (token,), reason, error)
+        self._intake.finished(live, now)
+        if live.seq.adapter is not None:
+            self._adapters.release(live.seq.adapter)
+        self._counters.ended(reason)
+        self._news.append((live, live.output(now, tokens, reason, error)))
 
-    def _fail(self, lives: list[_Live], error: str) -> None:
+    def _fail(self, lives: list[Live], error: str) -> None:
         for live in lives:
             self._finish(live, FinishReason.ERROR, error=error)
-        self._publish()
 
     def _abandon(self, error: str) -> None:
         """Answer every live sequence without trusting the scheduler's state."""
-        with self._condition:
-            lives = list(self._live.values())
-            self._live.clear()
-            self._inbox.clear()
-        for live in lives:
-            self._emit(live, (), FinishReason.ERROR, error)
-
-    def _emit(
-        self,
-        live: _Live,
-        tokens: tuple[SampledToken, ...],
-        finish: FinishReason | None = None,
-        error: str | None = None,
-    ) -> None:
-        seq = live.seq
-        logprobs: tuple[TokenLogprobs, ...] | None = None
-        if seq.params.logprobs is not None:
-            logprobs = tuple(t.logprobs for t in tokens if t.logprobs is not None)
-        output = EngineOutput(
-            sequence_id=seq.id,
-            token_ids=tuple(token.token_id for token in tokens),
-            logprobs=logprobs,
-            finish_reason=finish,
-            prompt_tokens=seq.prompt_len,
-            completion_tokens=seq.generated,
-            cached_tokens=seq.cached_tokens,
-            error=error,
+        now = self._clock()
+        lives = list(self._intake.live.values())
+        self._intake.live.clear()
+        self._news.extend(
+            (live, live.output(now, finish=FinishReason.ERROR, error=error)) for live in lives
         )
-        try:
-            live.sink(output)
-        except Exception:  # the reader is gone (a closed event loop): nobody waits for the rest
-            log.warning("The reader of sequence %s failed; cancelling", seq.id, exc_info=True)
-            self.cancel(seq.id)
+        self._deliver()
 
-    def _waiting(self) -> int:
-        return len(self._inbox) + len(self._scheduler.waiting)
-
-    def _retry_after(self, waiting: int) -> float:
-        return min(60.0, max(1.0, waiting * self._seconds_per_sequence))
-
-    def _count(self, **added: float) -> None:
-        # Counters move on the engine's thread alone; readers see them when they are published.
-        with self._condition:
-            stats = self._stats
-            self._stats = replace(
-                stats, **{name: getattr(stats, name) + value for name, value in added.items()}
-            )
+    def _deliver(self) -> None:
+        """Tell the readers, all at once, so that a loop of theirs is woken once per step."""
+        news, self._news = self._news, []
+        for live, output in news:
+            try:
+                live.sink(output)
+            except Exception:  # the reader is gone (a closed loop): nobody waits for the rest
+                log.warning("The reader of %s failed; cancelling", live.seq.id, exc_info=True)
+                self.cancel(live.seq.id)
 
     def _publish(self) -> None:
-        scheduler = self._scheduler
-        with self._condition:
-            self._stats = replace(
-                self._stats,
-                running=len(scheduler.running),
-                waiting=self._waiting(),
-                free_blocks=scheduler.blocks.free_blocks,
-                preemptions=scheduler.preemptions,
-            )
+        self._stats = self._counters.stats(self._scheduler, self._adapters, self._max_waiting)

@@ -7,16 +7,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ridgeline_backends.base import SampleRequest
-from ridgeline_backends.engine.api import FinishReason, SamplingParams
+from ridgeline_backends.base import Chunk, SampleRequest
+from ridgeline_backends.engine.api import FinishReason, SamplingParams, TokenLogprobs
+from ridgeline_backends.engine.masks import MaskMaker
+from ridgeline_backends.history import Penalties, TokenHistory
+
+_NONE: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
     """`tokens` are the prompt and what was generated; the KV of the first `computed` is in memory.
 
-    `hashes` and `committed` belong to the block manager: the chained hashes of full blocks, and how
-    many blocks are published for sharing.
+    `rank` orders sequences: priority first (the lower the sooner), then arrival. `salt` is what the
+    hash of the first block begins with, so that only sequences with equal salts share blocks.
+    `blocks`, `hashes` and `committed` belong to the block manager: the block table, the chained
+    hashes of full blocks, and how many blocks are published for sharing. `masks` are those of its
+    grammar, if it has one.
     """
 
     id: str
@@ -25,15 +32,30 @@ class Sequence:
     seed: int
     max_tokens: int
     stop_tokens: frozenset[int]
+    rank: tuple[int, int] = (0, 0)
+    adapter: str | None = None
+    salt: bytes = b""
     prompt_len: int = 0
     computed: int = 0
     cached_tokens: int = 0
-    blocks: list[int] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
+    blocks: tuple[int, ...] = ()
     hashes: list[bytes] = field(default_factory=list)
     committed: int = 0
+    masks: MaskMaker | None = None
+    error: str | None = None
+    _penalties: Penalties | None = None
 
     def __post_init__(self) -> None:
+        params = self.params
         self.prompt_len = len(self.tokens)
+        if params.penalised:
+            self._penalties = Penalties(
+                history=TokenHistory(self.tokens),
+                presence=params.presence_penalty,
+                frequency=params.frequency_penalty,
+                repetition=params.repetition_penalty,
+            )
 
     @property
     def remaining(self) -> int:
@@ -43,28 +65,81 @@ class Sequence:
     @property
     def decoding(self) -> bool:
         """Whether all but the newest token is in memory."""
-        return self.computed > 0 and self.remaining == 1
+        return self.computed > 0 and len(self.tokens) - self.computed == 1
 
     @property
     def generated(self) -> int:
         return len(self.tokens) - self.prompt_len
 
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether every prompt token is to be scored: then it cannot begin behind a prefix."""
+        return self.params.prompt_logprobs is not None
+
+    @property
+    def may_guess(self) -> bool:
+        """Whether the next few choices depend on the tokens through the model alone."""
+        params = self.params
+        return (
+            params.grammar is None
+            and not params.penalised
+            and len(self.tokens) - self.prompt_len >= params.min_tokens
+        )
+
+    def chunk(self, count: int, guesses: tuple[int, ...] = ()) -> Chunk:
+        """The next `count` tokens to compute; with all of them, `guesses` may follow."""
+        start, tokens = self.computed, self.tokens
+        end = start + count
+        known: tuple[int, ...] = ()
+        if start < self.prompt_len and self.scores_prompt and not self.generated:
+            known = tuple(tokens[start + 1 : end + 1])
+        return Chunk(
+            sequence_id=self.id,
+            tokens=(*tokens[start:end], *guesses) if count > 1 else (tokens[start], *guesses),
+            start=start,
+            blocks=self.blocks,
+            sample=self.sample_request() if end == len(tokens) else None,
+            draft=len(guesses),
+            adapter=self.adapter,
+            score=known,
+            score_top=self.params.prompt_logprobs or 0,
+        )
+
     def sample_request(self) -> SampleRequest:
         """How to choose the next token. Depends on this sequence and its own length alone."""
-        params = self.params
+        params, generated = self.params, len(self.tokens) - self.prompt_len
         return SampleRequest(
             seed=self.seed,
-            index=self.generated,
+            index=generated,
             temperature=params.temperature,
             top_k=params.top_k,
             top_p=params.top_p,
+            min_p=params.min_p,
             logprobs=params.logprobs,
-            banned=self.stop_tokens if self.generated < params.min_tokens else frozenset(),
+            banned=self.stop_tokens if generated < params.min_tokens else _NONE,
+            bias=params.logit_bias,
+            penalties=self._penalties,
+            allowed=None if self.masks is None else self.masks.next_mask(),
         )
 
     def append(self, token: int) -> FinishReason | None:
-        """Take a new token; say whether it ends the sequence."""
+        """Take a new token; say whether it ends the sequence. `error` says why with `ERROR`."""
         self.tokens.append(token)
         if token in self.stop_tokens:
             return FinishReason.STOP
-        return FinishReason.LENGTH if self.generated >= self.max_tokens else None
+        if self._penalties is not None:
+            self._penalties.history.add(token)
+        if self.masks is not None:
+            self.masks.accept(token)
+            if self.masks.error is not None:
+                self.error = f"The grammar cannot go on: {self.masks.error}"
+                return FinishReason.ERROR
+            if self.masks.finished:
+                return FinishReason.STOP
+        return (
+            FinishReason.LENGTH if len(self.tokens) - self.prompt_len >= self.max_tokens else None
+        )
+
+    def scored(self, chunk: Chunk, logprobs: tuple[TokenLogprobs, ...]) -> None:
+        """Take the log-probabilities of a part of the prompt, perhaps again after a preemption."""
+        self.prompt_logprobs[chunk.start :] = logprobs

@@ -95,7 +95,7 @@ def test_admission_changes_nothing_when_blocks_are_short():
     first = run(blocks, make("a", list(range(8))))
     big = make("b", [*range(8), *range(20, 32)])
     assert not blocks.admit(big)
-    assert (big.blocks, big.computed) == ([], 0)
+    assert (big.blocks, big.computed) == ((), 0)
     blocks.check_integrity([first])
 
 

@@ -201,7 +201,7 @@ def test_a_shared_prefix_is_not_computed_twice():
         engine.submit(name, prompt, GREEDY, reader)
         run(engine)
     assert reader.outputs[-1].cached_tokens == 12
-    assert engine.stats().cached_tokens == 12
+    assert engine.stats().prefix_hits == 12
     assert engine.stats().prompt_tokens == 14 + 2
     assert reader.tokens == expected(prompt, GREEDY, 6)
 

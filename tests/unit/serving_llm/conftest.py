@@ -346,4 +346,4 @@ def served(of: Callable[..., Served]) -> Served:
 
 @pytest.fixture
 def queue_full() -> QueueFull:
-    return QueueFull(7, 2.4)
+    return QueueFull(7, 900, 2.4)
