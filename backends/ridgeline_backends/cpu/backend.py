@@ -60,9 +60,15 @@ class CpuBackend(Backend):
         )
 
     def plan(self, config: Mapping[str, object], spec: LoadSpec) -> Plan:
+        dtype = _dtype(spec)
+        try:
+            return self._native_plan(config, spec, dtype)
+        except UnsupportedModel as refused:
+            return self._generic_plan(config, spec, dtype, refused)
+
+    def _native_plan(self, config: Mapping[str, object], spec: LoadSpec, dtype: Dtype) -> Plan:
         name = architecture(config)
         available = machine_memory()
-        dtype = _dtype(spec)
         encoder = name in ENCODER_ARCHITECTURES
         context = (bert_config(config) if encoder else decoder_config(config)).context_length
         max_len = spec.max_model_len or context
@@ -113,6 +119,34 @@ class CpuBackend(Backend):
             notes=notes,
         )
 
+    def _generic_plan(
+        self,
+        config: Mapping[str, object],
+        spec: LoadSpec,
+        dtype: Dtype,
+        refused: UnsupportedModel,
+    ) -> Plan:
+        try:
+            # Here, because it takes seconds to import and may not be installed.
+            from ridgeline_backends.generic.plan import generic_plan
+        except ImportError as missing:
+            hint = "The transformers library may run it: pip install 'ridgeline[generic]'."
+            raise UnsupportedModel(
+                refused.message, hint=f"{refused.hint} {hint}".strip()
+            ) from missing
+        try:
+            return generic_plan(
+                config,
+                spec,
+                backend=self.name,
+                dtype=dtype if has_bf16() else Dtype.FP32,
+                available=machine_memory(),
+                reason=refused.message,
+            )
+        except UnsupportedModel as unknown:
+            hint = f"{refused.hint} {unknown.message} {unknown.hint}".strip()
+            raise UnsupportedModel(refused.message, hint=hint) from unknown
+
     def compile(self, model_dir: Path, plan: Plan) -> Artifact:
         """Nothing is compiled: the artifact is the model directory itself. Its key covers the
         plan, the config and the names and sizes of the weight files."""
@@ -128,6 +162,11 @@ class CpuBackend(Backend):
         threads = artifact.plan.spec.threads
         if threads is not None:
             torch.set_num_threads(threads)
+        if artifact.plan.generic:
+            # Here for the same reason as in `_generic_plan`.
+            from ridgeline_backends.generic.runner import GenericRunner
+
+            return GenericRunner(artifact)
         if artifact.plan.architecture in ENCODER_ARCHITECTURES:
             return CpuEmbeddingRunner(artifact)
         return CpuRunner(artifact)

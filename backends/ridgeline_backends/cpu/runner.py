@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from threading import get_ident
 
 import torch
 
@@ -28,6 +27,7 @@ from ridgeline_backends.models.decoder import Decoder, read_decoder
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import Weights
 from ridgeline_backends.sampling import results, wanted_rows
+from ridgeline_backends.torch_threads import TorchThreads
 
 _DRAFT_TOKENS = 16
 """Guesses in one chunk. More rows cost more than the last of them can hope to save."""
@@ -41,8 +41,7 @@ class CpuRunner(ModelRunner):
     ) -> None:
         plan = artifact.plan
         self._clock = clock
-        self._threads = torch.get_num_threads()
-        self._thread = get_ident()
+        self._threads = TorchThreads()
         self._config = config = _read_config(artifact)
         stored = torch.bfloat16 if plan.dtype is Dtype.BF16 else torch.float32
         multiplied = stored if has_bf16() else torch.float32
@@ -89,7 +88,7 @@ class CpuRunner(ModelRunner):
 
     def execute(self, step: Step) -> StepResult:
         begin = self._clock()
-        self._adopt_thread()
+        self._threads.adopt()
         with torch.inference_mode():
             found = results(step, self.logits(step))
         return StepResult(
@@ -113,12 +112,6 @@ class CpuRunner(ModelRunner):
             StepAttention(self._cache, step.chunks, self._rule),
             torch.tensor(list(wanted), dtype=torch.int64),
         )
-
-    def _adopt_thread(self) -> None:
-        # OpenMP counts threads per calling thread, and a new one starts from its own default.
-        if get_ident() != self._thread:
-            torch.set_num_threads(self._threads)
-            self._thread = get_ident()
 
 
 def _read_config(artifact: Artifact) -> DecoderConfig:

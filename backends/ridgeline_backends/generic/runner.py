@@ -1,0 +1,134 @@
+"""Executes engine steps by a model of the transformers library, one sequence at a time.
+
+A prompt is one pass, each further token another, and no pass holds two sequences: so a sequence's
+output cannot depend on its neighbours, whatever the model does.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+from ridgeline_backends.base import (
+    Artifact,
+    Chunk,
+    DeviceTime,
+    Dtype,
+    ModelRunner,
+    RunnerLimits,
+    SlotLayout,
+    Step,
+    StepResult,
+)
+from ridgeline_backends.generic.describe import parse
+from ridgeline_backends.models.reader import Reader, read_json
+from ridgeline_backends.sampling import results, wanted_rows
+from ridgeline_backends.torch_threads import TorchThreads
+
+# What a model remembers of a sequence, under the names that transformers' models use.
+_MEMORIES = ("past_key_values", "cache_params", "state")
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What a slot holds. `name`: the argument under which the model takes it back."""
+
+    name: str
+    content: Any  # a different class for every kind of model
+    tokens: int
+
+
+class GenericRunner(ModelRunner):
+    """Any causal language model."""
+
+    def __init__(
+        self, artifact: Artifact, *, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        plan, folder = artifact.plan, artifact.model_dir
+        self._clock = clock
+        self._threads = TorchThreads()
+        config = read_json(folder / "config.json")
+        self._vocab_size = int(parse(config).get_text_config().vocab_size)
+        self._eos = _stop_tokens(config)
+        generation = folder / "generation_config.json"
+        if generation.is_file():
+            self._eos |= _stop_tokens(read_json(generation))
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self._model: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.bfloat16 if plan.dtype is Dtype.BF16 else torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+        self._model.eval()  # type: ignore[no-untyped-call]
+        accepted = inspect.signature(self._model.forward).parameters
+        self._picks_rows = "logits_to_keep" in accepted
+        self._slots: dict[int, _Memory] = {}
+        self._limits = RunnerLimits(
+            max_model_len=plan.max_model_len,
+            # A prompt is computed whole, for in parts it would have other last bits.
+            max_tokens=max(plan.spec.max_tokens_per_step, plan.max_model_len, plan.kv_blocks),
+            max_sequences=plan.kv_blocks,
+            kv_layout=SlotLayout(plan.max_model_len, plan.kv_blocks),
+            chunked_prefill=False,
+        )
+
+    @property
+    def limits(self) -> RunnerLimits:
+        return self._limits
+
+    @property
+    def vocab_size(self) -> int:
+        return self._vocab_size
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        return self._eos
+
+    def execute(self, step: Step) -> StepResult:
+        begin = self._clock()
+        self._threads.adopt()
+        with torch.inference_mode():
+            rows = [self._forward(chunk, wanted_rows(Step((chunk,)))) for chunk in step.chunks]
+            found = results(step, torch.cat(rows))
+        return StepResult(
+            tokens=found.tokens,
+            scores=found.scores,
+            device_time=DeviceTime(seconds=self._clock() - begin),
+        )
+
+    def close(self) -> None:
+        self._slots.clear()
+
+    def _forward(self, chunk: Chunk, wanted: list[int]) -> Tensor:
+        """Float32 logits [wanted rows, vocabulary] of one sequence."""
+        [slot] = chunk.blocks
+        memory = self._slots.pop(slot, None)
+        arguments: dict[str, object] = {"use_cache": True}
+        if chunk.start:
+            if memory is None or memory.tokens != chunk.start:
+                raise RuntimeError(f"slot {slot} does not hold the beginning of this sequence")
+            arguments[memory.name] = memory.content
+        if self._picks_rows:
+            arguments["logits_to_keep"] = torch.tensor(wanted)
+        output = self._model(input_ids=torch.tensor([chunk.tokens]), **arguments)
+        name = next(name for name in _MEMORIES if output.get(name) is not None)
+        self._slots[slot] = _Memory(name, output[name], chunk.start + len(chunk.tokens))
+        logits: Tensor = output.logits[0]
+        return (logits if self._picks_rows else logits[wanted]).float()
+
+
+def _stop_tokens(config: dict[str, object]) -> frozenset[int]:
+    read = Reader(config)
+    return read.token_ids("eos_token_id") | Reader(read.section("text_config")).token_ids(
+        "eos_token_id"
+    )
