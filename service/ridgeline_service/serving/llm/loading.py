@@ -90,7 +90,6 @@ def _compiled(
 ) -> Artifact:
     spec = LoadSpec(
         dtype=settings.dtype,
-        max_model_len=_context_length(config, settings),
         max_num_seqs=settings.max_num_seqs,
         kv_cache_bytes=settings.kv_cache_bytes,
         block_size=settings.block_size,
@@ -98,7 +97,10 @@ def _compiled(
     )
     # A step must have room for one token of every sequence.
     step = max(settings.max_tokens_per_step or spec.max_tokens_per_step, settings.max_num_seqs)
-    plan = backend.plan(config, replace(spec, max_tokens_per_step=step))
+    spec = replace(spec, max_tokens_per_step=step)
+    # Where a config says how long a sequence may be differs between families; the backend knows.
+    declared = backend.plan(config, spec).max_model_len
+    plan = backend.plan(config, replace(spec, max_model_len=_context_length(declared, settings)))
     for note in plan.notes:
         log.info("%s", note)
     if not plan.fits:
@@ -115,11 +117,8 @@ def _compiled(
     return backend.compile(directory, plan)
 
 
-def _context_length(config: Mapping[str, object], settings: ModelSettings) -> int | None:
-    declared = config.get("max_position_embeddings")
+def _context_length(declared: int, settings: ModelSettings) -> int:
     wanted = settings.max_model_len
-    if not isinstance(declared, int):
-        return wanted
     if wanted is None:
         if declared > DEFAULT_CONTEXT:
             log.info(
