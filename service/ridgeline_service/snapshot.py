@@ -30,6 +30,16 @@ class ApiKey:
 
 
 @dataclass(frozen=True)
+class KeyLimits:
+    """What a key may use a minute, by its bearer key and its key pair together. None: no limit."""
+
+    key_id: str
+    access_key_id: str
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+
+@dataclass(frozen=True)
 class ReplicaRoute:
     """A replica that answers: where, and the token it wants in ``X-Ridgeline-Token``."""
 
@@ -76,6 +86,7 @@ class Snapshot:
     account_id: str = "123456789012"
     credentials: tuple[Credential, ...] = ()
     api_keys: tuple[ApiKey, ...] = ()
+    limits: tuple[KeyLimits, ...] = ()
     endpoints: dict[str, EndpointRoute] = field(default_factory=dict)
 
 
@@ -92,6 +103,7 @@ def read_snapshot(path: Path) -> Snapshot:
         account_id=raw["account_id"],
         credentials=tuple(Credential(**item) for item in raw["credentials"]),
         api_keys=tuple(ApiKey(**item) for item in raw["api_keys"]),
+        limits=tuple(KeyLimits(**item) for item in raw["limits"]),
         endpoints={name: _endpoint(item) for name, item in raw["endpoints"].items()},
     )
 

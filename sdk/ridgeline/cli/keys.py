@@ -26,20 +26,34 @@ def ls(data_dir: DataDir = None, as_json: AsJson = False) -> None:
             key.get("name", ""),
             key.get("access_key_id", ""),
             key.get("created_at") or key.get("created", ""),
+            key.get("requests_per_minute") or "-",
+            key.get("tokens_per_minute") or "-",
         )
         for key in keys
     ]
-    _common.print_table(("ID", "NAME", "ACCESS KEY", "CREATED"), rows)
+    columns = ("ID", "NAME", "ACCESS KEY", "CREATED", "REQUESTS/MIN", "TOKENS/MIN")
+    _common.print_table(columns, rows)
 
 
 @app.command("create")
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
+    requests_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Inference requests a minute; 429 beyond.")
+    ] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Tokens a minute, of prompts and answers.")
+    ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key. Its secrets are shown this once."""
-    key: Any = _common.open_session(data_dir).api.post("keys", body={"name": name})
+    limits = {
+        "requests_per_minute": requests_per_minute,
+        "tokens_per_minute": tokens_per_minute,
+    }
+    body = {"name": name, **{limit: n for limit, n in limits.items() if n is not None}}
+    key: Any = _common.open_session(data_dir).api.post("keys", body=body)
     if as_json:
         _common.print_json(key)
         return

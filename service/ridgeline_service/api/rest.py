@@ -27,7 +27,9 @@ class ZooVerbs(Protocol):
 
 
 class KeyVerbs(Protocol):
-    def create(self, name: str, /) -> Mapping[str, Any]: ...
+    def create(
+        self, name: str, /, *, requests_per_minute: int | None, tokens_per_minute: int | None
+    ) -> Mapping[str, Any]: ...
     def list(self) -> Sequence[Mapping[str, Any]]: ...
     def delete(self, key_id: str, /) -> None: ...
 
@@ -120,8 +122,15 @@ class EndpointState(Open):
     log_tail: list[str] = []
 
 
+Limit = Annotated[int, Field(ge=1, le=10**12)]
+
+
 class NewKey(Strict):
+    """Inference with a key that has limits is refused with 429 beyond them."""
+
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]*$")
+    requests_per_minute: Limit | None = None
+    tokens_per_minute: Limit | None = None
 
 
 class CreatedKey(Open):
@@ -136,6 +145,8 @@ class CreatedKey(Open):
 class Key(Open):
     key_id: str
     name: str
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
 
 
 class Keys(BaseModel):
@@ -233,7 +244,12 @@ def create_rest_app(control: RestControl, settings: Settings) -> FastAPI:
 
     @app.post("/api/keys", status_code=201, responses=_errors(400, 409), summary="Make a key")
     def create_key(body: NewKey, query: _NoQuery) -> CreatedKey:
-        return CreatedKey.model_validate(control.keys.create(body.name))
+        made = control.keys.create(
+            body.name,
+            requests_per_minute=body.requests_per_minute,
+            tokens_per_minute=body.tokens_per_minute,
+        )
+        return CreatedKey.model_validate(made)
 
     @app.delete(
         "/api/keys/{key_id}",

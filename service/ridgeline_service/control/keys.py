@@ -20,8 +20,14 @@ class Keys:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def create(self, name: str) -> dict[str, str]:
-        """The only answer that ever holds the secrets."""
+    def create(
+        self,
+        name: str,
+        *,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+    ) -> dict[str, Any]:
+        """The only answer that ever holds the secrets. The gateway enforces the limits."""
         access_key_id, secret_access_key = make_key_pair()
         api_key = make_bearer_key()
         record = KeyRecord(
@@ -31,6 +37,8 @@ class Keys:
             access_key_id=access_key_id,
             secret_access_key=secret_access_key,
             api_key_sha256=hash_bearer_key(api_key),
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
         )
         with self._context.db.write() as connection:
             journal.add_key(connection, record)
@@ -42,6 +50,8 @@ class Keys:
             "access_key_id": access_key_id,
             "secret_access_key": secret_access_key,
             "api_key": api_key,
+            "requests_per_minute": requests_per_minute,
+            "tokens_per_minute": tokens_per_minute,
         }
 
     def list(self) -> list[dict[str, Any]]:
@@ -53,6 +63,8 @@ class Keys:
                     "name": record.name,
                     "access_key_id": record.access_key_id,
                     "created_at": to_datetime(record.created_at),
+                    "requests_per_minute": record.requests_per_minute,
+                    "tokens_per_minute": record.tokens_per_minute,
                 }
                 for record in journal.all_keys(connection)
             ]

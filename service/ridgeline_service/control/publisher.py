@@ -22,6 +22,7 @@ from ridgeline_service.snapshot import (
     AsyncRoute,
     Credential,
     EndpointRoute,
+    KeyLimits,
     ReplicaRoute,
     Snapshot,
     VariantRoute,
@@ -107,6 +108,13 @@ class Publisher:
             api_keys=(
                 ApiKey(ROOT_KEY_ID, hash_bearer_key(root.api_key)),
                 *(ApiKey(key.key_id, key.api_key_sha256) for key in keys),
+            ),
+            limits=tuple(
+                KeyLimits(
+                    key.key_id, key.access_key_id, key.requests_per_minute, key.tokens_per_minute
+                )
+                for key in keys
+                if key.requests_per_minute is not None or key.tokens_per_minute is not None
             ),
             endpoints={route.name: route for route in sorted(routes, key=lambda r: r.name)},
         )

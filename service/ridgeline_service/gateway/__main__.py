@@ -15,6 +15,7 @@ import uvicorn
 from ridgeline_service.gateway.build import make_app
 from ridgeline_service.paths import DataDir
 from ridgeline_service.supervisor import handover
+from ridgeline_service.telemetry.tracing import open_tracing
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,7 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.umask(0o077)
     data_dir = DataDir.find(options.data_dir)
     listening = socket.socket(fileno=options.fd)
-    app = make_app(data_dir, control_url=options.control_url, store_url=options.store_url)
+    app = make_app(
+        data_dir,
+        control_url=options.control_url,
+        store_url=options.store_url,
+        tracing=open_tracing(os.environ, "ridgeline-gateway"),
+    )
     handover.serve("gateway", data_dir, listening)
     # A full collection over all that was imported stops the loop for tens of milliseconds: what
     # lives as long as the process is not looked at again.

@@ -17,17 +17,20 @@ from ridgeline_service.gateway.async_invoke import AsyncInvocations
 from ridgeline_service.gateway.auth import Authenticator
 from ridgeline_service.gateway.dispatch import Destination, Room, destination
 from ridgeline_service.gateway.http import ClientGone, Exchange, Receive, Scope, Send
+from ridgeline_service.gateway.limits import Limiter
 from ridgeline_service.gateway.metrics import Metrics
-from ridgeline_service.gateway.openai import OpenAI
+from ridgeline_service.gateway.openai import TASKS, OpenAI
 from ridgeline_service.gateway.replicas import Replicas
 from ridgeline_service.gateway.routing import Router
 from ridgeline_service.gateway.upstream import ControlPlane, StorePassage
 from ridgeline_service.snapshot import SnapshotReader
+from ridgeline_service.telemetry.tracing import Tracing
 
 MAX_CONTROL_BODY = 16 * 1024 * 1024
 _HEALTHY = b'{"status":"ok"}'
 _JSON = [("content-type", "application/json")]
 _ROUTES_CHECKED_EVERY_S = 0.1
+_TRACED = (Room.OPENAI, Room.RUNTIME)
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +46,9 @@ class Rooms:
     replicas: Replicas
     control: ControlPlane
     store: StorePassage
+    limiter: Limiter
     openai: OpenAI
+    tracing: Tracing
     asynchronous: AsyncInvocations
     close: Callable[[], Awaitable[None]]
 
@@ -66,6 +71,8 @@ class GatewayApp:
         exchange = Exchange(scope, receive, send, self._new_id())
         to = destination(exchange)
         begun = time.perf_counter()
+        if to.room in _TRACED:
+            exchange.span = rooms.tracing.request(_span_name(exchange, to), exchange.headers)
         try:
             await self._answer(exchange, to, rooms)
         except ClientGone:
@@ -76,6 +83,10 @@ class GatewayApp:
             _log.exception("%s %s failed", exchange.method, exchange.path)
             failure = InternalFailure("An error of the service itself. Its log has the details.")
             await _fail(exchange, failure, to.protocol)
+        if exchange.span.recording:
+            exchange.span.set("ridgeline.endpoint", exchange.endpoint)
+            exchange.span.set("http.response.status_code", exchange.status)
+        exchange.span.end()
         if to.room is not Room.HEALTH:
             operation = to.operation if to.room is Room.RUNTIME else ""
             labels = (to.room.value, exchange.endpoint, operation)
@@ -115,26 +126,32 @@ class GatewayApp:
                 text = [("content-type", "text/plain; version=0.0.4; charset=utf-8")]
                 await exchange.respond(200, text, rooms.metrics.render())
             case Room.OPENAI:
-                authenticator.bearer(exchange)
-                await rooms.openai.answer(exchange, to.operation)
+                with exchange.span.child("auth"):
+                    caller = authenticator.bearer(exchange)
+                await rooms.openai.answer(exchange, to.operation, caller)
 
     async def _runtime(self, exchange: Exchange, to: Destination, rooms: Rooms) -> None:
         limit = invoke.MAX_BODY
-        _, body = await rooms.authenticator.signed_for("sagemaker", exchange, limit)
+        with exchange.span.child("auth"):
+            caller, body = await rooms.authenticator.signed_for("sagemaker", exchange, limit)
         if exchange.method != "POST":
             raise UnknownOperation(f"{exchange.method} {exchange.path} is not an operation.")
         snapshot = rooms.snapshots.current
         if to.endpoint in snapshot().endpoints:
             # Only names that exist become labels: a stranger's guesses must not grow the metrics.
             exchange.endpoint = to.endpoint
+        with exchange.span.child("route"):
+            meter = rooms.limiter.admit(exchange, caller, body)
         if to.operation == "async-invocations":
             await rooms.asynchronous.accept(exchange, to.endpoint, body)
             return
         async with exchange.until_client_leaves():
             if to.operation == "invocations":
-                await invoke.invoke(exchange, to.endpoint, body, rooms.replicas, snapshot)
+                await invoke.invoke(exchange, to.endpoint, body, rooms.replicas, snapshot, meter)
             else:
-                await invoke.invoke_stream(exchange, to.endpoint, body, rooms.replicas, snapshot)
+                await invoke.invoke_stream(
+                    exchange, to.endpoint, body, rooms.replicas, snapshot, meter
+                )
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -146,7 +163,14 @@ class GatewayApp:
         watching.cancel()
         await rooms.asynchronous.stop()
         await rooms.close()
+        await asyncio.to_thread(rooms.tracing.close)
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _span_name(exchange: Exchange, to: Destination) -> str:
+    """Names are few: an endpoint's is an attribute."""
+    known = to.operation if to.room is Room.RUNTIME or to.operation in TASKS else "v1"
+    return f"{exchange.method} {known}"
 
 
 def _asked(exchange: Exchange, body: bytes) -> str:

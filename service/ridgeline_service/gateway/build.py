@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from ridgeline_service.gateway.app import GatewayApp, Rooms
 from ridgeline_service.gateway.async_invoke import AsyncInvocations
 from ridgeline_service.gateway.auth import Authenticator
+from ridgeline_service.gateway.limits import Limiter
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.openai import OpenAI
 from ridgeline_service.gateway.replicas import Replicas
@@ -20,6 +22,7 @@ from ridgeline_service.objects.client import AsyncObjectClient
 from ridgeline_service.paths import DataDir
 from ridgeline_service.security.keys import ensure_internal_key, ensure_root_key
 from ridgeline_service.snapshot import Credential, SnapshotReader
+from ridgeline_service.telemetry.tracing import NO_TRACING, Tracing
 
 
 def new_id() -> str:
@@ -28,20 +31,36 @@ def new_id() -> str:
 
 
 def make_app(
-    data_dir: DataDir, *, control_url: str, store_url: str, limits: Limits | None = None
+    data_dir: DataDir,
+    *,
+    control_url: str,
+    store_url: str,
+    limits: Limits | None = None,
+    tracing: Tracing = NO_TRACING,
+    clock: Callable[[], float] = time.monotonic,
 ) -> GatewayApp:
+    """``clock`` is what limits of keys are counted by."""
+
     async def build() -> Rooms:
-        return _build(data_dir, control_url, store_url, limits or Limits())
+        return _build(data_dir, control_url, store_url, limits or Limits(), tracing, clock)
 
     return GatewayApp(build, new_id=new_id)
 
 
-def _build(data_dir: DataDir, control_url: str, store_url: str, limits: Limits) -> Rooms:
+def _build(
+    data_dir: DataDir,
+    control_url: str,
+    store_url: str,
+    limits: Limits,
+    tracing: Tracing,
+    clock: Callable[[], float],
+) -> Rooms:
     snapshots = SnapshotReader(data_dir.snapshot)
     root = ensure_root_key(data_dir)
     metrics = Metrics()
     session = make_session()
     router = Router(snapshots.current, metrics, limits)
+    limiter = Limiter(snapshots.current, metrics, clock)
     replicas = Replicas(session, router, metrics, answer_s=limits.answer_s)
 
     def credential() -> Credential:
@@ -62,7 +81,9 @@ def _build(data_dir: DataDir, control_url: str, store_url: str, limits: Limits) 
             session, control_url, ensure_internal_key(data_dir), wait_s=limits.control_wait_s
         ),
         store=StorePassage(session, store_url, wait_s=limits.store_wait_s),
-        openai=OpenAI(replicas, router, snapshots.current),
+        limiter=limiter,
+        openai=OpenAI(replicas, router, limiter, snapshots.current),
+        tracing=tracing,
         asynchronous=AsyncInvocations(
             Spool(data_dir.spool),
             replicas,

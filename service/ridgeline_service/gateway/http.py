@@ -13,6 +13,7 @@ from typing import Any
 
 from ridgeline_service.errors import AwsError
 from ridgeline_service.security.sigv4 import SignedRequest
+from ridgeline_service.telemetry.tracing import NO_SPAN, Span
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -46,7 +47,8 @@ class PayloadTooLarge(AwsError):
 
 
 class Exchange:
-    """One request and the way to answer it. Header names are lower-case."""
+    """One request and the way to answer it. Header names are lower-case. ``answer_headers`` go out
+    with whatever the answer is; ``endpoint`` and ``span`` are what is told of it."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self._scope = scope
@@ -57,6 +59,8 @@ class Exchange:
         self.started = False
         self.status = 0
         self.endpoint = ""
+        self.span: Span = NO_SPAN
+        self.answer_headers: list[tuple[str, str]] = []
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.raw_path: str = scope["raw_path"].decode("latin-1")
@@ -134,7 +138,8 @@ class Exchange:
 
     async def start(self, status: int, headers: HeaderList) -> None:
         """Begin the answer. Without a Content-Length it is sent in chunks as they come."""
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        said = [*headers, *self.answer_headers]
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in said]
         raw.append((b"x-amzn-requestid", self.request_id.encode()))
         if not self._body_begun and "expect" in self.headers:
             # The announced body will not be sent; what comes next must not be taken for it.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from ridgeline_service.errors import ThrottlingException, ValidationException
 from ridgeline_service.gateway import event_stream
 from ridgeline_service.gateway.http import Exchange
+from ridgeline_service.gateway.limits import Meter
 from ridgeline_service.gateway.replicas import (
     Call,
     ReplicaLost,
@@ -60,6 +61,7 @@ async def invoke(
     body: bytes,
     replicas: Replicas,
     snapshot: Callable[[], Snapshot],
+    meter: Meter,
 ) -> None:
     """``POST /endpoints/NAME/invocations``. Raises AwsError."""
     headers = exchange.headers
@@ -73,6 +75,8 @@ async def invoke(
             content_type=headers.get("content-type", ""),
         ),
         target=headers.get(_PREFIX + "target-variant", ""),
+        meter=meter,
+        span=exchange.span,
     )
     answer = await replicas.fetch(call)
     if not 200 <= answer.status < 300:
@@ -101,6 +105,7 @@ async def invoke_stream(
     body: bytes,
     replicas: Replicas,
     snapshot: Callable[[], Snapshot],
+    meter: Meter,
 ) -> None:
     """``POST /endpoints/NAME/invocations-response-stream``. Raises AwsError before the first byte;
     what fails later goes out as an exception event."""
@@ -115,6 +120,8 @@ async def invoke_stream(
             content_type=headers.get("content-type", ""),
         ),
         target=headers.get(_PREFIX + "target-variant", ""),
+        meter=meter,
+        span=exchange.span,
     )
     async with replicas.open(call) as answer:
         if not 200 <= answer.status < 300:

@@ -50,5 +50,12 @@ class Metrics:
             registry=self._registry,
         )
 
+        self.rate_limited = Counter(
+            "ridgeline_rate_limited",
+            "Requests refused because their key is over its limit of requests or tokens.",
+            ("limit",),
+            registry=self._registry,
+        )
+
     def render(self) -> bytes:
         return generate_latest(self._registry)

@@ -7,7 +7,7 @@ has OpenAI's shape and status.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ridgeline.errors import NotFound, RidgelineError, did_you_mean
@@ -18,7 +18,9 @@ from ridgeline_service.errors import (
     ValidationException,
 )
 from ridgeline_service.gateway.answers import openai_error, openai_type, retry_after
+from ridgeline_service.gateway.auth import Caller
 from ridgeline_service.gateway.http import Exchange
+from ridgeline_service.gateway.limits import Limiter, Meter, RateLimited
 from ridgeline_service.gateway.replicas import (
     Call,
     ReplicaLost,
@@ -30,7 +32,7 @@ from ridgeline_service.gateway.routing import Router
 from ridgeline_service.snapshot import EndpointRoute, Snapshot
 
 MAX_BODY = 25 * 1024 * 1024
-_TASKS = {
+TASKS = {
     "chat/completions": "text-generation",
     "completions": "text-generation",
     "embeddings": "text-embedding",
@@ -52,33 +54,41 @@ class OpenAiError(RidgelineError):
 
 class OpenAI:
     def __init__(
-        self, replicas: Replicas, router: Router, snapshot: Callable[[], Snapshot]
+        self,
+        replicas: Replicas,
+        router: Router,
+        limiter: Limiter,
+        snapshot: Callable[[], Snapshot],
     ) -> None:
         self._replicas = replicas
         self._router = router
+        self._limiter = limiter
         self._snapshot = snapshot
 
-    async def answer(self, exchange: Exchange, path: str) -> None:
-        """Answer the call; its sender is known. Raises ClientGone only."""
+    async def answer(self, exchange: Exchange, path: str, caller: Caller) -> None:
+        """Answer the call of ``caller``. Raises ClientGone only."""
         try:
             if path == "models" or path.startswith("models/"):
                 await self._models(exchange, path.removeprefix("models").removeprefix("/"))
                 return
-            task = _TASKS.get(path)
+            task = TASKS.get(path)
             if task is None:
                 raise OpenAiError(
                     f"Unknown request URL: {exchange.method} /v1/{path}. Served here: "
-                    f"/v1/models, {', '.join('/v1/' + known for known in _TASKS)}.",
+                    f"/v1/models, {', '.join('/v1/' + known for known in TASKS)}.",
                     status=404,
                     code="unknown_url",
                 )
             _require_method(exchange, "POST")
             body = await exchange.body(MAX_BODY)
-            model = _model(body)
-            exchange.endpoint = self._known(model).name
+            with exchange.span.child("route"):
+                fields = _fields(body)
+                model = _model(fields)
+                exchange.endpoint = self._known(model).name
+                meter = self._limiter.admit(exchange, caller, body, _wanted_tokens(fields))
             async with exchange.until_client_leaves():
                 await self._require_task(model, task)
-                await self._proxy(exchange, model, f"/v1/{path}", body)
+                await self._proxy(exchange, model, f"/v1/{path}", body, meter)
         except RidgelineError as error:
             if exchange.started:
                 raise
@@ -120,12 +130,15 @@ class OpenAI:
                 code="model_not_supported",
             )
 
-    async def _proxy(self, exchange: Exchange, endpoint: str, path: str, body: bytes) -> None:
+    async def _proxy(
+        self, exchange: Exchange, endpoint: str, path: str, body: bytes, meter: Meter
+    ) -> None:
         headers = {
             "Content-Type": "application/json",
             "Accept": exchange.headers.get("accept", "application/json"),
         }
-        async with self._replicas.open(Call(endpoint, path, body, headers)) as answer:
+        call = Call(endpoint, path, body, headers, meter=meter, span=exchange.span)
+        async with self._replicas.open(call) as answer:
             content_type = answer.headers.get("Content-Type", "application/json")
             passed = [(name, answer.headers[name]) for name in _FORWARDED if name in answer.headers]
             passed.append(("content-type", content_type))
@@ -152,7 +165,7 @@ async def _pass_events(exchange: Exchange, answer: Streaming) -> bytes:
     return b""
 
 
-def _model(body: bytes) -> str:
+def _fields(body: bytes) -> dict[str, Any]:
     try:
         fields: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -161,6 +174,17 @@ def _model(body: bytes) -> str:
         ) from None
     if not isinstance(fields, dict):
         raise OpenAiError("The body must be a JSON object.", status=400, code="invalid_json")
+    return fields
+
+
+def _wanted_tokens(fields: Mapping[str, Any]) -> int:
+    """How long an answer the request allows: what it says, where it says it."""
+    longest = fields.get("max_completion_tokens", fields.get("max_tokens"))
+    copies = fields.get("n", 1)
+    return longest * copies if type(longest) is int and type(copies) is int else 0
+
+
+def _model(fields: Mapping[str, Any]) -> str:
     model = fields.get("model")
     if not isinstance(model, str) or not model:
         raise OpenAiError(
@@ -204,6 +228,8 @@ async def _refuse(exchange: Exchange, error: RidgelineError) -> None:
             # The endpoint exists and cannot answer yet, or no longer.
             status, code = 503, "model_not_ready"
             headers += retry_after(ServiceUnavailable(""))
+        case RateLimited():
+            kind, code = error.what, "rate_limit_exceeded"
         case ThrottlingException():
             code = "rate_limit_exceeded"
         case ReplicaTimeout():

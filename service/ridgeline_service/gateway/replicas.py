@@ -16,9 +16,12 @@ import aiohttp
 from yarl import URL
 
 from ridgeline_service.errors import AwsError, ModelError, ServiceUnavailable
+from ridgeline_service.gateway.limits import UNMETERED, Meter
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.routing import Lease, Router
 from ridgeline_service.snapshot import Snapshot
+from ridgeline_service.telemetry.tracing import NO_SPAN, Span
+from ridgeline_service.usage import USAGE_HEADER, USAGE_MARK, Usage
 
 _BREAKS_ALLOWED = 1
 
@@ -48,6 +51,8 @@ class Call:
     headers: Mapping[str, str]
     target: str = ""
     timeout_s: float | None = None
+    meter: Meter = UNMETERED
+    span: Span = NO_SPAN
 
 
 @dataclass(frozen=True)
@@ -63,15 +68,42 @@ class Whole:
 class Streaming:
     """An answer whose body is on its way."""
 
-    def __init__(self, response: aiohttp.ClientResponse, lease: Lease, timeout_s: float) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, lease: Lease, timeout_s: float, meter: Meter
+    ) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self.lease = lease
         self._response = response
         self._timeout_s = timeout_s
+        self._meter = meter
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Bytes as they come. Raises ReplicaLost or ReplicaTimeout."""
+        if not self._meter.counts:
+            async for chunk in self._received():
+                yield chunk
+            return
+        passed = 0
+        usage = b""
+        whole = False
+        try:
+            async for chunk in self._received():
+                text, mark, rest = (b"", b"", chunk) if usage else chunk.partition(USAGE_MARK)
+                usage += mark + rest
+                if text:
+                    passed += 1
+                    yield text
+            whole = True
+        finally:
+            if whole:
+                said = usage[1:] or self.headers.get(USAGE_HEADER, "")
+                self._meter.settle(Usage.decoded(said))
+            else:
+                # About a token a chunk: the reader left, or the replica broke off.
+                self._meter.broken_off(passed)
+
+    async def _received(self) -> AsyncIterator[bytes]:
         try:
             while chunk := await self._response.content.readany():
                 yield chunk
@@ -149,7 +181,15 @@ class Replicas:
             lease.release()
 
     async def _acquire(self, call: Call, excluded: set[str]) -> Lease:
-        return await self._router.acquire(call.endpoint, target=call.target, excluded=excluded)
+        try:
+            with call.span.child("wait"):
+                return await self._router.acquire(
+                    call.endpoint, target=call.target, excluded=excluded
+                )
+        except BaseException:
+            # It never ran, so it used nothing.
+            call.meter.settle(None)
+            raise
 
     def _send(self, call: Call, lease: Lease) -> _Sending:
         headers = {
@@ -157,12 +197,18 @@ class Replicas:
             "X-Ridgeline-Token": lease.replica.token,
             "Accept-Encoding": "identity",
         }
+        if call.meter.counts:
+            headers[USAGE_HEADER] = "1"
+        span = call.span.child("upstream")
+        headers.update(span.headers())
+        span.set("ridgeline.variant", lease.variant.name)
+        span.set("ridgeline.replica", lease.replica.replica_id)
         limit = self._answer_s if call.timeout_s is None else call.timeout_s
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=limit)
         request = self._session.post(
             _url(lease.replica.url, call.path), data=call.body, headers=headers, timeout=timeout
         )
-        return _Sending(request, lease, limit)
+        return _Sending(request, lease, limit, call.meter, span)
 
 
 class _Unreachable(ServiceUnavailable):
@@ -173,14 +219,29 @@ class _Sending:
     """aiohttp's request context, with its failures in our words."""
 
     def __init__(
-        self, request: aiohttp.client._RequestContextManager, lease: Lease, timeout_s: float
+        self,
+        request: aiohttp.client._RequestContextManager,
+        lease: Lease,
+        timeout_s: float,
+        meter: Meter,
+        span: Span,
     ) -> None:
         self._request = request
         self._lease = lease
         self._timeout_s = timeout_s
+        self._meter = meter
+        self._span = span
         self._response: aiohttp.ClientResponse | None = None
 
     async def __aenter__(self) -> Streaming:
+        try:
+            return await self._answer()
+        except BaseException as error:
+            self._span.fail(type(error).__name__)
+            self._span.end()
+            raise
+
+    async def _answer(self) -> Streaming:
         try:
             # The session's own limit starts when the body was sent; a replica that hangs may
             # never take it.
@@ -194,7 +255,7 @@ class _Sending:
             raise _timeout(self._lease, self._timeout_s) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _lost(self._lease, error) from None
-        return Streaming(self._response, self._lease, self._timeout_s)
+        return Streaming(self._response, self._lease, self._timeout_s, self._meter)
 
     async def __aexit__(self, *_: object) -> None:
         if self._response is not None:
@@ -204,6 +265,8 @@ class _Sending:
                 self._response.release()
             else:
                 self._response.close()
+            self._span.set("http.response.status_code", self._response.status)
+        self._span.end()
 
 
 def model_error(status: int, body: bytes, lease: Lease, snapshot: Snapshot) -> ModelError:

@@ -156,7 +156,7 @@ class ReplicaRecord:
 
 @dataclass(frozen=True)
 class KeyRecord:
-    """An issued key. The bearer key is known by its SHA-256 alone."""
+    """An issued key. The bearer key is known by its SHA-256 alone. No limit is None."""
 
     key_id: str
     name: str
@@ -164,6 +164,8 @@ class KeyRecord:
     access_key_id: str
     secret_access_key: str = field(repr=False)
     api_key_sha256: str = field(repr=False)
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
 
 
 @dataclass(frozen=True)

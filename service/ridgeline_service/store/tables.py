@@ -131,6 +131,8 @@ keys = Table(
     Column("access_key_id", String(64), nullable=False, unique=True),
     Column("secret_access_key", String(128), nullable=False),
     Column("api_key_sha256", String(64), nullable=False),
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
 )
 
 events = Table(

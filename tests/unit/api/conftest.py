@@ -138,7 +138,9 @@ class FakeKeys:
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
 
-    def create(self, name: str) -> dict[str, Any]:
+    def create(
+        self, name: str, *, requests_per_minute: int | None, tokens_per_minute: int | None
+    ) -> dict[str, Any]:
         if name in self.names.values():
             raise AlreadyExists(f"There is a key {name!r}.")
         key_id = "k" + hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -148,6 +150,8 @@ class FakeKeys:
             "access_key_id": "A" * 16,
             "secret_access_key": "s",
             "api_key": "rl-x",
+            "requests_per_minute": requests_per_minute,
+            "tokens_per_minute": tokens_per_minute,
         }
 
     def list(self) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from ridgeline.errors import NotFound
 from ridgeline_service.errors import ResourceLimitExceeded, ValidationException
 from ridgeline_service.placement.machine import GIB
 from ridgeline_service.settings import Settings
+from ridgeline_service.snapshot import KeyLimits
 
 ARN = "arn:aws:sagemaker:us-east-1:123456789012"
 REGISTRY = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
@@ -462,9 +463,17 @@ class TestKeys:
     def test_secrets_are_never_listed_and_bearer_keys_never_stored(self, world):
         key = world.plane.keys.create("laptop")
         (listed,) = world.plane.keys.list()
-        assert set(listed) == {"key_id", "name", "access_key_id", "created_at"}
+        limits = {"requests_per_minute", "tokens_per_minute"}
+        assert set(listed) == {"key_id", "name", "access_key_id", "created_at"} | limits
         stored = b"".join(path.read_bytes() for path in world.data_dir.database.parent.iterdir())
         assert key["api_key"].encode() not in stored
+
+    def test_limits_of_a_key_are_published_with_both_of_its_names(self, world):
+        world.plane.keys.create("free")
+        key = world.plane.keys.create("ci", requests_per_minute=60, tokens_per_minute=9000)
+        (limits,) = world.snapshot().limits
+        assert limits == KeyLimits(key["key_id"], key["access_key_id"], 60, 9000)
+        assert world.plane.keys.list()[1]["tokens_per_minute"] == 9000
 
     def test_deleting_an_unknown_key(self, world):
         with pytest.raises(NotFound):

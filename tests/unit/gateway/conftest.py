@@ -148,12 +148,13 @@ class World:
         self.publish()
         self.store_url = self.serve(store)
 
-    def start_gateway(self, limits: Limits | None = None) -> None:
+    def start_gateway(self, limits: Limits | None = None, **seams: Any) -> None:
         app = make_app(
             self.data_dir,
             control_url=self.control.url,
             store_url=self.store_url,
             limits=limits or Limits(absent_wait_s=0.3),
+            **seams,
         )
         self.url = self.serve(app)
 

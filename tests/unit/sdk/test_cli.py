@@ -420,6 +420,9 @@ class TestZooAndKeys:
         ]
         assert fake.calls[-1].json == {"name": "ci"}
         assert json.loads(run("keys", "create", "ci", "--json").stdout) == key
-        assert run("keys", "ls").stdout.splitlines()[1].split() == ["k1", "ci"]
+        assert run("keys", "ls").stdout.splitlines()[1].split() == ["k1", "ci", "-", "-"]
+        run("keys", "create", "ci", "--requests-per-minute", "60", "--tokens-per-minute", "9000")
+        asked = {"name": "ci", "requests_per_minute": 60, "tokens_per_minute": 9000}
+        assert fake.calls[-1].json == asked
         assert run("keys", "rm", "k1").exit_code == 0
         assert run("keys", "rm", "k2").exit_code == 4

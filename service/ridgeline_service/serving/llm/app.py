@@ -35,17 +35,13 @@ from ridgeline_service.serving.llm.invocations import (
 )
 from ridgeline_service.serving.llm.metrics import CONTENT_TYPE
 from ridgeline_service.serving.llm.model import TextModel
-from ridgeline_service.serving.llm.observing import (
-    USAGE_HEADER,
-    USAGE_MARK,
-    Observation,
-    Observer,
-)
+from ridgeline_service.serving.llm.observing import Observation, Observer
 from ridgeline_service.serving.llm.openai.chat import chat_completions
 from ridgeline_service.serving.llm.openai.completions import completions
 from ridgeline_service.serving.llm.openai.embeddings import embeddings
 from ridgeline_service.serving.llm.replica import Replica, State
 from ridgeline_service.serving.llm.watch import watched
+from ridgeline_service.usage import USAGE_HEADER, USAGE_MARK
 
 log = logging.getLogger(__name__)
 

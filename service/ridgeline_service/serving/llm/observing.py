@@ -11,20 +11,12 @@ from collections.abc import Mapping
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.engine.api import StepRecord
 from ridgeline_backends.errors import BackendError
-from ridgeline_service.serving.llm.answers import to_json
 from ridgeline_service.serving.llm.errors import ErrorAnswer, answer_for, internal_answer
 from ridgeline_service.serving.llm.metrics import ModelMetrics, ReplicaMetrics
 from ridgeline_service.serving.llm.model import Model, TextModel
 from ridgeline_service.serving.llm.watch import NOBODY, Clock, RequestWatch, SequenceWatch
 from ridgeline_service.telemetry.tracing import NO_TRACING, Span, Tracing, Value
-
-USAGE_HEADER = "x-ridgeline-usage"
-"""A caller that sends it is told what its request used: a whole answer in a header of that name,
-a stream behind `USAGE_MARK` at its end. Only the gateway asks, which takes it off again."""
-
-USAGE_MARK = b"\x1e"
-"""ASCII's record separator. JSON escapes it, so no answer of ours has it anywhere else."""
-
+from ridgeline_service.usage import USAGE_HEADER
 
 _NONE: Mapping[str, Value] = {}
 
@@ -95,8 +87,7 @@ class Observation:
     @property
     def usage(self) -> bytes:
         """What it used so far, as JSON."""
-        used = self.watch.used
-        return to_json({"prompt_tokens": used.prompt, "completion_tokens": used.completion})
+        return self.watch.used.encoded()
 
     def end(self) -> None:
         """The answer is out, or its client is gone."""
@@ -105,8 +96,8 @@ class Observation:
             self._metrics.embedded(self.watch.embedded_tokens, seconds)
         if self._span.recording:
             used = self.watch.used
-            self._span.set("gen_ai.usage.input_tokens", used.prompt)
-            self._span.set("gen_ai.usage.output_tokens", used.completion)
+            self._span.set("gen_ai.usage.input_tokens", used.prompt_tokens)
+            self._span.set("gen_ai.usage.output_tokens", used.completion_tokens)
             for index, sequence in enumerate(self.watch.sequences):
                 self._stages(index, sequence)
         self._span.end()

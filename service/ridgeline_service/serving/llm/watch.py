@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from ridgeline_backends.engine import EngineOutput, FinishReason, SamplingParams
+from ridgeline_service.usage import Usage
 
 T = TypeVar("T")
 Clock = Callable[[], float]
@@ -102,14 +103,6 @@ class SequenceWatch:
             self.request.recorder.ended(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """What a request used so far; a prompt that n sequences share counts once."""
-
-    prompt: int
-    completion: int
-
-
 class RequestWatch:
     """One request and its sequences. ``began`` is when its head was there."""
 
@@ -127,9 +120,10 @@ class RequestWatch:
         return made
 
     @property
-    def used(self) -> Tokens:
+    def used(self) -> Usage:
+        """Tokens so far. A prompt counts once it was read."""
         prompts = {sequence.prompt for sequence in self.sequences if sequence.first is not None}
-        return Tokens(
+        return Usage(
             sum(map(len, prompts)) + self.embedded_tokens,
             sum(sequence.tokens for sequence in self.sequences),
         )

@@ -1,0 +1,43 @@
+"""How a replica tells the gateway what a request used, which limits on tokens need to know.
+
+The gateway asks by sending `USAGE_HEADER`. A whole answer then has a header of that name; a stream,
+whose usage is known when it ends, has `USAGE_MARK` and the same JSON behind its last byte, which
+the gateway takes off. Replicas that count no tokens say nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+USAGE_HEADER = "x-ridgeline-usage"
+
+USAGE_MARK = b"\x1e"
+"""ASCII's record separator: JSON escapes it, so no answer of a language model's server has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request; a prompt that several sequences share counts once."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def total(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def encoded(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def decoded(cls, raw: bytes | str) -> Usage | None:
+        """None for what is no usage: it comes from a user's container where that is the replica."""
+        try:
+            fields = json.loads(raw)
+            numbers = (fields["prompt_tokens"], fields["completion_tokens"])
+        except (ValueError, LookupError, TypeError):
+            return None
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            return None
+        return cls(*numbers)
