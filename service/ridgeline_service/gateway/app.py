@@ -22,6 +22,7 @@ from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.openai import TASKS, OpenAI
 from ridgeline_service.gateway.replicas import Replicas
 from ridgeline_service.gateway.routing import Router
+from ridgeline_service.gateway.scraping import Scraping
 from ridgeline_service.gateway.upstream import ControlPlane, StorePassage
 from ridgeline_service.snapshot import SnapshotReader
 from ridgeline_service.telemetry.tracing import Tracing
@@ -42,6 +43,7 @@ class Rooms:
     snapshots: SnapshotReader
     authenticator: Authenticator
     metrics: Metrics
+    scraping: Scraping
     router: Router
     replicas: Replicas
     control: ControlPlane
@@ -123,8 +125,8 @@ class GatewayApp:
                     await rooms.control.forward(exchange, body, caller, "api", "")
             case Room.METRICS:
                 await authenticator.either(exchange, MAX_CONTROL_BODY)
-                text = [("content-type", "text/plain; version=0.0.4; charset=utf-8")]
-                await exchange.respond(200, text, rooms.metrics.render())
+                async with exchange.until_client_leaves():
+                    await rooms.scraping.answer(exchange)
             case Room.OPENAI:
                 with exchange.span.child("auth"):
                     caller = authenticator.bearer(exchange)

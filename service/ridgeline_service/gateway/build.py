@@ -16,6 +16,7 @@ from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.openai import OpenAI
 from ridgeline_service.gateway.replicas import Replicas
 from ridgeline_service.gateway.routing import Limits, Router
+from ridgeline_service.gateway.scraping import Scraping
 from ridgeline_service.gateway.spool import Spool
 from ridgeline_service.gateway.upstream import ControlPlane, StorePassage, make_session
 from ridgeline_service.objects.client import AsyncObjectClient
@@ -75,6 +76,7 @@ def _build(
         snapshots=snapshots,
         authenticator=Authenticator(snapshots, root, lambda: datetime.now(UTC)),
         metrics=metrics,
+        scraping=Scraping(session, metrics, snapshots.current),
         router=router,
         replicas=replicas,
         control=ControlPlane(

@@ -73,7 +73,7 @@ def destination(exchange: Exchange) -> Destination:
         return Destination(Room.OPENAI, Protocol.OPENAI, path.removeprefix("/v1/"))
     if path == "/api" or path.startswith("/api/"):
         return Destination(Room.API, Protocol.API)
-    if path == "/metrics":
+    if path in ("/metrics", "/metrics/targets") or path.startswith("/metrics/replicas/"):
         return Destination(Room.METRICS, Protocol.API)
     cbor = _CBOR.fullmatch(path)
     if cbor:
