@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from ridgeline_backends.base import RunnerLimits, SlotLayout
 from ridgeline_backends.engine.sequence import Sequence
 
 
@@ -41,6 +42,16 @@ class BlockManager:
         self._promised: set[bytes] = set()
         self.prefix_queries = 0
         self.prefix_hits = 0
+
+    @classmethod
+    def of(cls, limits: RunnerLimits) -> BlockManager:
+        """The KV memory of a runner. A slot is a block as long as the longest sequence."""
+        layout = limits.kv_layout
+        if isinstance(layout, SlotLayout):
+            return cls(layout.num_slots, layout.slot_length, share_prefixes=False)
+        # To start behind a shared prefix is to compute a prompt in parts.
+        share = limits.chunked_prefill
+        return cls(layout.num_blocks, layout.block_size, share_prefixes=share)
 
     @property
     def free_blocks(self) -> int:

@@ -41,15 +41,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self._speculation = speculation if limits.draft_tokens else None
         self.preemptions = 0
-        layout = limits.kv_layout
-        if isinstance(layout, PagedLayout):
-            # To start behind a shared prefix is to compute a prompt in parts.
-            self.blocks = BlockManager(
-                layout.num_blocks, layout.block_size, share_prefixes=limits.chunked_prefill
-            )
-        else:
-            # A slot is a block as long as the longest sequence.
-            self.blocks = BlockManager(layout.num_slots, layout.slot_length, share_prefixes=False)
+        self.blocks = BlockManager.of(limits)
 
     @property
     def max_sequence_len(self) -> int:

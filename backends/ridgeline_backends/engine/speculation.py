@@ -66,6 +66,7 @@ class Speculation:
         self._always = always
         self._costs = StepCosts()
         self._records: dict[str, _Record] = {}
+        self._tried = False
         self._broken = False
 
     def guesses(
@@ -131,7 +132,9 @@ class Speculation:
         if not self._always and costs and not best_length(_BEST, *costs, most):
             return []
         lengths = []
-        trying = costs is None
+        # What a guess costs is not known: one sequence finds out, every other step, for it takes
+        # steps with guesses and steps without.
+        self._tried = trying = costs is None and not self._tried
         for seq in decoding:
             # The token after the last guess is new as well.
             room = min(most, seq.max_tokens - seq.generated - 1)
@@ -145,7 +148,6 @@ class Speculation:
             elif costs is not None:
                 length = best_length(record.right, *costs, room)
             else:
-                # What a guess costs is not known: one sequence finds out.
                 length, trying = room if trying else 0, False
             if not length and not self._drafter.free:
                 if len(seq.tokens) < record.tried + _RETRY_TOKENS:
