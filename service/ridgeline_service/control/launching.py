@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+
 from ridgeline_service.control.names import log_group, log_stream
 from ridgeline_service.control.staging import Staged
 from ridgeline_service.runtime.images import flavour_of
@@ -27,10 +30,15 @@ def launch_order(
     *,
     port: int,
     threads: int | None,
+    own_environment: Mapping[str, str] = os.environ,
 ) -> ReplicaSpec:
     """``threads`` None lets the server compute on all cores. The user's environment has the last
-    word about what is only a recommendation."""
+    word about what is only a recommendation. Of the service's ``own_environment``, our model server
+    gets where to send traces; a container of the user's gets nothing."""
     environment = dict(staged.environment)
+    if staged.kind == "llm":
+        tracing = {n: value for n, value in own_environment.items() if n.startswith("OTEL_")}
+        environment = {**tracing, **environment}
     flavour = flavour_of(variant.container.image)
     if flavour:
         environment.setdefault(FLAVOUR_VARIABLE, flavour)

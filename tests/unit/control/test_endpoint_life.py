@@ -527,6 +527,29 @@ class TestCores:
         assert self.threads(world) == ["7", "7"]
 
 
+def test_only_our_model_server_is_told_where_traces_go(world, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "all")
+    image = "ghcr.io/huggingface/text-generation-inference:3.0"
+    environment = {"HF_MODEL_ID": "tiny-llama-seeded", "OTEL_SERVICE_NAME": "mine"}
+    container = {"Image": image, "Environment": environment}
+    model = {"ModelName": "m", "ExecutionRoleArn": world.settings.role_arn}
+    world.plane.models.create({**model, "PrimaryContainer": container})
+    world.config("c", "m")
+    world.endpoint("e", "c")
+    world.deploy("framework")
+    world.settle()
+    ours, theirs = (
+        {name: v for name, v in process.spec.environment.items() if name.startswith("OTEL_")}
+        for process in world.launcher.processes.values()
+    )
+    assert ours == {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+        "OTEL_SERVICE_NAME": "mine",
+    }
+    assert theirs == {}
+
+
 def test_a_language_models_server_is_told_its_flavour_and_may_reserve_kv_memory(world):
     world.plane.models.create(
         {
