@@ -331,8 +331,29 @@ class EmbeddingRunner(ABC):
 
     @abstractmethod
     def embed(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
-        """One unit vector per sequence. Raises `PromptTooLong` and `InvalidSampling` (empty or
-        out-of-vocabulary input)."""
+        """One vector per sequence, of unit length unless the model's own files leave it as it is.
+        Raises `PromptTooLong` and `InvalidSampling` (empty or out-of-vocabulary input)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """Two texts as one sequence. `type_ids` are 0 for tokens of the first, 1 for the second's."""
+
+    token_ids: Sequence[int]
+    type_ids: Sequence[int]
+
+
+class RerankRunner(ABC):
+    """Capability: judges how well the second text of a pair answers the first."""
+
+    @property
+    @abstractmethod
+    def max_model_len(self) -> int: ...
+
+    @abstractmethod
+    def score(self, pairs: Sequence[TokenPair]) -> list[float]:
+        """One number per pair, higher for better; from 0 to 1 unless the model's own files leave
+        it as it is. Raises `PromptTooLong` and `InvalidSampling`, as `EmbeddingRunner.embed`."""
 
 
 class Backend(ABC):
@@ -354,5 +375,5 @@ class Backend(ABC):
         """Make the model ready. Raises `DoesNotFit` for a plan with refusals."""
 
     @abstractmethod
-    def load(self, artifact: Artifact) -> ModelRunner | EmbeddingRunner:
+    def load(self, artifact: Artifact) -> ModelRunner | EmbeddingRunner | RerankRunner:
         """Put the weights on the device."""
