@@ -26,14 +26,21 @@ from ridgeline_backends.base import (
     MemoryNeed,
     ModelRunner,
     Plan,
+    RerankRunner,
 )
 from ridgeline_backends.cpu.embedding import CpuEmbeddingRunner
 from ridgeline_backends.cpu.linear import has_bf16
-from ridgeline_backends.cpu.memory import bert_need, decoder_need, machine_memory
+from ridgeline_backends.cpu.memory import decoder_need, encoder_need, machine_memory
+from ridgeline_backends.cpu.rerank import CpuRerankRunner
 from ridgeline_backends.cpu.runner import CpuRunner
 from ridgeline_backends.errors import DoesNotFit, UnsupportedModel
-from ridgeline_backends.models.config import architecture, decoder_config
-from ridgeline_backends.models.encoder_config import ENCODER_ARCHITECTURES, bert_config
+from ridgeline_backends.models.config import DecoderConfig, architecture, decoder_config
+from ridgeline_backends.models.encoder_config import (
+    ENCODER_ARCHITECTURES,
+    EncoderConfig,
+    encoder_config,
+)
+from ridgeline_backends.models.encoder_families import RERANK_FAMILIES
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import weight_files
 
@@ -69,8 +76,12 @@ class CpuBackend(Backend):
     def _native_plan(self, config: Mapping[str, object], spec: LoadSpec, dtype: Dtype) -> Plan:
         name = architecture(config)
         available = machine_memory()
-        encoder = name in ENCODER_ARCHITECTURES
-        context = (bert_config(config) if encoder else decoder_config(config)).context_length
+        model = (
+            encoder_config(config, name)
+            if name in ENCODER_ARCHITECTURES
+            else decoder_config(config)
+        )
+        context = model.context_length
         max_len = spec.max_model_len or context
         refusals = []
         if max_len > context:
@@ -80,13 +91,13 @@ class CpuBackend(Backend):
         notes: tuple[str, ...] = ()
         memory: MemoryNeed
         blocks = 0
-        if encoder:
-            memory = bert_need(bert_config(config), spec)
+        if isinstance(model, EncoderConfig):
+            memory = encoder_need(model, spec)
         else:
             widened = dtype is Dtype.BF16 and not has_bf16()
-            notes = (_WIDENED,) if widened else ()
+            notes = ((_WIDENED,) if widened else ()) + _notes(model, max_len)
             need = decoder_need(
-                decoder_config(config),
+                model,
                 spec,
                 stored=dtype,
                 multiplied=Dtype.FP32 if widened else dtype,
@@ -158,7 +169,7 @@ class CpuBackend(Backend):
             digest.update(f"{path.name}:{path.stat().st_size}".encode())
         return Artifact(model_dir, plan, digest.hexdigest())
 
-    def load(self, artifact: Artifact) -> ModelRunner | EmbeddingRunner:
+    def load(self, artifact: Artifact) -> ModelRunner | EmbeddingRunner | RerankRunner:
         threads = artifact.plan.spec.threads
         if threads is not None:
             torch.set_num_threads(threads)
@@ -167,9 +178,22 @@ class CpuBackend(Backend):
             from ridgeline_backends.generic.runner import GenericRunner
 
             return GenericRunner(artifact)
+        if artifact.plan.architecture in RERANK_FAMILIES:
+            return CpuRerankRunner(artifact)
         if artifact.plan.architecture in ENCODER_ARCHITECTURES:
             return CpuEmbeddingRunner(artifact)
         return CpuRunner(artifact)
+
+
+def _notes(model: DecoderConfig, max_len: int) -> tuple[str, ...]:
+    originals = [rope.original_context for rope in model.ropes if rope.kind == "longrope"]
+    if not originals or max_len <= originals[0]:
+        return ()
+    return (
+        f"The context length {max_len} is above the {originals[0]} tokens the model was first "
+        "trained for, so all texts, short ones too, are read with its factors for long ones; "
+        f"with a context length of {originals[0]} the factors for short ones are used.",
+    )
 
 
 def _dtype(spec: LoadSpec) -> Dtype:

@@ -1,102 +1,84 @@
-"""Embeds token sequences with a BERT encoder: encode, pool, normalise.
+"""Embeds token sequences with an encoder, as the model's sentence-transformers files say.
 
-Pooling follows `1_Pooling/config.json` (sentence-transformers): the mean, which is the default, or
-the first token.
+`1_Pooling/config.json`: the mean of the hidden states, which is the default, or the first one.
+`modules.json`: without a Normalize module vectors keep their length; with a module that nothing
+here computes the model is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ridgeline_backends.base import Artifact, EmbeddingRunner
-from ridgeline_backends.cpu.linear import choose_form
-from ridgeline_backends.errors import InvalidSampling, PromptTooLong, UnsupportedModel
-from ridgeline_backends.models.bert import Bert
-from ridgeline_backends.models.encoder_config import bert_config
-from ridgeline_backends.models.reader import read_json
-from ridgeline_backends.models.weights import Weights
+from ridgeline_backends.cpu.encoding import CpuEncoder
+from ridgeline_backends.errors import UnsupportedModel
+from ridgeline_backends.models.encoder import EncoderInput
+from ridgeline_backends.models.reader import read_json, read_json_list
 
 Pool = Callable[[Tensor], Tensor]
 
+_KNOWN_MODULES = {"Transformer", "Pooling", "Normalize"}
+
 
 class CpuEmbeddingRunner(EmbeddingRunner):
-    """Computes in float32 whatever the plan's dtype: embeddings are compared by small distances."""
+    """An encoder with its pooling."""
 
     def __init__(self, artifact: Artifact) -> None:
-        plan = artifact.plan
-        config = bert_config(read_json(artifact.model_dir / "config.json"))
-        self._vocab_size = config.vocab_size
-        self._dimensions = config.hidden
-        self._max_model_len = plan.max_model_len
-        self._max_tokens = max(plan.spec.max_tokens_per_step, plan.max_model_len)
         self._pool = _pooling(artifact.model_dir)
-        hidden, inner = config.hidden, config.intermediate
-        shapes = [(3 * hidden, hidden), (hidden, hidden), (inner, hidden), (hidden, inner)]
-        with torch.inference_mode(), Weights(artifact.model_dir) as weights:
-            self.linear_form, form = choose_form(shapes, torch.float32)
-            self._model = Bert(config, weights, form)
+        self._normalise = _normalises(artifact.model_dir)
+        self._encoder = CpuEncoder(artifact)
 
     @property
     def max_model_len(self) -> int:
-        return self._max_model_len
+        return self._encoder.max_model_len
 
     @property
     def dimensions(self) -> int:
-        return self._dimensions
+        return self._encoder.dimensions
 
     def embed(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
-        for tokens in token_ids:
-            self._check(tokens)
-        vectors: list[list[float]] = []
-        with torch.inference_mode():
-            for batch in self._batches(token_ids):
-                pooled = [self._pool(hidden) for hidden in self._model.forward(batch)]
-                vectors.extend(F.normalize(torch.stack(pooled), dim=-1).tolist())
-        return vectors
+        return self._encoder.each([EncoderInput(tokens) for tokens in token_ids], self._vector)
 
-    def _batches(self, token_ids: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
-        """In order, cut so that no call has more tokens than planned for."""
-        batch: list[Sequence[int]] = []
-        used = 0
-        for tokens in token_ids:
-            if batch and used + len(tokens) > self._max_tokens:
-                yield batch
-                batch, used = [], 0
-            batch.append(tokens)
-            used += len(tokens)
-        if batch:
-            yield batch
-
-    def _check(self, tokens: Sequence[int]) -> None:
-        if not tokens:
-            raise InvalidSampling("input", [], "at least one token")
-        if len(tokens) > self._max_model_len:
-            raise PromptTooLong(len(tokens), self._max_model_len)
-        strange = next((token for token in tokens if not 0 <= token < self._vocab_size), None)
-        if strange is not None:
-            raise InvalidSampling("input", strange, f"token ids below {self._vocab_size}")
+    def _vector(self, hidden: Tensor) -> list[float]:
+        pooled = self._pool(hidden)
+        values: list[float] = (F.normalize(pooled, dim=-1) if self._normalise else pooled).tolist()
+        return values
 
 
 def _pooling(model_dir: Path) -> Pool:
     path = model_dir / "1_Pooling" / "config.json"
     if not path.is_file():
         return _mean
-    asked = {
-        name for name, on in read_json(path).items() if name.startswith("pooling_mode_") and on
-    }
-    if asked == {"pooling_mode_mean_tokens"}:
+    config = read_json(path)
+    asked = {name for name, on in config.items() if name.startswith("pooling_mode_") and on}
+    mode = config.get("pooling_mode")
+    if asked == {"pooling_mode_mean_tokens"} or mode == "mean":
         return _mean
-    if asked == {"pooling_mode_cls_token"}:
+    if asked == {"pooling_mode_cls_token"} or mode == "cls":
         return _first
     raise UnsupportedModel(
-        f"Pooling {', '.join(sorted(asked)) or 'none'} is not supported.",
+        f"Pooling {mode or ', '.join(sorted(asked)) or 'none'} is not supported.",
         hint="Supported: pooling_mode_mean_tokens or pooling_mode_cls_token alone.",
     )
+
+
+def _normalises(model_dir: Path) -> bool:
+    """Whether vectors get unit length; yes for a model without sentence-transformers files."""
+    path = model_dir / "modules.json"
+    if not path.is_file():
+        return True
+    kinds = [str(module.get("type", "")).rpartition(".")[2] for module in read_json_list(path)]
+    strange = [kind for kind in kinds if kind not in _KNOWN_MODULES]
+    if strange:
+        raise UnsupportedModel(
+            f"modules.json asks for {', '.join(strange)}, which is not supported.",
+            hint=f"Supported: {', '.join(sorted(_KNOWN_MODULES))}.",
+        )
+    return "Normalize" in kinds
 
 
 def _mean(hidden: Tensor) -> Tensor:

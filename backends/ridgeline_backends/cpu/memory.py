@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ridgeline_backends.base import Dtype, LoadSpec, MemoryNeed
 from ridgeline_backends.models.config import DecoderConfig
-from ridgeline_backends.models.encoder_config import BertConfig
+from ridgeline_backends.models.encoder_config import EncoderConfig
 
 _DEFAULT_KV_BYTES = 1 << 30
 _CGROUP_LIMITS = (
@@ -90,10 +90,11 @@ def decoder_need(
     return DecoderNeed(memory, blocks, sequence)
 
 
-def bert_need(config: BertConfig, spec: LoadSpec) -> MemoryNeed:
+def encoder_need(config: EncoderConfig, spec: LoadSpec) -> MemoryNeed:
     """Size an encoder, which computes in float32."""
     rows = max(spec.max_tokens_per_step, config.context_length)
-    attention = config.heads * config.context_length**2
+    # Scores, and for models with relative positions a bias as large.
+    attention = (1 + bool(config.relative_buckets)) * config.heads * config.context_length**2
     scratch = (rows * (config.intermediate * 3 + config.hidden * 6) + 2 * attention) * 4
     return MemoryNeed(weights=config.parameters * 4, kv=0, scratch=scratch)
 

@@ -15,8 +15,23 @@ from ridgeline_backends.errors import InvalidModel, UnsupportedModel
 
 def read_json(path: Path) -> dict[str, object]:
     """A JSON object from a file of a model directory. Raises `InvalidModel`."""
+    value = _read(path)
+    if not isinstance(value, dict):
+        raise InvalidModel(f"{path.name} must hold a JSON object.")
+    return value
+
+
+def read_json_list(path: Path) -> list[dict[str, object]]:
+    """A list of JSON objects. Raises `InvalidModel`."""
+    value = _read(path)
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise InvalidModel(f"{path.name} must hold a list of JSON objects.")
+    return value
+
+
+def _read(path: Path) -> object:
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value: object = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise InvalidModel(
             f"{path.name} is missing from the model directory.",
@@ -24,8 +39,6 @@ def read_json(path: Path) -> dict[str, object]:
         ) from error
     except (OSError, ValueError) as error:
         raise InvalidModel(f"{path.name} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidModel(f"{path.name} must hold a JSON object.")
     return value
 
 

@@ -16,7 +16,7 @@ from ridgeline_backends.errors import (
     UnsupportedModel,
 )
 from ridgeline_backends.models.config import architecture, decoder_config
-from ridgeline_backends.models.encoder_config import bert_config
+from ridgeline_backends.models.encoder_config import encoder_config
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import INDEX, Weights
 
@@ -60,7 +60,7 @@ def test_a_published_config_gives_the_published_size():
     assert config.eos_token_ids == {128001, 128008, 128009}
     assert (config.ropes[0].kind, config.ropes[0].factor) == ("llama3", 8.0)
     # all-MiniLM-L6-v2 without its pooler, which embeddings do not use.
-    assert bert_config(MINILM).parameters == 22_713_216 - 384 * 385
+    assert encoder_config(MINILM, "BertModel").parameters == 22_713_216 - 384 * 385
 
 
 def test_both_spellings_of_rope_settings_are_read():
