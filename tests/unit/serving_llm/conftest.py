@@ -29,6 +29,7 @@ from ridgeline_backends.engine import (
 )
 from ridgeline_service.serving.llm.embedding import Embedder
 from ridgeline_service.serving.llm.generation import Mailbox
+from ridgeline_service.serving.llm.grammar import GrammarCompiler
 from ridgeline_service.serving.llm.invocations import Flavour
 from ridgeline_service.serving.llm.model import EmbeddingModel, Limits, Model, Seams, TextModel
 from ridgeline_service.serving.llm.replica import Replica
@@ -285,6 +286,7 @@ def replicas() -> Iterator[Start]:
                     mailbox=mailbox,
                     template=None if template is None else ChatTemplate(template, {}),
                     eos_token_ids=frozenset({256}),
+                    grammars=GrammarCompiler(tokenizer.to_json, [256]),
                 )
             else:
                 model = EmbeddingModel(

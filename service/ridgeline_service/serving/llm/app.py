@@ -39,6 +39,8 @@ from ridgeline_service.serving.llm.observing import Observation, Observer
 from ridgeline_service.serving.llm.openai.chat import chat_completions
 from ridgeline_service.serving.llm.openai.completions import completions
 from ridgeline_service.serving.llm.openai.embeddings import embeddings
+from ridgeline_service.serving.llm.openai.render import model_list
+from ridgeline_service.serving.llm.openai.tokens import detokenize, tokenize
 from ridgeline_service.serving.llm.replica import Replica, State
 from ridgeline_service.serving.llm.watch import watched
 from ridgeline_service.usage import USAGE_HEADER, USAGE_MARK
@@ -80,6 +82,7 @@ class App:
         self._gets: Mapping[str, Callable[[], Answer]] = {
             "/ping": self._ping,
             "/ridgeline/identity": lambda: json_answer(replica.identity()),
+            "/v1/models": self._models,
             "/ridgeline/metrics": self._metrics,
             "/metrics": lambda: Answer(observer.metrics.exposition(), content_type=CONTENT_TYPE),
         }
@@ -88,6 +91,8 @@ class App:
             "/v1/chat/completions": self._chat,
             "/v1/completions": self._completions,
             "/v1/embeddings": self._embeddings,
+            "/tokenize": self._tokenize,
+            "/detokenize": self._detokenize,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -195,6 +200,15 @@ class App:
 
     async def _embeddings(self, body: dict[str, object]) -> Known:
         return await embeddings(embedding_model(self._replica.model), body)
+
+    async def _tokenize(self, body: dict[str, object]) -> Known:
+        return await tokenize(self._replica.model, body)
+
+    async def _detokenize(self, body: dict[str, object]) -> Known:
+        return await detokenize(self._replica.model, body)
+
+    def _models(self) -> Answer:
+        return json_answer(model_list(self._replica.model))
 
     def _ping(self) -> Answer:
         state = self._replica.state

@@ -79,6 +79,13 @@ class GenerationFailed(InternalError):
     code = "generation_failed"
 
 
+class DeadlineExceeded(RidgelineError):
+    """The time that was allowed for an answer is over."""
+
+    http_status = 504
+    code = "deadline_exceeded"
+
+
 class InvalidSetting(InvalidInput):
     """A variable of the container environment, or a line of serving.properties, is wrong."""
 

@@ -19,7 +19,7 @@ from ridgeline_backends.engine import (
     SamplingParams,
     TokenLogprobs,
 )
-from ridgeline_service.serving.llm.errors import GenerationFailed
+from ridgeline_service.serving.llm.errors import DeadlineExceeded, GenerationFailed
 from ridgeline_service.serving.llm.text.stops import StopMatcher
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
 from ridgeline_service.serving.llm.watch import Ended, SequenceWatch, watching
@@ -69,12 +69,14 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """News of sequence ``index``. The last of each has ``finish``."""
+    """News of sequence ``index``. The last of each has ``finish``, and the first
+    ``prompt_logprobs`` if they were asked for: one for each token of the prompt but its first."""
 
     index: int
     text: str
     tokens: tuple[Token, ...]
     finish: Finish | None = None
+    prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class Completed:
     text: str
     tokens: tuple[Token, ...]
     finish: Finish
+    prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
 class Mailbox:
@@ -120,24 +123,32 @@ class Mailbox:
 class SequenceReader:
     """Turns the outputs of one sequence into text. Pure: no engine, no loop."""
 
-    def __init__(
-        self, index: int, prompt: Sequence[int], tokenizer: TextTokenizer, stops: Sequence[str]
-    ) -> None:
+    def __init__(self, index: int, plan: SequencePlan, tokenizer: TextTokenizer) -> None:
         self.index = index
         self.done = False
-        self._detokenizer = tokenizer.detokenizer(prompt)
-        self._matcher = StopMatcher(stops)
-        self._usage = Usage(prompt_tokens=len(prompt))
+        self._stop_ids = plan.params.stop_token_ids
+        self._detokenizer = tokenizer.detokenizer(plan.prompt, plan.form.shown)
+        self._matcher = StopMatcher(plan.form.stops, keep=plan.form.keep_stop)
+        self._usage = Usage(prompt_tokens=len(plan.prompt))
 
     def feed(self, output: EngineOutput) -> Chunk:
-        """Raises GenerationFailed when the engine gave the sequence up."""
+        """Raises DeadlineExceeded, and GenerationFailed when the engine gave the sequence up."""
+        if output.finish_reason is FinishReason.TIMEOUT:
+            self.done = True
+            raise DeadlineExceeded(
+                "The deadline of this request passed before its answer was complete.",
+                hint="Ask for fewer tokens, or allow more time.",
+            )
         if output.finish_reason in (FinishReason.ERROR, FinishReason.CANCELLED):
             self.done = True
             raise GenerationFailed(
                 f"The engine stopped this generation: {output.error or output.finish_reason}.",
                 hint="Try again.",
             )
-        ended_by_token = output.finish_reason is FinishReason.STOP
+        # A complete grammar ends a sequence too, and then its last token belongs to the text.
+        ended_by_token = (
+            output.finish_reason is FinishReason.STOP and output.token_ids[-1] in self._stop_ids
+        )
         tokens: list[Token] = []
         for place, token_id in enumerate(output.token_ids):
             hidden = ended_by_token and place == len(output.token_ids) - 1
@@ -148,9 +159,15 @@ class SequenceReader:
                 return self._end(FinishCause.STOP, tokens, "", output)
         if output.finish_reason is None:
             self._count(tokens, output)
-            return Chunk(self.index, _joined(tokens), tuple(tokens))
+            return Chunk(
+                self.index,
+                _joined(tokens),
+                tuple(tokens),
+                prompt_logprobs=output.prompt_logprobs,
+            )
         tail = self._matcher.push(self._detokenizer.flush()) + self._matcher.flush()
-        cause = FinishCause.EOS if ended_by_token else FinishCause.LENGTH
+        stopped = output.finish_reason is FinishReason.STOP
+        cause = FinishCause.EOS if stopped else FinishCause.LENGTH
         if self._matcher.matched is not None:
             cause = FinishCause.STOP
         return self._end(cause, tokens, tail, output)
@@ -163,7 +180,8 @@ class SequenceReader:
         if tail and tokens:
             tokens[-1] = replace(tokens[-1], text=tokens[-1].text + tail)
         text = _joined(tokens) if tokens else tail
-        return Chunk(self.index, text, tuple(tokens), Finish(cause, self._usage))
+        finish = Finish(cause, self._usage)
+        return Chunk(self.index, text, tuple(tokens), finish, output.prompt_logprobs)
 
     def _count(self, tokens: Sequence[Token], output: EngineOutput) -> None:
         self._usage = Usage(
@@ -174,12 +192,22 @@ class SequenceReader:
 
 
 @dataclass(frozen=True, slots=True)
+class TextForm:
+    """How tokens become text: where it stops, whether the stop string belongs to it, and which
+    special tokens are shown in it."""
+
+    stops: tuple[str, ...] = ()
+    keep_stop: bool = False
+    shown: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class SequencePlan:
     """One sequence to be generated."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
-    stops: tuple[str, ...] = ()
+    form: TextForm = TextForm()
 
 
 class Generation:
@@ -198,10 +226,7 @@ class Generation:
         self._ids = tuple(sequence_ids)
         self._inbox: deque[tuple[int, EngineOutput]] = deque()
         self._news = asyncio.Event()
-        self._readers = [
-            SequenceReader(index, plan.prompt, tokenizer, plan.stops)
-            for index, plan in enumerate(plans)
-        ]
+        self._readers = [SequenceReader(index, plan, tokenizer) for index, plan in enumerate(plans)]
         self._watches: list[SequenceWatch] = []
         self._started = 0
         request = watching()
@@ -250,13 +275,18 @@ class Generation:
         texts: list[list[str]] = [[] for _ in self._readers]
         tokens: list[list[Token]] = [[] for _ in self._readers]
         finishes: dict[int, Finish] = {}
+        scores: dict[int, tuple[TokenLogprobs, ...]] = {}
         async for chunk in self.chunks():
             texts[chunk.index].append(chunk.text)
             tokens[chunk.index].extend(chunk.tokens)
             if chunk.finish is not None:
                 finishes[chunk.index] = chunk.finish
+            if chunk.prompt_logprobs is not None:
+                scores[chunk.index] = chunk.prompt_logprobs
         return [
-            Completed("".join(texts[index]), tuple(tokens[index]), finishes[index])
+            Completed(
+                "".join(texts[index]), tuple(tokens[index]), finishes[index], scores.get(index)
+            )
             for index in range(len(self._readers))
         ]
 
@@ -272,11 +302,11 @@ class Generation:
 
 
 def fan_out(
-    prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], stops: Sequence[str], n: int
+    prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], form: TextForm, n: int
 ) -> list[SequencePlan]:
     """``n`` sequences for each prompt, prompt by prompt; sequence i of a prompt has seed + i."""
     return [
-        SequencePlan(tuple(prompt), _reseeded(chosen, place), tuple(stops))
+        SequencePlan(tuple(prompt), _reseeded(chosen, place), form)
         for prompt, chosen in zip(prompts, params, strict=True)
         for place in range(n)
     ]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge, Len
-from pydantic import field_validator
+from annotated_types import Ge, Le, Len
+from pydantic import BaseModel, ConfigDict, field_validator
 
-from ridgeline_backends.engine import SamplingParams
+from ridgeline_backends.engine import MAX_LOGPROBS, Grammar, SamplingParams, TokenLogprobs
 from ridgeline_service.serving.llm.answers import (
     EVENT_STREAM,
     JSON_LINES,
@@ -31,8 +31,10 @@ from ridgeline_service.serving.llm.generation import (
     Finish,
     Generation,
     SequencePlan,
+    TextForm,
     Token,
 )
+from ridgeline_service.serving.llm.grammar import Form, GrammarSpec
 from ridgeline_service.serving.llm.model import TextModel, sampling
 
 DJL_DEFAULT_NEW_TOKENS = 30
@@ -41,7 +43,39 @@ TGI_DEFAULT_NEW_TOKENS = 100
 
 MAX_INPUTS = 256
 
+_GRAMMAR = "parameters.grammar"
+
+_SAME_NAMES = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+)
+
 Stops = Annotated[list[str], Len(max_length=16)]
+
+
+class InputsGrammar(BaseModel):
+    """TGI's way to ask for a form. ``json_schema`` holds its schema one level deeper."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    type: Literal["json", "regex", "json_schema"]
+    value: str | dict[str, object]
+
+    def spec(self) -> GrammarSpec:
+        """Raises BadRequest."""
+        if self.type == "regex":
+            if not isinstance(self.value, str):
+                raise BadRequest("parameters.grammar.value: a regex is a text.", param=_GRAMMAR)
+            return GrammarSpec(Form.REGEX, self.value, _GRAMMAR)
+        value: object = self.value
+        if self.type == "json_schema" and isinstance(value, dict):
+            value = value.get("schema", value)
+        return GrammarSpec.json(value, _GRAMMAR)
 
 
 class Parameters(Body):
@@ -58,26 +92,26 @@ class Parameters(Body):
     ignore_eos_token: bool | None = None
     return_full_text: bool | None = None
     details: bool | None = None
+    decoder_input_details: bool | None = None
+    top_n_tokens: Annotated[int, Ge(0), Le(MAX_LOGPROBS)] | None = None
+    truncate: Annotated[int, Ge(1)] | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    grammar: InputsGrammar | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
 
     neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {
         "adapter_id": ("",),
         "best_of": (1,),
-        "decoder_input_details": (False,),
         "early_stopping": (False,),
-        "frequency_penalty": (0,),
-        "grammar": (),
-        "include_stop_str_in_output": (False,),
         "length_penalty": (1,),
         "logprobs": (),
-        "min_p": (0,),
         "n": (1,),
         "num_beams": (1,),
-        "presence_penalty": (0,),
         "prompt_logprobs": (),
-        "repetition_penalty": (1,),
-        "skip_special_tokens": (True,),
-        "top_n_tokens": (0,),
-        "truncate": (),
         "typical_p": (1,),
         "watermark": (False,),
     }
@@ -122,7 +156,7 @@ class _Request:
 
     tgi: bool
     text: str
-    prompt_tokens: int
+    prompt: tuple[int, ...]
     parameters: Parameters
 
     @property
@@ -140,14 +174,24 @@ async def generate(
     texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
     if batch and request.stream:
         raise BadRequest("A list of inputs cannot be streamed.", param="stream")
+    if parameters.decoder_input_details and (request.stream or not parameters.details):
+        raise BadRequest(
+            "parameters.decoder_input_details needs details, and a whole answer (no stream).",
+            param="parameters.decoder_input_details",
+        )
     with_logprobs = bool(request.stream or parameters.details)
-    stops = parameters.stops
+    spec = parameters.grammar
+    grammar = await model.grammar(None if spec is None else spec.spec())
+    form = TextForm(
+        parameters.stops,
+        bool(parameters.include_stop_str_in_output),
+        model.tokenizer.special_ids if parameters.skip_special_tokens is False else frozenset(),
+    )
     plans, asked = [], []
-    prompts = await model.encode_all(texts, add_special_tokens=True, param="inputs")
-    for text, prompt in zip(texts, prompts, strict=True):
-        params = _params(model, parameters, prompt, with_logprobs=with_logprobs, tgi=tgi)
-        plans.append(SequencePlan(tuple(prompt), params, stops))
-        asked.append(_Request(tgi, text, len(prompt), parameters))
+    for text, prompt in zip(texts, await _prompts(model, texts, parameters), strict=True):
+        params = _params(model, parameters, prompt, grammar, with_logprobs=with_logprobs, tgi=tgi)
+        plans.append(SequencePlan(tuple(prompt), params, form))
+        asked.append(_Request(tgi, text, tuple(prompt), parameters))
     generation = model.start(plans)
     if request.stream:
         frame: Callable[[object], bytes] = event if tgi else json_line
@@ -168,10 +212,21 @@ async def generate(
     return json_answer(made if batch or tgi else made[0])
 
 
+async def _prompts(
+    model: TextModel, texts: Sequence[str], parameters: Parameters
+) -> list[list[int]]:
+    """Token ids of the inputs; of one longer than ``truncate`` the last are kept."""
+    encoded = await model.encode_unchecked(texts, add_special_tokens=True)
+    if parameters.truncate is not None:
+        encoded = [ids[-parameters.truncate :] for ids in encoded]
+    return [model.checked(ids, "inputs") for ids in encoded]
+
+
 def _params(
     model: TextModel,
     parameters: Parameters,
     prompt: Sequence[int],
+    grammar: Grammar | None,
     *,
     with_logprobs: bool,
     tgi: bool,
@@ -184,7 +239,7 @@ def _params(
     names = {
         "max_tokens": "parameters.max_new_tokens",
         "min_tokens": "parameters.min_new_tokens",
-        **{name: f"parameters.{name}" for name in ("temperature", "top_k", "top_p", "seed")},
+        **{name: f"parameters.{name}" for name in _SAME_NAMES},
     }
     return sampling(
         names,
@@ -194,9 +249,15 @@ def _params(
         top_p=1.0 if greedy else _or(parameters.top_p, 1.0),
         seed=parameters.seed,
         stop_token_ids=model.stop_ids(parameters.stop_token_ids or (), ignore_eos=ignore_eos),
-        logprobs=0 if with_logprobs else None,
+        logprobs=(parameters.top_n_tokens or 0) if with_logprobs else None,
         ignore_eos=ignore_eos,
         min_tokens=parameters.min_new_tokens or 0,
+        min_p=0.0 if greedy else _or(parameters.min_p, 0.0),
+        presence_penalty=_or(parameters.presence_penalty, 0.0),
+        frequency_penalty=_or(parameters.frequency_penalty, 0.0),
+        repetition_penalty=_or(parameters.repetition_penalty, 1.0),
+        prompt_logprobs=0 if parameters.decoder_input_details else None,
+        grammar=grammar,
     )
 
 
@@ -207,8 +268,40 @@ def _result(
     if request.parameters.details:
         render = _tgi_token if request.tgi else _djl_token
         tokens = [render(model, token) for token in sequence.tokens]
-        made["details"] = {**_details(request, sequence.finish, whole=True), "tokens": tokens}
+        details = {**_details(request, sequence.finish, whole=True), "tokens": tokens}
+        if request.parameters.decoder_input_details:
+            details["prefill"] = _prefill(model, request, sequence.prompt_logprobs or ())
+        if request.parameters.top_n_tokens:
+            details["top_tokens"] = [_top(model, request, token) for token in sequence.tokens]
+        made["details"] = details
     return made
+
+
+def _prefill(
+    model: TextModel, request: _Request, scores: Sequence[TokenLogprobs]
+) -> list[dict[str, object]]:
+    """The prompt's tokens; nothing comes before the first, so that has no probability."""
+    name = "logprob" if request.tgi else "log_prob"
+    values = [None, *(score.logprob for score in scores)]
+    return [
+        {"id": token_id, "text": _spelled(model, token_id), name: value}
+        for token_id, value in zip(request.prompt, values, strict=True)
+    ]
+
+
+def _top(model: TextModel, request: _Request, token: Token) -> list[dict[str, object]]:
+    """The likeliest tokens where this one was chosen."""
+    name = "logprob" if request.tgi else "log_prob"
+    found = token.logprobs.top if token.logprobs else ()
+    return [
+        {
+            "id": token_id,
+            "text": _spelled(model, token_id),
+            name: value,
+            "special": model.tokenizer.piece(token_id).special,
+        }
+        for token_id, value in found
+    ]
 
 
 def _details(request: _Request, finish: Finish, *, whole: bool) -> dict[str, object]:
@@ -221,7 +314,7 @@ def _details(request: _Request, finish: Finish, *, whole: bool) -> dict[str, obj
     details["seed"] = None if request.parameters.greedy else request.parameters.seed
     if whole:
         return {**details, "prefill": []}
-    return {**details, "input_length": request.prompt_tokens}
+    return {**details, "input_length": len(request.prompt)}
 
 
 async def _djl_lines(
@@ -232,6 +325,8 @@ async def _djl_lines(
         whole.append(news.text)
         for place, token in enumerate(news.tokens):
             line: dict[str, object] = {"token": _djl_token(model, token)}
+            if request.parameters.top_n_tokens:
+                line["top_tokens"] = _top(model, request, token)
             if news.finish is not None and place == len(news.tokens) - 1:
                 line["generated_text"] = request.prefix + "".join(whole)
                 line["details"] = _details(request, news.finish, whole=False)
@@ -249,10 +344,12 @@ async def _tgi_events(
             count += 1
             last = news.finish is not None and place == len(news.tokens) - 1
             finish = news.finish if last else None
+            top = _top(model, request, token) if request.parameters.top_n_tokens else None
             yield event(
                 {
                     "index": count,
                     "token": _tgi_token(model, token),
+                    **({} if top is None else {"top_tokens": top}),
                     "generated_text": request.prefix + "".join(whole) if finish else None,
                     "details": _details(request, finish, whole=False) if finish else None,
                 }
@@ -272,10 +369,14 @@ def _tgi_token(model: TextModel, token: Token) -> dict[str, object]:
     piece = model.tokenizer.piece(token.token_id)
     return {
         "id": token.token_id,
-        "text": piece.data.decode(errors="replace") if token.hidden else token.text,
+        "text": _spelled(model, token.token_id) if token.hidden else token.text,
         "logprob": token.logprobs.logprob if token.logprobs else None,
         "special": piece.special,
     }
+
+
+def _spelled(model: TextModel, token_id: int) -> str:
+    return model.tokenizer.piece(token_id).data.decode(errors="replace")
 
 
 def _or(value: float | None, default: float) -> float:

@@ -20,6 +20,7 @@ from ridgeline_backends.registry import get_backend
 from ridgeline_service.serving.llm.embedding import Embedder
 from ridgeline_service.serving.llm.errors import InvalidSetting, LoadFailed
 from ridgeline_service.serving.llm.generation import Mailbox
+from ridgeline_service.serving.llm.grammar import GrammarCompiler
 from ridgeline_service.serving.llm.model import (
     EmbeddingModel,
     Limits,
@@ -150,6 +151,9 @@ def _text_model(
     engine = LLMEngine(runner, max_waiting=waiting, on_step=seams.on_step)
     engine.start()
     longest = engine.max_model_len
+    stops = runner.eos_token_ids | eos_token_ids(
+        config, generation_config, tokenizer_config, tokenizer
+    )
     return TextModel(
         name=settings.name,
         tokenizer=tokenizer,
@@ -161,8 +165,8 @@ def _text_model(
         engine=engine,
         mailbox=mailbox,
         template=load_chat_template(directory, tokenizer_config),
-        eos_token_ids=runner.eos_token_ids
-        | eos_token_ids(config, generation_config, tokenizer_config, tokenizer),
+        eos_token_ids=stops,
+        grammars=GrammarCompiler(tokenizer.to_json, stops),
         defaults=_sampling_defaults(generation_config),
     )
 
@@ -204,6 +208,7 @@ def _sampling_defaults(generation_config: Mapping[str, object]) -> SamplingDefau
         temperature=number("temperature", 1.0, lambda value: 0 <= value <= 100),
         top_k=int(number("top_k", 0, lambda value: value >= 0)),
         top_p=number("top_p", 1.0, lambda value: 0 < value <= 1),
+        repetition_penalty=number("repetition_penalty", 1.0, lambda value: 0 < value <= 10),
     )
 
 

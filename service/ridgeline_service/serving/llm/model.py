@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from ridgeline_backends.engine import Engine, InvalidSampling, SamplingParams
+from ridgeline_backends.engine import Engine, Grammar, InvalidSampling, SamplingParams
 from ridgeline_backends.engine.api import StepRecord
 from ridgeline_service.serving.llm.embedding import Embedder
 from ridgeline_service.serving.llm.errors import BadRequest, ContextLengthExceeded
 from ridgeline_service.serving.llm.generation import Generation, Mailbox, SequencePlan
+from ridgeline_service.serving.llm.grammar import GrammarCompiler, GrammarSpec
 from ridgeline_service.serving.llm.text.template import ChatTemplate, Message
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
+from ridgeline_service.serving.llm.tools.parsing import Family, family_of
+from ridgeline_service.serving.llm.tools.prompt import with_tools
 
 INLINE_CHARACTERS = 2048
 """A request's text up to this length is tokenised on the event loop (about a millisecond)."""
@@ -26,6 +29,7 @@ class SamplingDefaults:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    repetition_penalty: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +73,24 @@ class _Textual:
 
         Raises BadRequest, ContextLengthExceeded; ``truncate`` cuts a long text instead.
         """
+        encoded = await self.encode_unchecked(texts, add_special_tokens=add_special_tokens)
+        if truncate:
+            encoded = [self._truncated(ids) for ids in encoded]
+        return [self.checked(ids, param) for ids in encoded]
+
+    async def encode_unchecked(
+        self, texts: Sequence[str], *, add_special_tokens: bool
+    ) -> list[list[int]]:
+        """Texts as token ids, of any number."""
 
         def encode() -> list[list[int]]:
-            made = (
+            return [
                 self.tokenizer.encode(text, add_special_tokens=add_special_tokens) for text in texts
-            )
-            return [self._truncated(ids) if truncate else ids for ids in made]
+            ]
 
         if sum(map(len, texts)) <= INLINE_CHARACTERS:
-            encoded = encode()
-        else:
-            loop = asyncio.get_running_loop()
-            encoded = await loop.run_in_executor(self.tokenize_pool, encode)
-        return [self.checked(ids, param) for ids in encoded]
+            return encode()
+        return await asyncio.get_running_loop().run_in_executor(self.tokenize_pool, encode)
 
     def _truncated(self, ids: list[int]) -> list[int]:
         """Cut on the right; the special token that closes a text stays."""
@@ -101,13 +110,17 @@ class _Textual:
 
     def known_ids(self, ids: Sequence[int], param: str) -> list[int]:
         """Ids that came from outside. Raises BadRequest for one that is no token."""
+        self.check_ids(ids, param)
+        return self.checked(ids, param)
+
+    def check_ids(self, ids: Sequence[int], param: str) -> None:
+        """Raises BadRequest for an id that is no token."""
         size = self.tokenizer.vocabulary_size
         for token_id in ids:
             if not 0 <= token_id < size:
                 raise BadRequest(
                     f"{param}: {token_id} is no token; ids go from 0 to {size - 1}.", param=param
                 )
-        return self.checked(ids, param)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,20 +131,47 @@ class TextModel(_Textual):
     mailbox: Mailbox
     template: ChatTemplate | None
     eos_token_ids: frozenset[int]
+    grammars: GrammarCompiler
     defaults: SamplingDefaults = SamplingDefaults()
 
     async def chat_prompt(
-        self, messages: Sequence[Message], extra: Mapping[str, object]
+        self,
+        messages: Sequence[Message],
+        extra: Mapping[str, object],
+        tools: Sequence[Mapping[str, object]] = (),
     ) -> list[int]:
         """A conversation as token ids. Raises BadRequest when the model has no template for it."""
+        text = self.chat_text(messages, extra, tools)
+        return await self.encode(text, add_special_tokens=False, param="messages")
+
+    def chat_text(
+        self,
+        messages: Sequence[Message],
+        extra: Mapping[str, object],
+        tools: Sequence[Mapping[str, object]] = (),
+    ) -> str:
+        """A conversation as the model sees it. Raises BadRequest."""
         if self.template is None:
             raise BadRequest(
                 "This model has no chat template, so it cannot take messages.",
                 param="messages",
                 hint="Use /v1/completions with a prompt, or deploy an instruct model.",
             )
-        text = self.template.render(messages, extra)
-        return await self.encode(text, add_special_tokens=False, param="messages")
+        if self.template.knows_tools:
+            return self.template.render(messages, extra, tools)
+        return self.template.render(with_tools(messages, tools), extra)
+
+    @property
+    def tool_family(self) -> Family:
+        """How this model writes tool calls."""
+        return family_of("" if self.template is None else self.template.source)
+
+    async def grammar(self, spec: GrammarSpec | None) -> Grammar | None:
+        """The form of an answer, ready for the engine. Raises BadRequest."""
+        if spec is None:
+            return None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.tokenize_pool, self.grammars.compile, spec)
 
     def room(self, prompt: Sequence[int], wanted: int | None) -> int:
         """How many new tokens a sequence gets: what was asked for, within the context length."""

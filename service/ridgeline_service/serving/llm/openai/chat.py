@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Le, Len
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ridgeline_service.serving.llm.answers import (
     DONE,
@@ -17,32 +18,31 @@ from ridgeline_service.serving.llm.answers import (
     json_answer,
 )
 from ridgeline_service.serving.llm.errors import BadRequest, ErrorStyle
-from ridgeline_service.serving.llm.generation import Finish, Generation, fan_out, total_usage
+from ridgeline_service.serving.llm.generation import (
+    Chunk,
+    Finish,
+    FinishCause,
+    Generation,
+    fan_out,
+    total_usage,
+)
+from ridgeline_service.serving.llm.grammar import GrammarSpec
 from ridgeline_service.serving.llm.model import TextModel
-from ridgeline_service.serving.llm.openai.render import chat_logprobs, usage_object
+from ridgeline_service.serving.llm.openai.messages import ChatMessage, refuse_media, templated
+from ridgeline_service.serving.llm.openai.render import (
+    call_deltas,
+    chat_logprobs,
+    chat_message,
+    usage_object,
+)
 from ridgeline_service.serving.llm.openai.sampling import MAX_LOGPROBS, SamplingBody
-
-
-class TextPart(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(BaseModel):
-    """One turn. Parts of other kinds than text, and tools, are not supported."""
-
-    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] | None = None
-
-    def for_template(self) -> dict[str, object]:
-        content = self.content or ""
-        if not isinstance(content, str):
-            content = "\n".join(part.text for part in content)
-        role = "system" if self.role == "developer" else self.role
-        # Templates may look at extra fields such as name or reasoning_content.
-        return {**(self.model_extra or {}), "role": role, "content": content}
+from ridgeline_service.serving.llm.tools.definitions import (
+    ToolChoice,
+    Tools,
+    ToolUse,
+    read_tool_use,
+)
+from ridgeline_service.serving.llm.tools.reading import AnswerReader
 
 
 class ChatBody(SamplingBody):
@@ -50,12 +50,13 @@ class ChatBody(SamplingBody):
     max_completion_tokens: Annotated[int, Ge(1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Ge(0), Le(MAX_LOGPROBS)] | None = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, object] = Field(default_factory=dict)
 
     neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {
         **SamplingBody.neutral,
-        "tools": ([],),
-        "tool_choice": ("none", "auto"),
         "functions": ([],),
         "function_call": ("none", "auto"),
         "modalities": (["text"],),
@@ -70,7 +71,6 @@ class ChatBody(SamplingBody):
         "add_special_tokens": (False,),
         "echo": (False,),
     }
-    harmless: ClassVar[frozenset[str]] = SamplingBody.harmless | {"parallel_tool_calls"}
 
     @property
     def logprob_count(self) -> int | None:
@@ -80,17 +80,36 @@ class ChatBody(SamplingBody):
             raise BadRequest("top_logprobs needs logprobs to be true.", param="top_logprobs")
         return None
 
+    @property
+    def tool_use(self) -> ToolUse | None:
+        return read_tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What rendering needs to know of a request."""
+
+    model: TextModel
+    head: Mapping[str, object]
+    n: int
+    logprobs: bool
+    include_usage: bool
+    tools: ToolUse | None
+
+    def reader(self) -> AnswerReader:
+        return AnswerReader(self.tools, self.model.tool_family)
+
 
 async def chat_completions(model: TextModel, body: Mapping[str, object]) -> Answer | StreamAnswer:
     """Answer one request. Raises BadRequest and the engine's refusals."""
-    _refuse_media(body.get("messages"))
+    refuse_media(body.get("messages"))
     request = ChatBody.read(body)
-    for place, message in enumerate(request.messages):
-        if (message.model_extra or {}).get("tool_calls"):
-            raise BadRequest("Tool calls are not supported.", param=f"messages.{place}.tool_calls")
-    include_usage, logprobs, stops = request.include_usage, request.logprob_count, request.stops
+    include_usage, logprobs, use = request.include_usage, request.logprob_count, request.tool_use
+    form = request.text_form(model, _marks(model) if use else frozenset())
+    grammar = await model.grammar(_form(request, use))
+    declared = use.declared if use else []
     prompt = await model.chat_prompt(
-        [message.for_template() for message in request.messages], request.chat_template_kwargs
+        templated(request.messages), request.chat_template_kwargs, declared
     )
     newer = request.max_completion_tokens is not None
     params = request.params(
@@ -99,79 +118,92 @@ async def chat_completions(model: TextModel, body: Mapping[str, object]) -> Answ
         max_tokens=request.max_completion_tokens if newer else request.max_tokens,
         max_tokens_name="max_completion_tokens" if newer else "max_tokens",
         logprobs=logprobs,
+        grammar=grammar,
     )
     n = request.n or 1
-    generation = model.start(fan_out([prompt], [params], stops, n))
+    generation = model.start(fan_out([prompt], [params], form, n))
     head = {
         "id": f"chatcmpl-{model.seams.new_id()}",
         "created": int(model.seams.now()),
         "model": request.model or model.name,
     }
-    with_logprobs = logprobs is not None
+    asked = _Asked(model, head, n, logprobs is not None, include_usage, use)
     if request.stream:
-        parts = _stream(model, generation, head, n, with_logprobs, include_usage)
+        parts = _stream(asked, generation)
         return StreamAnswer(parts, EVENT_STREAM, ErrorStyle.OPENAI, event, generation.cancel)
     with generation:
         done = await generation.completed()
-    choices = [
-        {
-            "index": index,
-            "message": {"role": "assistant", "content": sequence.text, "refusal": None},
-            "logprobs": chat_logprobs(sequence.tokens, model.tokenizer) if with_logprobs else None,
-            "finish_reason": sequence.finish.cause.openai,
-        }
-        for index, sequence in enumerate(done)
-    ]
+    choices = []
+    for index, sequence in enumerate(done):
+        reader = asked.reader()
+        delta = reader.push(sequence.text, final=True)
+        shown = chat_logprobs(sequence.tokens, model.tokenizer) if asked.logprobs else None
+        choices.append(
+            {
+                "index": index,
+                "message": chat_message(delta, model.seams.new_id),
+                "logprobs": shown,
+                "finish_reason": _reason(sequence.finish, reader),
+            }
+        )
     usage = total_usage([sequence.finish for sequence in done], n)
     return json_answer(
         {**head, "object": "chat.completion", "choices": choices, "usage": usage_object(usage)}
     )
 
 
-def _refuse_media(messages: object) -> None:
-    """Pictures and sound are well formed, so they deserve more than a complaint about a field."""
-    for place, message in enumerate(messages if isinstance(messages, list) else []):
-        content = message.get("content") if isinstance(message, dict) else None
-        for index, part in enumerate(content if isinstance(content, list) else []):
-            kind = part.get("type") if isinstance(part, dict) else None
-            if isinstance(kind, str) and kind != "text":
-                param = f"messages.{place}.content.{index}.type"
-                raise BadRequest(
-                    f"{param}: this model takes text only, not {kind[:40]!r}.",
-                    param=param,
-                    hint='Send parts as {"type": "text", "text": "..."}.',
-                    code="invalid_value",
-                )
+def _form(request: ChatBody, use: ToolUse | None) -> GrammarSpec | None:
+    """The form of the answer: a call that must be made goes before what the request says."""
+    spec = request.form
+    return (use.grammar() if use else None) or spec
 
 
-async def _stream(
-    model: TextModel,
-    generation: Generation,
-    head: Mapping[str, object],
-    n: int,
-    with_logprobs: bool,
-    include_usage: bool,
-) -> AsyncIterator[bytes]:
-    head = {**head, "object": "chat.completion.chunk"}
-    no_usage = {"usage": None} if include_usage else {}
-    finishes: list[Finish | None] = [None] * n
+def _marks(model: TextModel) -> frozenset[int]:
+    """The special tokens with which this model marks calls."""
+    found = (model.tokenizer.id_of(mark) for mark in model.tool_family.marks)
+    return frozenset(token for token in found if token is not None)
+
+
+def _reason(finish: Finish, reader: AnswerReader) -> str:
+    if reader.called and finish.cause is not FinishCause.LENGTH:
+        return "tool_calls"
+    return finish.cause.openai
+
+
+async def _stream(asked: _Asked, generation: Generation) -> AsyncIterator[bytes]:
+    head = {**asked.head, "object": "chat.completion.chunk"}
+    no_usage = {"usage": None} if asked.include_usage else {}
+    finishes: list[Finish | None] = [None] * asked.n
+    readers = [asked.reader() for _ in range(asked.n)]
     opened: set[int] = set()
 
     def chunk(index: int, delta: object, logprobs: object, finish: str | None) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return event({**head, "choices": [choice], **no_usage})
 
+    def shown(news: Chunk) -> list[dict[str, object]]:
+        """What the reader of this choice is told: content and calls apart."""
+        delta = readers[news.index].push(news.text, final=news.finish is not None)
+        parts: list[dict[str, object]] = [{"content": delta.text}] if delta.text else []
+        if delta.calls:
+            parts.append({"tool_calls": call_deltas(delta.calls, asked.model.seams.new_id)})
+        return parts
+
     async for news in generation.chunks():
         if news.index not in opened:
             opened.add(news.index)
             yield chunk(news.index, {"role": "assistant", "content": ""}, None, None)
-        logprobs = chat_logprobs(news.tokens, model.tokenizer) if with_logprobs else None
-        if news.text or (logprobs and logprobs["content"]):
-            yield chunk(news.index, {"content": news.text}, logprobs, None)
+        logprobs = chat_logprobs(news.tokens, asked.model.tokenizer) if asked.logprobs else None
+        parts = shown(news)
+        if not parts and logprobs and logprobs["content"]:
+            parts = [{"content": ""}]
+        for part in parts:
+            yield chunk(news.index, part, logprobs, None)
+            logprobs = None
         if news.finish is not None:
             finishes[news.index] = news.finish
-            yield chunk(news.index, {}, None, news.finish.cause.openai)
-    if include_usage:
-        usage = total_usage([finish for finish in finishes if finish is not None], n)
+            yield chunk(news.index, {}, None, _reason(news.finish, readers[news.index]))
+    if asked.include_usage:
+        usage = total_usage([finish for finish in finishes if finish is not None], asked.n)
         yield event({**head, "choices": [], "usage": usage_object(usage)})
     yield DONE

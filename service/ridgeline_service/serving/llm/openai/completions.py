@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Le, Len
@@ -16,11 +16,18 @@ from ridgeline_service.serving.llm.answers import (
     event,
     json_answer,
 )
-from ridgeline_service.serving.llm.errors import ErrorStyle, UnsupportedParameter
+from ridgeline_service.serving.llm.errors import BadRequest, ErrorStyle, UnsupportedParameter
 from ridgeline_service.serving.llm.fields import texts_or_tokens
-from ridgeline_service.serving.llm.generation import Finish, Generation, fan_out, total_usage
+from ridgeline_service.serving.llm.generation import (
+    Completed,
+    Finish,
+    FinishCause,
+    Generation,
+    fan_out,
+    total_usage,
+)
 from ridgeline_service.serving.llm.model import TextModel
-from ridgeline_service.serving.llm.openai.render import completion_logprobs, usage_object
+from ridgeline_service.serving.llm.openai.render import CompletionLogprobs, usage_object
 from ridgeline_service.serving.llm.openai.sampling import MAX_LOGPROBS, SamplingBody
 
 DEFAULT_MAX_TOKENS = 16
@@ -35,6 +42,8 @@ TokenPrompts = Annotated[list[list[int]], Len(min_length=1, max_length=MAX_PROMP
 class CompletionBody(SamplingBody):
     prompt: str | Prompts | list[int] | TokenPrompts
     logprobs: Annotated[int, Ge(0), Le(MAX_LOGPROBS)] | None = None
+    # Nothing is generated where an echoed prompt is to be scored alone.
+    max_tokens: Annotated[int, Ge(0)] | None = None
     echo: bool | None = None
     best_of: int | None = None
 
@@ -51,19 +60,43 @@ class _Prompt:
     echo: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What rendering needs to know of a request. ``prompts``: one for each choice."""
+
+    model: TextModel
+    head: Mapping[str, object]
+    prompts: Sequence[_Prompt]
+    n: int
+    logprobs: bool
+    echo: bool
+    include_usage: bool
+    nothing: bool
+
+
 async def completions(model: TextModel, body: Mapping[str, object]) -> Answer | StreamAnswer:
     """Answer one request. Raises BadRequest and the engine's refusals."""
     request = CompletionBody.read(body)
     n = request.n or 1
-    _refuse_unsupported(request, n)
-    include_usage, stops = request.include_usage, request.stops
-    prompts = await _read_prompts(model, request.prompt, echo=bool(request.echo))
+    _check(request, n)
+    echo = bool(request.echo)
+    include_usage, form = request.include_usage, request.text_form(model)
+    grammar = await model.grammar(request.form)
+    prompts = await _read_prompts(model, request.prompt, echo=echo)
     wanted = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
     params = [
-        request.params(model, prompt.token_ids, max_tokens=wanted, logprobs=request.logprobs)
+        request.params(
+            model,
+            prompt.token_ids,
+            # An engine makes one token at least; it is left out where none was asked for.
+            max_tokens=max(1, wanted),
+            logprobs=request.logprobs,
+            prompt_logprobs=request.logprobs if echo else None,
+            grammar=grammar,
+        )
         for prompt in prompts
     ]
-    plans = fan_out([prompt.token_ids for prompt in prompts], params, stops, n)
+    plans = fan_out([prompt.token_ids for prompt in prompts], params, form, n)
     generation = model.start(plans)
     head = {
         "id": f"cmpl-{model.seams.new_id()}",
@@ -71,23 +104,33 @@ async def completions(model: TextModel, body: Mapping[str, object]) -> Answer | 
         "created": int(model.seams.now()),
         "model": request.model or model.name,
     }
-    echoes = [prompt.echo for prompt in prompts for _ in range(n)]
-    with_logprobs = request.logprobs is not None
+    asked = _Asked(
+        model=model,
+        head=head,
+        prompts=[prompt for prompt in prompts for _ in range(n)],
+        n=n,
+        logprobs=request.logprobs is not None,
+        echo=echo,
+        include_usage=include_usage,
+        nothing=wanted == 0,
+    )
     if request.stream:
-        parts = _stream(model, generation, head, echoes, n, with_logprobs, include_usage)
+        parts = _stream(asked, generation)
         return StreamAnswer(parts, EVENT_STREAM, ErrorStyle.OPENAI, event, generation.cancel)
     with generation:
-        done = await generation.completed()
+        done = [_without(one) if asked.nothing else one for one in await generation.completed()]
     choices = []
     for index, sequence in enumerate(done):
-        logprobs = None
-        if with_logprobs:
-            logprobs, _ = completion_logprobs(sequence.tokens, model.tokenizer, 0)
+        prompt = asked.prompts[index]
+        scored = CompletionLogprobs(model.tokenizer)
+        if sequence.prompt_logprobs is not None:
+            scored.prompt(prompt.token_ids, sequence.prompt_logprobs)
+        scored.tokens(sequence.tokens)
         choices.append(
             {
                 "index": index,
-                "text": echoes[index] + sequence.text,
-                "logprobs": logprobs,
+                "text": prompt.echo + sequence.text,
+                "logprobs": scored.take() if asked.logprobs else None,
                 "finish_reason": sequence.finish.cause.openai,
             }
         )
@@ -95,18 +138,18 @@ async def completions(model: TextModel, body: Mapping[str, object]) -> Answer | 
     return json_answer({**head, "choices": choices, "usage": usage_object(usage)})
 
 
-def _refuse_unsupported(request: CompletionBody, n: int) -> None:
+def _check(request: CompletionBody, n: int) -> None:
     if request.best_of is not None and request.best_of != n:
         raise UnsupportedParameter(
             "best_of is not supported by this endpoint.",
             param="best_of",
             hint="Ask for n sequences and choose among them.",
         )
-    if request.echo and request.logprobs is not None:
-        raise UnsupportedParameter(
-            "logprobs cannot be combined with echo: log-probabilities of a prompt are not kept.",
-            param="logprobs",
-            hint="Leave out one of the two.",
+    if request.max_tokens == 0 and not request.echo:
+        raise BadRequest(
+            "max_tokens must be at least 1 unless echo is true.",
+            param="max_tokens",
+            code="invalid_value",
         )
 
 
@@ -122,26 +165,30 @@ async def _read_prompts(
     return [_Prompt(ids, model.tokenizer.decode(ids) if echo else "") for ids in known]
 
 
-async def _stream(
-    model: TextModel,
-    generation: Generation,
-    head: Mapping[str, object],
-    echoes: Sequence[str],
-    n: int,
-    with_logprobs: bool,
-    include_usage: bool,
-) -> AsyncIterator[bytes]:
-    no_usage = {"usage": None} if include_usage else {}
-    pending = list(echoes)
-    offsets = [0] * len(echoes)
-    finishes: list[Finish | None] = [None] * len(echoes)
-    async for news in generation.chunks():
+def _without(sequence: Completed) -> Completed:
+    """The sequence before its first token, for a request that wanted none."""
+    return replace(sequence, text="", tokens=(), finish=_unused(sequence.finish))
+
+
+def _unused(finish: Finish) -> Finish:
+    return Finish(FinishCause.LENGTH, replace(finish.usage, completion_tokens=0))
+
+
+async def _stream(asked: _Asked, generation: Generation) -> AsyncIterator[bytes]:
+    no_usage = {"usage": None} if asked.include_usage else {}
+    pending = [prompt.echo for prompt in asked.prompts]
+    scored = [CompletionLogprobs(asked.model.tokenizer) for _ in asked.prompts]
+    finishes: list[Finish | None] = [None] * len(asked.prompts)
+    async for given in generation.chunks():
+        news = given
+        if asked.nothing:
+            finish = given.finish and _unused(given.finish)
+            news = replace(given, text="", tokens=(), finish=finish)
         index = news.index
-        logprobs: dict[str, object] | None = None
-        if with_logprobs:
-            logprobs, offsets[index] = completion_logprobs(
-                news.tokens, model.tokenizer, offsets[index]
-            )
+        if news.prompt_logprobs is not None:
+            scored[index].prompt(asked.prompts[index].token_ids, news.prompt_logprobs)
+        scored[index].tokens(news.tokens)
+        logprobs = scored[index].take() if asked.logprobs else None
         text, pending[index] = pending[index] + news.text, ""
         finishes[index] = news.finish
         if not (text or news.finish or (logprobs and logprobs["tokens"])):
@@ -152,8 +199,8 @@ async def _stream(
             "logprobs": logprobs,
             "finish_reason": news.finish.cause.openai if news.finish else None,
         }
-        yield event({**head, "choices": [choice], **no_usage})
-    if include_usage:
-        usage = total_usage([finish for finish in finishes if finish is not None], n)
-        yield event({**head, "choices": [], "usage": usage_object(usage)})
+        yield event({**asked.head, "choices": [choice], **no_usage})
+    if asked.include_usage:
+        usage = total_usage([finish for finish in finishes if finish is not None], asked.n)
+        yield event({**asked.head, "choices": [], "usage": usage_object(usage)})
     yield DONE

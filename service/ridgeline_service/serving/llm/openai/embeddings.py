@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Len
 
 from ridgeline_service.serving.llm.answers import Answer, json_answer
-from ridgeline_service.serving.llm.errors import UnsupportedParameter
+from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.fields import Body, texts_or_tokens
 from ridgeline_service.serving.llm.model import EmbeddingModel
 
@@ -39,7 +40,8 @@ async def embeddings(model: EmbeddingModel, body: Mapping[str, object]) -> Answe
         sequences = await model.encode_all(texts, add_special_tokens=True, param="input")
     else:
         sequences = [model.known_ids(ids, "input") for ids in sequences]
-    vectors = await model.embedder.embed(sequences)
+    made = await model.embedder.embed(sequences)
+    vectors = [_cut(vector, request.dimensions) for vector in made]
     packed = request.encoding_format == "base64"
     tokens = sum(len(ids) for ids in sequences)
     return json_answer(
@@ -60,12 +62,23 @@ async def embeddings(model: EmbeddingModel, body: Mapping[str, object]) -> Answe
 
 
 def _check_dimensions(wanted: int | None, had: int) -> None:
-    if wanted is not None and wanted != had:
-        raise UnsupportedParameter(
-            f"dimensions: this model's vectors have {had} numbers and cannot be cut to {wanted}.",
+    if wanted is not None and not 1 <= wanted <= had:
+        raise BadRequest(
+            f"dimensions: this model's vectors have {had} numbers, so {wanted} cannot be given.",
             param="dimensions",
-            hint=f"Leave it out, or set it to {had}.",
+            hint=f"Allowed: 1 to {had}.",
+            code="invalid_value",
         )
+
+
+def _cut(vector: Sequence[float], dimensions: int | None) -> Sequence[float]:
+    """The first numbers of a vector, as a unit vector again. Good for models that were trained
+    for it (Matryoshka); for others less is left of the meaning."""
+    if dimensions is None or dimensions == len(vector):
+        return vector
+    kept = vector[:dimensions]
+    length = math.sqrt(sum(value * value for value in kept))
+    return [value / length for value in kept] if length else kept
 
 
 def _packed(vector: Sequence[float]) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from ridgeline_backends.engine import TokenLogprobs
 from ridgeline_service.serving.llm.generation import Token, Usage
+from ridgeline_service.serving.llm.model import Model
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
+from ridgeline_service.serving.llm.tools.calls import CallDelta
+from ridgeline_service.serving.llm.tools.parsing import Delta
 
 
 def usage_object(usage: Usage) -> dict[str, object]:
@@ -15,6 +19,55 @@ def usage_object(usage: Usage) -> dict[str, object]:
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
+
+
+def model_list(model: Model) -> dict[str, object]:
+    """``GET /v1/models`` of a replica: its one model, with the context length as vLLM has it."""
+    return {
+        "object": "list",
+        "data": [
+            {
+                "id": model.name,
+                "object": "model",
+                "created": int(model.seams.now()),
+                "owned_by": "ridgeline",
+                "max_model_len": model.limits.max_model_len,
+            }
+        ],
+    }
+
+
+def chat_message(delta: Delta, new_id: Callable[[], str]) -> dict[str, object]:
+    """``choices[].message`` of a whole answer. Content is null where there are calls alone."""
+    calls: list[dict[str, str]] = []
+    for part in delta.calls:
+        if part.name is not None:
+            calls.append({"name": part.name, "arguments": ""})
+        calls[-1]["arguments"] += part.arguments
+    content = None if calls and not delta.text else delta.text
+    message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
+    if calls:
+        message["tool_calls"] = [
+            {"id": f"call_{new_id()}", "type": "function", "function": call} for call in calls
+        ]
+    return message
+
+
+def call_deltas(calls: Sequence[CallDelta], new_id: Callable[[], str]) -> list[dict[str, object]]:
+    """``choices[].delta.tool_calls``: the first of each call has its id and name."""
+    made: list[dict[str, object]] = []
+    for call in calls:
+        part: dict[str, object] = {"index": call.index, "function": {"arguments": call.arguments}}
+        if call.name is not None:
+            function = {"name": call.name, "arguments": call.arguments}
+            part = {
+                "index": call.index,
+                "id": f"call_{new_id()}",
+                "type": "function",
+                "function": function,
+            }
+        made.append(part)
+    return made
 
 
 def chat_logprobs(tokens: Sequence[Token], tokenizer: TextTokenizer) -> dict[str, object]:
@@ -29,30 +82,56 @@ def chat_logprobs(tokens: Sequence[Token], tokenizer: TextTokenizer) -> dict[str
     return {"content": content, "refusal": None}
 
 
-def completion_logprobs(
-    tokens: Sequence[Token], tokenizer: TextTokenizer, offset: int
-) -> tuple[dict[str, object], int]:
-    """``choices[].logprobs`` of a completion, and the text offset where the next part begins."""
-    shown = [token for token in tokens if not token.hidden and token.logprobs is not None]
-    words, offsets, chosen, alternatives = [], [], [], []
-    for token in shown:
-        if token.logprobs is None:
-            continue
-        word = _written(tokenizer, token.token_id)
-        words.append(word)
-        offsets.append(offset)
-        offset += len(word)
-        chosen.append(token.logprobs.logprob)
-        top = {_written(tokenizer, other): value for other, value in token.logprobs.top}
-        top.setdefault(word, token.logprobs.logprob)
-        alternatives.append(top)
-    made: dict[str, object] = {
-        "tokens": words,
-        "token_logprobs": chosen,
-        "top_logprobs": alternatives,
-        "text_offset": offsets,
-    }
-    return made, offset
+class CompletionLogprobs:
+    """``choices[].logprobs`` of one completion, part by part; offsets count from its beginning."""
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._offset = 0
+        self._reset()
+
+    def prompt(self, token_ids: Sequence[int], scores: Sequence[TokenLogprobs]) -> None:
+        """Add an echoed prompt. Nothing comes before its first token, so that has no score."""
+        self._add(token_ids[0], None)
+        for score in scores:
+            self._add(score.token_id, score)
+
+    def tokens(self, tokens: Sequence[Token]) -> None:
+        """Add generated tokens."""
+        for token in tokens:
+            if not token.hidden and token.logprobs is not None:
+                self._add(token.token_id, token.logprobs)
+
+    def take(self) -> dict[str, object]:
+        """What was added since the last time."""
+        made: dict[str, object] = {
+            "tokens": self._words,
+            "token_logprobs": self._chosen,
+            "top_logprobs": self._top,
+            "text_offset": self._offsets,
+        }
+        self._reset()
+        return made
+
+    def _reset(self) -> None:
+        self._words: list[str] = []
+        self._offsets: list[int] = []
+        self._chosen: list[float | None] = []
+        self._top: list[dict[str, float] | None] = []
+
+    def _add(self, token_id: int, score: TokenLogprobs | None) -> None:
+        word = _written(self._tokenizer, token_id)
+        self._words.append(word)
+        self._offsets.append(self._offset)
+        # A special token is written here and has no place in the text.
+        self._offset += 0 if self._tokenizer.piece(token_id).special else len(word)
+        self._chosen.append(None if score is None else score.logprob)
+        if score is None:
+            self._top.append(None)
+            return
+        top = {_written(self._tokenizer, other): value for other, value in score.top}
+        top.setdefault(word, score.logprob)
+        self._top.append(top)
 
 
 def _chat_token(tokenizer: TextTokenizer, token_id: int, logprob: float) -> dict[str, object]:

@@ -8,10 +8,19 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Le, Len
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from ridgeline_backends.engine import SamplingParams
+from ridgeline_backends.engine import Grammar, SamplingParams
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.fields import Body
+from ridgeline_service.serving.llm.generation import TextForm
+from ridgeline_service.serving.llm.grammar import GrammarSpec
 from ridgeline_service.serving.llm.model import TextModel, sampling
+from ridgeline_service.serving.llm.openai.forms import (
+    Choices,
+    ResponseFormat,
+    Schema,
+    StructuredOutputs,
+    read_form,
+)
 
 MAX_N = 128
 """Sequences of one prompt, as in OpenAI's API."""
@@ -41,28 +50,29 @@ class SamplingBody(Body):
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Ge(1)] | None = None
 
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    response_format: ResponseFormat | None = None
+
     top_k: Annotated[int, Ge(-1)] | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
     min_tokens: Annotated[int, Ge(0)] | None = None
     ignore_eos: bool | None = None
     stop_token_ids: Annotated[list[int], Len(max_length=64)] | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    guided_json: Schema | None = None
+    guided_regex: str | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: str | None = None
+    structured_outputs: StructuredOutputs | None = None
 
     neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {
-        "frequency_penalty": (0,),
-        "presence_penalty": (0,),
-        "repetition_penalty": (1,),
-        "logit_bias": ({},),
-        "min_p": (0,),
         "typical_p": (1,),
         "length_penalty": (1,),
         "use_beam_search": (False,),
-        "response_format": ({"type": "text"},),
-        "guided_json": (),
-        "guided_regex": (),
-        "guided_choice": (),
-        "guided_grammar": (),
-        "structured_outputs": (),
-        "skip_special_tokens": (True,),
-        "include_stop_str_in_output": (False,),
         "prompt_logprobs": (),
         "truncate_prompt_tokens": (),
         "bad_words": ([],),
@@ -71,6 +81,8 @@ class SamplingBody(Body):
     }
     harmless: ClassVar[frozenset[str]] = frozenset(
         {
+            "guided_decoding_backend",
+            "guided_whitespace_pattern",
             "metadata",
             "prediction",
             "priority",
@@ -101,6 +113,23 @@ class SamplingBody(Body):
         return given
 
     @property
+    def form(self) -> GrammarSpec | None:
+        """What form the answer must have. Raises BadRequest."""
+        guided = StructuredOutputs.model_construct(
+            json_=self.guided_json,
+            regex=self.guided_regex,
+            choice=self.guided_choice,
+            grammar=self.guided_grammar,
+        )
+        return read_form(self.response_format, self.structured_outputs, guided)
+
+    def text_form(self, model: TextModel, shown: frozenset[int] = frozenset()) -> TextForm:
+        """How tokens become text; ``shown`` are special tokens that the caller must see."""
+        if self.skip_special_tokens is False:
+            shown = model.tokenizer.special_ids
+        return TextForm(tuple(self.stops), bool(self.include_stop_str_in_output), shown)
+
+    @property
     def include_usage(self) -> bool:
         if self.stream_options is not None and not self.stream:
             raise BadRequest(
@@ -115,6 +144,8 @@ class SamplingBody(Body):
         *,
         max_tokens: int | None,
         logprobs: int | None,
+        prompt_logprobs: int | None = None,
+        grammar: Grammar | None = None,
         max_tokens_name: str = "max_tokens",
     ) -> SamplingParams:
         """For one prompt; what the request leaves open comes from generation_config.json."""
@@ -133,7 +164,25 @@ class SamplingBody(Body):
             logprobs=logprobs,
             ignore_eos=bool(self.ignore_eos),
             min_tokens=self.min_tokens or 0,
+            min_p=self.min_p or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            repetition_penalty=_or(self.repetition_penalty, defaults.repetition_penalty),
+            logit_bias=self._biases(model),
+            prompt_logprobs=prompt_logprobs,
+            grammar=grammar,
         )
+
+    def _biases(self, model: TextModel) -> tuple[tuple[int, float], ...]:
+        size = model.tokenizer.vocabulary_size
+        for token in self.logit_bias or {}:
+            if not (token.isascii() and token.isdigit() and int(token) < size):
+                raise BadRequest(
+                    f"logit_bias: {token[:40]!r} is no token; ids go from 0 to {size - 1}.",
+                    param="logit_bias",
+                    code="invalid_value",
+                )
+        return tuple((int(token), bias) for token, bias in (self.logit_bias or {}).items())
 
 
 def _or(value: float | None, default: float) -> float:

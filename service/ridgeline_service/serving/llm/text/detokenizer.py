@@ -21,7 +21,7 @@ _REPLACEMENT = "\ufffd"
 
 
 class Detokenizer(ABC):
-    """The text of one growing sequence. Special tokens have none."""
+    """The text of one growing sequence. Special tokens have none, but for those ``shown``."""
 
     @abstractmethod
     def push(self, token_id: int) -> str:
@@ -35,13 +35,15 @@ class Detokenizer(ABC):
 class ByteLevelDetokenizer(Detokenizer):
     """Every token is bytes, and the text is all bytes read as UTF-8."""
 
-    def __init__(self, pieces: PieceTable) -> None:
+    def __init__(self, pieces: PieceTable, shown: frozenset[int] = frozenset()) -> None:
         self._pieces = pieces
+        self._shown = shown
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_id: int) -> str:
         piece = self._pieces[token_id]
-        return "" if piece.special else self._utf8.decode(piece.data)
+        hidden = piece.special and token_id not in self._shown
+        return "" if hidden else self._utf8.decode(piece.data)
 
     def flush(self) -> str:
         return self._utf8.decode(b"", final=True)
@@ -50,14 +52,17 @@ class ByteLevelDetokenizer(Detokenizer):
 class SentencePieceDetokenizer(Detokenizer):
     """Tokens are words with marks for spaces; runs of byte tokens spell other characters."""
 
-    def __init__(self, pieces: PieceTable, *, at_start: bool) -> None:
+    def __init__(
+        self, pieces: PieceTable, *, at_start: bool, shown: frozenset[int] = frozenset()
+    ) -> None:
         self._pieces = pieces
+        self._shown = shown
         self._leading = pieces.rules.leading if at_start else LeadingSpace.KEEP
         self._run = b""
 
     def push(self, token_id: int) -> str:
         piece = self._pieces[token_id]
-        if piece.special:
+        if piece.special and token_id not in self._shown:
             return ""
         if piece.raw_byte:
             self._run += piece.data

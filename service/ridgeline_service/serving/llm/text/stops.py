@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 
 class StopMatcher:
-    """Watches one growing text. ``matched`` is the stop string that ended it, once one did."""
+    """Watches one growing text. ``matched`` is the stop string that ended it, once one did; with
+    ``keep`` it is shown as the text's end."""
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, keep: bool = False) -> None:
+        self._keep = keep
         self._stops = tuple(dict.fromkeys(stop for stop in stops if stop))
         self._held = ""
         self.matched: str | None = None
@@ -27,9 +29,9 @@ class StopMatcher:
         text = self._held + text
         found = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
-            _, at, self.matched = min(found)
+            end, at, self.matched = min(found)
             self._held = ""
-            return text[:at]
+            return text[: end if self._keep else at]
         keep = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -22,7 +22,8 @@ Message = Mapping[str, object]
 
 
 class ChatTemplate:
-    """One compiled template with the special tokens it may mention.
+    """One compiled template with the special tokens it may mention. ``knows_tools``: it tells the
+    model which tools there are.
 
     Raises LoadFailed for a template that does not compile.
     """
@@ -40,24 +41,31 @@ class ChatTemplate:
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = lambda form: now().strftime(form)
+        self.source = source
         try:
             self._template = environment.from_string(source)
+            self.knows_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
         except jinja2.TemplateError as error:
             raise LoadFailed(f"The model's chat template does not compile: {error}") from None
         self._special_tokens = dict(special_tokens)
 
-    def render(self, messages: Sequence[Message], extra: Mapping[str, object]) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        extra: Mapping[str, object],
+        tools: Sequence[Mapping[str, object]] | None = None,
+    ) -> str:
         """The prompt, ready for the assistant's turn. Raises BadRequest with the template's words.
 
         ``extra`` are a caller's own template variables.
         """
         variables: dict[str, object] = {
-            "tools": None,
             "documents": None,
+            "add_generation_prompt": True,
             **self._special_tokens,
             **extra,
+            "tools": [dict(tool) for tool in tools] if tools else None,
             "messages": [dict(message) for message in messages],
-            "add_generation_prompt": True,
         }
         try:
             return self._template.render(variables)

@@ -39,9 +39,9 @@ class TextTokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         added = tokenizer.get_added_tokens_decoder()
-        special = [token_id for token_id, token in added.items() if token.special]
+        self.special_ids = frozenset(i for i, token in added.items() if token.special)
         decoder = json.loads(tokenizer.to_str()).get("decoder")
-        self._pieces = PieceTable(decoder_rules(decoder), tokenizer.id_to_token, special)
+        self._pieces = PieceTable(decoder_rules(decoder), tokenizer.id_to_token, self.special_ids)
 
     @property
     def vocabulary_size(self) -> int:
@@ -51,23 +51,35 @@ class TextTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of a whole sequence, without special tokens."""
-        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+    def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of a whole sequence, with or without special tokens."""
+        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=not special)
         return text
 
-    def detokenizer(self, prompt: Sequence[int]) -> Detokenizer:
-        """For the text that continues ``prompt``."""
+    def detokenizer(
+        self, prompt: Sequence[int], shown: frozenset[int] = frozenset()
+    ) -> Detokenizer:
+        """For the text that continues ``prompt``. Special tokens are left out but for ``shown``."""
         style = self._pieces.rules.style
         if style is PieceStyle.BYTE_LEVEL:
-            return ByteLevelDetokenizer(self._pieces)
+            return ByteLevelDetokenizer(self._pieces, shown)
         if style is PieceStyle.SENTENCEPIECE:
             visible = any(not self._pieces[token_id].special for token_id in reversed(prompt))
-            return SentencePieceDetokenizer(self._pieces, at_start=not visible)
-        return WindowDetokenizer(self.decode, prompt)
+            return SentencePieceDetokenizer(self._pieces, at_start=not visible, shown=shown)
+        hidden = self.special_ids - shown
+
+        def decode(ids: Sequence[int]) -> str:
+            return self.decode([one for one in ids if one not in hidden], special=True)
+
+        return WindowDetokenizer(decode, prompt)
 
     def piece(self, token_id: int) -> Piece:
         return self._pieces[token_id]
+
+    def to_json(self) -> str:
+        """The tokenizer as tokenizer.json has it."""
+        written: str = self._tokenizer.to_str()
+        return written
 
     def id_of(self, token: str) -> int | None:
         found: int | None = self._tokenizer.token_to_id(token)

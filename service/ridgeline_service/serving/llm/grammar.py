@@ -1,0 +1,188 @@
+"""Structured output: what a request says about the form of its answer, as a grammar for the engine.
+
+JSON schemas, regular expressions, choices and context-free grammars (Lark's or GBNF's notation) are
+compiled by llguidance over the model's own tokenizer. A grammar allows a token when the text so far
+and the token's bytes begin at least one text of the form. JSON comes without white space beyond one
+blank after ``,`` and ``:``, because a model that may write any will at times write nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from threading import Lock
+from typing import TYPE_CHECKING, Literal
+
+from ridgeline_backends.engine import Constraint, Grammar
+from ridgeline_service.serving.llm.errors import BadRequest
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+MAX_SOURCE = 2**18
+"""Characters of a schema, expression or grammar."""
+
+_KEPT = 64
+"""Compiled grammars kept for requests that come again with the same form."""
+
+_KEYS = re.compile(r"Unimplemented keys: (\[.*\])")
+
+
+class Form(StrEnum):
+    """The languages in which a form may be given."""
+
+    JSON = "json_schema"
+    REGEX = "regex"
+    CHOICE = "choice"
+    GRAMMAR = "grammar"
+
+
+_FORMATS: Mapping[Form, Literal["regex", "choice", "grammar"]] = {
+    Form.REGEX: "regex",
+    Form.CHOICE: "choice",
+    Form.GRAMMAR: "grammar",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GrammarSpec:
+    """What was asked for. ``param`` is the request's field, for complaints."""
+
+    form: Form
+    source: str
+    param: str
+
+    @classmethod
+    def json(cls, schema: object, param: str) -> GrammarSpec:
+        """A JSON schema, as an object or as its text. Raises BadRequest."""
+        if isinstance(schema, str):
+            try:
+                schema = json.loads(schema)
+            except ValueError as error:
+                raise _refused(param, f"the schema is not valid JSON: {error}") from None
+        if isinstance(schema, bool):
+            schema = {} if schema else {"not": {}}
+        if not isinstance(schema, Mapping):
+            raise _refused(param, "a JSON schema is an object")
+        return cls(Form.JSON, json.dumps(schema), param)
+
+    @classmethod
+    def any_object(cls, param: str) -> GrammarSpec:
+        return cls(Form.JSON, '{"type": "object"}', param)
+
+    @classmethod
+    def choice(cls, choices: Iterable[str], param: str) -> GrammarSpec:
+        """One of these texts. Raises BadRequest."""
+        listed = list(choices)
+        if not listed or "" in listed:
+            raise _refused(param, "it takes a list of one or more texts that are not empty")
+        return cls(Form.CHOICE, json.dumps(listed), param)
+
+
+class GrammarCompiler:
+    """Compiles for one tokenizer, and remembers. Its methods may be called from any thread."""
+
+    def __init__(self, tokenizer_json: Callable[[], str], eos_token_ids: Iterable[int]) -> None:
+        self._tokenizer_json = tokenizer_json
+        self._eos = sorted(eos_token_ids)
+        self._lock = Lock()
+        self._tokenizer: LLTokenizer | None = None
+        self._made: OrderedDict[tuple[Form, str], _Compiled] = OrderedDict()
+
+    def compile(self, spec: GrammarSpec) -> Grammar:
+        """Raises BadRequest naming the keyword or the place at fault. Takes milliseconds, the first
+        time on a tokenizer about half a second: not for the event loop."""
+        if len(spec.source) > MAX_SOURCE:
+            raise _refused(spec.param, f"it has more than {MAX_SOURCE} characters")
+        with self._lock:
+            key = spec.form, spec.source
+            if key not in self._made:
+                self._made[key] = self._compile(spec)
+            self._made.move_to_end(key)
+            if len(self._made) > _KEPT:
+                self._made.popitem(last=False)
+            return self._made[key]
+
+    def _compile(self, spec: GrammarSpec) -> _Compiled:
+        # Here and not at the top: a replica that never sees a grammar starts without the library.
+        from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
+
+        if self._tokenizer is None:
+            try:
+                self._tokenizer = LLTokenizer(self._tokenizer_json(), eos_token=self._eos)
+            except ValueError as error:
+                raise BadRequest(
+                    f"{spec.param}: this model's tokenizer cannot follow a grammar: {error}.",
+                    param=spec.param,
+                    code="unsupported_parameter",
+                ) from None
+        try:
+            if spec.form is Form.JSON:
+                grammar = LLMatcher.grammar_from_json_schema(
+                    spec.source,
+                    overrides={
+                        "whitespace_flexible": False,
+                        "item_separator": ", ",
+                        "key_separator": ": ",
+                    },
+                )
+            else:
+                grammar = grammar_from(_FORMATS[spec.form], spec.source)
+        except ValueError as error:
+            raise _refused(spec.param, _in_short(str(error))) from None
+        limits = LLParserLimits(verbose_errors=False)
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
+        if matcher.is_error():
+            raise _refused(spec.param, _in_short(matcher.get_error()))
+        return _Compiled(matcher)
+
+
+class _Compiled:
+    """A grammar. Its matcher stays at the beginning; sequences get copies."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
+
+    def start(self) -> Constraint:
+        return _Matching(self._matcher.deep_copy())
+
+
+class _Matching:
+    """One text on its way through a grammar."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
+
+    def mask(self) -> bytes:
+        # Gives up the interpreter lock while it computes. After an error it leaves the end alone.
+        return self._matcher.compute_bitmask()
+
+    def accept(self, token: int) -> None:
+        self._matcher.consume_token(token)
+
+    @property
+    def finished(self) -> bool:
+        return self._matcher.is_stopped() and not self._matcher.is_error()
+
+    @property
+    def error(self) -> str | None:
+        return _in_short(self._matcher.get_error()) if self._matcher.is_error() else None
+
+
+def _refused(param: str, why: str) -> BadRequest:
+    return BadRequest(f"{param}: {why}.", param=param, code="invalid_value")
+
+
+def _in_short(error: str) -> str:
+    """The library's complaint without its drawing of the grammar."""
+    keys = _KEYS.search(error)
+    if keys is not None:
+        names = ", ".join(json.loads(keys[1]))
+        return f"keywords that are not supported: {names}"
+    lines = [line.strip() for line in error.splitlines()]
+    expression = next((line for line in lines if line.startswith("error: ")), None)
+    return (expression or lines[0]).removeprefix("error: ").rstrip(".")

@@ -1,0 +1,45 @@
+"""One answer of a chat as its reader sees it: content, and the calls in it.
+
+Three ways to a call: a grammar made the whole answer the arguments of one named function, or a list
+of calls, or the model decided and its calls stand between other words.
+"""
+
+from __future__ import annotations
+
+from ridgeline_service.serving.llm.tools.calls import CallDelta
+from ridgeline_service.serving.llm.tools.definitions import ToolUse
+from ridgeline_service.serving.llm.tools.parsing import Delta, Family, ToolParser
+
+
+class AnswerReader:
+    """Reads the text of one answer as it comes. ``called``: whether there is a call in it."""
+
+    def __init__(self, use: ToolUse | None, family: Family) -> None:
+        self._named = None if use is None else use.named
+        self._parser: ToolParser | None = None
+        self._began = False
+        self._parallel = use is None or use.parallel
+        if use is not None and use.named is None:
+            self._parser = ToolParser(Family.FORCED if use.required else family, use.names)
+
+    @property
+    def called(self) -> bool:
+        return self._began or (self._parser is not None and self._parser.count > 0)
+
+    def push(self, text: str, *, final: bool = False) -> Delta:
+        """Add text; with ``final`` it is the last."""
+        if self._named is not None:
+            if not text:
+                return Delta()
+            name, self._began = None if self._began else self._named, True
+            return Delta(calls=(CallDelta(0, name, text),))
+        if self._parser is None:
+            return Delta(text)
+        delta = self._parser.push(text)
+        if final:
+            rest = self._parser.flush()
+            delta = Delta(delta.text + rest.text, delta.calls + rest.calls)
+        if self._parallel:
+            return delta
+        # One call is all that was asked for: others are not shown.
+        return Delta(delta.text, tuple(call for call in delta.calls if call.index == 0))
