@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import uvicorn
 
+from ridgeline_service.connections import STALL_S, ending_stalls
 from ridgeline_service.gateway.build import make_app
 from ridgeline_service.paths import DataDir
 from ridgeline_service.supervisor import handover
@@ -44,12 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     uvicorn.Server(server_config(app)).run(sockets=[listening])
 
 
-def server_config(app: Callable[..., Awaitable[None]]) -> uvicorn.Config:
+def server_config(
+    app: Callable[..., Awaitable[None]], *, stall_s: float = STALL_S
+) -> uvicorn.Config:
     """How the public port is served."""
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=ending_stalls(stall_s),
         # A handshake would be answered before anybody asked for a key.
         ws="none",
         lifespan="on",

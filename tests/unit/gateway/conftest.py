@@ -148,7 +148,9 @@ class World:
         self.publish()
         self.store_url = self.serve(store)
 
-    def start_gateway(self, limits: Limits | None = None, **seams: Any) -> None:
+    def start_gateway(
+        self, limits: Limits | None = None, *, stall_s: float = 60.0, **seams: Any
+    ) -> None:
         app = make_app(
             self.data_dir,
             control_url=self.control.url,
@@ -156,13 +158,13 @@ class World:
             limits=limits or Limits(absent_wait_s=0.3),
             **seams,
         )
-        self.url = self.serve(app)
+        self.url = self.serve(app, stall_s)
 
-    def serve(self, app: Any) -> str:
+    def serve(self, app: Any, stall_s: float = 60.0) -> str:
         listening = socket.create_server(("127.0.0.1", 0))
 
         async def start() -> None:
-            config = server_config(app)
+            config = server_config(app, stall_s=stall_s)
             config.timeout_graceful_shutdown = 1
             server = uvicorn.Server(config)
             server.capture_signals = _no_signals  # type: ignore[method-assign]
