@@ -48,7 +48,8 @@ class DeviceReport:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSpec:
     """How a model is to be served. `kv_cache_bytes` None: enough for `max_num_seqs` sequences of
-    the whole context, or what the memory leaves. `threads` None: all cores."""
+    the whole context, or what the memory leaves. `threads` None: all cores. There is to be room for
+    `max_adapters` LoRA adapters of at most `max_adapter_rank`."""
 
     dtype: Dtype | Literal["bf16", "fp32"] = Dtype.BF16
     max_model_len: int | None = None
@@ -57,6 +58,8 @@ class LoadSpec:
     block_size: int = 16
     max_tokens_per_step: int = 512
     threads: int | None = None
+    max_adapters: int = 0
+    max_adapter_rank: int = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,6 +76,9 @@ def decoder_need(
     # The embedding is kept beside the head even if they are tied: one is read by row, the other is
     # laid out for multiplication.
     weights = head * stored.bytes + matrices * multiplied.bytes + vectors + rope
+    adapted = config.adapter_shapes(spec.max_adapter_rank).values()
+    adapter = config.layers * sum((rows + columns) * rank for rows, columns, rank in adapted)
+    weights += spec.max_adapters * adapter * 4
     scratch = _decoder_scratch(config, spec, max_model_len)
     per_token = 2 * config.layers * config.kv_heads * config.head_dim * stored.bytes
     per_block = per_token * spec.block_size

@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from ridgeline_backends.base import (
+    AnyAdapter,
     Artifact,
     DeviceTime,
     Dtype,
+    LoraRunner,
     ModelRunner,
     PagedLayout,
     RunnerLimits,
     Step,
     StepResult,
 )
+from ridgeline_backends.cpu.adapters import AttachedAdapters
 from ridgeline_backends.cpu.attention import AttentionRule, KVCache, StepAttention
 from ridgeline_backends.cpu.linear import choose_form, has_bf16
 from ridgeline_backends.models.config import DecoderConfig, decoder_config
 from ridgeline_backends.models.decoder import Decoder, read_decoder
+from ridgeline_backends.models.lora import Adapter, read_adapter
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import Weights
 from ridgeline_backends.sampling import results, wanted_rows
@@ -33,7 +38,7 @@ _DRAFT_TOKENS = 16
 """Guesses in one chunk. More rows cost more than the last of them can hope to save."""
 
 
-class CpuRunner(ModelRunner):
+class CpuRunner(ModelRunner, LoraRunner):
     """A decoder with its KV memory. `linear_form` says how its matrices are multiplied."""
 
     def __init__(
@@ -65,6 +70,10 @@ class CpuRunner(ModelRunner):
                 plan.spec.block_size,
                 stored,
             )
+            spec = plan.spec
+            self._max_rank = spec.max_adapter_rank
+            self._max_adapters = spec.max_adapters
+            self._adapters = AttachedAdapters(config, self._max_rank)
         self._rule = AttentionRule(config.attention_scale, config.windows, config.attention_softcap)
         self._limits = RunnerLimits(
             max_model_len=plan.max_model_len,
@@ -85,6 +94,22 @@ class CpuRunner(ModelRunner):
     @property
     def eos_token_ids(self) -> frozenset[int]:
         return self._config.eos_token_ids
+
+    @property
+    def max_adapters(self) -> int:
+        return self._max_adapters
+
+    def read_adapter(self, name: str, directory: Path) -> Adapter:
+        return read_adapter(name, directory, self._config, max_rank=self._max_rank)
+
+    def attach_adapter(self, adapter: AnyAdapter) -> None:
+        assert isinstance(adapter, Adapter), "an adapter that another runner has read"
+        self._threads.adopt()
+        with torch.inference_mode():
+            self._adapters.attach(adapter)
+
+    def detach_adapter(self, name: str) -> None:
+        self._adapters.detach(name)
 
     def execute(self, step: Step) -> StepResult:
         begin = self._clock()
@@ -111,6 +136,7 @@ class CpuRunner(ModelRunner):
             torch.tensor(positions),
             StepAttention(self._cache, step.chunks, self._rule),
             torch.tensor(list(wanted), dtype=torch.int64),
+            self._adapters.of(step.chunks),
         )
 
 

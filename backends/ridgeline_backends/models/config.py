@@ -74,6 +74,15 @@ class DecoderConfig:
             "down": (self.hidden, self.intermediate),
         }
 
+    def adapter_shapes(self, rank: int) -> dict[str, tuple[int, int, int]]:
+        """Rows, columns and rank of what a LoRA adapter of that rank adds to each matrix of
+        `linear_shapes`, if it adapts every part that is fused there."""
+        parts = {"qkv": 3, "gate_up": 2}
+        return {
+            target: (rows, columns, rank * parts.get(target, 1))
+            for target, (rows, columns) in self.linear_shapes.items()
+        }
+
     @property
     def vector_parameters(self) -> int:
         """Norm weights and biases of the whole model."""

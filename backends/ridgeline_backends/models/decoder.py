@@ -28,6 +28,10 @@ MakeLinear = Callable[[Tensor], Linear]
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q [rows, heads, dim], k and v [rows, kv heads, dim]) -> [rows, heads, dim]."""
 
+Adapt = Callable[[int, str, Tensor, Tensor], Tensor]
+"""(layer, "qkv" or "o" or "gate_up" or "down", x, what that matrix made of x) -> the latter with
+what LoRA adapters add."""
+
 # As checkpoints with a language model among other parts have called it over time.
 _PREFIXES = ("model.", "language_model.model.", "model.language_model.")
 
@@ -177,7 +181,14 @@ class Decoder:
         self._head = make_linear(weights.head)
         self._ropes = [rope_tables(r, config.rotary_dim, max_positions) for r in config.ropes]
 
-    def forward(self, tokens: Tensor, positions: Tensor, attend: Attend, wanted: Tensor) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        attend: Attend,
+        wanted: Tensor,
+        adapt: Adapt = lambda layer, target, x, out: out,
+    ) -> Tensor:
         """Logits [len(wanted), vocabulary] of the rows `wanted`, for `tokens` at `positions`."""
         c = self.config
         ropes = [(cos[positions, None], sin[positions, None]) for cos, sin in self._ropes]
@@ -185,26 +196,30 @@ class Decoder:
         if c.embedding_scale != 1:
             x = x * c.embedding_scale
         for index, layer in enumerate(self._layers):
-            q, k, v = self._qkv(layer, x, ropes[c.layer_rope[index]])
-            out = layer.o(attend(index, q, k, v).reshape(x.shape[0], -1))
+            normed = self._normed(x, layer.attention_norm)
+            qkv = adapt(index, "qkv", normed, layer.qkv(normed))
+            q, k, v = self._heads(layer, qkv, ropes[c.layer_rope[index]])
+            attended = attend(index, q, k, v).reshape(x.shape[0], -1)
+            out = adapt(index, "o", attended, layer.o(attended))
             if layer.o_bias is not None:
                 out = out.add_(layer.o_bias)
             x = x.add_(self._normed(out, layer.post_attention_norm))
-            gate, up = layer.gate_up(self._normed(x, layer.mlp_norm)).chunk(2, -1)
-            out = layer.down(self._activation(gate).mul_(up))
+            normed = self._normed(x, layer.mlp_norm)
+            gate, up = adapt(index, "gate_up", normed, layer.gate_up(normed)).chunk(2, -1)
+            inner = self._activation(gate).mul_(up)
+            out = adapt(index, "down", inner, layer.down(inner))
             x = x.add_(self._normed(out, layer.post_mlp_norm))
         logits = self._head(self._normed(x[wanted], self._norm))
         return logits if c.final_softcap is None else softcap(logits, c.final_softcap)
 
-    def _qkv(
-        self, layer: _Layer, x: Tensor, rope: tuple[Tensor, Tensor]
+    def _heads(
+        self, layer: _Layer, qkv: Tensor, rope: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [rows, heads of its own, dim]."""
         c = self.config
-        qkv = layer.qkv(self._normed(x, layer.attention_norm))
         if layer.qkv_bias is not None:
             qkv = qkv.add_(layer.qkv_bias)
-        qkv = qkv.view(x.shape[0], -1, c.head_dim)
+        qkv = qkv.view(qkv.shape[0], -1, c.head_dim)
         qk, v = qkv[:, : c.heads + c.kv_heads], qkv[:, c.heads + c.kv_heads :]
         if layer.q_norm is not None:
             q = self._normed(qk[:, : c.heads], layer.q_norm)
