@@ -86,6 +86,12 @@ class DeadlineExceeded(RidgelineError):
     code = "deadline_exceeded"
 
 
+class ReaderTooSlow(GenerationFailed):
+    """A stream's reader fell so far behind that its generation was ended."""
+
+    code = "reader_too_slow"
+
+
 class InvalidSetting(InvalidInput):
     """A variable of the container environment, or a line of serving.properties, is wrong."""
 

@@ -19,12 +19,16 @@ from ridgeline_backends.engine import (
     SamplingParams,
     TokenLogprobs,
 )
-from ridgeline_service.serving.llm.errors import DeadlineExceeded, GenerationFailed
+from ridgeline_service.serving.llm.errors import DeadlineExceeded, GenerationFailed, ReaderTooSlow
 from ridgeline_service.serving.llm.text.stops import StopMatcher
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
 from ridgeline_service.serving.llm.watch import Ended, SequenceWatch, watching
 
 _SEEDS = 2**64
+
+MAX_BACKLOG = 4096
+"""Outputs that wait for the reader of a stream before its generation is ended. The engine does not
+wait for readers, and what they leave lying must not fill the memory."""
 
 
 class FinishCause(StrEnum):
@@ -226,6 +230,7 @@ class Generation:
         self._ids = tuple(sequence_ids)
         self._inbox: deque[tuple[int, EngineOutput]] = deque()
         self._news = asyncio.Event()
+        self._overrun = False
         self._readers = [SequenceReader(index, plan, tokenizer) for index, plan in enumerate(plans)]
         self._watches: list[SequenceWatch] = []
         self._started = 0
@@ -248,16 +253,20 @@ class Generation:
 
     def cancel(self) -> None:
         """End every sequence that still runs. Harmless when none does."""
-        for index in range(self._started):
-            if not self._readers[index].done:
-                self._readers[index].done = True
-                self._watches[index].end(Ended.ABORT)
-                self._engine.cancel(self._ids[index])
+        self._end_all()
+        for reader in self._readers[: self._started]:
+            reader.done = True
 
     async def chunks(self) -> AsyncIterator[Chunk]:
-        """News of all sequences as they come. Raises GenerationFailed."""
+        """News of all sequences as they come. Raises GenerationFailed, ReaderTooSlow."""
         while not all(reader.done for reader in self._readers):
             while not self._inbox:
+                if self._overrun:
+                    raise ReaderTooSlow(
+                        f"This stream's reader is more than {MAX_BACKLOG} pieces behind; the "
+                        "generation was ended.",
+                        hint="Read faster, or ask for a whole answer.",
+                    )
                 self._news.clear()
                 await self._news.wait()
             index, output = self._inbox.popleft()
@@ -290,10 +299,21 @@ class Generation:
             for index in range(len(self._readers))
         ]
 
+    def _end_all(self) -> None:
+        for index in range(self._started):
+            if not self._readers[index].done:
+                self._watches[index].end(Ended.ABORT)
+                self._engine.cancel(self._ids[index])
+
     def _receiver(self, index: int) -> Callable[[EngineOutput], None]:
         watch = self._watches[index]
 
         def receive(output: EngineOutput) -> None:
+            if len(self._inbox) >= MAX_BACKLOG and not self._overrun:
+                self._overrun = True
+                self._end_all()
+            if self._overrun:
+                return
             watch.received(output)
             self._inbox.append((index, output))
             self._news.set()
