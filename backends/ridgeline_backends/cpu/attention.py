@@ -12,7 +12,6 @@ Everything is in float32; keys and values are stored in the type of the cache.
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import prod
@@ -22,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ridgeline_backends.base import Chunk
+from ridgeline_backends.cpu.pages import zeros_on_demand
 from ridgeline_backends.models.arithmetic import softcap
 
 ROWS = 4
@@ -51,7 +51,9 @@ class KVCache:
         self.tile = self.tile_blocks * block_size
         self.kv_heads = kv_heads
         shape = (layers, 2 * kv_heads, blocks, block_size, dim)
-        self._layers = _zeros_on_demand(prod(shape) * dtype.itemsize, dtype).view(shape)
+        size = prod(shape) * dtype.itemsize
+        # Small pages: a token writes to layers * 2 * heads places, each 2 MB of them at once.
+        self._layers = zeros_on_demand(size, huge_pages=False).view(dtype).view(shape)
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
         """Store k and v [rows, kv heads, dim] at `slots` (block * block size + offset)."""
@@ -65,18 +67,6 @@ class KVCache:
         found = self._layers[layer].index_select(1, blocks).float()
         tiles = found.view(2 * self.kv_heads, -1, self.tile, found.shape[-1])
         return tiles[: self.kv_heads], tiles[self.kv_heads :]
-
-
-def _zeros_on_demand(size: int, dtype: torch.dtype) -> Tensor:
-    """Memory that the system hands out when it is first written, in small pages.
-
-    Zeroed, for a masked key counts nothing only if it is a number. Not from an allocator, which
-    asks for huge pages: a token writes to layers * 2 * heads places, each 2 MB of them at once.
-    """
-    mapped = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        mapped.madvise(mmap.MADV_NOHUGEPAGE)
-    return torch.frombuffer(mapped, dtype=dtype)
 
 
 class StepAttention:

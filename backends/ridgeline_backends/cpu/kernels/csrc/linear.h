@@ -1,0 +1,280 @@
+/* Matrix products: rows of activations against packed weights.
+ *
+ * Each output element is one chain of multiply-adds over k in rising order, whatever tile computed
+ * it and however many rows there are. That is what makes answers independent of the batch.
+ *
+ * Activations are first brought into the form that a weight type multiplies (`pack_row`):
+ * float32 rows; pairs of bfloat16 where the processor has dot products for them; or 8-bit integers
+ * with one scale per row. Integer sums are exact, so int8 results agree between processors. */
+#ifndef RL_LINEAR_H
+#define RL_LINEAR_H
+
+#include "ridgeline.h"
+#include "simd.h"
+
+#if defined(RL_AVX512)
+#define MAX_ROWS 12
+#else
+#define MAX_ROWS 6
+#endif
+#if defined(RL_AVX2) && !defined(RL_AVX512)
+#define MAX_ROWS_INT8 4 /* products need a register before they are added */
+#else
+#define MAX_ROWS_INT8 MAX_ROWS
+#endif
+#define HIDE(pointer) __asm__ volatile("" : "+r"(pointer)) /* the compiler forgets what it knows of it */
+#define BLOCK_ROWS 48 /* rows that stay in the second-level cache while panels pass */
+#define BLOCK_K 256   /* k that keeps a panel in the first level while rows pass */
+#define AHEAD 4096    /* bytes of weights asked for in advance: the hardware stops at every page */
+#define UNIT 2        /* panels a thread takes at a time: a gate and its up, or two neighbours */
+#define WIDTH (UNIT * PANEL)
+
+INLINE int64_t align64(int64_t n) { return (n + 63) & ~(int64_t)63; }
+
+/* Bytes of one activation in the form for weights of this type. */
+INLINE int64_t packed_size(int type)
+{
+#if defined(RL_AVX512_BF16)
+    if (type == RL_BF16) return 2;
+#endif
+#if defined(RL_AVX512)
+    if (type == RL_INT8) return 1;
+#else
+    if (type == RL_INT8) return 2;
+#endif
+    return 4;
+}
+
+INLINE int64_t weight_size(int type) { return type == RL_F32 ? 4 : type == RL_BF16 ? 2 : 1; }
+
+#if defined(RL_AVX512_BF16)
+static void pack_pairs(const float *x, int k, uint16_t *out)
+{
+    for (int i = 0; i < k; i += 16)
+        _mm256_storeu_si256((__m256i *)(out + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(x + i)));
+}
+#endif
+
+/* Symmetric 8-bit integers: x ~ scale * q, |q| <= 127. */
+static float pack_int8(const float *x, int k, void *out)
+{
+    vf peak = vf_set(0);
+    for (int i = 0; i < k; i += LANES) {
+        vf v = vf_load(x + i);
+        peak = vf_max(peak, vf_max(v, -v));
+    }
+    float top = vf_peak(peak);
+    float scale = top / 127.0f, inverse = top > 0 ? 127.0f / top : 0;
+    for (int i = 0; i < k; i += 16) {
+        int32_t q[16];
+        for (int j = 0; j < 16; j += LANES)
+            vi_store(q + j, vf_to_int(vf_load(x + i + j) * vf_set(inverse)));
+#if defined(RL_AVX512)
+        for (int j = 0; j < 16; j++) ((uint8_t *)out)[i + j] = (uint8_t)(q[j] + 128);
+#else
+        /* Each four as (0, 2), (1, 3): the order in which a word of four weights is taken apart. */
+        for (int j = 0; j < 16; j++)
+            ((int16_t *)out)[i + (j & ~3) + ((j & 1) << 1) + ((j >> 1) & 1)] = (int16_t)q[j];
+#endif
+    }
+    return scale;
+}
+
+/* Bring a row of k floats into the form for weights of this type; *scale is set for INT8. */
+INLINE void pack_row(int type, const float *x, int k, void *out, float *scale)
+{
+    if (type == RL_INT8) {
+        *scale = pack_int8(x, k, out);
+        return;
+    }
+#if defined(RL_AVX512_BF16)
+    if (type == RL_BF16) {
+        pack_pairs(x, k, out);
+        return;
+    }
+#endif
+    if (out != (const void *)x) memcpy(out, x, 4 * (size_t)k);
+}
+
+/* The next tile's activations come from the second-level cache: ask for them in time. */
+INLINE void fetch_ahead(const char *a, int64_t lda, const int rows)
+{
+    UNROLL for (int r = 0; r < rows; r++) __builtin_prefetch(a + r * lda, 0, 3);
+}
+
+/* acc[rows][panels * 16] (+)= a[rows, k] panel^T, float or bfloat16 weights, float activations. */
+INLINE void tile_float(const int type, const int rows, const int panels, const char *a, int64_t lda,
+                       const char *w, int64_t next_panel, int k, float *acc, const int64_t ldo, int first)
+{
+    vf sum[MAX_ROWS][UNIT * NV];
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int j = 0; j < panels * NV; j++)
+            sum[r][j] = first ? vf_set(0) : vf_load(acc + r * ldo + j * LANES);
+    for (int i = 0; i < k; i += 2) {
+        UNROLL for (int j = 0; j < panels; j++) __builtin_prefetch(w + j * next_panel + AHEAD, 0, 3);
+        if (rows > 3 && i % 16 == 0) fetch_ahead(a + rows * lda + 4 * i, lda, rows);
+        UNROLL for (int odd = 0; odd < 2; odd++) {
+            vf weight[UNIT * NV];
+            UNROLL for (int j = 0; j < panels * NV; j++) {
+                const char *p = w + (j / NV) * next_panel + (j % NV) * (int64_t)sizeof(vf);
+                /* Loaded twice rather than kept: six rows leave no register for the words. */
+                HIDE(p);
+                if (type == RL_BF16)
+                    weight[j] = odd ? vf_odd(vu_load(p)) : vf_even(vu_load(p));
+                else
+                    weight[j] = vf_load((const float *)p + odd * PANEL);
+            }
+            UNROLL for (int r = 0; r < rows; r++) {
+                vf x = vf_set(((const float *)(a + r * lda))[i + odd]);
+                UNROLL for (int j = 0; j < panels * NV; j++) sum[r][j] = vf_fma(x, weight[j], sum[r][j]);
+            }
+        }
+        w += type == RL_BF16 ? 4 * PANEL : 8 * PANEL;
+    }
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int j = 0; j < panels * NV; j++) vf_store(acc + r * ldo + j * LANES, sum[r][j]);
+}
+
+#if defined(RL_AVX512_BF16)
+/* The same with activations in bfloat16 pairs: two products a lane and instruction. */
+INLINE void tile_pairs(const int rows, const int panels, const char *a, int64_t lda, const char *w,
+                       int64_t next_panel, int k, float *acc, const int64_t ldo, int first)
+{
+    __m512 sum[MAX_ROWS][UNIT];
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int j = 0; j < panels; j++)
+            sum[r][j] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(acc + r * ldo + j * PANEL);
+    for (int i = 0; i < k; i += 2, w += 4 * PANEL) {
+        __m512i weight[UNIT];
+        UNROLL for (int j = 0; j < panels; j++) weight[j] = _mm512_loadu_si512(w + j * next_panel);
+        UNROLL for (int r = 0; r < rows; r++) {
+            __m512i x = (__m512i)vf_set(*(const float *)(a + r * lda + 2 * i));
+            UNROLL for (int j = 0; j < panels; j++)
+                sum[r][j] = _mm512_dpbf16_ps(sum[r][j], (__m512bh)x, (__m512bh)weight[j]);
+        }
+    }
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int j = 0; j < panels; j++) _mm512_storeu_ps(acc + r * ldo + j * PANEL, sum[r][j]);
+}
+#endif
+
+#if !defined(RL_AVX512)
+/* Lanes of four bytes as two 16-bit numbers: bytes 0 and 2, or 1 and 3, with their signs. */
+#if defined(RL_AVX2)
+INLINE vi low_halves(vi w) { return (vi)_mm256_srai_epi16(_mm256_slli_epi16((__m256i)w, 8), 8); }
+INLINE vi high_halves(vi w) { return (vi)_mm256_srai_epi16((__m256i)w, 8); }
+
+/* Each lane's pair of weights times the same pair of activations, added up. */
+INLINE vi dot_pairs(vi weights, const char *pair)
+{
+    return (vi)_mm256_madd_epi16((__m256i)weights, (__m256i)vf_set(*(const float *)pair));
+}
+#else
+typedef int16_t vh __attribute__((vector_size(4 * LANES)));
+INLINE vi low_halves(vi w) { return (vi)((vh)((vh)w << 8) >> 8); }
+INLINE vi high_halves(vi w) { return (vi)((vh)w >> 8); }
+
+INLINE vi dot_pairs(vi weights, const char *pair)
+{
+    const int16_t *x = (const int16_t *)pair;
+    return ((weights << 16) >> 16) * x[0] + (weights >> 16) * x[1];
+}
+#endif
+#endif
+
+/* acc as int32: 8-bit weights and activations. */
+INLINE void tile_int8(const int rows, const int panels, const char *a, int64_t lda, const char *w,
+                      int64_t next_panel, int k, int32_t *acc, const int64_t ldo, int first)
+{
+    vi sum[MAX_ROWS][UNIT * NV];
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int j = 0; j < panels * NV; j++)
+            sum[r][j] = first ? vi_set(0) : vi_load(acc + r * ldo + j * LANES);
+    for (int i = 0; i < k; i += 4, w += 4 * PANEL) {
+#if defined(RL_AVX512)
+        /* VNNI multiplies unsigned by signed: activations carry +128, taken off at the end. */
+        UNROLL for (int r = 0; r < rows; r++) {
+            __m512i x = (__m512i)vf_set(*(const float *)(a + r * lda + i));
+            UNROLL for (int j = 0; j < panels; j++)
+                sum[r][j] = (vi)_mm512_dpbusd_epi32((__m512i)sum[r][j], x, _mm512_loadu_si512(w + j * next_panel));
+        }
+#else
+        vi low[UNIT * NV], high[UNIT * NV];
+        UNROLL for (int j = 0; j < panels * NV; j++) {
+            vi words = vi_load(w + (j / NV) * next_panel + (j % NV) * (int64_t)sizeof(vi));
+            low[j] = low_halves(words);
+            high[j] = high_halves(words);
+        }
+        UNROLL for (int r = 0; r < rows; r++) {
+            const char *four = a + r * lda + 2 * i;
+            UNROLL for (int j = 0; j < panels * NV; j++)
+                sum[r][j] += dot_pairs(low[j], four) + dot_pairs(high[j], four + 4);
+        }
+#endif
+    }
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int j = 0; j < panels * NV; j++) vi_store(acc + r * ldo + j * LANES, sum[r][j]);
+}
+
+INLINE void tile(const int type, const int rows, const int panels, const char *a, int64_t lda,
+                 const char *w, int64_t next_panel, int k, float *acc, const int64_t ldo, int first)
+{
+    if (type == RL_INT8) {
+        tile_int8(rows, panels, a, lda, w, next_panel, k, (int32_t *)acc, ldo, first);
+        return;
+    }
+#if defined(RL_AVX512_BF16)
+    if (type == RL_BF16) {
+        tile_pairs(rows, panels, a, lda, w, next_panel, k, acc, ldo, first);
+        return;
+    }
+#endif
+    tile_float(type, rows, panels, a, lda, w, next_panel, k, acc, ldo, first);
+}
+
+/* Two panels of accumulators fit the registers for few rows only (always on AVX-512). */
+INLINE void tile_unit(const int type, const int rows, const char *a, int64_t lda, const char *w,
+                      int64_t next_panel, int k, float *acc, const int64_t ldo, int first)
+{
+    if (rows * UNIT * NV <= MAX_ROWS * 2) {
+        tile(type, rows, UNIT, a, lda, w, next_panel, k, acc, ldo, first);
+        return;
+    }
+    UNROLL for (int j = 0; j < UNIT; j++)
+        tile(type, rows, 1, a, lda, w + j * next_panel, next_panel, k, acc + j * PANEL, ldo, first);
+}
+
+INLINE void tile_rows(const int type, int rows, const char *a, int64_t lda, const char *w,
+                      int64_t next_panel, int k, float *acc, const int64_t ldo, int first)
+{
+#define CASE(n) case n: tile_unit(type, n, a, lda, w, next_panel, k, acc, ldo, first); break;
+    switch (rows) {
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#if MAX_ROWS > 6
+        CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#endif
+    }
+#undef CASE
+}
+
+/* acc[rows][WIDTH] = a[rows, k] (panels of one unit)^T, rows <= BLOCK_ROWS. */
+INLINE void block(const int type, int rows, const char *a, int64_t lda, const char *w,
+                  int64_t next_panel, int k, float *acc)
+{
+    /* Tiles of nearly equal height: 32 rows are 6 6 5 5 5 5, not 6 6 6 6 6 2. */
+    const int most = type == RL_INT8 ? MAX_ROWS_INT8 : MAX_ROWS;
+    int tiles = (rows + most - 1) / most;
+    int step = tiles > 1 ? BLOCK_K : k;
+    for (int i = 0; i < k; i += step) {
+        int count = k - i < step ? k - i : step;
+        const char *part = w + i * PANEL * weight_size(type);
+        for (int t = 0, row = 0; t < tiles; t++) {
+            int height = (rows - row + tiles - t - 1) / (tiles - t);
+            tile_rows(type, height, a + row * lda + i * packed_size(type), lda, part, next_panel,
+                      count, acc + row * WIDTH, WIDTH, i == 0);
+            row += height;
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,92 @@
+/* The C interface of the CPU kernels: plain structs and pointers, no library's headers.
+ *
+ * One call, rl_forward, runs a whole engine step: every layer, for a flat list of rows (tokens of
+ * prompt chunks and of decoding sequences alike). Widths of matrices and of
+ * rows are rounded up to 32, and what pads a weight is zero. Mirrored by library.py. */
+#ifndef RIDGELINE_H
+#define RIDGELINE_H
+
+#include <stdint.h>
+
+#define RL_ABI 1
+#define RL_PUBLIC __attribute__((visibility("default")))
+
+enum rl_type { RL_F32 = 0, RL_BF16 = 1, RL_INT8 = 2 };
+enum rl_activation { RL_SILU = 0, RL_GELU_TANH = 1 };
+
+/* A weight [n, k], packed in panels of 16 rows: F32 [n/16][k][16], BF16 [n/16][k/2][16][2],
+ * INT8 [n/16][k/4][16][4] with one scale per row. n and k are the padded ones. data null: absent. */
+typedef struct {
+    const void *data;
+    const float *scale; /* [n], INT8 only */
+    const int32_t *sum; /* [n], INT8 only: each row's weights added up */
+    const float *bias;  /* [n] or null */
+    int32_t type, n, k, reserved;
+} rl_matrix;
+
+/* Low-rank addition to one matrix: y += up (down x). Both F32. */
+typedef struct {
+    rl_matrix down; /* [rank, k] */
+    rl_matrix up;   /* [n, rank] */
+} rl_low_rank;
+
+/* Norm weights are float32; a null one is absent. gate_up interleaves panels: gate, up, gate, up. */
+typedef struct {
+    const float *attention_norm, *post_attention_norm, *mlp_norm, *post_mlp_norm;
+    const float *q_norm, *k_norm;
+    rl_matrix qkv, o, gate_up, down;
+    const float *cos, *sin; /* [positions, rotary_dim / 2] */
+    void *kv;               /* this layer's KV of block 0 */
+    int32_t window;         /* keys a query sees, itself included; 0: all */
+    int32_t reserved;
+} rl_layer;
+
+typedef struct {
+    int32_t hidden, layers, heads, kv_heads, head_dim, rotary_dim, intermediate, vocab;
+    int32_t activation, kv_type, block_size, reserved;
+    int64_t kv_stride; /* bytes from one block's KV of a layer to the next block's */
+    float norm_eps, attention_scale, attention_softcap, final_softcap, embedding_scale;
+    float reserved_float;
+    const rl_layer *layer;
+    const float *norm;
+    rl_matrix head;
+    rl_matrix embedding; /* F32 or BF16, packed as a matrix [vocab, hidden]; often the head itself */
+} rl_model;
+
+/* Rows first_row .. first_row + rows - 1 of the step are tokens of one sequence, at positions
+ * start, start + 1, ... Its KV blocks are block_table[first_block ...]. */
+typedef struct {
+    int32_t first_row, rows, start, first_block, adapter, reserved;
+} rl_chunk;
+
+/* adapters: [adapter count][layers][4] low-rank additions to qkv, o, gate, up is not split: the
+ * four targets are qkv, o, gate_up (interleaved as the base is), down. */
+typedef struct {
+    int32_t rows, chunks, wanted, threads;
+    const int32_t *tokens;    /* [rows] */
+    const rl_chunk *chunk;    /* [chunks] */
+    const int32_t *block_table;
+    const int32_t *wanted_row; /* [wanted] */
+    float *logits;            /* [wanted, padded vocab] */
+    const rl_low_rank *const *adapter; /* [adapter] -> [layers * 4], or null */
+    void *scratch;            /* rl_scratch_bytes of it, aligned to 64 */
+} rl_step;
+
+/* Bytes of scratch for steps of at most so many rows. */
+RL_PUBLIC int64_t rl_scratch_bytes(const rl_model *model, int32_t rows, int32_t threads);
+
+/* Run the step. */
+RL_PUBLIC void rl_forward(const rl_model *model, const rl_step *step);
+
+/* y[rows, n] = x[rows, k] W^T + bias: one matrix product, for tests and benches. */
+RL_PUBLIC int64_t rl_linear_scratch_bytes(const rl_matrix *w, int32_t rows, int32_t threads);
+RL_PUBLIC void rl_linear(const rl_matrix *w, const float *x, float *y, int32_t rows, int32_t threads, void *scratch);
+
+RL_PUBLIC int32_t rl_abi(void);
+/* Names of the variants this processor can run, best first, separated by commas. */
+RL_PUBLIC const char *rl_variants(void);
+/* Use a variant by name ("" = the best). Returns its name, or null if it cannot run here. Call it
+ * before anything else. */
+RL_PUBLIC const char *rl_use(const char *name);
+
+#endif

@@ -1,0 +1,194 @@
+"""The native library as Python sees it: loaded once, with the structs of csrc/ridgeline.h.
+
+Calls release the interpreter lock, so that a server's other threads run while a step computes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from ridgeline_backends.cpu.kernels.build import PREBUILT, build_kernels
+from ridgeline_backends.errors import KernelBuildFailed
+
+log = logging.getLogger(__name__)
+
+ABI = 1
+F32, BF16, INT8 = 0, 1, 2
+SILU, GELU_TANH = 0, 1
+PANEL = 16
+WIDTH = 32
+"""What rows of weights and widths of activations are rounded up to."""
+
+
+class Matrix(Structure):
+    _fields_ = (
+        ("data", c_void_p),
+        ("scale", c_void_p),
+        ("sum", c_void_p),
+        ("bias", c_void_p),
+        ("type", c_int32),
+        ("n", c_int32),
+        ("k", c_int32),
+        ("reserved", c_int32),
+    )
+
+
+class Layer(Structure):
+    _fields_ = (
+        ("attention_norm", c_void_p),
+        ("post_attention_norm", c_void_p),
+        ("mlp_norm", c_void_p),
+        ("post_mlp_norm", c_void_p),
+        ("q_norm", c_void_p),
+        ("k_norm", c_void_p),
+        ("qkv", Matrix),
+        ("o", Matrix),
+        ("gate_up", Matrix),
+        ("down", Matrix),
+        ("cos", c_void_p),
+        ("sin", c_void_p),
+        ("kv", c_void_p),
+        ("window", c_int32),
+        ("reserved", c_int32),
+    )
+
+
+class Model(Structure):
+    _fields_ = (
+        ("hidden", c_int32),
+        ("layers", c_int32),
+        ("heads", c_int32),
+        ("kv_heads", c_int32),
+        ("head_dim", c_int32),
+        ("rotary_dim", c_int32),
+        ("intermediate", c_int32),
+        ("vocab", c_int32),
+        ("activation", c_int32),
+        ("kv_type", c_int32),
+        ("block_size", c_int32),
+        ("reserved", c_int32),
+        ("kv_stride", c_int64),
+        ("norm_eps", c_float),
+        ("attention_scale", c_float),
+        ("attention_softcap", c_float),
+        ("final_softcap", c_float),
+        ("embedding_scale", c_float),
+        ("reserved_float", c_float),
+        ("layer", POINTER(Layer)),
+        ("norm", c_void_p),
+        ("head", Matrix),
+        ("embedding", Matrix),
+    )
+
+
+class Chunk(Structure):
+    _fields_ = (
+        ("first_row", c_int32),
+        ("rows", c_int32),
+        ("start", c_int32),
+        ("first_block", c_int32),
+        ("adapter", c_int32),
+        ("reserved", c_int32),
+    )
+
+
+class Step(Structure):
+    _fields_ = (
+        ("rows", c_int32),
+        ("chunks", c_int32),
+        ("wanted", c_int32),
+        ("threads", c_int32),
+        ("tokens", c_void_p),
+        ("chunk", c_void_p),
+        ("block_table", c_void_p),
+        ("wanted_row", c_void_p),
+        ("logits", c_void_p),
+        ("adapter", c_void_p),
+        ("scratch", c_void_p),
+    )
+
+
+class Library:
+    """The loaded library. `variant` is the one in use; there is one per process."""
+
+    def __init__(self, path: Path, variant: str = "") -> None:
+        _open_openmp()
+        self._c = c = ctypes.CDLL(str(path))
+        c.rl_use.restype = c.rl_variants.restype = c_char_p
+        c.rl_scratch_bytes.restype = c.rl_linear_scratch_bytes.restype = c_int64
+        c.rl_scratch_bytes.argtypes = (POINTER(Model), c_int32, c_int32)
+        c.rl_forward.argtypes = (POINTER(Model), POINTER(Step))
+        c.rl_forward.restype = None
+        c.rl_linear_scratch_bytes.argtypes = (POINTER(Matrix), c_int32, c_int32)
+        c.rl_linear.argtypes = (POINTER(Matrix), c_void_p, c_void_p, c_int32, c_int32, c_void_p)
+        c.rl_linear.restype = None
+        if c.rl_abi() != ABI:
+            raise OSError(f"{path} has interface {c.rl_abi()}, not {ABI}")
+        self.variant = self.use(variant)
+
+    @property
+    def variants(self) -> list[str]:
+        """Those this processor can run, best first."""
+        return str(self._c.rl_variants().decode()).split(",")
+
+    def use(self, variant: str) -> str:
+        """Switch to a variant ("" is the best one). Raises `ValueError` where it cannot run."""
+        found = self._c.rl_use(variant.encode())
+        if found is None:
+            raise ValueError(
+                f"Kernel variant {variant!r} does not run on this processor; "
+                f"there are: {', '.join(self.variants)}."
+            )
+        self.variant = str(found.decode())
+        return self.variant
+
+    def scratch_bytes(self, model: Model, rows: int, threads: int) -> int:
+        return int(self._c.rl_scratch_bytes(model, rows, threads))
+
+    def forward(self, model: Model, step: Step) -> None:
+        self._c.rl_forward(model, step)
+
+    def linear_scratch_bytes(self, matrix: Matrix, rows: int, threads: int) -> int:
+        return int(self._c.rl_linear_scratch_bytes(matrix, rows, threads))
+
+    def linear(self, matrix: Matrix, x: int, y: int, rows: int, threads: int, scratch: int) -> None:
+        """`x`, `y` and `scratch` are addresses."""
+        self._c.rl_linear(matrix, x, y, rows, threads, scratch)
+
+
+@cache
+def library() -> Library | None:
+    """The kernels, or None where there is neither a prebuilt library nor a compiler.
+
+    RIDGELINE_KERNELS=off does without them; the name of a variant chooses that one.
+    """
+    chosen = os.environ.get("RIDGELINE_KERNELS", "")
+    if chosen == "off":
+        return None
+    try:
+        return Library(PREBUILT if PREBUILT.is_file() else build_kernels(), chosen)
+    except (KernelBuildFailed, OSError) as error:
+        log.warning(
+            "No native kernels, so models run in plain torch, several times slower: %s", error
+        )
+        return None
+
+
+def _open_openmp() -> None:
+    """Make OpenMP's functions visible to the library: torch's own copy, wherever torch lies."""
+    spec = find_spec("torch")
+    places = spec.submodule_search_locations if spec is not None else None
+    for place in places or ():
+        root = Path(place)
+        for folder in (root / "lib", root.parent / "torch.libs"):
+            for path in sorted(folder.glob("libgomp*.so*")):
+                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+                return
+    # A torch that uses the system's.
+    ctypes.CDLL("libgomp.so.1", mode=ctypes.RTLD_GLOBAL)

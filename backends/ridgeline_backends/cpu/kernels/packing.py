@@ -1,0 +1,100 @@
+"""Weights in the layout that the kernels read, and the structs that point at them.
+
+A matrix [n, k] becomes panels of 16 rows (csrc/ridgeline.h says how), rounded up to `WIDTH` with
+zeros. Packing changes no value, but for int8, where a row is scaled to whole numbers up to 127.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ridgeline_backends.cpu.kernels.library import BF16, F32, INT8, PANEL, WIDTH, Matrix
+
+_TYPES = {torch.float32: F32, torch.bfloat16: BF16, torch.int8: INT8}
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMatrix:
+    """The tensors of one matrix: `data` in panels; for int8 the scale and the sum of each row."""
+
+    data: Tensor
+    n: int
+    k: int
+    scale: Tensor | None = None
+    sum: Tensor | None = None
+    bias: Tensor | None = None
+
+    def tensors(self) -> list[Tensor]:
+        """All that there are."""
+        every = (self.data, self.scale, self.sum, self.bias)
+        return [tensor for tensor in every if tensor is not None]
+
+    def struct(self) -> Matrix:
+        """Points at the tensors, which must outlive it."""
+        return Matrix(
+            data=self.data.data_ptr(),
+            scale=address(self.scale),
+            sum=address(self.sum),
+            bias=address(self.bias),
+            type=_TYPES[self.data.dtype],
+            n=self.n,
+            k=self.k,
+        )
+
+
+def address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def round_up(number: int, to: int = WIDTH) -> int:
+    return -(-number // to) * to
+
+
+def pack(weight: Tensor, dtype: torch.dtype, bias: Tensor | None = None) -> PackedMatrix:
+    """`weight` [n, k] as panels of `dtype` (float32, bfloat16 or int8)."""
+    if dtype is torch.int8:
+        return _pack_int8(weight, bias)
+    return PackedMatrix(
+        *_panels(weight.to(dtype), 2 if dtype is torch.bfloat16 else 1), bias=_bias(bias)
+    )
+
+
+def interleave(gate_up: Tensor) -> Tensor:
+    """[2 * m, k], all gate rows first, to panels in turns: 16 gate rows, their 16 up rows, ..."""
+    gate, up = gate_up.chunk(2)
+    rows, k = gate.shape
+    padding = (0, 0, 0, round_up(rows) - rows)
+    gate, up = (torch.nn.functional.pad(part, padding).view(-1, PANEL, k) for part in (gate, up))
+    return torch.stack([gate, up], 1).flatten(0, 2)
+
+
+def _pack_int8(weight: Tensor, bias: Tensor | None) -> PackedMatrix:
+    """Symmetric, one scale per row of the weight: w ~ scale * q with |q| <= 127."""
+    weight = weight.float()
+    scale = weight.abs().amax(1) / 127
+    # A row of zeros has no scale of its own.
+    quantised = (weight / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round()
+    data, n, k = _panels(quantised.to(torch.int8), 4)
+    sums = quantised.sum(1).to(torch.int32)
+    return PackedMatrix(data, n, k, _padded(scale, n), _padded(sums, n), _bias(bias))
+
+
+def _panels(weight: Tensor, together: int) -> tuple[Tensor, int, int]:
+    """[n/16][k/together][16][together], and the padded n and k."""
+    rows, columns = weight.shape
+    n, k = round_up(rows), round_up(columns)
+    if (n, k) != (rows, columns):
+        weight = torch.nn.functional.pad(weight, (0, k - columns, 0, n - rows))
+    panels = weight.view(n // PANEL, PANEL, k // together, together).permute(0, 2, 1, 3)
+    return panels.contiguous(), n, k
+
+
+def _bias(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else _padded(bias.float(), round_up(len(bias)))
+
+
+def _padded(values: Tensor, size: int) -> Tensor:
+    return torch.nn.functional.pad(values, (0, size - len(values))).contiguous()
