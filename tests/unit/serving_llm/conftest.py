@@ -171,7 +171,20 @@ class ScriptedEngine(Engine):
             if params.logprobs is not None:
                 top = tuple((token_id + place, -0.5 - place) for place in range(params.logprobs))
                 logprobs = (TokenLogprobs(token_id, -0.5, top),)
-            sink(output(count, finish, token_ids=(token_id,), logprobs=logprobs))
+            scores = None
+            if params.prompt_logprobs is not None and count == 1:
+                scores = tuple(
+                    TokenLogprobs(known, -0.25, ((known, -0.25),)) for known in prompt[1:]
+                )
+            sink(
+                output(
+                    count,
+                    finish,
+                    token_ids=(token_id,),
+                    logprobs=logprobs,
+                    prompt_logprobs=scores,
+                )
+            )
 
 
 class LengthEmbedder:
@@ -260,6 +273,7 @@ def replicas() -> Iterator[Start]:
         kind: str = "text",
         flavour: Flavour = Flavour.DJL,
         template: str | None = TEMPLATE,
+        max_model_len: int = 64,
         settings: ModelSettings | None = None,
         hold_loading: Event | None = None,
         fail: Exception | None = None,
@@ -280,7 +294,7 @@ def replicas() -> Iterator[Start]:
                 model = TextModel(
                     name="zoo-model",
                     tokenizer=tokenizer,
-                    limits=Limits(max_model_len=64, max_input_tokens=60),
+                    limits=Limits(max_model_len=max_model_len, max_input_tokens=max_model_len - 4),
                     seams=fixed,
                     engine=engine,
                     mailbox=mailbox,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import openai
@@ -142,6 +143,42 @@ def test_completion_logprobs_and_offsets(client: Any, served: Any) -> None:
     assert [at for piece in streamed for at in piece.text_offset] == made.text_offset
 
 
+def test_an_echoed_prompt_has_its_log_probabilities(client: Any, served: Any) -> None:
+    request = {"model": "m", "prompt": "abc", "echo": True, "logprobs": 1, "max_tokens": 2}
+    [whole] = client.completions.create(**request).choices
+    parts = [part.choices[0] for part in client.completions.create(**request, stream=True)]
+
+    assert whole.text == "abcHe"
+    assert whole.logprobs.tokens == ["a", "b", "c", "H", "e"]
+    assert whole.logprobs.token_logprobs == [None, -0.25, -0.25, -0.5, -0.5]
+    assert whole.logprobs.top_logprobs == [
+        None,
+        {"b": -0.25},
+        {"c": -0.25},
+        {"H": -0.5},
+        {"e": -0.5},
+    ]
+    assert whole.logprobs.text_offset == [0, 1, 2, 3, 4]
+    assert "".join(part.text for part in parts) == whole.text
+    assert [word for part in parts for word in part.logprobs.tokens] == whole.logprobs.tokens
+    assert {seen.params.prompt_logprobs for seen in served.engine.submitted} == {1}
+
+
+def test_a_prompt_may_be_scored_with_nothing_generated(client: Any, served: Any) -> None:
+    request = {"model": "m", "prompt": "abc", "echo": True, "logprobs": 0, "max_tokens": 0}
+    whole = client.completions.create(**request)
+    *parts, usage = client.completions.create(
+        **request, stream=True, stream_options={"include_usage": True}
+    )
+
+    [choice] = whole.choices
+    assert (choice.text, choice.finish_reason) == ("abc", "length")
+    assert choice.logprobs.token_logprobs == [None, -0.25, -0.25]
+    assert whole.usage.completion_tokens == usage.usage.completion_tokens == 0
+    assert "".join(part.choices[0].text for part in parts) == "abc"
+    assert parts[-1].choices[0].finish_reason == "length"
+
+
 def test_completion_stream_with_usage_and_echo(client: Any) -> None:
     chunks = list(
         client.completions.create(
@@ -174,15 +211,44 @@ def test_a_stream_never_shows_a_part_of_a_stop_string(client: Any, served: Any) 
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
+def test_a_stop_string_may_belong_to_the_text(client: Any, served: Any) -> None:
+    served.engine.script.text = "one two three"
+    answer = client.completions.create(
+        model="m", prompt="x", stop="two", extra_body={"include_stop_str_in_output": True}
+    )
+
+    assert answer.choices[0].text == "one two"
+
+
+def test_models_tell_the_context_length(client: Any) -> None:
+    [model] = client.models.list()
+
+    assert (model.id, model.object, model.max_model_len) == ("zoo-model", "model", 64)
+
+
 def test_extra_fields_reach_the_engine(client: Any, served: Any) -> None:
     client.completions.create(
         model="m",
         prompt="x",
         max_tokens=9,
-        extra_body={"top_k": 7, "min_tokens": 2, "ignore_eos": True, "stop_token_ids": [9]},
+        presence_penalty=0.5,
+        frequency_penalty=-0.25,
+        logit_bias={"65": -100, "3": 2.5},
+        extra_body={
+            "top_k": 7,
+            "min_p": 0.125,
+            "repetition_penalty": 1.25,
+            "min_tokens": 2,
+            "ignore_eos": True,
+            "stop_token_ids": [9],
+        },
     )
 
     [seen] = served.engine.submitted
+    assert (seen.params.presence_penalty, seen.params.frequency_penalty) == (0.5, -0.25)
+    assert (seen.params.min_p, seen.params.repetition_penalty) == (0.125, 1.25)
+    assert seen.params.logit_bias == ((65, -100.0), (3, 2.5))
+    assert seen.params.grammar is None
     assert (seen.params.top_k, seen.params.min_tokens) == (7, 2)
     assert seen.params.ignore_eos
     assert seen.params.stop_token_ids == frozenset({9})
@@ -197,6 +263,7 @@ def test_embeddings_in_both_encodings(of: Any) -> None:
         packed = client.embeddings.create(model="m", input="abc")
         tokens = client.embeddings.create(model="m", input=[[1, 2], [3]], encoding_format="float")
         one = client.embeddings.create(model="m", input=[1, 2, 3], dimensions=3)
+        cut = client.embeddings.create(model="m", input=[1, 2, 3], dimensions=2)
 
     assert [item.embedding for item in floats.data] == [
         [2.0, 0.25, -1.5],
@@ -208,6 +275,8 @@ def test_embeddings_in_both_encodings(of: Any) -> None:
     assert list(packed.data[0].embedding) == [3.0, 0.25, -1.5]
     assert [item.embedding[0] for item in tokens.data] == [2.0, 1.0]
     assert len(one.data) == 1
+    length = math.hypot(3, 0.25)
+    assert list(cut.data[0].embedding) == pytest.approx([3 / length, 0.25 / length])
 
 
 def test_errors_are_the_clients_own_classes(client: Any, served: Any, queue_full: Any) -> None:

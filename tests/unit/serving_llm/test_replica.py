@@ -115,7 +115,7 @@ def test_what_uvicorn_says_to_people_at_a_terminal_is_not_logged(
 
 
 def test_unknown_routes_and_methods(served: Any) -> None:
-    unknown = served.call("GET", "/v1/models")
+    unknown = served.call("GET", "/v1/engines")
     assert unknown.status == 404
     assert "/v1/completions" in unknown.json["error"]["message"]
     assert served.call("GET", "/invocations").status == 405

@@ -10,17 +10,76 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
 PROMPT = {"prompt": "x"}
 
 
+def tool(name: str, parameters: object = None) -> dict[str, object]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+def call(name: str, arguments: str) -> dict[str, object]:
+    return {"id": "c", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
-        ("/v1/chat/completions", {**CHAT, "tools": [{"type": "function"}]}, "tools"),
+        (
+            "/v1/chat/completions",
+            {**CHAT, "tools": [{"type": "function"}]},
+            "tools.0.function",
+        ),
+        ("/v1/chat/completions", {**CHAT, "tools": [tool("a b")]}, "tools.0.function.name"),
+        ("/v1/chat/completions", {**CHAT, "tools": [tool("f"), tool("f")]}, "tools"),
+        ("/v1/chat/completions", {**CHAT, "tool_choice": "required"}, "tool_choice"),
+        (
+            "/v1/chat/completions",
+            {
+                **CHAT,
+                "tools": [tool("f")],
+                "tool_choice": {"type": "function", "function": {"name": "g"}},
+            },
+            "tool_choice",
+        ),
+        (
+            "/v1/chat/completions",
+            {**CHAT, "tools": [tool("f", {"not": {}})], "tool_choice": "required"},
+            "tools",
+        ),
         (
             "/v1/chat/completions",
             {**CHAT, "response_format": {"type": "json_schema"}},
-            "response_format",
+            "response_format.json_schema",
         ),
-        ("/v1/chat/completions", {**CHAT, "frequency_penalty": 0.5}, "frequency_penalty"),
-        ("/v1/chat/completions", {**CHAT, "logit_bias": {"5": 1}}, "logit_bias"),
+        (
+            "/v1/chat/completions",
+            {**CHAT, "response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            "response_format.json_schema.schema",
+        ),
+        ("/v1/chat/completions", {**CHAT, "response_format": {"type": "yaml"}}, "response_format"),
+        ("/v1/chat/completions", {**CHAT, "guided_regex": "a("}, "guided_regex"),
+        ("/v1/chat/completions", {**CHAT, "guided_json": "{"}, "guided_json"),
+        ("/v1/chat/completions", {**CHAT, "guided_choice": [""]}, "guided_choice"),
+        ("/v1/chat/completions", {**CHAT, "guided_grammar": "start: foo"}, "guided_grammar"),
+        (
+            "/v1/chat/completions",
+            {**CHAT, "guided_regex": "a", "structured_outputs": {"choice": ["b"]}},
+            "structured_outputs.choice",
+        ),
+        (
+            "/v1/chat/completions",
+            {**CHAT, "structured_outputs": {"structural_tag": {}}},
+            "structured_outputs.structural_tag",
+        ),
+        ("/v1/chat/completions", {**CHAT, "frequency_penalty": 2.5}, "frequency_penalty"),
+        ("/v1/chat/completions", {**CHAT, "presence_penalty": -3}, "presence_penalty"),
+        ("/v1/chat/completions", {**CHAT, "repetition_penalty": 0}, "repetition_penalty"),
+        ("/v1/chat/completions", {**CHAT, "min_p": 1.5}, "min_p"),
+        ("/v1/chat/completions", {**CHAT, "logit_bias": {"5": 101}}, "logit_bias"),
+        ("/v1/chat/completions", {**CHAT, "logit_bias": {"257": 1}}, "logit_bias"),
+        ("/v1/chat/completions", {**CHAT, "logit_bias": {"cat": 1}}, "logit_bias"),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "assistant", "tool_calls": [call("f", "[1]")]}]},
+            "messages.0.tool_calls.0.function.arguments",
+        ),
         ("/v1/chat/completions", {**CHAT, "top_logprobs": 2}, "top_logprobs"),
         ("/v1/chat/completions", {**CHAT, "temperature": "hot"}, "temperature"),
         ("/v1/chat/completions", {**CHAT, "temperature": -1}, "temperature"),
@@ -43,17 +102,13 @@ PROMPT = {"prompt": "x"}
         ),
         (
             "/v1/chat/completions",
-            {"messages": [{"role": "tool", "content": "x"}]},
-            "messages.0.role",
-        ),
-        (
-            "/v1/chat/completions",
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages.0.content.0.type",
         ),
         ("/v1/completions", {**PROMPT, "suffix": "end"}, "suffix"),
         ("/v1/completions", {**PROMPT, "best_of": 3}, "best_of"),
-        ("/v1/completions", {**PROMPT, "echo": True, "logprobs": 1}, "logprobs"),
+        ("/v1/completions", {**PROMPT, "max_tokens": 0}, "max_tokens"),
+        ("/v1/completions", {**PROMPT, "guided_json": {"uniqueItems": True}}, "guided_json"),
         ("/v1/completions", {**PROMPT, "logprobs": 21}, "logprobs"),
         ("/v1/completions", {**PROMPT, "max_tokens": 3, "min_tokens": 4}, "min_tokens"),
         ("/v1/completions", {"prompt": []}, "prompt"),
@@ -73,7 +128,7 @@ def test_a_bad_request_names_the_field(served: Any, path: str, body: object, par
     error = reply.json["error"]
     assert error["type"] == "invalid_request_error"
     assert error["message"]
-    if param in ("messages.0.content.0.type", "prompt"):
+    if param in ("messages.0.content.0.type", "prompt", "response_format", "guided_choice"):
         assert str(error["param"]).startswith(param.split(".")[0])
     else:
         assert error["param"] == param
@@ -91,6 +146,7 @@ def test_a_slip_is_answered_with_the_right_name(served: Any) -> None:
     [
         {"tools": [], "tool_choice": "none", "response_format": {"type": "text"}},
         {"frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "n": None},
+        {"tools": [tool("f")], "tool_choice": "none", "parallel_tool_calls": True},
         {"user": "me", "store": True, "metadata": {"a": "b"}, "service_tier": "auto"},
         {"something_of_another_server": 5},
         {"stop": None, "seed": None, "stream": None, "temperature": None},
@@ -178,7 +234,8 @@ def test_an_embedding_model_refuses_text_and_says_where_to_go(of: Any) -> None:
         ({"input": ""}, "input"),
         ({"input": []}, "input"),
         ({"input": ["x" * 33]}, "input"),
-        ({"input": "x", "dimensions": 2}, "dimensions"),
+        ({"input": "x", "dimensions": 0}, "dimensions"),
+        ({"input": "x", "dimensions": 4}, "dimensions"),
         ({"input": "x", "encoding_format": "hex"}, "encoding_format"),
     ],
 )
@@ -187,6 +244,31 @@ def test_bad_embedding_requests(of: Any, body: object, param: str) -> None:
 
     assert reply.status == 400
     assert reply.json["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("schema", "word"),
+    [
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"type": "object", "propertyNames": {"pattern": "a"}}, "propertyNames"),
+        ({"type": "cat"}, "cat"),
+        ({"$ref": "#/$defs/gone"}, "gone"),
+        ({"type": "integer", "minimum": 5, "maximum": 3}, "minimum (5)"),
+        ({"type": "string", "format": "colour"}, "colour"),
+        (False, "not"),
+        ([], "object"),
+    ],
+)
+def test_a_schema_that_cannot_be_followed_is_told_the_keyword(
+    served: Any, schema: object, word: str
+) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    reply = served.post("/v1/chat/completions", {**CHAT, "response_format": form})
+
+    error = reply.json["error"]
+    assert reply.status == 400
+    assert error["param"].startswith("response_format")
+    assert isinstance(schema, list) or word in error["message"]
 
 
 @pytest.mark.parametrize("body", [{**CHAT, "temperature": 2.5}, {**PROMPT, "temperature": 100}])

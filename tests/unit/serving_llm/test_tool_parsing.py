@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -94,7 +95,7 @@ def test_calls_are_found(family: Family, answer: str, expected: Found) -> None:
 def test_the_cuts_do_not_matter(case: tuple[Family, str, Found], cuts: list[int]) -> None:
     family, answer, expected = case
     borders = [0, *sorted(cut for cut in cuts if cut < len(answer)), len(answer)]
-    pieces = [answer[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    pieces = [answer[a:b] for a, b in itertools.pairwise(borders)]
     assert read(family, pieces) == expected
     assert read(family, list(answer)) == expected
 
