@@ -14,8 +14,9 @@ from threading import Condition, Event, Thread
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
+from ridgeline_backends.base import TokenPair
 from ridgeline_backends.engine import (
     Engine,
     EngineOutput,
@@ -27,11 +28,19 @@ from ridgeline_backends.engine import (
     Sink,
     TokenLogprobs,
 )
+from ridgeline_service.serving.llm.batches import Batches
 from ridgeline_service.serving.llm.embedding import Embedder
 from ridgeline_service.serving.llm.generation import Mailbox
 from ridgeline_service.serving.llm.grammar import GrammarCompiler
 from ridgeline_service.serving.llm.invocations import Flavour
-from ridgeline_service.serving.llm.model import EmbeddingModel, Limits, Model, Seams, TextModel
+from ridgeline_service.serving.llm.model import (
+    EmbeddingModel,
+    Limits,
+    Model,
+    RerankModel,
+    Seams,
+    TextModel,
+)
 from ridgeline_service.serving.llm.replica import Replica
 from ridgeline_service.serving.llm.server import Binding, ReplicaServer
 from ridgeline_service.serving.llm.settings import ModelSettings
@@ -197,6 +206,27 @@ class LengthEmbedder:
         return [[float(len(ids)), 0.25, -1.5] for ids in token_ids]
 
 
+def pair_tokenizer() -> TextTokenizer:
+    """`byte_tokenizer`, with its end-of-sequence token after each text of a pair."""
+    tokenizer = Tokenizer.from_str(byte_tokenizer().to_json())
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {EOS}",
+        pair=f"$A {EOS} $B:1 {EOS}:1",
+        special_tokens=[(EOS, tokenizer.token_to_id(EOS))],
+    )
+    return TextTokenizer(tokenizer)
+
+
+def common_letters(pairs: Sequence[TokenPair]) -> list[float]:
+    """A judge: the share of the second text's letters that the first one has."""
+    scores = []
+    for pair in pairs:
+        cut = list(pair.type_ids).index(1)
+        query, document = set(pair.token_ids[: cut - 1]), list(pair.token_ids[cut:-1])
+        scores.append(sum(letter in query for letter in document) / max(1, len(document)))
+    return scores
+
+
 @dataclass
 class Reply:
     status: int
@@ -302,6 +332,14 @@ def replicas() -> Iterator[Start]:
                     eos_token_ids=frozenset({256}),
                     grammars=GrammarCompiler(tokenizer.to_json, [256]),
                 )
+            elif kind == "rerank":
+                model = RerankModel(
+                    name="zoo-judge",
+                    tokenizer=pair_tokenizer(),
+                    limits=Limits(max_model_len=32, max_input_tokens=32),
+                    seams=fixed,
+                    judge=Batches(common_letters, lambda pair: len(pair.token_ids), max_waiting=4),
+                )
             else:
                 model = EmbeddingModel(
                     name="zoo-embedder",
@@ -358,6 +396,12 @@ def of(standing: Callable[[str, Flavour], Served]) -> Callable[..., Served]:
 def served(of: Callable[..., Served]) -> Served:
     """A ready replica of a text model."""
     return of()
+
+
+@pytest.fixture
+def pairing() -> TextTokenizer:
+    """The tokenizer of the replica that scores pairs."""
+    return pair_tokenizer()
 
 
 @pytest.fixture

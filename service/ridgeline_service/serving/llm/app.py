@@ -34,12 +34,13 @@ from ridgeline_service.serving.llm.invocations import (
     text_model,
 )
 from ridgeline_service.serving.llm.metrics import CONTENT_TYPE
-from ridgeline_service.serving.llm.model import TextModel
+from ridgeline_service.serving.llm.model import TextModel, queue_of
 from ridgeline_service.serving.llm.observing import Observation, Observer
 from ridgeline_service.serving.llm.openai.chat import chat_completions
 from ridgeline_service.serving.llm.openai.completions import completions
 from ridgeline_service.serving.llm.openai.embeddings import embeddings
 from ridgeline_service.serving.llm.openai.render import model_list
+from ridgeline_service.serving.llm.openai.rerank import rerank, score
 from ridgeline_service.serving.llm.openai.tokens import detokenize, tokenize
 from ridgeline_service.serving.llm.replica import Replica, State
 from ridgeline_service.serving.llm.watch import watched
@@ -91,6 +92,8 @@ class App:
             "/v1/chat/completions": self._chat,
             "/v1/completions": self._completions,
             "/v1/embeddings": self._embeddings,
+            **dict.fromkeys(("/v1/rerank", "/rerank"), self._rerank),
+            **dict.fromkeys(("/v1/score", "/score"), self._score),
             "/tokenize": self._tokenize,
             "/detokenize": self._detokenize,
         }
@@ -201,6 +204,12 @@ class App:
     async def _embeddings(self, body: dict[str, object]) -> Known:
         return await embeddings(embedding_model(self._replica.model), body)
 
+    async def _rerank(self, body: dict[str, object]) -> Known:
+        return await rerank(self._replica.model, body)
+
+    async def _score(self, body: dict[str, object]) -> Known:
+        return await score(self._replica.model, body)
+
     async def _tokenize(self, body: dict[str, object]) -> Known:
         return await tokenize(self._replica.model, body)
 
@@ -226,10 +235,8 @@ class App:
             if isinstance(model, TextModel):
                 metrics["engine"] = asdict(model.engine.stats())
             else:
-                metrics["embedder"] = {
-                    "waiting": model.embedder.waiting,
-                    "finished": model.embedder.finished,
-                }
+                queue = queue_of(model)
+                metrics["embedder"] = {"waiting": queue.waiting, "finished": queue.finished}
         return json_answer(metrics)
 
 

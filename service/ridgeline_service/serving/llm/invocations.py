@@ -1,8 +1,9 @@
 """``POST /invocations``: the one route of SageMaker's contract, speaking several schemas.
 
 The body decides: ``messages`` is an OpenAI chat, ``prompt`` an OpenAI completion, ``input`` OpenAI
-embeddings, and ``inputs`` the schema of LMI (DJL Serving) and TGI. For an embedding model,
-``inputs`` answers as text-embeddings-inference does: a list with one vector for each text.
+embeddings, ``query`` a rerank (Cohere's form, or with ``texts`` that of text-embeddings-inference),
+and ``inputs`` the schema of LMI (DJL Serving) and TGI. For an embedding model, ``inputs`` answers
+as text-embeddings-inference does: a list with one vector for each text.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ridgeline_service.serving.llm.model import EmbeddingModel, Model, TextModel
 from ridgeline_service.serving.llm.openai.chat import chat_completions
 from ridgeline_service.serving.llm.openai.completions import completions
 from ridgeline_service.serving.llm.openai.embeddings import MAX_INPUTS, embeddings
+from ridgeline_service.serving.llm.openai.rerank import rerank, tei_rerank
 
 
 class Flavour(StrEnum):
@@ -58,38 +60,46 @@ async def invoke(
     if "inputs" in body:
         if isinstance(model, EmbeddingModel):
             return await _embed(model, body)
-        return await generate(model, body, tgi=flavour is Flavour.TGI)
+        return await generate(text_model(model), body, tgi=flavour is Flavour.TGI)
     if "messages" in body:
         return await chat_completions(text_model(model), body)
     if "prompt" in body:
         return await completions(text_model(model), body)
+    if "query" in body:
+        return await (tei_rerank if "texts" in body else rerank)(model, body)
     if "input" in body:
         return await embeddings(embedding_model(model), body)
     raise BadRequest(
         "The body has none of the fields this endpoint answers to.",
         hint='Send {"inputs": ...}, {"messages": [...]}, {"prompt": ...} or, to an embedding '
-        'model, {"input": ...}.',
+        'model, {"input": ...}; to score texts, {"query": ..., "documents": [...]}.',
     )
 
 
 def text_model(model: Model) -> TextModel:
-    """Raises BadRequest for an embedding model."""
+    """Raises BadRequest for any other."""
     if isinstance(model, TextModel):
         return model
+    embeds = isinstance(model, EmbeddingModel)
     raise BadRequest(
-        f"{model.name} is an embedding model and generates no text.",
-        hint="Use /v1/embeddings.",
+        f"{model.name} {'is an embedding model' if embeds else 'scores texts'} "
+        "and generates no text.",
+        hint="Use /v1/embeddings." if embeds else "Use /v1/rerank or /v1/score.",
         code="wrong_task",
     )
 
 
 def embedding_model(model: Model) -> EmbeddingModel:
-    """Raises BadRequest for a model that generates text."""
+    """Raises BadRequest for any other."""
     if isinstance(model, EmbeddingModel):
         return model
+    generates = isinstance(model, TextModel)
     raise BadRequest(
-        f"{model.name} generates text and makes no embeddings.",
-        hint="Use /v1/chat/completions or /v1/completions.",
+        f"{model.name} {'generates text' if generates else 'scores texts'} "
+        "and makes no embeddings.",
+        hint="Use /v1/chat/completions or /v1/completions."
+        if generates
+        else "Use /v1/rerank or /v1/score.",
         code="wrong_task",
     )
 

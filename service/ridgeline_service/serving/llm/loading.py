@@ -12,11 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
-from ridgeline_backends.base import Artifact, Backend, EmbeddingRunner, LoadSpec, ModelRunner
+from ridgeline_backends.base import (
+    Artifact,
+    Backend,
+    EmbeddingRunner,
+    LoadSpec,
+    ModelRunner,
+    RerankRunner,
+    TokenPair,
+)
 from ridgeline_backends.engine import Engine, EngineOutput, FinishReason, SamplingParams
 from ridgeline_backends.engine.llm_engine import LLMEngine
 from ridgeline_backends.errors import DoesNotFit
 from ridgeline_backends.registry import get_backend
+from ridgeline_service.serving.llm.batches import Batches
 from ridgeline_service.serving.llm.embedding import Embedder
 from ridgeline_service.serving.llm.errors import InvalidSetting, LoadFailed
 from ridgeline_service.serving.llm.generation import Mailbox
@@ -25,6 +34,7 @@ from ridgeline_service.serving.llm.model import (
     EmbeddingModel,
     Limits,
     Model,
+    RerankModel,
     SamplingDefaults,
     Seams,
     TextModel,
@@ -79,8 +89,10 @@ def load_model(
             model: Model = _text_model(
                 directory, config, settings, runner, tokenizer, mailbox, seams
             )
-        else:
+        elif isinstance(runner, EmbeddingRunner):
             model = _embedding_model(directory, settings, runner, tokenizer, seams)
+        else:
+            model = _rerank_model(settings, runner, tokenizer, seams)
     with replica.stage("warm-up", State.WARMING):
         _warm_up(model)
     return model
@@ -196,6 +208,23 @@ def _embedding_model(
     )
 
 
+def _rerank_model(
+    settings: ModelSettings, runner: RerankRunner, tokenizer: TextTokenizer, seams: Seams
+) -> RerankModel:
+    longest = runner.max_model_len
+    waiting = max(64, settings.max_num_seqs * WAITING_PER_SEQUENCE)
+    return RerankModel(
+        name=settings.name,
+        tokenizer=tokenizer,
+        limits=Limits(
+            max_model_len=longest,
+            max_input_tokens=min(settings.max_input_tokens or longest, longest),
+        ),
+        seams=seams,
+        judge=Batches(runner.score, lambda pair: len(pair.token_ids), max_waiting=waiting),
+    )
+
+
 def _sampling_defaults(generation_config: Mapping[str, object]) -> SamplingDefaults:
     """What the model's authors recommend; values out of range are left out."""
 
@@ -218,8 +247,10 @@ def _warm_up(model: Model) -> None:
     ids = ids[: min(_WARM_UP_TOKENS, model.limits.max_input_tokens)]
     if isinstance(model, TextModel):
         _generate(model.engine, ids or [0], model.limits.max_model_len)
+    elif isinstance(model, EmbeddingModel):
+        model.embedder.queue.once(ids)
     else:
-        model.embedder.warm_up(ids)
+        model.judge.once(TokenPair(ids, [0] * len(ids)))
 
 
 def _generate(engine: Engine, prompt: list[int], longest: int) -> None:

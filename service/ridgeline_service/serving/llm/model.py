@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
+from ridgeline_backends.base import TokenPair
 from ridgeline_backends.engine import Engine, Grammar, InvalidSampling, SamplingParams
 from ridgeline_backends.engine.api import StepRecord
+from ridgeline_service.serving.llm.batches import Batches
 from ridgeline_service.serving.llm.embedding import Embedder
 from ridgeline_service.serving.llm.errors import BadRequest, ContextLengthExceeded
 from ridgeline_service.serving.llm.generation import Generation, Mailbox, SequencePlan
@@ -203,7 +206,38 @@ class EmbeddingModel(_Textual):
     embedder: Embedder
 
 
-Model = TextModel | EmbeddingModel
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankModel(_Textual):
+    """Judges how well the second text of a pair answers the first."""
+
+    judge: Batches[TokenPair, float]
+
+    async def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], param: str, *, truncate: bool
+    ) -> list[TokenPair]:
+        """Pairs as token ids, on a thread of their own. With ``truncate`` second texts are cut.
+
+        Raises ContextLengthExceeded.
+        """
+        limit = self.limits.max_input_tokens
+
+        def encode() -> list[TokenPair]:
+            return self.tokenizer.encode_pairs(pairs, at_most=limit if truncate else None)
+
+        loop = asyncio.get_running_loop()
+        encoded = await loop.run_in_executor(self.tokenize_pool, encode)
+        longest = max(len(pair.token_ids) for pair in encoded)
+        if longest > limit:
+            raise ContextLengthExceeded(longest, limit, param=param)
+        return encoded
+
+
+Model = TextModel | EmbeddingModel | RerankModel
+
+
+def queue_of(model: EmbeddingModel | RerankModel) -> Batches[Any, Any]:
+    """Where the requests of a model without an engine wait."""
+    return model.embedder.queue if isinstance(model, EmbeddingModel) else model.judge
 
 
 def sampling(names: Mapping[str, str], **values: object) -> SamplingParams:

@@ -14,7 +14,7 @@ from threading import Lock
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.errors import BackendError
 from ridgeline_service.serving.llm.errors import ModelLoading
-from ridgeline_service.serving.llm.model import EmbeddingModel, Model
+from ridgeline_service.serving.llm.model import EmbeddingModel, Model, TextModel
 
 
 class State(StrEnum):
@@ -140,4 +140,6 @@ class Replica:
     def _task(self) -> str:
         if self._model is None:
             return ""
-        return "text-embedding" if isinstance(self._model, EmbeddingModel) else "text-generation"
+        if isinstance(self._model, TextModel):
+            return "text-generation"
+        return "text-embedding" if isinstance(self._model, EmbeddingModel) else "text-ranking"

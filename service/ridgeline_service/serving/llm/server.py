@@ -28,7 +28,7 @@ from ridgeline_service.serving.llm.app import App
 from ridgeline_service.serving.llm.errors import InvalidSetting
 from ridgeline_service.serving.llm.generation import Mailbox
 from ridgeline_service.serving.llm.invocations import Flavour
-from ridgeline_service.serving.llm.model import Model, Seams, TextModel
+from ridgeline_service.serving.llm.model import Model, Seams, TextModel, queue_of
 from ridgeline_service.serving.llm.observing import Observer
 from ridgeline_service.serving.llm.replica import Replica
 from ridgeline_service.serving.llm.settings import ModelSettings
@@ -175,4 +175,4 @@ class ReplicaServer(uvicorn.Server):
         if isinstance(model, TextModel):
             model.engine.stop()
         else:
-            model.embedder.close()
+            queue_of(model).close()

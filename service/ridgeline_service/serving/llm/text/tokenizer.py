@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from ridgeline_backends.base import TokenPair
 from ridgeline_service.serving.llm.errors import LoadFailed
 from ridgeline_service.serving.llm.text.detokenizer import (
     ByteLevelDetokenizer,
@@ -50,6 +51,25 @@ class TextTokenizer:
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
+
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], *, at_most: int | None = None
+    ) -> list[TokenPair]:
+        """Two texts as one sequence each, as the model was trained to read them.
+
+        With ``at_most`` the second text is cut to keep a pair within so many tokens, as far as the
+        first leaves room.
+        """
+        added = self._tokenizer.num_special_tokens_to_add(True)
+        made: list[TokenPair] = []
+        for first, second in pairs:
+            one = self._tokenizer.encode(first, add_special_tokens=False)
+            other = self._tokenizer.encode(second, add_special_tokens=False)
+            if at_most is not None:
+                other.truncate(max(0, at_most - added - len(one.ids)))
+            both = self._tokenizer.post_process(one, other)
+            made.append(TokenPair(both.ids, both.type_ids))
+        return made
 
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
         """The text of a whole sequence, with or without special tokens."""
