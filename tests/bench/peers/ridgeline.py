@@ -1,0 +1,46 @@
+"""Our replica, started as the launcher starts it, without the service around it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from load import Target
+
+from peers.base import HttpServer, Model, Peer, free_port, server_process
+
+TOKEN = "benchmark"
+HEADERS = {"X-Ridgeline-Token": TOKEN}
+
+
+class Ridgeline(Peer):
+    def __init__(self, kind: str, settings: Mapping[str, str]) -> None:
+        self.name = f"Ridgeline {kind}"
+        self._kind = kind
+        self._settings = settings
+        shown = "".join(f"{name}={value} " for name, value in settings.items())
+        self.command = f"{shown}python -m ridgeline_service.serving.llm"
+
+    def missing(self) -> str | None:
+        return None
+
+    @contextmanager
+    def start(self, model: Model) -> Iterator[HttpServer]:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        environment = {
+            **self._settings,
+            "RIDGELINE_MODEL_DIR": str(model.folder),
+            "RIDGELINE_REPLICA_TOKEN": TOKEN,
+            "SAGEMAKER_BIND_TO_PORT": str(port),
+            "HF_MODEL_ID": "model",
+        }
+        command = [sys.executable, "-m", "ridgeline_service.serving.llm"]
+        log = model.derived / f"ridgeline-{self._kind}.log"
+        with server_process(self.name, command, environment, log, f"{url}/ping", HEADERS) as pid:
+            yield HttpServer(pid, Target(f"{url}/v1", "model", HEADERS))
+
+
+BF16 = Ridgeline("bf16", {})
+INT8 = Ridgeline("int8", {"OPTION_QUANTIZE": "int8"})
