@@ -32,10 +32,13 @@ from ridgeline_service.gateway.routing import Router
 from ridgeline_service.snapshot import EndpointRoute, Snapshot
 
 MAX_BODY = 25 * 1024 * 1024
+# By path: the tasks of the endpoints that answer there.
 TASKS = {
-    "chat/completions": "text-generation",
-    "completions": "text-generation",
-    "embeddings": "text-embedding",
+    "chat/completions": ("text-generation",),
+    "completions": ("text-generation",),
+    "embeddings": ("text-embedding",),
+    "rerank": ("text-ranking", "text-embedding"),
+    "score": ("text-ranking", "text-embedding"),
 }
 _FORWARDED = ("Retry-After", "openai-processing-ms", "x-request-id")
 
@@ -71,8 +74,8 @@ class OpenAI:
             if path == "models" or path.startswith("models/"):
                 await self._models(exchange, path.removeprefix("models").removeprefix("/"))
                 return
-            task = TASKS.get(path)
-            if task is None:
+            tasks = TASKS.get(path)
+            if tasks is None:
                 raise OpenAiError(
                     f"Unknown request URL: {exchange.method} /v1/{path}. Served here: "
                     f"/v1/models, {', '.join('/v1/' + known for known in TASKS)}.",
@@ -87,7 +90,7 @@ class OpenAI:
                 exchange.endpoint = self._known(model).name
                 meter = self._limiter.admit(exchange, caller, body, _wanted_tokens(fields))
             async with exchange.until_client_leaves():
-                await self._require_task(model, task)
+                await self._require_task(model, tasks)
                 await self._proxy(exchange, model, f"/v1/{path}", body, meter)
         except RidgelineError as error:
             if exchange.started:
@@ -113,7 +116,7 @@ class OpenAI:
             raise NotFound(f"The model {model!r} does not exist.", hint=hint)
         return route
 
-    async def _require_task(self, model: str, task: str) -> None:
+    async def _require_task(self, model: str, tasks: tuple[str, ...]) -> None:
         """Raises OpenAiError, or what the router raises when no replica comes in time."""
         route = self._known(model)
         if not route.task and not any(variant.replicas for variant in route.variants):
@@ -121,10 +124,10 @@ class OpenAI:
             lease = await self._router.acquire(model)
             lease.release()
             route = lease.endpoint
-        if route.task != task:
+        if route.task not in tasks:
             serves = f"serves {route.task}" if route.task else "does not serve the OpenAI API"
             raise OpenAiError(
-                f"The model {model!r} {serves}; this call needs {task}.",
+                f"The model {model!r} {serves}; this call needs {' or '.join(tasks)}.",
                 status=400,
                 param="model",
                 code="model_not_supported",

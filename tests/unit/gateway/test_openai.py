@@ -113,6 +113,18 @@ def test_refusals_have_openais_shape(served: openai.OpenAI, world: World) -> Non
     assert (status, said["error"]["code"]) == (401, "missing_api_key")
 
 
+def test_documents_are_ranked_by_models_that_can(served: openai.OpenAI, world: World) -> None:
+    for path in ("rerank", "score"):
+        body = {"query": "x", "documents": ["y"], "text_1": "x", "text_2": "y"}
+        status, _ = call(f"{world.url}/v1/{path}", json.dumps({**body, "model": "mini"}).encode())
+        assert status == 200
+        status, said = call(
+            f"{world.url}/v1/{path}", json.dumps({**body, "model": "smol"}).encode()
+        )
+        assert status == 400
+        assert "text-ranking or text-embedding" in said["error"]["message"]
+
+
 def test_an_endpoint_without_a_replica_is_waited_for(world: World) -> None:
     """After a restart: the route is here first, the replica and with it the task come later."""
     fake = world.replica(chat)
