@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
-Task = Literal["text-generation", "text-embedding"]
+Task = Literal["text-generation", "text-embedding", "text-ranking"]
 Dtype = Literal["bf16", "fp32"]
 Image = Literal["llm", "embedding"]
 

@@ -142,8 +142,7 @@ def _manifest_entry(model_id: str, version: str, key: str) -> dict[str, Json]:
 
 def _keywords(card: Card) -> dict[str, Json]:
     """The task in JumpStart's own words, and the card's."""
-    task = "Text Generation" if card.task == "text-generation" else "Text Embedding"
-    return {"search_keywords": [task, *card.keywords]}
+    return {"search_keywords": [card.task.replace("-", " ").title(), *card.keywords]}
 
 
 def _payload(payload: ExamplePayload) -> dict[str, Json]:

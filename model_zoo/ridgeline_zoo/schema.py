@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from ridgeline.errors import RidgelineError, did_you_mean
 from ridgeline_zoo.card import Card, ExamplePayload
 from ridgeline_zoo.errors import CardInvalid
-from ridgeline_zoo.families import parameter_count, weight_memory
+from ridgeline_zoo.families import context_length, parameter_count, weight_memory
 
 SCHEMES = ("hf", "s3", "file", "wheel", "seeded")
 
@@ -47,7 +47,7 @@ class _CardFile(_Strict):
     version: _Version
     title: _Text
     description: _Text
-    task: Literal["text-generation", "text-embedding"]
+    task: Literal["text-generation", "text-embedding", "text-ranking"]
     family: _Text
     image: Literal["llm", "embedding"]
     parameters: Annotated[int, Field(gt=0)]
@@ -103,14 +103,14 @@ def _inconsistencies(card: _CardFile) -> list[tuple[str, str]]:
         found.append(("source", "a wheel source is wheel://NAME==VERSION/path/in/wheel"))
     if card.default_instance_type not in card.supported_instance_types:
         found.append(("default_instance_type", "is not among supported_instance_types"))
-    if (card.image == "embedding") != (card.task == "text-embedding"):
+    if (card.image == "embedding") != (card.task != "text-generation"):
         found.append(("image", f"{card.image!r} does not serve the task {card.task!r}"))
     if card.gated and card.eula is None:
         found.append(("gated", "a gated model needs eula, the page where its licence is accepted"))
     if card.family != card.config.get("model_type"):
         found.append(("family", "must be the model_type of config"))
-    context = card.config.get("max_position_embeddings")
-    if not isinstance(context, int) or card.context_length > context:
+    context = context_length(card.config)
+    if context is None or card.context_length > context:
         found.append(("context_length", f"config has max_position_embeddings {context!r}"))
     try:
         parameters = parameter_count(card.config)

@@ -378,11 +378,14 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.path.removesuffix("/resolve/main/config.json")
-        status = {"/org/Tiny-Llama": 200, "/org/gated": 403}.get(name, 404)
-        config = next(card for card in load_cards() if card.id == "tiny-llama-seeded").config
+        status = {"/org/Tiny-Llama": 200, "/org/judge": 200, "/org/gated": 403}.get(name, 404)
+        like = "all-minilm-l6-v2" if name == "/org/judge" else "tiny-llama-seeded"
+        config = dict(next(card for card in load_cards() if card.id == like).config)
+        if name == "/org/judge":
+            config["architectures"] = ["BertForSequenceClassification"]
         self.send_response(status)
         self.end_headers()
-        self.wfile.write(json.dumps(dict(config)).encode())
+        self.wfile.write(json.dumps(config).encode())
 
     def log_message(self, *_: object) -> None:
         return None
@@ -404,6 +407,10 @@ class TestHub:
         assert (card.source, card.revision) == ("hf://org/Tiny-Llama", "main")
         assert card.parameters == 664704
         assert load_cards([cards.folder]).get(card.id) == card, "prepare finds it by its id"
+
+    def test_a_cross_encoder_is_known_by_its_architecture(self, cards):
+        card = cards.card("org/judge")
+        assert (card.task, card.image, card.dtype) == ("text-ranking", "embedding", "fp32")
 
     @pytest.mark.parametrize(
         ("hub_id", "words"), [("org/gated", "set HF_TOKEN"), ("org/none", "no config.json")]

@@ -145,7 +145,7 @@ def test_an_unknown_field_inside_a_payload_is_found() -> None:
     ("old", "new", "says"),
     [
         ("version: 1.0.0", "version: 1.0", "version: Input should be a valid string"),
-        ("task: text-generation", "task: translation", "'text-generation' or 'text-embedding'"),
+        ("task: text-generation", "task: translation", "'text-embedding' or 'text-ranking'"),
         ("parameters: 134515008", "parameters: 135000000", "config gives 134515008"),
         ("memory: {bf16: 269030016", "memory: {bf16: 269030017", "'bf16': 269030016"),
         ("source: wheel://", "source: whel://", "Did you mean 'wheel'?"),

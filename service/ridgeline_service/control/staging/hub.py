@@ -21,12 +21,17 @@ from ridgeline_service.control.staging.base import StagingFailed
 from ridgeline_service.files import write_atomic
 from ridgeline_service.store.states import Reason
 from ridgeline_zoo import Card, load_cards
-from ridgeline_zoo.families import parameter_count, weight_memory
+from ridgeline_zoo.families import (
+    ENCODERS,
+    context_length,
+    parameter_count,
+    ranks,
+    weight_memory,
+)
 
 HUB = "https://huggingface.co"
 _TIMEOUT_S = 20
 _LIMIT_BYTES = 4 << 20
-_ENCODERS = frozenset({"bert"})
 
 
 class HubCards:
@@ -97,13 +102,16 @@ def _document(
     card_id: str, repository: str, revision: str, config: Mapping[str, Any]
 ) -> dict[str, Any]:
     parameters = parameter_count(config)
-    encoder = config.get("model_type") in _ENCODERS
+    encoder = config.get("model_type") in ENCODERS
+    task = "text-generation"
+    if encoder:
+        task = "text-ranking" if ranks(config) else "text-embedding"
     return {
         "id": card_id,
         "version": "1.0.0",
         "title": repository,
         "description": f"{repository} as the hub has it.",
-        "task": "text-embedding" if encoder else "text-generation",
+        "task": task,
         "family": str(config.get("model_type")),
         "image": "embedding" if encoder else "llm",
         "licence": "unknown",
@@ -111,7 +119,7 @@ def _document(
         "revision": revision,
         "published": False,
         "parameters": parameters,
-        "context_length": int(config.get("max_position_embeddings", 0)),
+        "context_length": context_length(config) or 0,
         "dtype": "fp32" if encoder else "bf16",
         "memory": weight_memory(parameters),
         "default_instance_type": "ml.m5.xlarge",
