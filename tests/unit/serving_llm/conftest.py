@@ -66,6 +66,11 @@ def byte_tokenizer() -> TextTokenizer:
     return TextTokenizer(tokenizer)
 
 
+@pytest.fixture(scope="session")
+def tokenizer() -> TextTokenizer:
+    return byte_tokenizer()
+
+
 @dataclass
 class Submitted:
     """One sequence as the engine saw it."""
