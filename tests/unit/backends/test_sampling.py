@@ -158,9 +158,9 @@ def test_a_row_does_not_see_its_neighbours(data: st.DataObject, vocabulary: int,
 
 def test_a_broken_row_does_not_fail_its_neighbours():
     logits = torch.stack([torch.full((400,), torch.nan), torch.arange(400.0)])
-    for given in ({}, {"top_p": 0.9}, {"top_k": 3}, {"min_p": 0.1}):
+    for chosen in ({}, {"top_p": 0.9}, {"top_k": 3}, {"min_p": 0.1}):
         requests = [
-            SampleRequest(seed=1, index=0, temperature=1.0, **given),  # type: ignore[arg-type]
+            SampleRequest(seed=1, index=0, temperature=1.0, **chosen),  # type: ignore[arg-type]
             SampleRequest(seed=1, index=0, temperature=0.0),
         ]
         assert sample(logits, requests)[1].token_id == 399
