@@ -16,18 +16,29 @@ A failed check raises `AssertionError`.
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
+
+import numpy
+from safetensors.numpy import save_file
 
 from ridgeline_backends.base import Backend, LoadSpec, ModelRunner, PagedLayout
 from ridgeline_backends.engine import EngineOutput, LLMEngine, SamplingParams
+from ridgeline_backends.engine.drafting import Drafter, Drafts
+from ridgeline_backends.engine.sequence import Sequence as EngineSequence
+from ridgeline_backends.engine.speculation import Speculation
+from ridgeline_backends.errors import AdaptersUnsupported
+from ridgeline_backends.models.config import decoder_config
 from ridgeline_backends.models.reader import read_json
 
 CONTEXT = 192
 NEW_TOKENS = 24
+ADAPTER_RANK = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,7 @@ class Request:
     id: str
     prompt: tuple[int, ...]
     params: SamplingParams
+    adapter: str | None = None
 
 
 @dataclass(slots=True)
@@ -82,10 +94,21 @@ class Subject:
     def requests(self) -> list[Request]:
         return self._requests
 
+    @property
+    def config(self) -> Mapping[str, object]:
+        return self._config
+
     def engine(
-        self, *, sequences: int = 8, step_tokens: int = 512, one_sequence_of_kv: bool = False
+        self,
+        *,
+        sequences: int = 8,
+        step_tokens: int = 512,
+        one_sequence_of_kv: bool = False,
+        adapters: int = 0,
+        drafter: Drafter | None = None,
     ) -> LLMEngine:
-        """A fresh engine, with KV memory for `sequences` sequences or for a single one.
+        """A fresh engine, with KV memory for `sequences` sequences or for a single one, that
+        follows every guess of `drafter`.
 
         Its runner may have served an earlier engine, which must make no difference either.
         """
@@ -97,13 +120,16 @@ class Subject:
                 max_num_seqs=sequences,
                 max_tokens_per_step=step_tokens,
                 kv_cache_bytes=kv_cache_bytes,
+                max_adapters=adapters,
+                max_adapter_rank=ADAPTER_RANK,
             )
 
         spec = plan_for(sequences, None)
         if one_sequence_of_kv:
             smallest = self._backend.plan(self._config, plan_for(1, None))
             spec = plan_for(sequences, smallest.memory.kv)
-        return LLMEngine(self._runner(spec))
+        speculation = None if drafter is None else Speculation(drafter, always=True)
+        return LLMEngine(self._runner(spec), speculation=speculation)
 
     def _runner(self, spec: LoadSpec) -> ModelRunner:
         if self._loaded is None or self._loaded[0] != spec:
@@ -127,10 +153,7 @@ class Subject:
 
     def agrees(self, answers: dict[str, Answer]) -> None:
         """Raise `AssertionError` unless these answers are those of the sequences alone."""
-        for name, answer in answers.items():
-            expected = self.alone()[name]
-            assert answer.tokens == expected.tokens, f"{name}: other tokens"
-            assert answer.logprobs == expected.logprobs, f"{name}: other bits"
+        _same(answers, self.alone())
 
     def _vocabulary(self) -> int:
         size = self._config.get("vocab_size")
@@ -142,7 +165,8 @@ def generate(engine: LLMEngine, requests: list[Request]) -> dict[str, Answer]:
     """Run the requests together to their ends; no block may be left behind."""
     answers = {request.id: Answer() for request in requests}
     for request in requests:
-        engine.submit(request.id, request.prompt, request.params, answers[request.id].take)
+        sink = answers[request.id].take
+        engine.submit(request.id, request.prompt, request.params, sink, adapter=request.adapter)
     while engine.step():
         engine.check_integrity()
     engine.check_integrity()
@@ -203,6 +227,60 @@ def check_neighbours_leave(subject: Subject) -> None:
     subject.agrees({name: a for name, a in answers.items() if name not in leavers})
 
 
+def check_guesses(subject: Subject) -> None:
+    """With guesses that are right for a while and then wrong."""
+    drafter = _Oracle({r.id: subject.alone()[r.id].tokens for r in subject.requests})
+    engine = subject.engine(drafter=drafter)
+    if not engine.limits.draft_tokens:
+        return
+    subject.agrees(generate(engine, subject.requests))
+    stats = engine.stats()
+    assert 0 < stats.accepted_tokens < stats.draft_tokens, "guesses were not both right and wrong"
+    # Behind what those left in memory: it must be what was accepted.
+    subject.agrees(generate(engine, subject.requests))
+    scarce = subject.engine(drafter=drafter, one_sequence_of_kv=True)
+    subject.agrees(generate(scarce, subject.requests))
+
+
+def check_adapters(subject: Subject) -> None:
+    """Sequences of two LoRA adapters and of none in one batch, and behind each other's prefixes."""
+    names = (None, "first", "second")
+    requests = [
+        replace(request, id=f"{request.id} {name}", adapter=name)
+        for request in subject.requests[3:6]
+        for name in names
+    ]
+    with TemporaryDirectory() as folder:
+        for seed, name in enumerate(names[1:]):
+            _write_adapter(Path(folder) / str(name), subject.config, seed)
+
+        def answers(engine: LLMEngine, requests: list[Request]) -> dict[str, Answer]:
+            for name in ("first", "second"):
+                engine.load_adapter(name, Path(folder) / name)
+            found, again = generate(engine, requests), generate(engine, requests)
+            _same(again, found)
+            for name in engine.stats().adapters:
+                engine.unload_adapter(name).result(0)
+            return found
+
+        alone: dict[str, Answer] = {}
+        try:
+            for request in requests:
+                alone |= answers(subject.engine(sequences=1, adapters=2), [request])
+        except AdaptersUnsupported:
+            return
+        _same(answers(subject.engine(sequences=9, adapters=2), requests), alone)
+    for place in range(0, len(requests), len(names)):
+        bits = {tuple(alone[r.id].logprobs) for r in requests[place : place + len(names)]}
+        assert len(bits) == len(names), "an adapter made no difference"
+
+
+def _same(answers: dict[str, Answer], expected: dict[str, Answer]) -> None:
+    for name, answer in answers.items():
+        assert answer.tokens == expected[name].tokens, f"{name}: other tokens"
+        assert answer.logprobs == expected[name].logprobs, f"{name}: other bits"
+
+
 CHECKS: tuple[Callable[[Subject], None], ...] = (
     check_batch,
     check_smaller_batches,
@@ -210,7 +288,49 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     check_preempted,
     check_prefix_hit,
     check_neighbours_leave,
+    check_guesses,
+    check_adapters,
 )
+
+
+class _Oracle(Drafter):
+    """Knows the answers, and is wrong at every fifth place."""
+
+    free = True
+
+    def __init__(self, answers: Mapping[str, Sequence[int]]) -> None:
+        self._answers = answers
+
+    def propose(self, wanted: Sequence[tuple[EngineSequence, int]]) -> Drafts:
+        found = {}
+        for seq, count in wanted:
+            answer = self._answers[seq.id]
+            places = range(seq.generated, min(len(answer), seq.generated + count))
+            found[seq.id] = tuple(
+                answer[place] if place % 5 else answer[place] ^ 1 for place in places
+            )
+        return Drafts(found)
+
+    def forget(self, seq: EngineSequence) -> None:
+        """Nothing is kept."""
+
+
+def _write_adapter(folder: Path, config: Mapping[str, object], seed: int) -> None:
+    """A LoRA adapter of random numbers for every matrix of the model, in PEFT's format."""
+    model = decoder_config(config)
+    draw = numpy.random.default_rng(seed)
+    tensors = {}
+    for layer in range(model.layers):
+        for module, (_, rows, columns) in model.projections.items():
+            parent = "mlp" if module in ("gate_proj", "up_proj", "down_proj") else "self_attn"
+            name = f"base_model.model.model.layers.{layer}.{parent}.{module}"
+            for side, shape in (("A", (ADAPTER_RANK, columns)), ("B", (rows, ADAPTER_RANK))):
+                values = draw.standard_normal(shape, dtype=numpy.float32) * numpy.float32(0.1)
+                tensors[f"{name}.lora_{side}.weight"] = values
+    folder.mkdir()
+    settings = {"peft_type": "LORA", "r": ADAPTER_RANK, "lora_alpha": ADAPTER_RANK, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    save_file(tensors, folder / "adapter_model.safetensors")
 
 
 def _requests(vocabulary: int, seed: int, new_tokens: int) -> list[Request]:

@@ -74,12 +74,26 @@ class DecoderConfig:
             "down": (self.hidden, self.intermediate),
         }
 
+    @property
+    def projections(self) -> dict[str, tuple[str, int, int]]:
+        """The parts of `linear_shapes` as checkpoints name them: matrix, own rows, columns."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q_proj": ("qkv", q, self.hidden),
+            "k_proj": ("qkv", kv, self.hidden),
+            "v_proj": ("qkv", kv, self.hidden),
+            "o_proj": ("o", self.hidden, q),
+            "gate_proj": ("gate_up", self.intermediate, self.hidden),
+            "up_proj": ("gate_up", self.intermediate, self.hidden),
+            "down_proj": ("down", self.hidden, self.intermediate),
+        }
+
     def adapter_shapes(self, rank: int) -> dict[str, tuple[int, int, int]]:
         """Rows, columns and rank of what a LoRA adapter of that rank adds to each matrix of
         `linear_shapes`, if it adapts every part that is fused there."""
-        parts = {"qkv": 3, "gate_up": 2}
+        parts = [target for target, _, _ in self.projections.values()]
         return {
-            target: (rows, columns, rank * parts.get(target, 1))
+            target: (rows, columns, rank * parts.count(target))
             for target, (rows, columns) in self.linear_shapes.items()
         }
 

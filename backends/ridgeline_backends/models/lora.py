@@ -99,7 +99,7 @@ def read_adapter(name: str, directory: Path, config: DecoderConfig, *, max_rank:
     return Adapter(
         name,
         max(a.shape[0] for a, _ in scaled.values()),
-        tuple(_fused(_parts(config), layer, scaled) for layer in range(config.layers)),
+        tuple(_fused(config.projections, layer, scaled) for layer in range(config.layers)),
     )
 
 
@@ -165,23 +165,8 @@ class _Settings:
 def _modules(config: DecoderConfig) -> dict[str, tuple[int, int]]:
     """Rows and columns of every module of a layer that may have an adapter."""
     shapes = config.linear_shapes
-    whole = {f"{target}_proj": shapes[target] for target in _WHOLE}
-    return {part: (rows, columns) for part, (_, rows, columns) in _parts(config).items()} | whole
-
-
-def _parts(config: DecoderConfig) -> dict[str, tuple[str, int, int]]:
-    """The matrix that each module of a layer is in, with the module's own rows and columns."""
-    q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    hidden, inner = config.hidden, config.intermediate
-    return {
-        "q_proj": ("qkv", q, hidden),
-        "k_proj": ("qkv", kv, hidden),
-        "v_proj": ("qkv", kv, hidden),
-        "o_proj": ("o", hidden, q),
-        "gate_proj": ("gate_up", inner, hidden),
-        "up_proj": ("gate_up", inner, hidden),
-        "down_proj": ("down", hidden, inner),
-    }
+    parts = {part: (rows, columns) for part, (_, rows, columns) in config.projections.items()}
+    return parts | {f"{target}_proj": shapes[target] for target in _WHOLE}
 
 
 def _tensors(name: str, directory: Path) -> dict[str, Tensor]:
