@@ -1,0 +1,152 @@
+"""From a model directory to answers, for each kind of model: none of a script, all of real weights.
+
+The models are tiny and random; what is tested is that every kind is loaded as what it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from random_models import save_random
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from ridgeline_service.serving.llm.answers import Answer
+from ridgeline_service.serving.llm.generation import Mailbox
+from ridgeline_service.serving.llm.loading import load_model
+from ridgeline_service.serving.llm.model import (
+    EmbeddingModel,
+    Model,
+    RerankModel,
+    Seams,
+    TextModel,
+    queue_of,
+)
+from ridgeline_service.serving.llm.openai.completions import completions
+from ridgeline_service.serving.llm.openai.rerank import rerank
+from ridgeline_service.serving.llm.replica import Replica
+from ridgeline_service.serving.llm.settings import ModelSettings
+
+WORDS = ["[CLS]", "[SEP]", "the", "sea", "is", "deep", "and", "wide", "[UNK]"]
+BERT = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 32,
+}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+
+Use = Callable[[Model], Coroutine[Any, Any, Answer]]
+
+
+def directory(folder: Path, kind: type[PreTrainedModel], config: PreTrainedConfig) -> Path:
+    """A model directory with a tokenizer of a few words."""
+    save_random(kind, config, folder)
+    tokenizer = Tokenizer(
+        models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 0), ("[SEP]", 1)],
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def answer(folder: Path, kind: type[Model], use: Use) -> Any:
+    """Load the model, check that it is of this kind, and use it."""
+
+    async def run() -> Any:
+        loop = asyncio.get_running_loop()
+        replica, mailbox = Replica("replica-1", loop.time), Mailbox(loop)
+        seams = Seams(lambda: "id", lambda: 0.0)
+        settings = ModelSettings(dtype="fp32", max_num_seqs=2)
+        model = await asyncio.to_thread(load_model, folder, settings, replica, mailbox, seams)
+        try:
+            assert isinstance(model, kind)
+            made = await use(model)
+            return json.loads(made.body)
+        finally:
+            if isinstance(model, TextModel):
+                model.engine.stop()
+            else:
+                queue_of(model).close()
+
+    return asyncio.run(run())
+
+
+def ranked(model: Model) -> Coroutine[Any, Any, Answer]:
+    return rerank(model, {"query": "the sea", "documents": ["deep and wide", "the sea is deep"]})
+
+
+def test_a_cross_encoder_ranks(tmp_path: Path):
+    directory(tmp_path, BertForSequenceClassification, BertConfig(num_labels=1, **BERT))
+    said = answer(tmp_path, RerankModel, ranked)
+    assert said["scored_by"] == "cross-encoder"
+    assert {one["index"] for one in said["results"]} == {0, 1}
+    assert all(0 < one["relevance_score"] < 1 for one in said["results"])
+    # [CLS] the sea [SEP], then each document and [SEP].
+    assert said["usage"]["prompt_tokens"] == 4 + 4 + 4 + 5
+
+
+def test_an_embedding_model_ranks_by_its_vectors(tmp_path: Path):
+    directory(tmp_path, BertModel, BertConfig(**BERT))
+    said = answer(tmp_path, EmbeddingModel, ranked)
+    assert said["scored_by"] == "cosine similarity of embeddings"
+    assert all(-1 <= one["relevance_score"] <= 1 for one in said["results"])
+
+
+GPT2 = GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=64)
+GEMMA = Gemma3Config(
+    text_config={**BERT, "num_key_value_heads": 1, "head_dim": 8, "sliding_window": 8},
+    vision_config=VISION,
+    mm_tokens_per_image=4,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "context"),
+    [(GPT2LMHeadModel, GPT2, 64), (Gemma3ForConditionalGeneration, GEMMA, 32)],
+    ids=["on the generic path", "with the context length in a section of its own"],
+)
+def test_other_architectures_write(
+    kind: type[PreTrainedModel], config: PreTrainedConfig, context: int, tmp_path: Path
+):
+    directory(tmp_path, kind, config)
+
+    async def written(model: Model) -> Answer:
+        assert isinstance(model, TextModel)
+        assert model.limits.max_model_len == context
+        body = {"prompt": "the sea is", "max_tokens": 5, "temperature": 0, "ignore_eos": True}
+        made = await completions(model, body)
+        assert isinstance(made, Answer)
+        return made
+
+    said = answer(tmp_path, TextModel, written)
+    assert said["usage"]["completion_tokens"] == 5
