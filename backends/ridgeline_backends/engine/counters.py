@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ridgeline_backends.base import Chunk, Step
-from ridgeline_backends.engine.adapters import Adapters
 from ridgeline_backends.engine.api import EngineStats, FinishReason
 from ridgeline_backends.engine.live import Live
 from ridgeline_backends.engine.scheduler import Scheduler
@@ -52,7 +51,7 @@ class Counters:
         self.timed_out += reason is FinishReason.TIMEOUT
         self.failed += reason is FinishReason.ERROR
 
-    def stats(self, scheduler: Scheduler, adapters: Adapters, max_waiting: int) -> EngineStats:
+    def stats(self, scheduler: Scheduler, max_waiting: int) -> EngineStats:
         blocks = scheduler.blocks
         return EngineStats(
             running=len(scheduler.running),
@@ -76,5 +75,4 @@ class Counters:
             failed=self.failed,
             device_seconds=self.device_seconds,
             busy_seconds=self.busy_seconds,
-            adapters=adapters.names,
         )

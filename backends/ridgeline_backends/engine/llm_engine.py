@@ -42,7 +42,6 @@ from ridgeline_backends.engine.api import (
 from ridgeline_backends.engine.counters import Counters
 from ridgeline_backends.engine.intake import Intake
 from ridgeline_backends.engine.live import Live
-from ridgeline_backends.engine.masks import MaskMaker
 from ridgeline_backends.engine.scheduler import Scheduler
 from ridgeline_backends.engine.sequence import Sequence
 from ridgeline_backends.engine.speculation import Speculation
@@ -142,6 +141,7 @@ class LLMEngine(Engine):
             alive=not intake.stopping,
             waiting=intake.waiting,
             waiting_tokens=intake.waiting_tokens,
+            adapters=self._adapters.names,
         )
 
     def start(self) -> None:
@@ -220,11 +220,13 @@ class LLMEngine(Engine):
             max_tokens=min(params.max_tokens, self.max_model_len - len(prompt)),
             stop_tokens=params.stop_token_ids | eos,
             rank=(priority, next(self._order)),
-            masks=None if params.grammar is None else MaskMaker(params.grammar.start()),
+            constraint=None if params.grammar is None else params.grammar.start(),
         )
 
     def _between_steps(self, call: Callable[[], None]) -> None:
         """Run something while no step runs; whoever drives the steps himself is between two."""
+        if self._intake.stopping:
+            raise EngineStopped
         if self._thread is None:
             call()
         else:
@@ -373,4 +375,4 @@ class LLMEngine(Engine):
                 self.cancel(live.seq.id)
 
     def _publish(self) -> None:
-        self._stats = self._counters.stats(self._scheduler, self._adapters, self._max_waiting)
+        self._stats = self._counters.stats(self._scheduler, self._max_waiting)
