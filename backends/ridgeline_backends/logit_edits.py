@@ -58,20 +58,20 @@ def _penalise(row: Tensor, penalties: Penalties) -> None:
 def _keep_allowed(
     row: Tensor, packed: bytes | bytearray | memoryview, banned: frozenset[int]
 ) -> None:
-    bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=row.numel(), bitorder="little")
+    packed_bits = np.frombuffer(packed, np.uint8)
+    bits = np.unpackbits(packed_bits, count=row.numel(), bitorder="little").view(np.bool_)
     if banned:
         without = bits.copy()
-        without[[token for token in banned if 0 <= token < len(bits)]] = 0
+        without[[token for token in banned if 0 <= token < len(bits)]] = False
         bits = without if without.any() else bits
-    allowed = np.flatnonzero(bits)
     # A grammar leaves either few tokens or nearly all (inside a string): touch the smaller part.
-    if len(allowed) * 2 < len(bits):
-        ids = torch.from_numpy(allowed).to(row.device)
+    if np.count_nonzero(bits) * 2 < len(bits):
+        ids = torch.from_numpy(np.flatnonzero(bits)).to(row.device)
         kept = row[ids]
         row.fill_(-torch.inf)
         row[ids] = kept
     else:
-        row[torch.from_numpy(np.flatnonzero(bits == 0)).to(row.device)] = -torch.inf
+        row[torch.from_numpy(np.flatnonzero(~bits)).to(row.device)] = -torch.inf
 
 
 def _ids(row: Tensor, ids: Sequence[int]) -> Tensor:

@@ -18,8 +18,8 @@ from ridgeline_backends.base import SampledToken, SampleRequest, Step
 from ridgeline_backends.engine.api import MAX_LOGPROBS, TokenLogprobs
 from ridgeline_backends.logit_edits import edit, is_edited
 
-_FEW, _MANY = 64, 256
-"""How many of the likeliest tokens are looked at before the whole vocabulary is sorted."""
+_FEW, _MANY, _MOST = 64, 256, 4096
+"""How many of the likeliest tokens are looked at, in turn, before all are sorted."""
 
 _COLD = 1e-5
 """Below this temperature only the best token has a chance, and a division would overflow."""
@@ -129,24 +129,18 @@ def _draw(logits: Tensor, requests: Sequence[SampleRequest]) -> list[int]:
     kinds: dict[int, list[int]] = {}
     for row, request in enumerate(requests):
         kinds.setdefault(_looked_at(request, logits.shape[-1]), []).append(row)
-    undecided: list[int] = []
-    for size, rows in kinds.items():
+    vocabulary = logits.shape[-1]
+    while kinds:
+        size, rows = kinds.popitem()
         picked = _picked(probabilities, rows)
         asked = [requests[row] for row in rows]
-        if not size:
-            found: list[int | None] = list(_invert(picked.cumsum(-1), asked))
-        else:
-            found = _filtered(picked, asked, size)
+        found = _filtered(picked, asked, size) if size else _invert(picked.cumsum(-1), asked)
         for row, token in zip(rows, found, strict=True):
             if token is None:
-                undecided.append(row)
+                more = min(_MOST, vocabulary) if size < _MOST else vocabulary
+                kinds.setdefault(more, []).append(row)
             else:
                 tokens[row] = token
-    if undecided:
-        asked = [requests[row] for row in undecided]
-        whole = _filtered(_picked(probabilities, undecided), asked, logits.shape[-1])
-        for row, token in zip(undecided, whole, strict=True):
-            tokens[row] = token or 0
     return tokens
 
 
@@ -188,7 +182,7 @@ def _filtered(
     return [token if decided else None for token, decided in zip(tokens, enough, strict=True)]
 
 
-def _invert(cumulative: Tensor, requests: Sequence[SampleRequest]) -> list[int]:
+def _invert(cumulative: Tensor, requests: Sequence[SampleRequest]) -> list[int | None]:
     """A place in each row of cumulative distributions, which need not end at 1."""
     total = cumulative[:, -1:]
     chances = _column(cumulative, [uniform(request.seed, request.index) for request in requests])
@@ -196,7 +190,7 @@ def _invert(cumulative: Tensor, requests: Sequence[SampleRequest]) -> list[int]:
     points = (total * chances).minimum(torch.nextafter(total, torch.zeros_like(total)))
     places = torch.searchsorted(cumulative, points, right=True).flatten()
     # Beyond the end where logits were no numbers: a broken row must not fail its neighbours.
-    found: list[int] = places.clamp(max=cumulative.shape[-1] - 1).tolist()
+    found: list[int | None] = places.clamp(max=cumulative.shape[-1] - 1).tolist()
     return found
 
 

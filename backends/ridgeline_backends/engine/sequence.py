@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ridgeline_backends.base import Chunk, SampleRequest
-from ridgeline_backends.engine.api import FinishReason, SamplingParams, TokenLogprobs
-from ridgeline_backends.engine.masks import MaskMaker
+from ridgeline_backends.engine.api import Constraint, FinishReason, SamplingParams, TokenLogprobs
 from ridgeline_backends.history import Penalties, TokenHistory
 
 _NONE: frozenset[int] = frozenset()
@@ -22,8 +21,8 @@ class Sequence:
     `rank` orders sequences: priority first (the lower the sooner), then arrival. `salt` is what the
     hash of the first block begins with, so that only sequences with equal salts share blocks.
     `blocks`, `hashes` and `committed` belong to the block manager: the block table, the chained
-    hashes of full blocks, and how many blocks are published for sharing. `masks` are those of its
-    grammar, if it has one.
+    hashes of full blocks, and how many blocks are published for sharing. `constraint` is
+    where it stands in its grammar, if it has one.
     """
 
     id: str
@@ -42,7 +41,7 @@ class Sequence:
     blocks: tuple[int, ...] = ()
     hashes: list[bytes] = field(default_factory=list)
     committed: int = 0
-    masks: MaskMaker | None = None
+    constraint: Constraint | None = None
     error: str | None = None
     _penalties: Penalties | None = None
 
@@ -119,7 +118,7 @@ class Sequence:
             banned=self.stop_tokens if generated < params.min_tokens else _NONE,
             bias=params.logit_bias,
             penalties=self._penalties,
-            allowed=None if self.masks is None else self.masks.next_mask(),
+            allowed=None if self.constraint is None else self.constraint.mask,
         )
 
     def append(self, token: int) -> FinishReason | None:
@@ -129,12 +128,12 @@ class Sequence:
             return FinishReason.STOP
         if self._penalties is not None:
             self._penalties.history.add(token)
-        if self.masks is not None:
-            self.masks.accept(token)
-            if self.masks.error is not None:
-                self.error = f"The grammar cannot go on: {self.masks.error}"
+        if self.constraint is not None:
+            self.constraint.accept(token)
+            if self.constraint.error is not None:
+                self.error = f"The grammar cannot go on: {self.constraint.error}"
                 return FinishReason.ERROR
-            if self.masks.finished:
+            if self.constraint.finished:
                 return FinishReason.STOP
         return (
             FinishReason.LENGTH if len(self.tokens) - self.prompt_len >= self.max_tokens else None
