@@ -37,7 +37,10 @@ WORKLOADS = ("c=1", "c=8", "c=32", "shared")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sample:
-    """One run. ``quiet`` says that a quiet second came before it; cores are averages over it."""
+    """One run. ``quiet`` says that a quiet second came before it; cores are averages over it.
+
+    ``idle_share``: of the time with work in hand, the part in which no step computed.
+    """
 
     peer: str
     workload: str
@@ -45,6 +48,7 @@ class Sample:
     quiet: bool
     server_cores: float
     others_cores: float
+    idle_share: float | None
     figures: Figures
 
 
@@ -137,14 +141,24 @@ def _measure(
 ) -> Sample | None:
     quiet = wait_for_quiet(arguments.quiet_wait)
     with _thawed(server):
-        share = CpuShare(server.pid)
+        share, before = CpuShare(server.pid), server.compute_seconds()
         try:
             result = server.run(workload, prompts)
         except (RunFailed, PeerFailed) as error:
             print(f"{name} {workload.name}: {error}", file=sys.stderr)
             return None
         used, others = share.cores()
-    return Sample(name, workload.name, number, quiet, used, others, result)
+        idle = _idle_share(before, server.compute_seconds())
+    return Sample(name, workload.name, number, quiet, used, others, idle, result)
+
+
+def _idle_share(
+    before: tuple[float, float] | None, after: tuple[float, float] | None
+) -> float | None:
+    if before is None or after is None:
+        return None
+    computing, idle = after[0] - before[0], after[1] - before[1]
+    return round(idle / (computing + idle), 4)
 
 
 @contextlib.contextmanager

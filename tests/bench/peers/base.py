@@ -46,6 +46,10 @@ class Running(ABC):
     def run(self, workload: Workload, prompts: Prompts) -> Figures:
         """Raises RunFailed or PeerFailed."""
 
+    def compute_seconds(self) -> tuple[float, float] | None:
+        """Seconds with work in hand so far, in steps and between them; None if it does not say."""
+        return None
+
 
 class Peer(ABC):
     """One way to serve the model."""
@@ -54,8 +58,6 @@ class Peer(ABC):
     """As the tables show it."""
     command: str
     """How it is started, as the document shows it."""
-    workloads: Sequence[str] | None = None
-    """Names of the workloads it can run; None for all."""
 
     @abstractmethod
     def missing(self) -> str | None:
@@ -66,7 +68,7 @@ class Peer(ABC):
         """Start it, and stop it with all its children at the end. Raises PeerFailed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HttpServer(Running):
     pid: int
     target: Target
@@ -108,7 +110,7 @@ def server_process(
         while not _answers(ready_url, headers or {}):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise PeerFailed(f"{name} did not start:\n{_tail(log)}")
-            time.sleep(0.2)
+            time.sleep(0.02)
         yield process.pid
     finally:
         stop_group(process)

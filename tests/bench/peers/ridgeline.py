@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -12,6 +13,19 @@ from peers.base import HttpServer, Model, Peer, free_port, server_process
 
 TOKEN = "benchmark"
 HEADERS = {"X-Ridgeline-Token": TOKEN}
+
+
+class Replica(HttpServer):
+    def compute_seconds(self) -> tuple[float, float]:
+        found = {}
+        url = self.target.url.removesuffix("/v1") + "/metrics"
+        with urllib.request.urlopen(urllib.request.Request(url, headers=HEADERS)) as answer:
+            for line in answer.read().decode().splitlines():
+                name, _, rest = line.partition("{")
+                if name.startswith("ridgeline_compute_"):
+                    found[name] = float(rest.rpartition(" ")[2])
+        computing = found["ridgeline_compute_seconds_total"]
+        return computing, found["ridgeline_compute_idle_seconds_total"]
 
 
 class Ridgeline(Peer):
@@ -26,7 +40,7 @@ class Ridgeline(Peer):
         return None
 
     @contextmanager
-    def start(self, model: Model) -> Iterator[HttpServer]:
+    def start(self, model: Model) -> Iterator[Replica]:
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         environment = {
@@ -39,7 +53,7 @@ class Ridgeline(Peer):
         command = [sys.executable, "-m", "ridgeline_service.serving.llm"]
         log = model.derived / f"ridgeline-{self._kind}.log"
         with server_process(self.name, command, environment, log, f"{url}/ping", HEADERS) as pid:
-            yield HttpServer(pid, Target(f"{url}/v1", "model", HEADERS))
+            yield Replica(pid, Target(f"{url}/v1", "model", HEADERS))
 
 
 BF16 = Ridgeline("bf16", {})

@@ -1,0 +1,218 @@
+"""docs/benchmarks.md and docs/img/roofline.svg from what the measuring scripts left.
+
+    .venv/bin/python tests/bench/report.py
+
+Reads .cache/bench/{serving,quality,cold_start,roofline}.json; what was not measured is left out of
+the document, which says so.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from roofline import draw
+
+REPOSITORY = Path(__file__).parents[2]
+RESULTS = REPOSITORY / ".cache" / "bench"
+DOCUMENT = REPOSITORY / "docs" / "benchmarks.md"
+PICTURE = REPOSITORY / "docs" / "img" / "roofline.svg"
+QUIET_CORES = 0.3
+
+
+def main() -> None:
+    parts = {
+        name: json.loads(path.read_text())
+        for name in ("serving", "quality", "cold_start", "roofline")
+        if (path := RESULTS / f"{name}.json").is_file()
+    }
+    if "roofline" in parts:
+        PICTURE.parent.mkdir(parents=True, exist_ok=True)
+        PICTURE.write_text(draw(parts["roofline"]))
+    DOCUMENT.write_text("\n".join(document(parts)) + "\n")
+    print(f"Written: {DOCUMENT}")
+
+
+def document(parts: dict[str, Any]) -> Iterator[str]:
+    """The lines of the document."""
+    yield "# Benchmarks"
+    yield ""
+    yield "Written by `tests/bench/report.py`; `make bench` measures everything again."
+    sections = {
+        "serving": _serving,
+        "quality": _quality,
+        "cold_start": _cold_start,
+        "roofline": _roofline,
+    }
+    for name, section in sections.items():
+        yield ""
+        if name in parts:
+            yield from section(parts[name])
+        else:
+            yield f"Not measured yet: {name.replace('_', ' ')} (`tests/bench/{name}.py`)."
+
+
+def _serving(report: dict[str, Any]) -> Iterator[str]:
+    machine = report["machine"]
+    yield "## Serving"
+    yield ""
+    yield (
+        f"{machine['cpu']} ({', '.join(machine['features'])}), {machine['cores']} cores, "
+        f"{machine['memory_gib']} GiB, {report['date']}. SmolLM2-135M-Instruct, greedy, 128 tokens "
+        "in and 128 out; *shared*: 32 requests of 512 common and 32 own tokens in, 64 out. "
+        f"Medians of the runs in which other jobs took less than {QUIET_CORES} cores (of all runs "
+        "where fewer than half were so quiet: marked †), servers in turn, the others frozen."
+    )
+    yield ""
+    yield "Output tokens per second (time to first token, time per further token, in ms):"
+    yield ""
+    samples = report["samples"]
+    workloads = _in_order(sample["workload"] for sample in samples)
+    peers = _in_order(sample["peer"] for sample in samples)
+    yield from _table(
+        ["", *workloads, "peak memory"],
+        [
+            [peer, *(_cell(_chosen(samples, peer, work)) for work in workloads)]
+            + [f"{report['peak_mib'][peer] / 1024:.2f} GiB"]
+            for peer in peers
+        ],
+    )
+    ours, others = _split(peers)
+    for mine in ours:
+        yield ""
+        yield f"{mine} over each, by the medians:"
+        yield ""
+        yield from _table(
+            ["", *workloads],
+            [[o, *(_ratio(samples, mine, o, work) for work in workloads)] for o in others],
+        )
+    yield ""
+    for mine in ours:
+        idle = [f"{work} {share}" for work in workloads if (share := _idle(samples, mine, work))]
+        yield f"- Idle share of the compute threads, {mine}: {', '.join(idle) or 'not known'}."
+    for name, reason in report["skipped"].items():
+        yield f"- {name} was skipped: {reason}."
+    yield ""
+    yield "How each was started:"
+    yield ""
+    for name, command in report["commands"].items():
+        yield f"- {name}: `{command}`"
+
+
+def _chosen(samples: Sequence[Any], peer: str, workload: str) -> tuple[list[Any], bool]:
+    """The samples to take medians of, and whether they were quiet."""
+    found = [s for s in samples if s["peer"] == peer and s["workload"] == workload]
+    quiet = [s for s in found if s["others_cores"] < QUIET_CORES]
+    return (quiet, True) if len(quiet) * 2 >= len(found) else (found, False)
+
+
+def _median(samples: Sequence[Any], figure: str) -> float:
+    return statistics.median(sample["figures"][figure] for sample in samples)
+
+
+def _cell(chosen: tuple[list[Any], bool]) -> str:
+    samples, quiet = chosen
+    if not samples:
+        return "-"
+    first, each = _median(samples, "first_token_p50"), _median(samples, "per_token_p50")
+    mark = "" if quiet else " †"
+    return f"{_median(samples, 'tokens_per_s'):.0f} ({first:.0f} / {each:.1f}){mark}"
+
+
+def _ratio(samples: Sequence[Any], mine: str, other: str, workload: str) -> str:
+    ours, _ = _chosen(samples, mine, workload)
+    theirs, _ = _chosen(samples, other, workload)
+    if not ours or not theirs:
+        return "-"
+    return f"{_median(ours, 'tokens_per_s') / _median(theirs, 'tokens_per_s'):.2f}"
+
+
+def _idle(samples: Sequence[Any], peer: str, workload: str) -> str:
+    chosen, _ = _chosen(samples, peer, workload)
+    shares = [sample["idle_share"] for sample in chosen if sample["idle_share"] is not None]
+    return f"{statistics.median(shares):.1%}" if shares else ""
+
+
+def _split(peers: Sequence[str]) -> tuple[list[str], list[str]]:
+    ours = [peer for peer in peers if peer.startswith("Ridgeline")]
+    return ours, [peer for peer in peers if peer not in ours]
+
+
+def _quality(report: dict[str, Any]) -> Iterator[str]:
+    yield "## Quality"
+    yield ""
+    yield (
+        f"Perplexity over {report['tokens']} tokens of `tests/data/{report['text']}` in windows of "
+        f"{report['window']}. *Same token*: of {report['steps']} places of the text, those where the "
+        f"likeliest next token is that of the first kind. *Alike*: of {report['prompts']} greedy "
+        f"answers of {report['answer_tokens']} tokens, the part before the first difference, and "
+        "the answers without any."
+    )
+    yield ""
+    yield from _table(
+        ["", "perplexity", "same token", "alike", "identical answers"],
+        [
+            [name, f"{row['perplexity']:.3f}"]
+            + [f"{row[share]:.1%}" for share in ("agreement", "alike", "identical")]
+            for name, row in report["kinds"].items()
+        ],
+    )
+    for name, reason in report["skipped"].items():
+        yield f"\n{name} was skipped: {reason}."
+
+
+def _cold_start(report: dict[str, Any]) -> Iterator[str]:
+    yield "## Cold start"
+    yield ""
+    yield (
+        f"Process start to the first token over HTTP, against {report['bare_import_s']:.2f} s to "
+        "start Python and import what the replica imports (median of three)."
+    )
+    yield ""
+    stages = _in_order(name for start in report["starts"] for name in start["stages"])
+    yield from _table(
+        ["start", *stages, "first token", "above the import"],
+        [
+            [start["name"], *(f"{start['stages'].get(name, 0):.2f} s" for name in stages)]
+            + [f"{start['first_token_s']:.2f} s"]
+            + [f"{start['first_token_s'] - report['bare_import_s']:.2f} s"]
+            for start in report["starts"]
+        ],
+    )
+
+
+def _roofline(report: dict[str, Any]) -> Iterator[str]:
+    yield "## Roofline"
+    yield ""
+    yield "![Where each step stands against memory and compute](img/roofline.svg)"
+    yield ""
+    yield (
+        f"Measured on this machine: memory reads {report['bandwidth_gb_s']:.1f} GB/s, matrix "
+        f"products {report['peak_gflop_s']:.0f} GFLOP/s. Each point is a step through the runner."
+    )
+    yield ""
+    yield from _table(
+        ["step", "FLOP/byte", "GFLOP/s", "share of the bound"],
+        [
+            [p["name"], f"{p['intensity']:.1f}", f"{p['gflop_s']:.1f}", f"{p['share']:.0%}"]
+            for p in report["points"]
+        ],
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "| " + " | ".join("---" for _ in head) + " |"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def _in_order(names: Iterator[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+if __name__ == "__main__":
+    main()
