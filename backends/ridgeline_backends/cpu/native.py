@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
+from ctypes import addressof, c_void_p
 from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ridgeline_backends.base import Chunk
+from ridgeline_backends.base import Chunk, LoadSpec
 from ridgeline_backends.cpu.kernels import library as c
 from ridgeline_backends.cpu.kernels.packing import PackedMatrix, address, interleave, pack, round_up
 from ridgeline_backends.cpu.pages import zeros_on_demand
 from ridgeline_backends.models.config import DecoderConfig
 from ridgeline_backends.models.decoder import DecoderWeights, LayerWeights
+from ridgeline_backends.models.lora import Adapter
 from ridgeline_backends.models.rope import rope_tables
 
 _MAX_GROUP = 48
@@ -23,20 +24,20 @@ _MAX_DIM = 512
 _ALIGNMENT = 64
 
 
-def supports(config: DecoderConfig, block_size: int) -> bool:
+def supports(config: DecoderConfig, spec: LoadSpec) -> bool:
     """Whether the kernels run a model of this shape; the torch path runs what they do not."""
+    ranks = (rank for _, _, rank in config.adapter_shapes(spec.max_adapter_rank).values())
     return (
         config.head_groups <= _MAX_GROUP
         and config.head_dim <= _MAX_DIM
-        and block_size % c.PANEL == 0
+        and spec.block_size % c.PANEL == 0
+        and (not spec.max_adapters or round_up(max(ranks)) <= c.MAX_RANK)
     )
 
 
 class NativeDecoder:
-    """Weights [packed] and KV blocks of one decoder. `weights` is read once and not kept.
-
-    `dtype` is that of matrices (float32, bfloat16 or int8), `stored` that of tables and KV.
-    """
+    """A `Program`. `weights` is read once and not kept. `dtype` is that of matrices (float32,
+    bfloat16 or int8), `stored` that of tables and KV."""
 
     def __init__(
         self,
@@ -105,22 +106,24 @@ class NativeDecoder:
             head=head,
             embedding=embedding,
         )
+        self._adapters: dict[str, _AttachedAdapter] = {}
         self._scratch = torch.empty(0, dtype=torch.uint8)
-        self._scratch_rows = 0
+        self._scratch_room = (0, False)
         self._logits = torch.empty(0)
 
     def forward(self, chunks: Sequence[Chunk], wanted: Sequence[int]) -> Tensor:
-        """Logits [len(wanted), vocabulary] in float32 of these rows of the flat step, in rising
-        order. The tensor is used again by the next step."""
         rows = sum(len(chunk.tokens) for chunk in chunks)
         tokens = np.fromiter(chain.from_iterable(chunk.tokens for chunk in chunks), np.int32, rows)
         table = np.fromiter(chain.from_iterable(chunk.blocks for chunk in chunks), np.int32)
         wanted_rows = np.asarray(wanted, np.int32)
+        names = list(dict.fromkeys(chunk.adapter for chunk in chunks if chunk.adapter is not None))
+        pairs = (c_void_p * len(names))(*(self._adapters[name].address for name in names))
         described = (c.Chunk * len(chunks))()
         row = block = 0
         for entry, chunk in zip(described, chunks, strict=True):
             entry.first_row, entry.rows, entry.start = row, len(chunk.tokens), chunk.start
-            entry.first_block, entry.adapter = block, -1
+            entry.first_block = block
+            entry.adapter = -1 if chunk.adapter is None else names.index(chunk.adapter)
             row += len(chunk.tokens)
             block += len(chunk.blocks)
         logits = self._logits_of(len(wanted))
@@ -130,14 +133,21 @@ class NativeDecoder:
             wanted=len(wanted),
             threads=self._threads,
             tokens=tokens.ctypes.data,
-            chunk=ctypes.addressof(described),
+            chunk=addressof(described),
             block_table=table.ctypes.data,
             wanted_row=wanted_rows.ctypes.data,
             logits=logits.data_ptr(),
-            scratch=self._scratch_for(rows),
+            adapter=addressof(pairs) if names else None,
+            scratch=self._scratch_for(rows, adapters=bool(names)),
         )
         self._kernels.forward(self._model, step)
         return logits[:, : self._config.vocab_size]
+
+    def attach(self, adapter: Adapter) -> None:
+        self._adapters[adapter.name] = _AttachedAdapter(adapter)
+
+    def detach(self, name: str) -> None:
+        del self._adapters[name]
 
     def _logits_of(self, rows: int) -> Tensor:
         width = round_up(self._config.vocab_size)
@@ -145,12 +155,13 @@ class NativeDecoder:
             self._logits = torch.empty(rows * width)
         return self._logits[: rows * width].view(rows, width)
 
-    def _scratch_for(self, rows: int) -> int:
+    def _scratch_for(self, rows: int, *, adapters: bool) -> int:
         """An aligned address of enough memory for a step of so many rows."""
-        if rows > self._scratch_rows:
-            size = self._kernels.scratch_bytes(self._model, rows, self._threads)
+        most, wide = self._scratch_room
+        if rows > most or adapters > wide:
+            self._scratch_room = most, wide = max(rows, most), adapters or wide
+            size = self._kernels.scratch_bytes(self._model, most, self._threads, adapters=wide)
             self._scratch = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
-            self._scratch_rows = rows
         return -(-self._scratch.data_ptr() // _ALIGNMENT) * _ALIGNMENT
 
     def _matrices(
@@ -182,3 +193,26 @@ class NativeDecoder:
         half = self._config.rotary_dim // 2
         cos, sin = tables
         return self._vector(cos[:, half:].contiguous()), self._vector(sin[:, half:].contiguous())
+
+
+class _AttachedAdapter:
+    """An adapter's matrices, packed, and the structs that a step refers to."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._keep: list[Tensor] = []
+        self._pairs = (c.LowRank * (len(adapter.layers) * len(c.TARGETS)))()
+        places = ((layer, target) for layer in adapter.layers for target in c.TARGETS)
+        for entry, (layer, target) in zip(self._pairs, places, strict=True):
+            if target in layer:
+                a, b = layer[target]
+                entry.down = self._matrix(a)
+                entry.up = self._matrix(interleave(b) if target == "gate_up" else b)
+
+    @property
+    def address(self) -> int:
+        return addressof(self._pairs)
+
+    def _matrix(self, weight: Tensor) -> c.Matrix:
+        packed = pack(weight, torch.float32)
+        self._keep.extend(packed.tensors())
+        return packed.struct()

@@ -19,15 +19,17 @@ from ridgeline_backends.base import (
     LoraRunner,
     ModelRunner,
     PagedLayout,
+    Plan,
     RunnerLimits,
     Step,
     StepResult,
 )
-from ridgeline_backends.cpu.adapters import AttachedAdapters
-from ridgeline_backends.cpu.attention import AttentionRule, KVCache, StepAttention
-from ridgeline_backends.cpu.linear import choose_form, has_bf16
+from ridgeline_backends.cpu.kernels.library import library
+from ridgeline_backends.cpu.native import NativeDecoder, supports
+from ridgeline_backends.cpu.plain import PlainDecoder
+from ridgeline_backends.cpu.program import Program
 from ridgeline_backends.models.config import DecoderConfig, decoder_config
-from ridgeline_backends.models.decoder import Decoder, read_decoder
+from ridgeline_backends.models.decoder import DecoderWeights, read_decoder
 from ridgeline_backends.models.lora import Adapter, read_adapter
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import Weights
@@ -39,47 +41,24 @@ _DRAFT_TOKENS = 16
 
 
 class CpuRunner(ModelRunner, LoraRunner):
-    """A decoder with its KV memory. `linear_form` says how its matrices are multiplied."""
+    """A decoder with its KV memory, on the native kernels where they run it, else in torch."""
 
     def __init__(
         self, artifact: Artifact, *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        plan = artifact.plan
+        plan, spec = artifact.plan, artifact.plan.spec
         self._clock = clock
         self._threads = TorchThreads()
         self._config = config = _read_config(artifact)
-        stored = torch.bfloat16 if plan.dtype is Dtype.BF16 else torch.float32
-        multiplied = stored if has_bf16() else torch.float32
-        shapes = [*config.linear_shapes.values(), (config.vocab_size, config.hidden)]
-        with torch.inference_mode():
-            self.linear_form, form = choose_form(shapes, multiplied)
-            with Weights(artifact.model_dir) as weights:
-                self._model = Decoder(
-                    config,
-                    read_decoder(config, weights),
-                    # Through the stored type first: fp32 weights served as bf16 are rounded.
-                    lambda weight: form(weight.to(stored)),
-                    table_dtype=stored,
-                    max_positions=plan.max_model_len,
-                )
-            self._cache = KVCache(
-                config.layers,
-                config.kv_heads,
-                config.head_dim,
-                plan.kv_blocks,
-                plan.spec.block_size,
-                stored,
-            )
-            spec = plan.spec
-            self._max_rank = spec.max_adapter_rank
-            self._max_adapters = spec.max_adapters
-            self._adapters = AttachedAdapters(config, self._max_rank)
-        self._rule = AttentionRule(config.attention_scale, config.windows, config.attention_softcap)
+        self._max_adapters = spec.max_adapters
+        self._max_rank = spec.max_adapter_rank
+        with torch.inference_mode(), Weights(artifact.model_dir) as weights:
+            self._program = _program(config, read_decoder(config, weights), plan)
         self._limits = RunnerLimits(
             max_model_len=plan.max_model_len,
-            max_tokens=plan.spec.max_tokens_per_step,
-            max_sequences=plan.spec.max_num_seqs,
-            kv_layout=PagedLayout(plan.spec.block_size, plan.kv_blocks),
+            max_tokens=spec.max_tokens_per_step,
+            max_sequences=spec.max_num_seqs,
+            kv_layout=PagedLayout(spec.block_size, plan.kv_blocks),
             draft_tokens=_DRAFT_TOKENS,
         )
 
@@ -106,38 +85,55 @@ class CpuRunner(ModelRunner, LoraRunner):
         assert isinstance(adapter, Adapter), "an adapter that another runner has read"
         self._threads.adopt()
         with torch.inference_mode():
-            self._adapters.attach(adapter)
+            self._program.attach(adapter)
 
     def detach_adapter(self, name: str) -> None:
-        self._adapters.detach(name)
+        self._program.detach(name)
 
     def execute(self, step: Step) -> StepResult:
         begin = self._clock()
         self._threads.adopt()
         with torch.inference_mode():
-            found = results(step, self.logits(step))
+            found = results(step, self._program.forward(step.chunks, wanted_rows(step)))
         return StepResult(
             tokens=found.tokens,
             scores=found.scores,
             device_time=DeviceTime(seconds=self._clock() - begin),
         )
 
-    def logits(self, step: Step, *, every_token: bool = False) -> torch.Tensor:
-        """Run the step; float32 logits [rows, vocabulary] of `wanted_rows`, or of every token in
-        the step."""
-        tokens: list[int] = []
-        positions: list[int] = []
-        for chunk in step.chunks:
-            tokens.extend(chunk.tokens)
-            positions.extend(range(chunk.start, chunk.start + len(chunk.tokens)))
-        wanted = range(len(tokens)) if every_token else wanted_rows(step)
-        return self._model.forward(
-            torch.tensor(tokens),
-            torch.tensor(positions),
-            StepAttention(self._cache, step.chunks, self._rule),
-            torch.tensor(list(wanted), dtype=torch.int64),
-            self._adapters.of(step.chunks),
+    def logits(self, step: Step) -> torch.Tensor:
+        """Run the step; float32 logits [tokens in the step, vocabulary] of every token in it."""
+        self._threads.adopt()
+        rows = range(sum(len(chunk.tokens) for chunk in step.chunks))
+        with torch.inference_mode():
+            return self._program.forward(step.chunks, rows).clone()
+
+
+def _program(config: DecoderConfig, weights: DecoderWeights, plan: Plan) -> Program:
+    spec = plan.spec
+    stored = torch.bfloat16 if plan.dtype is Dtype.BF16 else torch.float32
+    kernels = library()
+    if kernels is not None and supports(config, spec):
+        return NativeDecoder(
+            kernels,
+            config,
+            weights,
+            dtype=stored,
+            stored=stored,
+            blocks=plan.kv_blocks,
+            block_size=spec.block_size,
+            max_positions=plan.max_model_len,
+            threads=torch.get_num_threads(),
         )
+    return PlainDecoder(
+        config,
+        weights,
+        stored=stored,
+        blocks=plan.kv_blocks,
+        block_size=spec.block_size,
+        max_positions=plan.max_model_len,
+        max_rank=spec.max_adapter_rank,
+    )
 
 
 def _read_config(artifact: Artifact) -> DecoderConfig:

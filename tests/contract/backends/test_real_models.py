@@ -128,7 +128,7 @@ def test_bf16_stays_within_the_tolerance_of_transformers(
             sample = SampleRequest(seed=0, index=0, temperature=0)
             tokens, blocks = tuple(prompt + text), tuple(range(32))
             chunk = Chunk(sequence_id="s", tokens=tokens, start=0, blocks=blocks, sample=sample)
-            ours = runner.logits(Step((chunk,)), every_token=True)[len(prompt) - 1 : -1]
+            ours = runner.logits(Step((chunk,)))[len(prompt) - 1 : -1]
         assert ours.argmax(-1).tolist() == text
         assert (ours - theirs).abs().max() < BF16_TOLERANCE
         differing = (theirs.argmax(-1) != torch.tensor(text)).nonzero()

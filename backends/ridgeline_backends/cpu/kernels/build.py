@@ -26,12 +26,13 @@ LIBRARY = "libridgeline_kernels.so"
 PREBUILT = Path(__file__).with_name(LIBRARY)
 """Where a wheel carries it."""
 
-_FLAGS = (
+# Lists spelt as one would type them.
+_FLAGS = shlex.split(
     "-O3 -std=c11 -fPIC -fopenmp -fvisibility=hidden -ffp-contract=off -fno-math-errno "
     "-fno-trapping-math -fno-strict-aliasing -Wall -Wextra -Wno-psabi"
-).split()
-_AVX2 = "-mavx2 -mfma -DRL_AVX2".split()
-_AVX512 = [*_AVX2, *"-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -DRL_AVX512".split()]
+)
+_AVX2 = shlex.split("-mavx2 -mfma -DRL_AVX2")
+_AVX512 = _AVX2 + shlex.split("-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -DRL_AVX512")
 _VARIANTS = {
     "plain": [],
     "avx2": _AVX2,
@@ -69,13 +70,13 @@ def build_kernels(directory: Path | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         built = _compile(command, Path(scratch))
-        # In one step, so that nobody finds half a library and two builders do not disturb each other.
+        # In one step, so that nobody finds half a library and builders do not meet.
         built.replace(target)
     return target
 
 
 def cache_directory() -> Path:
-    """Beside the sources in a checkout, where a sandboxed replica sees it; else the user's cache."""
+    """Beside the sources in a checkout, where sandboxed replicas see it; else the user's."""
     beside = SOURCES.parent / "_build"
     if os.access(SOURCES.parent, os.W_OK):
         return beside

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 ABI = 1
 F32, BF16, INT8 = 0, 1, 2
 SILU, GELU_TANH = 0, 1
+TARGETS = ("qkv", "o", "gate_up", "down")
+MAX_RANK = 512
 PANEL = 16
 WIDTH = 32
 """What rows of weights and widths of activations are rounded up to."""
@@ -37,6 +39,10 @@ class Matrix(Structure):
         ("k", c_int32),
         ("reserved", c_int32),
     )
+
+
+class LowRank(Structure):
+    _fields_ = (("down", Matrix), ("up", Matrix))
 
 
 class Layer(Structure):
@@ -122,7 +128,7 @@ class Library:
         self._c = c = ctypes.CDLL(str(path))
         c.rl_use.restype = c.rl_variants.restype = c_char_p
         c.rl_scratch_bytes.restype = c.rl_linear_scratch_bytes.restype = c_int64
-        c.rl_scratch_bytes.argtypes = (POINTER(Model), c_int32, c_int32)
+        c.rl_scratch_bytes.argtypes = (POINTER(Model), c_int32, c_int32, c_int32)
         c.rl_forward.argtypes = (POINTER(Model), POINTER(Step))
         c.rl_forward.restype = None
         c.rl_linear_scratch_bytes.argtypes = (POINTER(Matrix), c_int32, c_int32)
@@ -148,8 +154,8 @@ class Library:
         self.variant = str(found.decode())
         return self.variant
 
-    def scratch_bytes(self, model: Model, rows: int, threads: int) -> int:
-        return int(self._c.rl_scratch_bytes(model, rows, threads))
+    def scratch_bytes(self, model: Model, rows: int, threads: int, *, adapters: bool) -> int:
+        return int(self._c.rl_scratch_bytes(model, rows, threads, adapters))
 
     def forward(self, model: Model, step: Step) -> None:
         self._c.rl_forward(model, step)

@@ -6,14 +6,14 @@
 
 typedef struct {
     const char *name;
-    int64_t (*scratch_bytes)(const rl_model *, int32_t, int32_t);
+    int64_t (*scratch_bytes)(const rl_model *, int32_t, int32_t, int32_t);
     void (*forward)(const rl_model *, const rl_step *);
     int64_t (*linear_scratch_bytes)(const rl_matrix *, int32_t, int32_t);
     void (*linear)(const rl_matrix *, const float *, float *, int32_t, int32_t, void *);
 } variant;
 
 #define DECLARE(v) \
-    int64_t rl_##v##_scratch_bytes(const rl_model *, int32_t, int32_t); \
+    int64_t rl_##v##_scratch_bytes(const rl_model *, int32_t, int32_t, int32_t); \
     void rl_##v##_forward(const rl_model *, const rl_step *); \
     int64_t rl_##v##_linear_scratch_bytes(const rl_matrix *, int32_t, int32_t); \
     void rl_##v##_linear(const rl_matrix *, const float *, float *, int32_t, int32_t, void *);
@@ -68,9 +68,9 @@ const char *rl_use(const char *name)
     return NULL;
 }
 
-int64_t rl_scratch_bytes(const rl_model *model, int32_t rows, int32_t threads)
+int64_t rl_scratch_bytes(const rl_model *model, int32_t rows, int32_t threads, int32_t adapters)
 {
-    return chosen->scratch_bytes(model, rows, threads);
+    return chosen->scratch_bytes(model, rows, threads, adapters);
 }
 
 void rl_forward(const rl_model *model, const rl_step *step) { chosen->forward(model, step); }

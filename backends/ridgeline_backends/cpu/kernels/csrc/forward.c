@@ -3,6 +3,7 @@
 #include <omp.h>
 #include <stddef.h>
 
+#include "arena.h"
 #include "attention.h"
 #include "linear.h"
 #include "ridgeline.h"
@@ -11,62 +12,14 @@
 
 enum epilogue { STORE, ADD, GATE };
 
-/* A few positions of one chunk: one unit of attention work for each KV head. */
-typedef struct { int32_t chunk, offset, positions, out_row; } query;
-
-/* One step's memory, laid out in the caller's scratch. Strides are in floats, of packed rows in
- * bytes. */
-typedef struct {
-    rl_team *team;
-    query *queries;
-    int32_t query_count;
-    int32_t *chunk_of_row;
-    float *x, *normed, *qkv, *attended, *act, *branch;
-    char *packed;
-    float *packed_scale;
-    int64_t x_stride, qkv_stride, attended_stride, act_stride, packed_stride;
-    char *own; /* per thread */
-    int64_t own_bytes;
-} arena;
-
-static int64_t matrix_row_bytes(const rl_model *m)
+/* A panel of gates and its panel of ups to a panel of results. */
+INLINE void gated(int32_t activation, const float *pair, float *out)
 {
-    int64_t widest = m->hidden > m->intermediate ? m->hidden : m->intermediate;
-    int64_t q = (int64_t)m->heads * m->head_dim;
-    if (q > widest) widest = q;
-    return align64(4 * (int64_t)round_up((int32_t)widest, WIDTH));
-}
-
-/* Lay the arena out at `base` (null: only measure). Returns the bytes it takes. */
-static int64_t lay_out(const rl_model *m, int32_t rows, int32_t threads, char *base, arena *out)
-{
-    int64_t at = 0;
-#define TAKE(field, type, count) \
-    out->field = (type *)(base + at); \
-    at = align64(at + (int64_t)sizeof(type) * (count))
-    int64_t hidden = round_up(m->hidden, WIDTH), q = round_up(m->heads * m->head_dim, WIDTH);
-    out->x_stride = hidden;
-    out->qkv_stride = round_up((m->heads + 2 * m->kv_heads) * m->head_dim, WIDTH);
-    out->attended_stride = q;
-    out->act_stride = round_up(m->intermediate, WIDTH);
-    out->packed_stride = matrix_row_bytes(m);
-    TAKE(team, rl_team, 1);
-    TAKE(queries, query, rows);
-    TAKE(chunk_of_row, int32_t, rows);
-    TAKE(x, float, rows * hidden);
-    TAKE(normed, float, rows * hidden);
-    TAKE(branch, float, rows * hidden);
-    TAKE(qkv, float, rows * out->qkv_stride);
-    TAKE(attended, float, rows * q);
-    TAKE(act, float, rows * out->act_stride);
-    TAKE(packed, char, rows * out->packed_stride);
-    TAKE(packed_scale, float, rows);
-    int64_t own = sizeof(rl_attention_scratch);
-    if (own < (int64_t)(BLOCK_ROWS * WIDTH * sizeof(float))) own = BLOCK_ROWS * WIDTH * sizeof(float);
-    out->own_bytes = align64(own);
-    TAKE(own, char, threads * out->own_bytes);
-#undef TAKE
-    return at;
+    for (int32_t j = 0; j < PANEL; j += LANES) {
+        vf gate = vf_load(pair + j);
+        gate = activation == RL_SILU ? vf_silu(gate) : vf_gelu_tanh(gate);
+        vf_store(out + j, gate * vf_load(pair + PANEL + j));
+    }
 }
 
 /* Finish a block: integer sums to floats, bias, then into place. */
@@ -89,11 +42,7 @@ INLINE void finish(const rl_matrix *w, const float *block, const float *scale, i
         }
         float *to = out + r * stride + (mode == GATE ? n / 2 : n);
         if (mode == GATE)
-            for (int32_t j = 0; j < PANEL; j += LANES) {
-                vf gate = vf_load(value + j);
-                gate = activation == RL_SILU ? vf_silu(gate) : vf_gelu_tanh(gate);
-                vf_store(to + j, gate * vf_load(value + PANEL + j));
-            }
+            gated(activation, value, to);
         else
             for (int32_t j = 0; j < WIDTH; j += LANES) {
                 vf v = vf_load(value + j);
@@ -150,6 +99,37 @@ static void product(rl_worker *worker, const arena *s, const rl_model *m, const 
              (float *)(s->own + worker->id * s->own_bytes));
 }
 
+/* out += up (down x) for the rows of chunks that have an adapter for this matrix (Hu et al. 2021). */
+static void adapt(rl_worker *worker, const arena *s, const rl_step *step, const span *now, int32_t place,
+                  const float *x, int64_t x_stride, float *out, int64_t stride)
+{
+    if (!step->adapter) return;
+    rl_attention_scratch *own = (rl_attention_scratch *)(s->own + worker->id * s->own_bytes);
+    float *low = own->q, *sum = own->score;
+    int32_t begin, end;
+    while (take_work(worker, now->count, &begin, &end))
+        for (int32_t unit = begin; unit < end; unit++) {
+            const query *q = now->queries + unit;
+            int32_t adapter = step->chunk[q->chunk].adapter;
+            if (adapter < 0) continue;
+            const rl_low_rank *pair = step->adapter[adapter] + place;
+            if (!pair->down.data) continue;
+            const int32_t rank = pair->down.n, k = pair->down.k;
+            for (int32_t n = 0; n < rank; n += WIDTH) {
+                block(RL_F32, q->positions, (const char *)(x + q->out_row * x_stride), 4 * x_stride,
+                      (const char *)pair->down.data + (int64_t)n * k * 4, (int64_t)k * PANEL * 4, k, sum);
+                for (int32_t r = 0; r < q->positions; r++)
+                    memcpy(low + r * rank + n, sum + r * WIDTH, 4 * WIDTH);
+            }
+            for (int32_t n = 0; n < pair->up.n; n += WIDTH) {
+                block(RL_F32, q->positions, (const char *)low, 4 * (int64_t)rank,
+                      (const char *)pair->up.data + (int64_t)n * rank * 4, (int64_t)rank * PANEL * 4, rank, sum);
+                finish(&pair->up, sum, NULL, q->positions, n, ADD, 0, out + q->out_row * stride, stride);
+            }
+        }
+    next_phase(worker);
+}
+
 static void normalise(rl_worker *worker, const rl_model *m, const float *x, int64_t stride, const float *weight,
                       int32_t rows, float *out, int add)
 {
@@ -192,7 +172,7 @@ static void embed(rl_worker *worker, const arena *s, const rl_model *m, const rl
 }
 
 /* Norm and rotate queries and keys in place, and store keys and values. */
-static void place(rl_worker *worker, const arena *s, const rl_model *m, const rl_layer *layer, const rl_kv *kv,
+static void place_rows(rl_worker *worker, const arena *s, const rl_model *m, const rl_layer *layer, const rl_kv *kv,
                   const rl_step *step)
 {
     const int32_t dim = m->head_dim, half = m->rotary_dim / 2;
@@ -217,13 +197,13 @@ static void place(rl_worker *worker, const arena *s, const rl_model *m, const rl
 }
 
 static void attention(rl_worker *worker, const arena *s, const rl_model *m, const rl_layer *layer, const rl_kv *kv,
-                      const rl_step *step)
+                      const rl_step *step, const span *now)
 {
     rl_attention_scratch *own = (rl_attention_scratch *)(s->own + worker->id * s->own_bytes);
     int32_t begin, end;
-    while (take_work(worker, s->query_count * m->kv_heads, &begin, &end))
+    while (take_work(worker, now->count * m->kv_heads, &begin, &end))
         for (int32_t unit = begin; unit < end; unit++) {
-            const query *q = s->queries + unit / m->kv_heads;
+            const query *q = now->queries + unit / m->kv_heads;
             const rl_chunk *chunk = step->chunk + q->chunk;
             attend(m, layer, kv, step->block_table + chunk->first_block,
                    s->qkv + (chunk->first_row + q->offset) * s->qkv_stride, s->qkv_stride, unit % m->kv_heads,
@@ -233,65 +213,73 @@ static void attention(rl_worker *worker, const arena *s, const rl_model *m, cons
     next_phase(worker);
 }
 
-/* The queries of the step, long contexts first, so that no thread is left with one at the end. */
-static void cut_queries(arena *s, const rl_model *m, const rl_step *step)
+/* act = activation(gate) * up, with what adapters add to both where there are any. */
+static void gate_up(rl_worker *worker, const arena *s, const rl_model *m, const rl_step *step, int32_t layer,
+                    const span *now)
 {
-    int32_t most = QUERY_ROWS / (m->heads / m->kv_heads), n = 0;
-    if (most < 1) most = 1;
-    for (int32_t c = 0; c < step->chunks; c++) {
-        const rl_chunk *chunk = step->chunk + c;
-        for (int32_t r = 0; r < chunk->rows; r++) s->chunk_of_row[chunk->first_row + r] = c;
-        for (int32_t end = chunk->rows; end > 0;) {
-            int32_t begin = (end - 1) / most * most;
-            s->queries[n++] = (query){c, begin, end - begin, chunk->first_row + begin};
-            end = begin;
-        }
+    const rl_matrix *w = &m->layer[layer].gate_up;
+    if (!step->adapter) {
+        product(worker, s, m, w, s->normed, s->x_stride, now->rows, GATE, s->act, s->act_stride);
+        return;
     }
-    s->query_count = n;
+    const int64_t wide = 2 * s->act_stride;
+    product(worker, s, m, w, s->normed, s->x_stride, now->rows, STORE, s->gate_up, wide);
+    adapt(worker, s, step, now, layer * RL_TARGETS + RL_GATE_UP, s->normed, s->x_stride, s->gate_up, wide);
+    int32_t begin, end;
+    while (take_work(worker, now->rows, &begin, &end))
+        for (int32_t r = begin; r < end; r++)
+            for (int32_t j = 0; j < s->act_stride; j += PANEL)
+                gated(m->activation, s->gate_up + 2 * (r * s->act_stride + j), s->act + r * s->act_stride + j);
+    next_phase(worker);
 }
 
-/* For the last layer: only the rows that logits are wanted of go on. */
-static void keep_wanted(arena *s, const rl_step *step)
+/* x += W a, or x += norm(W a) where the family normalises what a branch gives. */
+static void add_branch(rl_worker *worker, const arena *s, const rl_model *m, const rl_step *step, const span *now,
+                       const rl_matrix *w, int32_t place, const float *a, int64_t a_stride, const float *norm)
 {
-    for (int32_t i = 0; i < step->wanted; i++) {
-        int32_t row = step->wanted_row[i], c = s->chunk_of_row[row];
-        s->queries[i] = (query){c, row - step->chunk[c].first_row, 1, i};
-        /* Wanted rows are in rising order, so none is overwritten before it is moved. */
-        if (i != row) memcpy(s->x + i * s->x_stride, s->x + row * s->x_stride, 4 * (size_t)s->x_stride);
-    }
-    s->query_count = step->wanted;
+    float *out = norm ? s->branch : s->x;
+    product(worker, s, m, w, a, a_stride, now->rows, norm ? STORE : ADD, out, s->x_stride);
+    adapt(worker, s, step, now, place, a, a_stride, out, s->x_stride);
+    if (norm) normalise(worker, m, s->branch, s->x_stride, norm, now->rows, s->x, 1);
 }
 
-static void run_layers(rl_worker *worker, arena *s, const rl_model *m, const rl_step *step)
+/* Bring the rows that logits are wanted of to the front. */
+static void keep_wanted(rl_worker *worker, const arena *s, const rl_step *step)
+{
+    int32_t begin, end;
+    while (take_work(worker, 1, &begin, &end))
+        for (int32_t i = 0; i < step->wanted; i++)
+            /* In rising order, so none is overwritten before it is moved. */
+            if (step->wanted_row[i] != i)
+                memcpy(s->x + i * s->x_stride, s->x + step->wanted_row[i] * s->x_stride, 4 * (size_t)s->x_stride);
+    next_phase(worker);
+}
+
+static void run_layers(rl_worker *worker, const arena *s, const rl_model *m, const rl_step *step)
 {
     const rl_kv kv = kv_geometry(m);
-    int32_t rows = step->rows;
+    const span *now = &s->every;
     embed(worker, s, m, step);
     for (int32_t i = 0; i < m->layers; i++) {
         const rl_layer *layer = m->layer + i;
-        normalise(worker, m, s->x, s->x_stride, layer->attention_norm, rows, s->normed, 0);
-        product(worker, s, m, &layer->qkv, s->normed, s->x_stride, rows, STORE, s->qkv, s->qkv_stride);
-        place(worker, s, m, layer, &kv, step);
+        const int32_t place = i * RL_TARGETS;
+        normalise(worker, m, s->x, s->x_stride, layer->attention_norm, step->rows, s->normed, 0);
+        product(worker, s, m, &layer->qkv, s->normed, s->x_stride, step->rows, STORE, s->qkv, s->qkv_stride);
+        adapt(worker, s, step, now, place + RL_QKV, s->normed, s->x_stride, s->qkv, s->qkv_stride);
+        place_rows(worker, s, m, layer, &kv, step);
         if (i == m->layers - 1) {
             if (step->wanted == 0) return;
-            if (worker->id == 0) keep_wanted(s, step);
-            next_phase(worker);
-            rows = step->wanted;
+            keep_wanted(worker, s, step);
+            now = &s->last;
         }
-        attention(worker, s, m, layer, &kv, step);
-        if (layer->post_attention_norm) {
-            product(worker, s, m, &layer->o, s->attended, s->attended_stride, rows, STORE, s->branch, s->x_stride);
-            normalise(worker, m, s->branch, s->x_stride, layer->post_attention_norm, rows, s->x, 1);
-        } else
-            product(worker, s, m, &layer->o, s->attended, s->attended_stride, rows, ADD, s->x, s->x_stride);
-        normalise(worker, m, s->x, s->x_stride, layer->mlp_norm, rows, s->normed, 0);
-        product(worker, s, m, &layer->gate_up, s->normed, s->x_stride, rows, GATE, s->act, s->act_stride);
-        if (layer->post_mlp_norm) {
-            product(worker, s, m, &layer->down, s->act, s->act_stride, rows, STORE, s->branch, s->x_stride);
-            normalise(worker, m, s->branch, s->x_stride, layer->post_mlp_norm, rows, s->x, 1);
-        } else
-            product(worker, s, m, &layer->down, s->act, s->act_stride, rows, ADD, s->x, s->x_stride);
+        attention(worker, s, m, layer, &kv, step, now);
+        add_branch(worker, s, m, step, now, &layer->o, place + RL_O, s->attended, s->attended_stride,
+                   layer->post_attention_norm);
+        normalise(worker, m, s->x, s->x_stride, layer->mlp_norm, now->rows, s->normed, 0);
+        gate_up(worker, s, m, step, i, now);
+        add_branch(worker, s, m, step, now, &layer->down, place + RL_DOWN, s->act, s->act_stride, layer->post_mlp_norm);
     }
+    const int32_t rows = now->rows;
     normalise(worker, m, s->x, s->x_stride, m->norm, rows, s->normed, 0);
     product(worker, s, m, &m->head, s->normed, s->x_stride, rows, STORE, step->logits, m->head.n);
     if (m->final_softcap > 0) {
@@ -306,36 +294,31 @@ static void run_layers(rl_worker *worker, arena *s, const rl_model *m, const rl_
     }
 }
 
-static void begin_team(rl_team *team, int32_t threads)
-{
-    memset(team, 0, sizeof *team);
-    team->size = threads;
-}
-
-int64_t RL_VARIANT(scratch_bytes)(const rl_model *model, int32_t rows, int32_t threads)
+int64_t RL_VARIANT(scratch_bytes)(const rl_model *model, int32_t rows, int32_t threads, int32_t adapters)
 {
     arena s;
-    return lay_out(model, rows, threads, NULL, &s);
+    return lay_out(model, rows, threads, adapters, NULL, &s);
 }
 
 void RL_VARIANT(forward)(const rl_model *model, const rl_step *step)
 {
     arena s;
-    lay_out(model, step->rows, step->threads, step->scratch, &s);
+    lay_out(model, step->rows, step->threads, step->adapter != NULL, step->scratch, &s);
     cut_queries(&s, model, step);
+    memset(s.phases, 0, sizeof(rl_phase) * (size_t)phase_count(model));
 #pragma omp parallel num_threads(step->threads)
     {
-        /* OpenMP may give fewer threads than asked for. */
-#pragma omp single
-        begin_team(s.team, omp_get_num_threads());
-        rl_worker worker = {s.team, omp_get_thread_num(), 0};
+        rl_worker worker = {s.phases, omp_get_thread_num(), step->threads, 0, 0};
         run_layers(&worker, &s, model, step);
     }
 }
 
+/* One product is two phases at most. */
+#define LINEAR_PHASES 2
+
 int64_t RL_VARIANT(linear_scratch_bytes)(const rl_matrix *w, int32_t rows, int32_t threads)
 {
-    return align64(sizeof(rl_team)) + (int64_t)rows * align64(4 * (int64_t)w->k) + align64(4 * (int64_t)rows)
+    return align64(LINEAR_PHASES * sizeof(rl_phase)) + (int64_t)rows * align64(4 * (int64_t)w->k) + align64(4 * (int64_t)rows)
          + threads * align64(BLOCK_ROWS * WIDTH * sizeof(float));
 }
 
@@ -343,16 +326,15 @@ void RL_VARIANT(linear)(const rl_matrix *w, const float *x, float *y, int32_t ro
 {
     arena s = {0};
     char *at = scratch;
-    s.team = (rl_team *)at, at += align64(sizeof(rl_team));
+    s.phases = (rl_phase *)at, at += align64(LINEAR_PHASES * sizeof(rl_phase));
+    memset(s.phases, 0, LINEAR_PHASES * sizeof(rl_phase));
     s.packed = at, s.packed_stride = align64(4 * (int64_t)w->k), at += rows * s.packed_stride;
     s.packed_scale = (float *)at, at += align64(4 * (int64_t)rows);
     s.own = at, s.own_bytes = align64(BLOCK_ROWS * WIDTH * sizeof(float));
     const rl_model plain = {0};
 #pragma omp parallel num_threads(threads)
     {
-#pragma omp single
-        begin_team(s.team, omp_get_num_threads());
-        rl_worker worker = {s.team, omp_get_thread_num(), 0};
+        rl_worker worker = {s.phases, omp_get_thread_num(), threads, 0, 0};
         product(&worker, &s, &plain, w, x, w->k, rows, STORE, y, w->n);
     }
 }

@@ -12,6 +12,7 @@
 #define RL_PUBLIC __attribute__((visibility("default")))
 
 enum rl_type { RL_F32 = 0, RL_BF16 = 1, RL_INT8 = 2 };
+enum rl_target { RL_QKV = 0, RL_O = 1, RL_GATE_UP = 2, RL_DOWN = 3, RL_TARGETS = 4 };
 enum rl_activation { RL_SILU = 0, RL_GELU_TANH = 1 };
 
 /* A weight [n, k], packed in panels of 16 rows: F32 [n/16][k][16], BF16 [n/16][k/2][16][2],
@@ -24,7 +25,9 @@ typedef struct {
     int32_t type, n, k, reserved;
 } rl_matrix;
 
-/* Low-rank addition to one matrix: y += up (down x). Both F32. */
+/* Low-rank addition to one matrix: y += up (down x). Both F32; a rank of at most RL_MAX_RANK,
+ * padding included. */
+#define RL_MAX_RANK 512
 typedef struct {
     rl_matrix down; /* [rank, k] */
     rl_matrix up;   /* [n, rank] */
@@ -59,8 +62,8 @@ typedef struct {
     int32_t first_row, rows, start, first_block, adapter, reserved;
 } rl_chunk;
 
-/* adapters: [adapter count][layers][4] low-rank additions to qkv, o, gate, up is not split: the
- * four targets are qkv, o, gate_up (interleaved as the base is), down. */
+/* adapter[chunk.adapter][4 * layer + target]: low-rank additions, targets as in rl_target; what an
+ * adapter leaves alone has null data. adapter itself is null where no chunk has one (-1). */
 typedef struct {
     int32_t rows, chunks, wanted, threads;
     const int32_t *tokens;    /* [rows] */
@@ -68,12 +71,12 @@ typedef struct {
     const int32_t *block_table;
     const int32_t *wanted_row; /* [wanted] */
     float *logits;            /* [wanted, padded vocab] */
-    const rl_low_rank *const *adapter; /* [adapter] -> [layers * 4], or null */
+    const rl_low_rank *const *adapter;
     void *scratch;            /* rl_scratch_bytes of it, aligned to 64 */
 } rl_step;
 
-/* Bytes of scratch for steps of at most so many rows. */
-RL_PUBLIC int64_t rl_scratch_bytes(const rl_model *model, int32_t rows, int32_t threads);
+/* Bytes of scratch for steps of at most so many rows, with or without adapters. */
+RL_PUBLIC int64_t rl_scratch_bytes(const rl_model *model, int32_t rows, int32_t threads, int32_t adapters);
 
 /* Run the step. */
 RL_PUBLIC void rl_forward(const rl_model *model, const rl_step *step);

@@ -1,68 +1,55 @@
-/* The threads of one step: OpenMP's, with a barrier and a counter of work of our own.
+/* The threads of one step: OpenMP's, with phases of our own instead of its barriers.
  *
- * A step has hundreds of short phases. Work is handed out by a counter, not cut in equal parts
- * beforehand, so that a thread that loses its core for a while delays the others by one unit.
- * Waiting threads spin for some microseconds and then give their core away at every look. */
+ * A step has hundreds of short phases, and a barrier waits for the slowest thread, which may have
+ * lost its core to another process for milliseconds. So a phase ends when its units of work are
+ * done, whoever did them: a thread that is away holds nobody up unless it holds a unit, and when it
+ * is back it runs through the phases that went by without it. For that, every phase of a step has
+ * counters of its own, and what a phase is must not depend on what later phases change. */
 #ifndef RL_TEAM_H
 #define RL_TEAM_H
 
 #include <sched.h>
 #include <stdint.h>
 
-#define SPINS 4000
+#define SPINS 2000 /* looks before the core is given away at every further one */
 
-typedef struct {
-    _Alignas(64) volatile int32_t arrived;
-    _Alignas(64) volatile int32_t round;
-    _Alignas(64) int32_t size;
-    /* Two counters in turns: one is reset while the other is in use. */
-    struct { _Alignas(64) volatile int32_t next; } work[2];
-} rl_team;
+/* Units handed out, and units done. */
+typedef struct { _Alignas(64) int32_t taken, done; } rl_phase;
 
-/* What a thread knows: which phase it is in. */
+/* One thread's view: the phase it is in, its units in all, and those it holds. */
 typedef struct {
-    rl_team *team;
-    int32_t id, round;
+    rl_phase *phase;
+    int32_t id, threads, units, held;
 } rl_worker;
 
-static inline void pause_briefly(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-/* Wait until every thread is here; afterwards a new phase begins. */
-static inline void next_phase(rl_worker *w)
-{
-    rl_team *team = w->team;
-    int32_t round = w->round++;
-    if (__atomic_add_fetch(&team->arrived, 1, __ATOMIC_ACQ_REL) == team->size) {
-        team->arrived = 0;
-        /* The counter of the phase before: everybody has left it. */
-        team->work[round & 1].next = 0;
-        __atomic_store_n(&team->round, round + 1, __ATOMIC_RELEASE);
-        return;
-    }
-    for (int spin = 0; __atomic_load_n(&team->round, __ATOMIC_ACQUIRE) == round; spin++) {
-        if (spin < SPINS) pause_briefly();
-        else sched_yield();
-    }
-}
-
-/* The next units [*begin, *end) of this phase, or 0 when there are none left. */
+/* The next units [*begin, *end) of this phase, or 0 when none is left. Asking again reports the
+ * former ones as done. */
 static inline int take_work(rl_worker *w, int32_t units, int32_t *begin, int32_t *end)
 {
-    rl_team *team = w->team;
-    int32_t chunk = units / (4 * team->size);
-    if (chunk < 1) chunk = 1;
-    int32_t first = __atomic_fetch_add(&team->work[w->round & 1].next, chunk, __ATOMIC_RELAXED);
+    if (w->held) __atomic_fetch_add(&w->phase->done, w->held, __ATOMIC_RELEASE);
+    w->held = 0;
+    w->units = units;
+    int32_t share = units / (4 * w->threads);
+    if (share < 1) share = 1;
+    int32_t first = __atomic_load_n(&w->phase->taken, __ATOMIC_RELAXED) < units
+                  ? __atomic_fetch_add(&w->phase->taken, share, __ATOMIC_RELAXED) : units;
     if (first >= units) return 0;
     *begin = first;
-    *end = first + chunk < units ? first + chunk : units;
+    *end = first + share < units ? first + share : units;
+    w->held = *end - *begin;
     return 1;
+}
+
+/* Go on when all units of this phase are done. Called after take_work returned 0. */
+static inline void next_phase(rl_worker *w)
+{
+    for (int spin = 0; __atomic_load_n(&w->phase->done, __ATOMIC_ACQUIRE) < w->units; spin++) {
+        if (spin >= SPINS) sched_yield();
+#if defined(__x86_64__)
+        else __builtin_ia32_pause();
+#endif
+    }
+    w->phase++;
 }
 
 #endif
