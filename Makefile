@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 SOURCES := sdk service backends model_zoo tests examples
 
-.PHONY: demo test unit compat bench lint types fmt imports clean system
+.PHONY: demo test unit compat bench peers lint types fmt imports clean system
 
 demo: $(VENV)/.service system
 	@$(BIN)/python examples/demo.py
@@ -24,6 +24,15 @@ compat: $(VENV)/.dev system
 
 bench: $(VENV)/.dev system
 	$(BIN)/python tests/bench/run.py
+	$(BIN)/python tests/bench/serving.py
+	$(BIN)/python tests/bench/quality.py
+	$(BIN)/python tests/bench/cold_start.py
+	$(BIN)/python tests/bench/roofline.py
+	$(BIN)/python tests/bench/report.py
+
+# The servers that ours is compared with, each in an environment of its own.
+peers: $(VENV)/.dev
+	$(BIN)/python tests/bench/install_peers.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check $(SOURCES)

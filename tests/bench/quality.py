@@ -112,7 +112,7 @@ def _complete(target: Target, **body: Any) -> dict[str, Any]:
 
 
 def _compared(reading: Reading, reference: Reading) -> dict[str, float]:
-    """Shares: same likeliest token given the same past; answers alike up to the first difference."""
+    """Shares: same likeliest token after the same past; answers alike up to a difference."""
     same = [a == b for a, b in zip(reading.best, reference.best, strict=True)]
     alike = [
         sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(mine, theirs, strict=True)))

@@ -146,8 +146,9 @@ def _quality(report: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"Perplexity over {report['tokens']} tokens of `tests/data/{report['text']}` in windows of "
-        f"{report['window']}. *Same token*: of {report['steps']} places of the text, those where the "
-        f"likeliest next token is that of the first kind. *Alike*: of {report['prompts']} greedy "
+        f"{report['window']}. *Same token*: of {report['steps']} places of the text, those where "
+        "the likeliest next token is that of the first kind. *Alike*: of "
+        f"{report['prompts']} greedy "
         f"answers of {report['answer_tokens']} tokens, the part before the first difference, and "
         "the answers without any."
     )
