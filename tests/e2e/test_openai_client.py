@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 
 import httpx2 as httpx
+import jsonschema
 import openai
 import pytest
 from openai import OpenAI
@@ -55,6 +58,162 @@ def test_stream_equals_the_whole(client: OpenAI) -> None:
     assert len(chunks) > 5
     assert text == whole.choices[0].message.content
     assert [c for c in chunks if c.choices][-1].choices[0].finish_reason
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "city": {"type": "string", "maxLength": 20},
+                "unit": {"enum": ["celsius", "fahrenheit"]},
+            },
+            "required": ["city", "unit"],
+            "additionalProperties": False,
+        },
+    },
+}
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 20},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+    },
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+def ask(words: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": words}]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "choice", ["required", {"type": "function", "function": {"name": "weather"}}]
+)
+def test_a_call_that_must_be_made_is_valid(client: OpenAI, choice: object, stream: bool) -> None:
+    request = {
+        "model": CHAT,
+        "messages": ask("How warm is it in Rome?"),
+        "tools": [WEATHER],
+        "tool_choice": choice,
+        "parallel_tool_calls": False,
+        "max_completion_tokens": 200,
+        "temperature": 0,
+    }
+    if stream:
+        with client.chat.completions.stream(**request) as events:
+            answer = events.get_final_completion()
+    else:
+        answer = client.chat.completions.create(**request)
+    [choice_made] = answer.choices
+    assert choice_made.finish_reason == "tool_calls"
+    [call] = choice_made.message.tool_calls
+    assert call.function.name == "weather"
+    jsonschema.validate(json.loads(call.function.arguments), WEATHER["function"]["parameters"])
+
+
+def test_a_tools_result_comes_back_into_the_conversation(client: OpenAI) -> None:
+    call = {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "weather", "arguments": '{"city": "Rome", "unit": "celsius"}'},
+    }
+    answer = client.chat.completions.create(
+        model=CHAT,
+        messages=[
+            *ask("How warm is it in Rome?"),
+            {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "31 degrees"},
+        ],
+        tools=[WEATHER],
+        max_tokens=40,
+        temperature=0,
+    )
+    assert answer.choices[0].message.content or answer.choices[0].message.tool_calls
+
+
+def test_an_answer_has_the_form_of_its_schema(client: OpenAI) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}
+    for temperature in (0, 1.5):
+        answer = client.chat.completions.create(
+            model=CHAT,
+            messages=ask("Invent a person."),
+            response_format=form,
+            temperature=temperature,
+            max_tokens=200,
+            seed=3,
+        )
+        assert answer.choices[0].finish_reason == "stop"
+        jsonschema.validate(json.loads(answer.choices[0].message.content or ""), PERSON)
+
+
+def test_forms_of_vllm_and_an_object(client: OpenAI) -> None:
+    request = {"model": CHAT, "messages": ask("Is the sky blue?"), "max_tokens": 64}
+    for extra, allowed in (
+        ({"guided_choice": ["yes", "no"]}, "yes|no"),
+        ({"structured_outputs": {"regex": "[A-Z]{3}-[0-9]{2}"}}, "[A-Z]{3}-[0-9]{2}"),
+    ):
+        answer = client.chat.completions.create(**request, extra_body=extra)
+        assert re.fullmatch(allowed, answer.choices[0].message.content or "")
+    answer = client.chat.completions.create(
+        **request, response_format={"type": "json_object"}, temperature=0
+    )
+    assert (answer.choices[0].message.content or "").startswith("{")
+
+
+def test_a_schema_that_cannot_be_followed_is_a_bad_request(client: OpenAI) -> None:
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "schema": {"type": "array", "uniqueItems": True}},
+    }
+    with pytest.raises(openai.BadRequestError, match="uniqueItems"):
+        client.chat.completions.create(model=CHAT, messages=ask("x"), response_format=form)
+
+
+def test_log_probabilities_of_answer_and_prompt(client: OpenAI) -> None:
+    chat = client.chat.completions.create(
+        model=CHAT,
+        messages=ask("Hi"),
+        logprobs=True,
+        top_logprobs=3,
+        temperature=0,
+        max_tokens=5,
+    )
+    assert chat.choices[0].logprobs is not None
+    for entry in chat.choices[0].logprobs.content or []:
+        assert entry.top_logprobs[0].token == entry.token
+        assert entry.logprob == entry.top_logprobs[0].logprob <= 0
+    request = {"model": CHAT, "logprobs": 0, "echo": True, "max_tokens": 0}
+    sense = client.completions.create(**request, prompt="The capital of France is Paris")
+    nonsense = client.completions.create(**request, prompt="The capital of France is Fish")
+    scores = [made.choices[0].logprobs.token_logprobs for made in (sense, nonsense)]
+    assert scores[0][0] is scores[1][0] is None
+    assert scores[0][1:-1] == scores[1][1:-1], "what comes before is scored the same"
+    assert scores[0][-1] > scores[1][-1]
+
+
+def test_penalties_and_bias_change_what_is_said(client: OpenAI) -> None:
+    request = {"model": CHAT, "prompt": "no no no no no no", "temperature": 0, "max_tokens": 24}
+    plain = client.completions.create(**request).choices[0].text
+    varied = client.completions.create(
+        **request, frequency_penalty=2, extra_body={"repetition_penalty": 1.5}
+    )
+    words = varied.choices[0].text.split()
+    assert plain.split().count("no") > words.count("no")
+
+
+def test_cached_tokens_are_told_in_a_stream_too(client: OpenAI) -> None:
+    request = {"model": CHAT, "prompt": "one two three four " * 20, "max_tokens": 2}
+    client.completions.create(**request)
+    *_, last = client.completions.create(
+        **request, stream=True, stream_options={"include_usage": True}
+    )
+    assert last.usage.prompt_tokens_details.cached_tokens >= 32
 
 
 def test_completion_stops_at_a_string(client: OpenAI) -> None:

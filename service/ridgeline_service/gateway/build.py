@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from ridgeline_service.gateway.app import GatewayApp, Rooms
 from ridgeline_service.gateway.async_invoke import AsyncInvocations
 from ridgeline_service.gateway.auth import Authenticator
+from ridgeline_service.gateway.contexts import ContextLengths
 from ridgeline_service.gateway.limits import Limiter
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.openai import OpenAI
@@ -84,7 +85,7 @@ def _build(
         ),
         store=StorePassage(session, store_url, wait_s=limits.store_wait_s),
         limiter=limiter,
-        openai=OpenAI(replicas, router, limiter, snapshots.current),
+        openai=OpenAI(replicas, router, limiter, snapshots.current, ContextLengths(session)),
         tracing=tracing,
         asynchronous=AsyncInvocations(
             Spool(data_dir.spool),

@@ -19,6 +19,7 @@ from ridgeline_service.errors import (
 )
 from ridgeline_service.gateway.answers import openai_error, openai_type, retry_after
 from ridgeline_service.gateway.auth import Caller
+from ridgeline_service.gateway.contexts import ContextLengths
 from ridgeline_service.gateway.http import Exchange
 from ridgeline_service.gateway.limits import Limiter, Meter, RateLimited
 from ridgeline_service.gateway.replicas import (
@@ -39,6 +40,8 @@ TASKS = {
     "embeddings": ("text-embedding",),
     "rerank": ("text-ranking", "text-embedding"),
     "score": ("text-ranking", "text-embedding"),
+    "tokenize": ("text-generation", "text-embedding", "text-ranking"),
+    "detokenize": ("text-generation", "text-embedding", "text-ranking"),
 }
 _FORWARDED = ("Retry-After", "openai-processing-ms", "x-request-id")
 
@@ -62,7 +65,9 @@ class OpenAI:
         router: Router,
         limiter: Limiter,
         snapshot: Callable[[], Snapshot],
+        contexts: ContextLengths,
     ) -> None:
+        self._contexts = contexts
         self._replicas = replicas
         self._router = router
         self._limiter = limiter
@@ -99,11 +104,10 @@ class OpenAI:
 
     async def _models(self, exchange: Exchange, model: str) -> None:
         _require_method(exchange, "GET")
-        if model:
-            await _json(exchange, _describe(self._known(model)))
-            return
-        served = [_describe(route) for route in self._served().values()]
-        await _json(exchange, {"object": "list", "data": served})
+        routes = [self._known(model)] if model else list(self._served().values())
+        lengths = await self._contexts.of(routes)
+        served = [_describe(route, lengths.get(route.name)) for route in routes]
+        await _json(exchange, served[0] if model else {"object": "list", "data": served})
 
     def _served(self) -> dict[str, EndpointRoute]:
         routes = self._snapshot().endpoints
@@ -199,7 +203,8 @@ def _model(fields: Mapping[str, Any]) -> str:
     return model
 
 
-def _describe(route: EndpointRoute) -> dict[str, object]:
+def _describe(route: EndpointRoute, context_length: int | None) -> dict[str, object]:
+    """``max_model_len`` is vLLM's name for the context length; null if no replica tells it."""
     return {
         "id": route.name,
         "object": "model",
@@ -207,6 +212,7 @@ def _describe(route: EndpointRoute) -> dict[str, object]:
         "owned_by": "ridgeline",
         "task": route.task,
         "status": route.status,
+        "max_model_len": context_length,
     }
 
 

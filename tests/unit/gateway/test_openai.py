@@ -75,6 +75,28 @@ def test_models(served: openai.OpenAI) -> None:
         served.models.retrieve("smoll")
 
 
+def test_models_tell_what_their_replicas_take(world: World) -> None:
+    async def tells(request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "model", "max_model_len": 2048}]})
+
+    async def silent(request: web.Request) -> web.Response:
+        return web.Response(status=503)
+
+    telling = world.replica(tells)
+    world.publish(
+        route("a", telling, task="text-generation"),
+        route("b", world.replica(silent), task="text-generation"),
+        route("c", task="text-generation"),
+    )
+    world.start_gateway()
+    with openai.OpenAI(base_url=f"{world.url}/v1", api_key=BEARER, max_retries=0) as client:
+        for _ in range(2):
+            told = {model.id: model.max_model_len for model in client.models.list()}
+            assert told == {"a": 2048, "b": None, "c": None}
+        assert client.models.retrieve("a").max_model_len == 2048
+    assert len(telling.seen) == 1, "an answer is kept"
+
+
 def test_chat_and_stream(served: openai.OpenAI) -> None:
     answer = served.chat.completions.create(model="smol", messages=CHAT)  # type: ignore[arg-type]
     assert answer.choices[0].message.content == "from smol"

@@ -36,6 +36,7 @@ from ridgeline_service.serving.llm.invocations import (
 from ridgeline_service.serving.llm.metrics import CONTENT_TYPE
 from ridgeline_service.serving.llm.model import TextModel, queue_of
 from ridgeline_service.serving.llm.observing import Observation, Observer
+from ridgeline_service.serving.llm.openai.adapters import load_adapter, unload_adapter
 from ridgeline_service.serving.llm.openai.chat import chat_completions
 from ridgeline_service.serving.llm.openai.completions import completions
 from ridgeline_service.serving.llm.openai.embeddings import embeddings
@@ -94,8 +95,13 @@ class App:
             "/v1/embeddings": self._embeddings,
             **dict.fromkeys(("/v1/rerank", "/rerank"), self._rerank),
             **dict.fromkeys(("/v1/score", "/score"), self._score),
+            "/v1/load_lora_adapter": self._load_adapter,
+            "/v1/unload_lora_adapter": self._unload_adapter,
             "/tokenize": self._tokenize,
             "/detokenize": self._detokenize,
+            # The gateway has all that concerns models below /v1.
+            "/v1/tokenize": self._tokenize,
+            "/v1/detokenize": self._detokenize,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -215,6 +221,12 @@ class App:
 
     async def _detokenize(self, body: dict[str, object]) -> Known:
         return await detokenize(self._replica.model, body)
+
+    async def _load_adapter(self, body: dict[str, object]) -> Known:
+        return await load_adapter(text_model(self._replica.model), body)
+
+    async def _unload_adapter(self, body: dict[str, object]) -> Known:
+        return await unload_adapter(text_model(self._replica.model), body)
 
     def _models(self) -> Answer:
         return json_answer(model_list(self._replica.model))
