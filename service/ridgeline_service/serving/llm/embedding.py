@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 from ridgeline_service.serving.llm.batches import Batches
 from ridgeline_service.serving.llm.watch import watching
+
+
+def unit(vector: Sequence[float]) -> Sequence[float]:
+    """The vector with length 1; one of length 0 as it is."""
+    length = math.sqrt(sum(value * value for value in vector))
+    return [value / length for value in vector] if length else vector
 
 
 class EmbeddingSource(Protocol):

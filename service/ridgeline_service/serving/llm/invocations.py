@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Len
 
 from ridgeline_service.serving.llm.answers import Answer, StreamAnswer, json_answer
+from ridgeline_service.serving.llm.embedding import unit
 from ridgeline_service.serving.llm.errors import BadRequest, ErrorStyle
 from ridgeline_service.serving.llm.fields import Body
 from ridgeline_service.serving.llm.inputs import generate
@@ -107,9 +108,10 @@ def embedding_model(model: Model) -> EmbeddingModel:
 async def _embed(model: EmbeddingModel, body: Mapping[str, object]) -> Answer:
     request = EmbedBody.read(body)
     if request.normalize is False:
-        raise BadRequest("This model's vectors are always normalised.", param="normalize")
+        raise BadRequest("Vectors always have unit length in this schema.", param="normalize")
     texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
     sequences = await model.encode_all(
         texts, add_special_tokens=True, param="inputs", truncate=bool(request.truncate)
     )
-    return json_answer(await model.embedder.embed(sequences))
+    vectors = await model.embedder.embed(sequences)
+    return json_answer([unit(vector) for vector in vectors])

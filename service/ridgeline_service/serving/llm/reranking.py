@@ -6,11 +6,11 @@ compares the two by the cosine of their vectors; answers say which of the two it
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import mul
 
+from ridgeline_service.serving.llm.embedding import unit
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.model import EmbeddingModel, Model, RerankModel
 from ridgeline_service.serving.llm.watch import watching
@@ -65,13 +65,9 @@ async def _compared(model: EmbeddingModel, texts: Texts) -> Relevance:
         for own, param, cut in zip(distinct, texts.params, (False, texts.truncate), strict=True)
     ]
     vectors = await model.embedder.embed([*encoded[0], *encoded[1]])
-    queries = dict(zip(distinct[0], vectors, strict=False))
-    documents = dict(zip(distinct[1], vectors[len(queries) :], strict=True))
-    scores = [_cosine(queries[query], documents[document]) for query, document in texts.pairs]
+    units = [unit(vector) for vector in vectors]
+    queries = dict(zip(distinct[0], units, strict=False))
+    documents = dict(zip(distinct[1], units[len(queries) :], strict=True))
+    scores = [sum(map(mul, queries[query], documents[document])) for query, document in texts.pairs]
     tokens = sum(map(len, encoded[0])) + sum(map(len, encoded[1]))
     return Relevance(scores, tokens, "cosine similarity of embeddings")
-
-
-def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    lengths = math.sqrt(sum(map(mul, one, one)) * sum(map(mul, other, other)))
-    return sum(map(mul, one, other)) / lengths if lengths else 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
@@ -11,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Len
 
 from ridgeline_service.serving.llm.answers import Answer, json_answer
+from ridgeline_service.serving.llm.embedding import unit
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.fields import Body, texts_or_tokens
 from ridgeline_service.serving.llm.model import EmbeddingModel
@@ -76,9 +76,7 @@ def _cut(vector: Sequence[float], dimensions: int | None) -> Sequence[float]:
     for it (Matryoshka); for others less is left of the meaning."""
     if dimensions is None or dimensions == len(vector):
         return vector
-    kept = vector[:dimensions]
-    length = math.sqrt(sum(value * value for value in kept))
-    return [value / length for value in kept] if length else kept
+    return unit(vector[:dimensions])
 
 
 def _packed(vector: Sequence[float]) -> str:
