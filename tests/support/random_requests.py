@@ -130,8 +130,11 @@ def fields(random: Random, body: type) -> dict[str, object]:
 
 
 def value(random: Random, name: str) -> object:
+    if random.random() < 0.05:
+        return junk(random)
     make = SENSIBLE.get(name)
-    return make(random) if make is not None and random.random() < 0.94 else junk(random)
+    # Null is what a field that says nothing may always be.
+    return None if make is None else make(random)
 
 
 ROUTES: tuple[tuple[str, type, str], ...] = (
