@@ -7,9 +7,11 @@ import http.client
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from threading import Condition, Event, Thread
 from typing import Any
 
@@ -28,9 +30,10 @@ from ridgeline_backends.engine import (
     Sink,
     TokenLogprobs,
 )
+from ridgeline_backends.errors import AdapterExists, UnknownAdapter
 from ridgeline_service.serving.llm.batches import Batches
 from ridgeline_service.serving.llm.embedding import Embedder
-from ridgeline_service.serving.llm.generation import Mailbox
+from ridgeline_service.serving.llm.generation import Mailbox, Terms
 from ridgeline_service.serving.llm.grammar import GrammarCompiler
 from ridgeline_service.serving.llm.invocations import Flavour
 from ridgeline_service.serving.llm.model import (
@@ -78,6 +81,7 @@ class Submitted:
     sequence_id: str
     prompt: tuple[int, ...]
     params: SamplingParams
+    terms: Terms
 
 
 @dataclass
@@ -109,6 +113,7 @@ class ScriptedEngine(Engine):
         self.script = Script()
         self.submitted: list[Submitted] = []
         self.cancelled: list[str] = []
+        self.loaded: list[str] = []
         self.ids = (f"id{number}" for number in itertools.count(1))
 
     @property
@@ -116,15 +121,26 @@ class ScriptedEngine(Engine):
         return self.max_len
 
     def submit(
-        self, sequence_id: str, prompt: Sequence[int], params: SamplingParams, sink: Sink
+        self,
+        sequence_id: str,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        sink: Sink,
+        *,
+        priority: int = 0,
+        timeout_s: float | None = None,
+        adapter: str | None = None,
     ) -> None:
         script = self.script
+        if adapter is not None and adapter not in self.loaded:
+            raise UnknownAdapter(adapter, self.loaded)
         if script.refuse is not None and len(self.submitted) >= script.refuse_from:
             raise script.refuse
         if len(prompt) >= self.max_len:
             raise PromptTooLong(len(prompt), self.max_len - 1)
         with self.changed:
-            self.submitted.append(Submitted(sequence_id, tuple(prompt), params))
+            terms = Terms(priority=priority, timeout_s=timeout_s, adapter=adapter)
+            self.submitted.append(Submitted(sequence_id, tuple(prompt), params, terms))
             self.changed.notify_all()
         Thread(target=self._speak, args=(sequence_id, prompt, params, sink), daemon=True).start()
 
@@ -142,7 +158,20 @@ class ScriptedEngine(Engine):
             return self.changed.wait_for(lambda: len(set(self.cancelled)) >= count, timeout=10)
 
     def stats(self) -> EngineStats:
-        return EngineStats(running=1, total_blocks=8, max_waiting=20)
+        return EngineStats(running=1, total_blocks=8, max_waiting=20, adapters=tuple(self.loaded))
+
+    def load_adapter(self, name: str, directory: Path) -> None:
+        if name in self.loaded:
+            raise AdapterExists(name)
+        self.loaded.append(name)
+
+    def unload_adapter(self, name: str) -> Future[None]:
+        if name not in self.loaded:
+            raise UnknownAdapter(name, self.loaded)
+        self.loaded.remove(name)
+        gone: Future[None] = Future()
+        gone.set_result(None)
+        return gone
 
     def start(self) -> None: ...
 

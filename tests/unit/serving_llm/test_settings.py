@@ -110,3 +110,41 @@ def test_what_is_wrong_is_named_with_what_is_allowed(
 def test_the_model_directory() -> None:
     assert str(model_dir({})) == "/opt/ml/model"
     assert str(model_dir({"RIDGELINE_MODEL_DIR": "/staged"})) == "/staged"
+
+
+def test_speculation_as_vllm_has_it() -> None:
+    assert read_settings({}).speculative is not None
+    written = '{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 3}'
+    found = read_settings({"SM_VLLM_SPECULATIVE_CONFIG": written}).speculative
+    assert found is not None
+    assert (found.num_speculative_tokens, found.shortest, found.prompt_lookup_max) == (5, 2, 3)
+    assert found.draft_directory is None
+    drafted = read_settings({"OPTION_SPECULATIVE_CONFIG": '{"model": "/opt/ml/model/draft"}'})
+    assert drafted.speculative is not None
+    assert str(drafted.speculative.draft_directory) == "/opt/ml/model/draft"
+    assert read_settings({"OPTION_SPECULATIVE_CONFIG": "none"}).speculative is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "ngram",
+        '{"method": "eagle"}',
+        '{"method": "draft_model"}',
+        '{"method": "ngram", "model": "x"}',
+        '{"num_speculative_tokens": 0}',
+        '{"num_speculative_token": 3}',
+    ],
+)
+def test_speculation_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(InvalidSetting, match="SM_VLLM_SPECULATIVE_CONFIG"):
+        read_settings({"SM_VLLM_SPECULATIVE_CONFIG": text})
+
+
+def test_adapters_have_room_only_if_asked_for() -> None:
+    assert read_settings({"OPTION_MAX_LORAS": "4"}).max_adapters == 0
+    enabled = read_settings({"SM_VLLM_ENABLE_LORA": "true", "SM_VLLM_MAX_LORA_RANK": "32"})
+    assert (enabled.max_adapters, enabled.max_adapter_rank) == (8, 32)
+    two = {"OPTION_ENABLE_LORA": "true", "OPTION_MAX_LORAS": "2"}
+    assert read_settings(two).max_adapters == 2

@@ -214,6 +214,15 @@ class SequencePlan:
     form: TextForm = TextForm()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How a request's sequences are treated beside others, as in `Engine.submit`."""
+
+    priority: int = 0
+    timeout_s: float | None = None
+    adapter: str | None = None
+
+
 class Generation:
     """Sequences in the making. Use as a context manager: leaving it cancels what still runs."""
 
@@ -224,6 +233,7 @@ class Generation:
         mailbox: Mailbox,
         plans: Sequence[SequencePlan],
         sequence_ids: Sequence[str],
+        terms: Terms = Terms(),
     ) -> None:
         """Submits every sequence, or none: raises what `Engine.submit` raises."""
         self._engine = engine
@@ -239,7 +249,15 @@ class Generation:
             for index, plan in enumerate(plans):
                 self._watches.append(request.submit(plan.prompt, plan.params))
                 sink = mailbox.sink(self._receiver(index))
-                engine.submit(self._ids[index], plan.prompt, plan.params, sink)
+                engine.submit(
+                    self._ids[index],
+                    plan.prompt,
+                    plan.params,
+                    sink,
+                    priority=terms.priority,
+                    timeout_s=terms.timeout_s,
+                    adapter=terms.adapter,
+                )
                 self._started += 1
         except BaseException:
             self.cancel()

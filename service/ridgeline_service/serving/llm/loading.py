@@ -22,7 +22,10 @@ from ridgeline_backends.base import (
     TokenPair,
 )
 from ridgeline_backends.engine import Engine, EngineOutput, FinishReason, SamplingParams
+from ridgeline_backends.engine.draft_model import DraftModel
+from ridgeline_backends.engine.drafting import PromptLookup
 from ridgeline_backends.engine.llm_engine import LLMEngine
+from ridgeline_backends.engine.speculation import Speculation
 from ridgeline_backends.errors import DoesNotFit
 from ridgeline_backends.registry import get_backend
 from ridgeline_service.serving.llm.batches import Batches
@@ -50,6 +53,9 @@ from ridgeline_service.serving.llm.text.tokenizer import (
 )
 
 log = logging.getLogger(__name__)
+
+ADAPTERS = "adapters"
+"""Folder of a model directory with LoRA adapters, as LMI has it."""
 
 DEFAULT_CONTEXT = 8192
 """Context length when nobody chose one: models declare far more than their requests use."""
@@ -107,6 +113,9 @@ def _compiled(
         kv_cache_bytes=settings.kv_cache_bytes,
         block_size=settings.block_size,
         threads=settings.threads,
+        max_adapters=settings.max_adapters,
+        max_adapter_rank=settings.max_adapter_rank,
+        quantize=settings.quantize,
     )
     # A step must have room for one token of every sequence.
     step = max(settings.max_tokens_per_step or spec.max_tokens_per_step, settings.max_num_seqs)
@@ -160,7 +169,13 @@ def _text_model(
     generation_config = read_json(directory / "generation_config.json")
     tokenizer_config = read_json(directory / "tokenizer_config.json")
     waiting = max(64, settings.max_num_seqs * WAITING_PER_SEQUENCE)
-    engine = LLMEngine(runner, max_waiting=waiting, on_step=seams.on_step)
+    engine = LLMEngine(
+        runner,
+        speculation=_speculation(settings, runner),
+        max_waiting=waiting,
+        on_step=seams.on_step,
+    )
+    _load_adapters(engine, directory / ADAPTERS, settings)
     engine.start()
     longest = engine.max_model_len
     stops = runner.eos_token_ids | eos_token_ids(
@@ -180,7 +195,41 @@ def _text_model(
         eos_token_ids=stops,
         grammars=GrammarCompiler(tokenizer.to_json, stops),
         defaults=_sampling_defaults(generation_config),
+        adapters={name: str(directory / ADAPTERS / name) for name in engine.stats().adapters},
     )
+
+
+def _speculation(settings: ModelSettings, runner: ModelRunner) -> Speculation | None:
+    """What guesses for the engine. Raises InvalidSetting for a draft model that does not match."""
+    asked = settings.speculative
+    if asked is None or not runner.limits.draft_tokens:
+        return None
+    most, directory = asked.num_speculative_tokens, asked.draft_directory
+    if directory is None:
+        lookup = PromptLookup(shortest=asked.shortest, longest=asked.prompt_lookup_max)
+        return Speculation(lookup, most=most)
+    if not (directory / "config.json").is_file():
+        raise InvalidSetting(
+            f"The draft model {directory} is not a model directory.",
+            hint="Put one into the model's archive, and give its path under /opt/ml/model.",
+        )
+    backend = get_backend(settings.backend)
+    small = replace(settings, max_adapters=0, max_model_len=runner.limits.max_model_len)
+    draft = backend.load(_compiled(backend, directory, read_json(directory / "config.json"), small))
+    if not isinstance(draft, ModelRunner) or draft.vocab_size != runner.vocab_size:
+        raise InvalidSetting(
+            f"The draft model {directory} has another vocabulary than the model.",
+            hint="A draft model must share the model's tokenizer.",
+        )
+    return Speculation(DraftModel(draft), most=most)
+
+
+def _load_adapters(engine: LLMEngine, folder: Path, settings: ModelSettings) -> None:
+    """Load the LoRA adapters that came with the model, each under its folder's name."""
+    if not settings.max_adapters or not folder.is_dir():
+        return
+    for directory in sorted(path for path in folder.iterdir() if path.is_dir()):
+        engine.load_adapter(directory.name, directory)
 
 
 def _embedding_model(

@@ -14,7 +14,7 @@ from ridgeline_backends.engine.api import StepRecord
 from ridgeline_service.serving.llm.batches import Batches
 from ridgeline_service.serving.llm.embedding import Embedder
 from ridgeline_service.serving.llm.errors import BadRequest, ContextLengthExceeded
-from ridgeline_service.serving.llm.generation import Generation, Mailbox, SequencePlan
+from ridgeline_service.serving.llm.generation import Generation, Mailbox, SequencePlan, Terms
 from ridgeline_service.serving.llm.grammar import GrammarCompiler, GrammarSpec
 from ridgeline_service.serving.llm.text.template import ChatTemplate, Message
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
@@ -23,6 +23,9 @@ from ridgeline_service.serving.llm.tools.prompt import with_tools
 
 INLINE_CHARACTERS = 2048
 """A request's text up to this length is tokenised on the event loop (about a millisecond)."""
+
+
+_TERMS = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,8 @@ class TextModel(_Textual):
     eos_token_ids: frozenset[int]
     grammars: GrammarCompiler
     defaults: SamplingDefaults = SamplingDefaults()
+    adapters: dict[str, str] = field(default_factory=dict)
+    """Where every LoRA adapter came from that was ever loaded, by name."""
 
     async def chat_prompt(
         self,
@@ -184,7 +189,15 @@ class TextModel(_Textual):
     def stop_ids(self, extra: Sequence[int], *, ignore_eos: bool) -> frozenset[int]:
         return frozenset(extra) | (frozenset() if ignore_eos else self.eos_token_ids)
 
-    def start(self, plans: Sequence[SequencePlan]) -> Generation:
+    def adapter(self, name: str | None) -> str | None:
+        """The LoRA adapter that a request's `model` names, if it names one.
+
+        One that was loaded once stays an adapter's name: to answer with the model itself when it
+        has been unloaded would be another answer than the one asked for.
+        """
+        return name if name in self.adapters else None
+
+    def start(self, plans: Sequence[SequencePlan], terms: Terms = _TERMS) -> Generation:
         """Submit sequences to the engine.
 
         Raises what `Engine.submit` raises, and BadRequest for more sequences than its queue holds.
@@ -196,7 +209,7 @@ class TextModel(_Textual):
                 hint="Send fewer prompts at once, or a smaller n.",
             )
         ids = [self.seams.new_id() for _ in plans]
-        return Generation(self.engine, self.tokenizer, self.mailbox, plans, ids)
+        return Generation(self.engine, self.tokenizer, self.mailbox, plans, ids, terms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

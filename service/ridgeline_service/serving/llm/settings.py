@@ -14,11 +14,15 @@ from typing import Literal
 
 from ridgeline_service.serving.llm.errors import InvalidSetting
 from ridgeline_service.serving.llm.invocations import Flavour
+from ridgeline_service.serving.llm.speculative import SpeculativeSettings, read_speculative
 
 DtypeName = Literal["bf16", "fp32"]
 
 _MAX_NUM_SEQS = 32
 _BLOCK_SIZE = 16
+_MAX_ADAPTERS = 8
+_MAX_ADAPTER_RANK = 16
+_LOOKED_UP = SpeculativeSettings()
 
 _DTYPES: Mapping[str, DtypeName] = {
     "auto": "bf16",
@@ -46,10 +50,15 @@ _LMI = {
     "QUANTIZATION": "quantize",
     "TGI_COMPAT": "tgi_compat",
     "SERVED_MODEL_NAME": "name",
+    "SPECULATIVE_CONFIG": "speculative",
+    "ENABLE_LORA": "enable_lora",
+    "MAX_LORAS": "max_adapters",
+    "MAX_LORA_RANK": "max_adapter_rank",
 }
 _TGI = {
     "DTYPE": "dtype",
     "QUANTIZE": "quantize",
+    "HF_MODEL_QUANTIZE": "quantize",
     "SM_NUM_GPUS": "tensor_parallel_degree",
     "NUM_SHARD": "tensor_parallel_degree",
     "MAX_TOTAL_TOKENS": "max_model_len",
@@ -66,6 +75,11 @@ _OWN = {
     "RIDGELINE_IMAGE_FLAVOUR": "flavour",
     "RIDGELINE_THREADS": "threads",
 }
+
+
+_INT8 = ("int8", "w8a8")
+
+Quantize = Literal["int8"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +101,10 @@ class ModelSettings:
     block_size: int = _BLOCK_SIZE
     kv_cache_bytes: int | None = None
     threads: int | None = None
+    speculative: SpeculativeSettings | None = _LOOKED_UP
+    max_adapters: int = 0
+    max_adapter_rank: int = _MAX_ADAPTER_RANK
+    quantize: Quantize = None
     notes: tuple[str, ...] = ()
 
 
@@ -136,7 +154,6 @@ def read_settings(environment: Mapping[str, str], properties: str = "") -> Model
     def integer(target: str, least: int = 1) -> int | None:
         return found[target].integer(least) if target in found else None
 
-    _check_quantize(found.get("quantize"))
     _note_parallelism(found.get("tensor_parallel_degree"), notes)
     max_model_len, max_input = integer("max_model_len", 2), integer("max_input_tokens")
     if max_model_len is not None and max_input is not None and max_input >= max_model_len:
@@ -159,6 +176,10 @@ def read_settings(environment: Mapping[str, str], properties: str = "") -> Model
         block_size=integer("block_size") or _BLOCK_SIZE,
         kv_cache_bytes=None if gib is None else gib * 2**30,
         threads=integer("threads"),
+        speculative=_speculative(found.get("speculative")),
+        max_adapters=_max_adapters(found),
+        max_adapter_rank=integer("max_adapter_rank") or _MAX_ADAPTER_RANK,
+        quantize=_quantize(found.get("quantize")),
         notes=tuple(notes),
     )
 
@@ -223,9 +244,25 @@ def _flavour(found: Mapping[str, _Setting]) -> Flavour:
         raise setting.refused(", ".join(Flavour)) from None
 
 
-def _check_quantize(setting: _Setting | None) -> None:
-    if setting is not None and setting.value.lower() != "none":
-        raise setting.refused("none; weights are served in bf16 or fp32")
+def _speculative(setting: _Setting | None) -> SpeculativeSettings | None:
+    return _LOOKED_UP if setting is None else read_speculative(setting.source, setting.value)
+
+
+def _max_adapters(found: Mapping[str, _Setting]) -> int:
+    """Room for LoRA adapters: none unless they are asked for."""
+    enabled = found.get("enable_lora")
+    if enabled is None or not enabled.boolean():
+        return 0
+    return found["max_adapters"].integer() if "max_adapters" in found else _MAX_ADAPTERS
+
+
+def _quantize(setting: _Setting | None) -> Quantize:
+    """8-bit weights and activations, by the names that other servers have for them."""
+    if setting is None or setting.value.lower() == "none":
+        return None
+    if setting.value.lower() not in _INT8:
+        raise setting.refused(f"none or {' or '.join(_INT8)}")
+    return "int8"
 
 
 def _note_parallelism(setting: _Setting | None, notes: list[str]) -> None:

@@ -121,7 +121,7 @@ async def chat_completions(model: TextModel, body: Mapping[str, object]) -> Answ
         grammar=grammar,
     )
     n = request.n or 1
-    generation = model.start(fan_out([prompt], [params], form, n))
+    generation = model.start(fan_out([prompt], [params], form, n), request.terms(model))
     head = {
         "id": f"chatcmpl-{model.seams.new_id()}",
         "created": int(model.seams.now()),

@@ -97,7 +97,7 @@ async def completions(model: TextModel, body: Mapping[str, object]) -> Answer | 
         for prompt in prompts
     ]
     plans = fan_out([prompt.token_ids for prompt in prompts], params, form, n)
-    generation = model.start(plans)
+    generation = model.start(plans, request.terms(model))
     head = {
         "id": f"cmpl-{model.seams.new_id()}",
         "object": "text_completion",

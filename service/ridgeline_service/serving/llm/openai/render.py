@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ridgeline_backends.engine import TokenLogprobs
 from ridgeline_service.serving.llm.generation import Token, Usage
-from ridgeline_service.serving.llm.model import Model
+from ridgeline_service.serving.llm.model import Model, TextModel
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
 from ridgeline_service.serving.llm.tools.calls import CallDelta
 from ridgeline_service.serving.llm.tools.parsing import Delta
@@ -22,19 +22,22 @@ def usage_object(usage: Usage) -> dict[str, object]:
 
 
 def model_list(model: Model) -> dict[str, object]:
-    """``GET /v1/models`` of a replica: its one model, with the context length as vLLM has it."""
-    return {
-        "object": "list",
-        "data": [
-            {
-                "id": model.name,
-                "object": "model",
-                "created": int(model.seams.now()),
-                "owned_by": "ridgeline",
-                "max_model_len": model.limits.max_model_len,
-            }
-        ],
+    """``GET /v1/models`` of a replica: its one model, with the context length as vLLM has it, and
+    the LoRA adapters that are loaded on it."""
+    own: dict[str, object] = {
+        "id": model.name,
+        "object": "model",
+        "created": int(model.seams.now()),
+        "owned_by": "ridgeline",
+        "max_model_len": model.limits.max_model_len,
     }
+    if not isinstance(model, TextModel):
+        return {"object": "list", "data": [own]}
+    adapters = [
+        {**own, "id": name, "root": model.adapters.get(name, name), "parent": model.name}
+        for name in model.engine.stats().adapters
+    ]
+    return {"object": "list", "data": [own, *adapters]}
 
 
 def chat_message(delta: Delta, new_id: Callable[[], str]) -> dict[str, object]:

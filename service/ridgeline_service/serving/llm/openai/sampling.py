@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Le, Len
+from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from ridgeline_backends.engine import Grammar, SamplingParams
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.fields import Body
-from ridgeline_service.serving.llm.generation import TextForm
+from ridgeline_service.serving.llm.generation import Terms, TextForm
 from ridgeline_service.serving.llm.grammar import GrammarSpec
 from ridgeline_service.serving.llm.model import TextModel, sampling
 from ridgeline_service.serving.llm.openai.forms import (
@@ -68,6 +68,8 @@ class SamplingBody(Body):
     guided_choice: Choices | None = None
     guided_grammar: str | None = None
     structured_outputs: StructuredOutputs | None = None
+    priority: int | None = None
+    timeout: Annotated[float, Gt(0)] | None = None
 
     neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {
         "typical_p": (1,),
@@ -85,7 +87,6 @@ class SamplingBody(Body):
             "guided_whitespace_pattern",
             "metadata",
             "prediction",
-            "priority",
             "prompt_cache_key",
             "prompt_cache_options",
             "prompt_cache_retention",
@@ -136,6 +137,15 @@ class SamplingBody(Body):
                 "stream_options is only allowed when stream is true.", param="stream_options"
             )
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    def terms(self, model: TextModel) -> Terms:
+        """`priority` as in vLLM, the lower the sooner; `timeout` in seconds; `model` may name a
+        LoRA adapter."""
+        return Terms(
+            priority=self.priority or 0,
+            timeout_s=self.timeout,
+            adapter=model.adapter(self.model),
+        )
 
     def params(
         self,
