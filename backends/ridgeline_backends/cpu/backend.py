@@ -29,8 +29,10 @@ from ridgeline_backends.base import (
     RerankRunner,
 )
 from ridgeline_backends.cpu.embedding import CpuEmbeddingRunner
+from ridgeline_backends.cpu.kernels.library import library
 from ridgeline_backends.cpu.linear import has_bf16
-from ridgeline_backends.cpu.memory import decoder_need, encoder_need, machine_memory
+from ridgeline_backends.cpu.memory import DecoderForm, decoder_need, encoder_need, machine_memory
+from ridgeline_backends.cpu.native import supports
 from ridgeline_backends.cpu.rerank import CpuRerankRunner
 from ridgeline_backends.cpu.runner import CpuRunner
 from ridgeline_backends.errors import DoesNotFit, UnsupportedModel
@@ -44,6 +46,14 @@ from ridgeline_backends.models.encoder_families import RERANK_FAMILIES
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import weight_files
 
+_NO_KERNELS = (
+    "There are no native kernels, so models run in plain torch, at a quarter of the speed or less: "
+    "install gcc or clang, or a wheel that carries them."
+)
+_NOT_THIS_SHAPE = (
+    "The native kernels do not run a model of this shape (more than 48 query heads per KV head, "
+    "heads above 512, or blocks that are no multiple of 16 tokens), so it runs in plain torch."
+)
 _WIDENED = (
     "This processor has no bfloat16 instructions: bf16 weights are widened to float32 at load, "
     "which doubles their memory and changes no value."
@@ -56,14 +66,15 @@ class CpuBackend(Backend):
     name: ClassVar[str] = "cpu"
 
     def probe(self) -> DeviceReport:
+        kernels = library()
         capability = torch.backends.cpu.get_cpu_capability()
         return DeviceReport(
             backend=self.name,
             usable=True,
-            device=f"{platform.machine()} {capability}",
+            device=f"{platform.machine()} {kernels.variant if kernels else capability}",
             memory_bytes=machine_memory(),
             threads=torch.get_num_threads(),
-            notes=() if has_bf16() else (_WIDENED,),
+            notes=() if kernels else (_NO_KERNELS,),
         )
 
     def plan(self, config: Mapping[str, object], spec: LoadSpec) -> Plan:
@@ -94,16 +105,11 @@ class CpuBackend(Backend):
         if isinstance(model, EncoderConfig):
             memory = encoder_need(model, spec)
         else:
-            widened = dtype is Dtype.BF16 and not has_bf16()
-            notes = ((_WIDENED,) if widened else ()) + _notes(model, max_len)
-            need = decoder_need(
-                model,
-                spec,
-                stored=dtype,
-                multiplied=Dtype.FP32 if widened else dtype,
-                max_model_len=max_len,
-                available=available,
-            )
+            form, why = _form(model, spec, dtype)
+            notes = why + _notes(model, max_len)
+            if spec.quantize and form.gathers_keys:
+                refusals.append(f"quantize {spec.quantize!r} needs the native kernels. {why[0]}")
+            need = decoder_need(model, spec, form, max_model_len=max_len, available=available)
             memory, blocks = need.memory, need.kv_blocks
             if spec.max_tokens_per_step < spec.max_num_seqs:
                 refusals.append(
@@ -194,6 +200,28 @@ def _notes(model: DecoderConfig, max_len: int) -> tuple[str, ...]:
         "trained for, so all texts, short ones too, are read with its factors for long ones; "
         f"with a context length of {originals[0]} the factors for short ones are used.",
     )
+
+
+def _form(
+    model: DecoderConfig, spec: LoadSpec, dtype: Dtype
+) -> tuple[DecoderForm, tuple[str, ...]]:
+    """How the model will be held, and where that is not the best, why."""
+    if library() is not None and supports(model, spec):
+        matrix_bytes = 1 if spec.quantize else dtype.bytes
+        shares = not spec.quantize
+        form = DecoderForm(
+            stored=dtype, matrix_bytes=matrix_bytes, shares_table=shares, gathers_keys=False
+        )
+        return form, ()
+    widened = dtype is Dtype.BF16 and not has_bf16()
+    reason = _NO_KERNELS if library() is None else _NOT_THIS_SHAPE
+    form = DecoderForm(
+        stored=dtype,
+        matrix_bytes=4 if widened else dtype.bytes,
+        shares_table=False,
+        gathers_keys=True,
+    )
+    return form, (reason, _WIDENED) if widened else (reason,)
 
 
 def _dtype(spec: LoadSpec) -> Dtype:

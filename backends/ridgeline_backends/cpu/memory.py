@@ -20,6 +20,18 @@ _CGROUP_LIMITS = (
 _TILE = 64
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderForm:
+    """How a decoder lies in memory. `stored` is the type of tables and KV, `matrix_bytes` the size
+    of a weight that is multiplied. `shares_table`: a tied head is the embedding itself; else it is
+    laid out apart. `gathers_keys`: attention copies what it reads."""
+
+    stored: Dtype
+    matrix_bytes: int
+    shares_table: bool
+    gathers_keys: bool
+
+
 @dataclass(frozen=True, slots=True)
 class DecoderNeed:
     """The result of sizing: memory by kind and the KV blocks in it."""
@@ -60,27 +72,21 @@ def _mapped_data() -> int:
 
 
 def decoder_need(
-    config: DecoderConfig,
-    spec: LoadSpec,
-    *,
-    stored: Dtype,
-    multiplied: Dtype,
-    max_model_len: int,
-    available: int,
+    config: DecoderConfig, spec: LoadSpec, form: DecoderForm, *, max_model_len: int, available: int
 ) -> DecoderNeed:
-    """Size a model whose tables and KV are `stored` so and whose matrices are `multiplied` so."""
-    head = config.vocab_size * config.hidden
-    matrices = config.layers * sum(a * b for a, b in config.linear_shapes.values()) + head
+    """Size a model that is held in this form."""
+    table = config.vocab_size * config.hidden
+    matrices = config.layers * sum(a * b for a, b in config.linear_shapes.values()) + table
     vectors = config.vector_parameters * 4
     rope = len(config.ropes) * 2 * max_model_len * config.rotary_dim * 4
-    # The embedding is kept beside the head even if they are tied: one is read by row, the other is
-    # laid out for multiplication.
-    weights = head * stored.bytes + matrices * multiplied.bytes + vectors + rope
+    weights = matrices * form.matrix_bytes + vectors + rope
+    if not (form.shares_table and config.tied_head):
+        weights += table * form.stored.bytes
     adapted = config.adapter_shapes(spec.max_adapter_rank).values()
     adapter = config.layers * sum((rows + columns) * rank for rows, columns, rank in adapted)
     weights += spec.max_adapters * adapter * 4
-    scratch = _decoder_scratch(config, spec, max_model_len)
-    per_token = 2 * config.layers * config.kv_heads * config.head_dim * stored.bytes
+    scratch = _decoder_scratch(config, spec, form, max_model_len)
+    per_token = 2 * config.layers * config.kv_heads * config.head_dim * form.stored.bytes
     per_block = per_token * spec.block_size
     sequence = -(-max_model_len // spec.block_size) * per_block
     if spec.kv_cache_bytes is not None:
@@ -102,10 +108,15 @@ def encoder_need(config: EncoderConfig, spec: LoadSpec) -> MemoryNeed:
     return MemoryNeed(weights=config.parameters * 4, kv=0, scratch=scratch)
 
 
-def _decoder_scratch(config: DecoderConfig, spec: LoadSpec, max_model_len: int) -> int:
+def _decoder_scratch(
+    config: DecoderConfig, spec: LoadSpec, form: DecoderForm, max_model_len: int
+) -> int:
     rows = max(spec.max_tokens_per_step, spec.max_num_seqs)
     activations = rows * (6 * config.hidden + 6 * config.intermediate)
-    scores = rows * config.heads * (3 * _TILE + 3 * config.head_dim)
-    gathered = 3 * spec.max_num_seqs * max_model_len * config.kv_heads * config.head_dim
     logits = 2 * spec.max_num_seqs * config.vocab_size
-    return 4 * (activations + scores + gathered + logits)
+    gathered = 0
+    if form.gathers_keys:
+        scores = rows * config.heads * (3 * _TILE + 3 * config.head_dim)
+        width = max_model_len * config.kv_heads * config.head_dim
+        gathered = scores + 3 * spec.max_num_seqs * width
+    return 4 * (activations + gathered + logits)

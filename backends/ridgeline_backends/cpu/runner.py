@@ -118,7 +118,7 @@ def _program(config: DecoderConfig, weights: DecoderWeights, plan: Plan) -> Prog
             kernels,
             config,
             weights,
-            dtype=stored,
+            dtype=torch.int8 if spec.quantize else stored,
             stored=stored,
             blocks=plan.kv_blocks,
             block_size=spec.block_size,

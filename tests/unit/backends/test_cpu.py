@@ -34,12 +34,29 @@ SMOLLM2 = {
 def test_a_plan_counts_weights_and_kv():
     plan = CpuBackend().plan(SMOLLM2, LoadSpec(dtype="fp32", max_model_len=1024, max_num_seqs=4))
     assert plan.fits
-    # 134.5M parameters, the tied embedding twice, and the rope tables.
-    assert plan.memory.weights == (134_515_008 + 49152 * 576 + 2 * 1024 * 64) * 4
+    # 134.5M parameters and the rope tables: a tied embedding is there once.
+    assert plan.memory.weights == (134_515_008 + 2 * 1024 * 64) * 4
     assert plan.memory.kv == 4 * 1024 * 46_080
     assert plan.kv_blocks == 4 * 1024 // 16
     half = CpuBackend().plan(SMOLLM2, LoadSpec(dtype="bf16", max_model_len=1024, max_num_seqs=4))
     assert half.memory.kv == 4 * 1024 * 23_040
+    spec = LoadSpec(dtype="bf16", max_model_len=1024, max_num_seqs=4, quantize="int8")
+    eighth = CpuBackend().plan(SMOLLM2, spec)
+    # A table of 2 bytes a number beside matrices of 1.
+    assert half.memory.weights - eighth.memory.weights == 134_479_872 - 2 * 49152 * 576
+
+
+def test_without_kernels_the_plan_counts_more_and_says_what_it_costs(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    native = CpuBackend().plan(SMOLLM2, LoadSpec(max_model_len=1024))
+    monkeypatch.setattr("ridgeline_backends.cpu.backend.library", lambda: None)
+    plain = CpuBackend().plan(SMOLLM2, LoadSpec(max_model_len=1024))
+    assert plain.fits
+    assert plain.memory.weights > native.memory.weights
+    assert "install gcc" in plain.notes[0]
+    refused = CpuBackend().plan(SMOLLM2, LoadSpec(max_model_len=1024, quantize="int8"))
+    assert "native kernels" in refused.refusals[0]
 
 
 def test_what_does_not_fit_is_refused_with_reasons(monkeypatch: pytest.MonkeyPatch):
