@@ -198,13 +198,28 @@ def test_log_probabilities_of_answer_and_prompt(client: OpenAI) -> None:
 
 
 def test_penalties_and_bias_change_what_is_said(client: OpenAI) -> None:
-    request = {"model": CHAT, "prompt": "no no no no no no", "temperature": 0, "max_tokens": 24}
+    request = {"model": CHAT, "prompt": "one two one two one two", "temperature": 0}
+    request |= {"max_tokens": 48}
     plain = client.completions.create(**request).choices[0].text
-    varied = client.completions.create(
-        **request, frequency_penalty=2, extra_body={"repetition_penalty": 1.5}
+    varied = client.completions.create(**request, frequency_penalty=2).choices[0].text
+    assert len(set(varied.split())) > len(set(plain.split()))
+    spelled = client.post(
+        "/tokenize",
+        cast_to=dict,
+        body={"model": CHAT, "prompt": plain, "return_token_strs": True},
     )
-    words = varied.choices[0].text.split()
-    assert plain.split().count("no") > words.count("no")
+    assert "".join(spelled["token_strs"]) == plain
+    first = spelled["tokens"][0]
+    other = client.completions.create(**request, logit_bias={str(first): -100}).choices[0].text
+    assert not other.startswith(spelled["token_strs"][0])
+
+
+def test_tokens_and_text_are_each_others(client: OpenAI) -> None:
+    text = "Tokens: naïve, 東京!"
+    made = client.post("/tokenize", cast_to=dict, body={"model": CHAT, "prompt": text})
+    assert made["count"] == len(made["tokens"]) < made["max_model_len"]
+    back = client.post("/detokenize", cast_to=dict, body={"model": CHAT, "tokens": made["tokens"]})
+    assert back["prompt"] == text
 
 
 def test_cached_tokens_are_told_in_a_stream_too(client: OpenAI) -> None:
