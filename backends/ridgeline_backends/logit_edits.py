@@ -64,14 +64,11 @@ def _keep_allowed(
         without = bits.copy()
         without[[token for token in banned if 0 <= token < len(bits)]] = False
         bits = without if without.any() else bits
-    # A grammar leaves either few tokens or nearly all (inside a string): touch the smaller part.
-    if np.count_nonzero(bits) * 2 < len(bits):
-        ids = torch.from_numpy(np.flatnonzero(bits)).to(row.device)
-        kept = row[ids]
-        row.fill_(-torch.inf)
-        row[ids] = kept
+    if row.device.type == "cpu":
+        # In place and on this thread: torch would wake its threads for each of many short rows.
+        np.copyto(row.numpy(), -np.inf, where=~bits)
     else:
-        row[torch.from_numpy(np.flatnonzero(~bits)).to(row.device)] = -torch.inf
+        row.masked_fill_(torch.from_numpy(~bits).to(row.device), -torch.inf)
 
 
 def _ids(row: Tensor, ids: Sequence[int]) -> Tensor:
