@@ -64,7 +64,10 @@ def _serving(report: dict[str, Any]) -> Iterator[str]:
         f"{machine['memory_gib']} GiB, {report['date']}. SmolLM2-135M-Instruct, greedy, 128 tokens "
         "in and 128 out; *shared*: 32 requests of 512 common and 32 own tokens in, 64 out. "
         f"Medians of the runs in which other jobs took less than {QUIET_CORES} cores (of all runs "
-        "where fewer than half were so quiet: marked †), servers in turn, the others frozen."
+        "where fewer than half were so quiet: marked †), servers in turn, the others frozen. "
+        f"Rounds: {1 + max(sample['round'] for sample in report['samples'])}. Prompts of random "
+        "words make the model repeat itself, which flatters prompt lookup: the rows that are "
+        "compared do without it."
     )
     yield ""
     yield "Output tokens per second (time to first token, time per further token, in ms):"
@@ -191,8 +194,9 @@ def _roofline(report: dict[str, Any]) -> Iterator[str]:
     yield "![Where each step stands against memory and compute](img/roofline.svg)"
     yield ""
     yield (
-        f"Measured on this machine: memory reads {report['bandwidth_gb_s']:.1f} GB/s, matrix "
-        f"products {report['peak_gflop_s']:.0f} GFLOP/s. Each point is a step through the runner."
+        f"Measured on this machine: memory reads {report['bandwidth_gb_s']:.1f} GB/s, torch's "
+        f"matrix products {report['peak_gflop_s']:.0f} GFLOP/s (a kernel may do better than that). "
+        "Each point is a step through the runner."
     )
     yield ""
     yield from _table(

@@ -3,13 +3,14 @@
 from peers.base import Peer
 from peers.llama_cpp import LlamaCpp
 from peers.openvino import OpenVino
-from peers.ridgeline import BF16, INT8
+from peers.ridgeline import BF16, BF16_LOOKUP, INT8
 from peers.transformers import Transformers
 from peers.vllm import Vllm
 
 PEERS: tuple[Peer, ...] = (
     BF16,
     INT8,
+    BF16_LOOKUP,
     LlamaCpp("bf16"),
     LlamaCpp("q8_0"),
     OpenVino("f16"),

@@ -31,7 +31,6 @@ class Replica(HttpServer):
 class Ridgeline(Peer):
     def __init__(self, kind: str, settings: Mapping[str, str]) -> None:
         self.name = f"Ridgeline {kind}"
-        self._kind = kind
         self._settings = settings
         shown = "".join(f"{name}={value} " for name, value in settings.items())
         self.command = f"{shown}python -m ridgeline_service.serving.llm"
@@ -51,10 +50,14 @@ class Ridgeline(Peer):
             "HF_MODEL_ID": "model",
         }
         command = [sys.executable, "-m", "ridgeline_service.serving.llm"]
-        log = model.derived / f"ridgeline-{self._kind}.log"
+        log = model.derived / f"{self.name.replace(' ', '-').lower()}.log"
         with server_process(self.name, command, environment, log, f"{url}/ping", HEADERS) as pid:
             yield Replica(pid, Target(f"{url}/v1", "model", HEADERS))
 
 
-BF16 = Ridgeline("bf16", {})
-INT8 = Ridgeline("int8", {"OPTION_QUANTIZE": "int8"})
+# Random words make the model repeat itself, which prompt lookup guesses as no real text would be
+# guessed. The peers guess nothing: ours are compared without, and the default is shown beside.
+_NO_GUESSES = {"OPTION_SPECULATIVE_CONFIG": "none"}
+BF16 = Ridgeline("bf16", _NO_GUESSES)
+INT8 = Ridgeline("int8", {"OPTION_QUANTIZE": "int8", **_NO_GUESSES})
+BF16_LOOKUP = Ridgeline("bf16 with prompt lookup", {})
