@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
+import itertools
+
 from figures import RequestTimes, RunFailed, figures
 from load import read_answer
-import itertools
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
