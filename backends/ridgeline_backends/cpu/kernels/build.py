@@ -63,25 +63,30 @@ def build_kernels(directory: Path | None = None) -> Path:
     command = compiler()
     if command is None:
         raise KernelBuildFailed("There is no C compiler.", hint="Install gcc or clang, or set CC.")
-    folder = (directory or cache_directory()) / _key(command)
-    target = folder / LIBRARY
-    if target.is_file():
+    folders = [directory] if directory else cache_directories()
+    targets = [folder / _key(command) / LIBRARY for folder in folders]
+    found = next((target for target in targets if target.is_file()), None)
+    if found is not None:
+        return found
+    refused: OSError | None = None
+    for target in targets:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = tempfile.TemporaryDirectory(dir=target.parent)
+        except OSError as error:
+            refused = error
+            continue
+        with scratch as folder:
+            # In one step, so that nobody finds half a library and builders do not meet.
+            _compile(command, Path(folder)).replace(target)
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        built = _compile(command, Path(scratch))
-        # In one step, so that nobody finds half a library and builders do not meet.
-        built.replace(target)
-    return target
+    raise KernelBuildFailed(f"No folder to build in: {refused}", hint="Set XDG_CACHE_HOME.")
 
 
-def cache_directory() -> Path:
-    """Beside the sources in a checkout, where sandboxed replicas see it; else the user's."""
-    beside = SOURCES.parent / "_build"
-    if os.access(SOURCES.parent, os.W_OK):
-        return beside
+def cache_directories() -> list[Path]:
+    """Beside the sources, where sandboxed replicas see what was built before; the user's own."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "ridgeline" / "kernels"
+    return [SOURCES.parent / "_build", Path(base) / "ridgeline" / "kernels"]
 
 
 def _compile(command: list[str], scratch: Path) -> Path:

@@ -205,6 +205,10 @@ static void attention(rl_worker *worker, const arena *s, const rl_model *m, cons
         for (int32_t unit = begin; unit < end; unit++) {
             const query *q = now->queries + unit / m->kv_heads;
             const rl_chunk *chunk = step->chunk + q->chunk;
+            /* What pads a row meets weights of zero, and must be numbers for that. */
+            for (int32_t r = 0; r < q->positions && unit % m->kv_heads == 0; r++)
+                for (int64_t i = m->heads * m->head_dim; i < s->attended_stride; i++)
+                    s->attended[(q->out_row + r) * s->attended_stride + i] = 0;
             attend(m, layer, kv, step->block_table + chunk->first_block,
                    s->qkv + (chunk->first_row + q->offset) * s->qkv_stride, s->qkv_stride, unit % m->kv_heads,
                    chunk->start + q->offset, q->positions, s->attended + q->out_row * s->attended_stride,
