@@ -29,6 +29,35 @@ def test_python_blocks_run_as_they_stand(service: Service, number: int, tmp_path
     assert "Paris" in done.stdout
 
 
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("example", "says"),
+    [
+        (
+            "rag.py",
+            ["Ranked by cosine similarity", "[1] The last bus", "leaves on Sundays at 17:10"],
+        ),
+        ("agent.py", ['weather({"city": "Oslo"})', 'multiply({"a": 12, "b": 34})', "= 408"]),
+    ],
+)
+def test_examples_run_by_one_command(service: Service, example: str, says: list[str]) -> None:
+    assert f"python examples/{example}" in README
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "examples" / example)],
+        env=service.environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    for words in says:
+        assert words in done.stdout
+    # Named after their models; other tests' endpoints may be there as well.
+    known = service.client("sagemaker").list_endpoints(MaxResults=100)["Endpoints"]
+    own = [one for one in known if one["EndpointName"].startswith(("smollm2-", "all-minilm-"))]
+    assert {one["EndpointStatus"] for one in own} <= {"Deleting"}, "an example cleans up"
+
+
 def test_there_are_blocks_to_run() -> None:
     assert len(BLOCKS) >= 3
 
