@@ -50,7 +50,7 @@ class LoadSpec:
     """How a model is to be served. `kv_cache_bytes` None: enough for `max_num_seqs` sequences of
     the whole context, or what the memory leaves. `threads` None: all cores. There is to be room for
     `max_adapters` LoRA adapters of at most `max_adapter_rank`. `quantize` "int8": matrices and what
-    they multiply in 8 bits, a scale for each row of either; tables and KV stay in `dtype`."""
+    they multiply in 8 bits, a scale for every 64 numbers of a row; tables and KV stay in `dtype`."""
 
     dtype: Dtype | Literal["bf16", "fp32"] = Dtype.BF16
     max_model_len: int | None = None

@@ -24,15 +24,15 @@ SILU, GELU_TANH = 0, 1
 TARGETS = ("qkv", "o", "gate_up", "down")
 MAX_RANK = 512
 PANEL = 16
-WIDTH = 32
-"""What rows of weights and widths of activations are rounded up to."""
+WIDTH = 64
+"""What both sides of weights and widths of activations are rounded up to."""
+GROUP = 64
+"""Numbers of a row that share a scale in int8."""
 
 
 class Matrix(Structure):
     _fields_ = (
         ("data", c_void_p),
-        ("scale", c_void_p),
-        ("sum", c_void_p),
         ("bias", c_void_p),
         ("type", c_int32),
         ("n", c_int32),

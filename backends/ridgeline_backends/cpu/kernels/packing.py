@@ -1,7 +1,8 @@
 """Weights in the layout that the kernels read, and the structs that point at them.
 
 A matrix [n, k] becomes panels of 16 rows (csrc/ridgeline.h says how), rounded up to `WIDTH` with
-zeros. Packing changes no value, but for int8, where a row is scaled to whole numbers up to 127.
+zeros. Packing changes no value, but for int8, where every `GROUP` of a row is scaled to whole
+numbers up to 127.
 """
 
 from __future__ import annotations
@@ -11,33 +12,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ridgeline_backends.cpu.kernels.library import BF16, F32, INT8, PANEL, WIDTH, Matrix
+from ridgeline_backends.cpu.kernels.library import BF16, F32, GROUP, INT8, PANEL, WIDTH, Matrix
 
 _TYPES = {torch.float32: F32, torch.bfloat16: BF16, torch.int8: INT8}
 
 
 @dataclass(frozen=True, slots=True)
 class PackedMatrix:
-    """The tensors of one matrix: `data` in panels; for int8 the scale and the sum of each row."""
+    """The tensors of one matrix: `data` in panels, whose type is that of the numbers in it."""
 
     data: Tensor
     n: int
     k: int
-    scale: Tensor | None = None
-    sum: Tensor | None = None
     bias: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
         """All that there are."""
-        every = (self.data, self.scale, self.sum, self.bias)
-        return [tensor for tensor in every if tensor is not None]
+        return [tensor for tensor in (self.data, self.bias) if tensor is not None]
 
     def struct(self) -> Matrix:
         """Points at the tensors, which must outlive it."""
         return Matrix(
             data=self.data.data_ptr(),
-            scale=address(self.scale),
-            sum=address(self.sum),
             bias=address(self.bias),
             type=_TYPES[self.data.dtype],
             n=self.n,
@@ -72,24 +68,33 @@ def interleave(gate_up: Tensor) -> Tensor:
 
 
 def _pack_int8(weight: Tensor, bias: Tensor | None) -> PackedMatrix:
-    """Symmetric, one scale per row of the weight: w ~ scale * q with |q| <= 127."""
-    weight = weight.float()
-    scale = weight.abs().amax(1) / 127
-    # A row of zeros has no scale of its own.
-    quantised = (weight / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round()
-    data, n, k = _panels(quantised.to(torch.int8), 4)
-    sums = quantised.sum(1).to(torch.int32)
-    return PackedMatrix(data, n, k, _padded(scale, n), _padded(sums, n), _bias(bias))
+    """Symmetric, one scale per group of a row: w ~ scale * q with |q| <= 127."""
+    weight = _padded_matrix(weight.float())
+    n, k = weight.shape
+    groups = weight.view(n // PANEL, PANEL, k // GROUP, GROUP).transpose(1, 2)
+    # As the kernel will read it; a group of zeros has no scale of its own.
+    scale = (groups.abs().amax(-1) / 127).to(torch.bfloat16)
+    divisor = scale.float().clamp(min=torch.finfo(torch.float32).tiny)
+    numbers = (groups / divisor[..., None]).round().clamp(-127, 127).to(torch.int8)
+    panels = numbers.view(n // PANEL, k // GROUP, PANEL, GROUP // 4, 4).transpose(2, 3)
+    sums = numbers.sum(-1, dtype=torch.int32).to(torch.int16)
+    words = torch.stack([sums, scale.view(torch.int16)], -1).view(torch.int8)
+    data = torch.cat([panels.flatten(2), words.flatten(2)], 2)
+    return PackedMatrix(data.contiguous(), n, k, _bias(bias))
 
 
 def _panels(weight: Tensor, together: int) -> tuple[Tensor, int, int]:
     """[n/16][k/together][16][together], and the padded n and k."""
-    rows, columns = weight.shape
-    n, k = round_up(rows), round_up(columns)
-    if (n, k) != (rows, columns):
-        weight = torch.nn.functional.pad(weight, (0, k - columns, 0, n - rows))
+    weight = _padded_matrix(weight)
+    n, k = weight.shape
     panels = weight.view(n // PANEL, PANEL, k // together, together).permute(0, 2, 1, 3)
     return panels.contiguous(), n, k
+
+
+def _padded_matrix(weight: Tensor) -> Tensor:
+    rows, columns = weight.shape
+    padding = (0, round_up(columns) - columns, 0, round_up(rows) - rows)
+    return torch.nn.functional.pad(weight, padding) if any(padding) else weight
 
 
 def _bias(bias: Tensor | None) -> Tensor | None:

@@ -23,7 +23,6 @@ typedef struct {
     int32_t *chunk_of_row;
     float *x, *normed, *qkv, *attended, *act, *branch, *gate_up;
     char *packed;
-    float *packed_scale;
     int64_t x_stride, qkv_stride, attended_stride, act_stride, packed_stride;
     char *own; /* per thread */
     int64_t own_bytes;
@@ -34,7 +33,7 @@ static int64_t matrix_row_bytes(const rl_model *m)
     int64_t widest = m->hidden > m->intermediate ? m->hidden : m->intermediate;
     int64_t q = (int64_t)m->heads * m->head_dim;
     if (q > widest) widest = q;
-    return align64(4 * (int64_t)round_up((int32_t)widest, WIDTH));
+    return align64(4 * (int64_t)round_up((int32_t)widest, PADDING));
 }
 
 /* At least as many as a step has. */
@@ -47,11 +46,11 @@ static int64_t lay_out(const rl_model *m, int32_t rows, int32_t threads, int32_t
 #define TAKE(field, type, count) \
     out->field = (type *)(base + at); \
     at = align64(at + (int64_t)sizeof(type) * (count))
-    int64_t hidden = round_up(m->hidden, WIDTH), q = round_up(m->heads * m->head_dim, WIDTH);
+    int64_t hidden = round_up(m->hidden, PADDING), q = round_up(m->heads * m->head_dim, PADDING);
     out->x_stride = hidden;
-    out->qkv_stride = round_up((m->heads + 2 * m->kv_heads) * m->head_dim, WIDTH);
+    out->qkv_stride = round_up((m->heads + 2 * m->kv_heads) * m->head_dim, PADDING);
     out->attended_stride = q;
-    out->act_stride = round_up(m->intermediate, WIDTH);
+    out->act_stride = round_up(m->intermediate, PADDING);
     out->packed_stride = matrix_row_bytes(m);
     TAKE(phases, rl_phase, phase_count(m));
     TAKE(queries, query, rows);
@@ -65,7 +64,6 @@ static int64_t lay_out(const rl_model *m, int32_t rows, int32_t threads, int32_t
     TAKE(act, float, rows * out->act_stride);
     TAKE(gate_up, float, adapters ? 2 * rows * out->act_stride : 0);
     TAKE(packed, char, rows * out->packed_stride);
-    TAKE(packed_scale, float, rows);
     int64_t own = sizeof(rl_attention_scratch);
     if (own < (int64_t)(BLOCK_ROWS * WIDTH * sizeof(float))) own = BLOCK_ROWS * WIDTH * sizeof(float);
     out->own_bytes = align64(own);

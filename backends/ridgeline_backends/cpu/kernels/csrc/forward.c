@@ -22,21 +22,14 @@ INLINE void gated(int32_t activation, const float *pair, float *out)
     }
 }
 
-/* Finish a block: integer sums to floats, bias, then into place. */
-INLINE void finish(const rl_matrix *w, const float *block, const float *scale, int32_t rows, int32_t n,
+/* Finish a block: bias, then into place. */
+INLINE void finish(const rl_matrix *w, const float *block, int32_t rows, int32_t n,
                    enum epilogue mode, int32_t activation, float *out, int64_t stride)
 {
     for (int32_t r = 0; r < rows; r++) {
         float value[WIDTH];
         for (int32_t j = 0; j < WIDTH; j += LANES) {
             vf v = vf_load(block + r * WIDTH + j);
-            if (w->type == RL_INT8) {
-                vi sum = vi_load(block + r * WIDTH + j);
-#if defined(RL_AVX512)
-                sum -= vi_load(w->sum + n + j) << 7;
-#endif
-                v = vi_to_float(sum) * (vf_set(scale[r]) * vf_load(w->scale + n + j));
-            }
             if (w->bias) v = v + vf_load(w->bias + n + j);
             vf_store(value + j, v);
         }
@@ -52,11 +45,11 @@ INLINE void finish(const rl_matrix *w, const float *block, const float *scale, i
 }
 
 /* One phase: out = a W^T in the way of `mode`. a: rows packed for w's type. */
-static void multiply(rl_worker *worker, const rl_matrix *w, const char *a, int64_t lda, const float *scale,
-                     int32_t rows, enum epilogue mode, int32_t activation, float *out, int64_t stride, float *own)
+static void multiply(rl_worker *worker, const rl_matrix *w, const char *a, int64_t lda, int32_t rows,
+                     enum epilogue mode, int32_t activation, float *out, int64_t stride, float *own)
 {
     const int32_t across = w->n / WIDTH, down = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    const int64_t panel = (int64_t)w->k * PANEL * weight_size(w->type);
+    const int64_t panel = panel_bytes(w->type, w->k);
     int32_t begin, end;
     while (take_work(worker, across * down, &begin, &end))
         for (int32_t unit = begin; unit < end; unit++) {
@@ -68,7 +61,7 @@ static void multiply(rl_worker *worker, const rl_matrix *w, const char *a, int64
                 case RL_BF16: block(RL_BF16, count, from, lda, weight, panel, w->k, own); break;
                 case RL_INT8: block(RL_INT8, count, from, lda, weight, panel, w->k, own); break;
             }
-            finish(w, own, scale ? scale + row : NULL, count, n, mode, activation, out + row * stride, stride);
+            finish(w, own, count, n, mode, activation, out + row * stride, stride);
         }
     next_phase(worker);
 }
@@ -77,14 +70,14 @@ static void multiply(rl_worker *worker, const rl_matrix *w, const char *a, int64
 static const char *input_for(rl_worker *worker, const arena *s, const rl_matrix *w, const float *x, int64_t stride,
                              int32_t rows, int64_t *lda)
 {
-    if (packed_size(w->type) == 4) {
+    if (packed_bytes(w->type, GROUP) == 4 * GROUP) {
         *lda = 4 * stride;
         return (const char *)x;
     }
     int32_t begin, end;
     while (take_work(worker, rows, &begin, &end))
         for (int32_t r = begin; r < end; r++)
-            pack_row(w->type, x + r * stride, w->k, s->packed + r * s->packed_stride, s->packed_scale + r);
+            pack_row(w->type, x + r * stride, w->k, s->packed + r * s->packed_stride);
     next_phase(worker);
     *lda = s->packed_stride;
     return s->packed;
@@ -95,7 +88,7 @@ static void product(rl_worker *worker, const arena *s, const rl_model *m, const 
 {
     int64_t lda;
     const char *a = input_for(worker, s, w, x, x_stride, rows, &lda);
-    multiply(worker, w, a, lda, s->packed_scale, rows, mode, m->activation, out, stride,
+    multiply(worker, w, a, lda, rows, mode, m->activation, out, stride,
              (float *)(s->own + worker->id * s->own_bytes));
 }
 
@@ -124,7 +117,7 @@ static void adapt(rl_worker *worker, const arena *s, const rl_step *step, const 
             for (int32_t n = 0; n < pair->up.n; n += WIDTH) {
                 block(RL_F32, q->positions, (const char *)low, 4 * (int64_t)rank,
                       (const char *)pair->up.data + (int64_t)n * rank * 4, (int64_t)rank * PANEL * 4, rank, sum);
-                finish(&pair->up, sum, NULL, q->positions, n, ADD, 0, out + q->out_row * stride, stride);
+                finish(&pair->up, sum, q->positions, n, ADD, 0, out + q->out_row * stride, stride);
             }
         }
     next_phase(worker);
@@ -322,7 +315,7 @@ void RL_VARIANT(forward)(const rl_model *model, const rl_step *step)
 
 int64_t RL_VARIANT(linear_scratch_bytes)(const rl_matrix *w, int32_t rows, int32_t threads)
 {
-    return align64(LINEAR_PHASES * sizeof(rl_phase)) + (int64_t)rows * align64(4 * (int64_t)w->k) + align64(4 * (int64_t)rows)
+    return align64(LINEAR_PHASES * sizeof(rl_phase)) + (int64_t)rows * align64(4 * (int64_t)w->k)
          + threads * align64(BLOCK_ROWS * WIDTH * sizeof(float));
 }
 
@@ -333,7 +326,6 @@ void RL_VARIANT(linear)(const rl_matrix *w, const float *x, float *y, int32_t ro
     s.phases = (rl_phase *)at, at += align64(LINEAR_PHASES * sizeof(rl_phase));
     memset(s.phases, 0, LINEAR_PHASES * sizeof(rl_phase));
     s.packed = at, s.packed_stride = align64(4 * (int64_t)w->k), at += rows * s.packed_stride;
-    s.packed_scale = (float *)at, at += align64(4 * (int64_t)rows);
     s.own = at, s.own_bytes = align64(BLOCK_ROWS * WIDTH * sizeof(float));
     const rl_model plain = {0};
 #pragma omp parallel num_threads(threads)

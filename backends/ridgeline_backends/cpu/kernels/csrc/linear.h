@@ -4,8 +4,9 @@
  * it and however many rows there are. That is what makes answers independent of the batch.
  *
  * Activations are first brought into the form that a weight type multiplies (`pack_row`):
- * float32 rows; pairs of bfloat16 where the processor has dot products for them; or 8-bit integers
- * with one scale per row. Integer sums are exact, so int8 results agree between processors. */
+ * float32 rows; pairs of bfloat16 where the processor has dot products for them; or 8-bit integers.
+ * Those have a scale for every GROUP of a row, as the weights have: within a group sums are exact
+ * integers, and an unusual value spoils the precision of its own group only. */
 #ifndef RL_LINEAR_H
 #define RL_LINEAR_H
 
@@ -23,6 +24,13 @@
 #define MAX_ROWS_INT8 MAX_ROWS
 #endif
 #define HIDE(pointer) __asm__ volatile("" : "+r"(pointer)) /* the compiler forgets what it knows of it */
+#define GROUP 64 /* numbers that share a scale */
+#if defined(RL_AVX512)
+#define PACKED_GROUP (GROUP + PACKED_SCALE)
+#else
+#define PACKED_GROUP (2 * GROUP + PACKED_SCALE) /* as 16 bits */
+#endif
+#define PACKED_SCALE 16 /* bytes for one, which keeps groups aligned */
 #define BLOCK_ROWS 48 /* rows that stay in the second-level cache while panels pass */
 #define BLOCK_K 256   /* k that keeps a panel in the first level while rows pass */
 #define AHEAD 4096    /* bytes of weights asked for in advance: the hardware stops at every page */
@@ -31,21 +39,21 @@
 
 INLINE int64_t align64(int64_t n) { return (n + 63) & ~(int64_t)63; }
 
-/* Bytes of one activation in the form for weights of this type. */
-INLINE int64_t packed_size(int type)
+/* Bytes of k activations in the form for weights of this type; of INT8 each group is followed by
+ * its scale. k is a multiple of GROUP. */
+INLINE int64_t packed_bytes(int type, int64_t k)
 {
 #if defined(RL_AVX512_BF16)
-    if (type == RL_BF16) return 2;
+    if (type == RL_BF16) return 2 * k;
 #endif
-#if defined(RL_AVX512)
-    if (type == RL_INT8) return 1;
-#else
-    if (type == RL_INT8) return 2;
-#endif
-    return 4;
+    return type == RL_INT8 ? k / GROUP * PACKED_GROUP : 4 * k;
 }
 
-INLINE int64_t weight_size(int type) { return type == RL_F32 ? 4 : type == RL_BF16 ? 2 : 1; }
+/* Bytes of k of a panel of weights; of INT8 each group is followed by a line of scales and sums. */
+INLINE int64_t panel_bytes(int type, int64_t k)
+{
+    return type == RL_INT8 ? k / GROUP * (GROUP + 4) * PANEL : k * PANEL * (type == RL_F32 ? 4 : 2);
+}
 
 #if defined(RL_AVX512_BF16)
 static void pack_pairs(const float *x, int k, uint16_t *out)
@@ -56,44 +64,39 @@ static void pack_pairs(const float *x, int k, uint16_t *out)
 #endif
 
 /* Symmetric 8-bit integers: x ~ scale * q, |q| <= 127. */
-static float pack_int8(const float *x, int k, void *out)
+static void pack_group(const float *x, char *out)
 {
     vf peak = vf_set(0);
-    for (int i = 0; i < k; i += LANES) {
+    for (int i = 0; i < GROUP; i += LANES) {
         vf v = vf_load(x + i);
         peak = vf_max(peak, vf_max(v, -v));
     }
-    float top = vf_peak(peak);
-    float scale = top / 127.0f, inverse = top > 0 ? 127.0f / top : 0;
-    for (int i = 0; i < k; i += 16) {
-        int32_t q[16];
-        for (int j = 0; j < 16; j += LANES)
+    float top = vf_peak(peak), scale = top / 127.0f, inverse = top > 0 ? 127.0f / top : 0;
+    for (int i = 0; i < GROUP; i += PANEL) {
+        int32_t q[PANEL];
+        for (int j = 0; j < PANEL; j += LANES)
             vi_store(q + j, vf_to_int(vf_load(x + i + j) * vf_set(inverse)));
 #if defined(RL_AVX512)
-        for (int j = 0; j < 16; j++) ((uint8_t *)out)[i + j] = (uint8_t)(q[j] + 128);
+        for (int j = 0; j < PANEL; j++) ((uint8_t *)out)[i + j] = (uint8_t)(q[j] + 128);
 #else
         /* Each four as (0, 2), (1, 3): the order in which a word of four weights is taken apart. */
-        for (int j = 0; j < 16; j++)
+        for (int j = 0; j < PANEL; j++)
             ((int16_t *)out)[i + (j & ~3) + ((j & 1) << 1) + ((j >> 1) & 1)] = (int16_t)q[j];
 #endif
     }
-    return scale;
+    memcpy(out + PACKED_GROUP - PACKED_SCALE, &scale, sizeof scale);
 }
 
-/* Bring a row of k floats into the form for weights of this type; *scale is set for INT8. */
-INLINE void pack_row(int type, const float *x, int k, void *out, float *scale)
+/* Bring a row of k floats into the form for weights of this type. */
+INLINE void pack_row(int type, const float *x, int k, char *out)
 {
     if (type == RL_INT8) {
-        *scale = pack_int8(x, k, out);
+        for (int i = 0; i < k; i += GROUP, out += PACKED_GROUP) pack_group(x + i, out);
         return;
     }
 #if defined(RL_AVX512_BF16)
-    if (type == RL_BF16) {
-        pack_pairs(x, k, out);
-        return;
-    }
+    if (type == RL_BF16) pack_pairs(x, k, (uint16_t *)out);
 #endif
-    if (out != (const void *)x) memcpy(out, x, 4 * (size_t)k);
 }
 
 /* The next tile's activations come from the second-level cache: ask for them in time. */
@@ -182,45 +185,61 @@ INLINE vi dot_pairs(vi weights, const char *pair)
 #endif
 #endif
 
-/* acc as int32: 8-bit weights and activations. */
+/* 8-bit weights and activations: whole numbers within a group, then scaled into acc. */
 INLINE void tile_int8(const int rows, const int panels, const char *a, int64_t lda, const char *w,
-                      int64_t next_panel, int k, int32_t *acc, const int64_t ldo, int first)
+                      int64_t next_panel, int k, float *acc, const int64_t ldo, int first)
 {
-    vi sum[MAX_ROWS][UNIT * NV];
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int j = 0; j < panels * NV; j++)
-            sum[r][j] = first ? vi_set(0) : vi_load(acc + r * ldo + j * LANES);
-    for (int i = 0; i < k; i += 4, w += 4 * PANEL) {
+    for (; k > 0; k -= GROUP, a += PACKED_GROUP, first = 0) {
+        vi sum[MAX_ROWS][UNIT * NV];
+        UNROLL for (int r = 0; r < rows; r++)
+            UNROLL for (int j = 0; j < panels * NV; j++) sum[r][j] = vi_set(0);
+        UNROLL for (int j = 0; j < panels; j++) __builtin_prefetch(w + j * next_panel + AHEAD, 0, 3);
+        for (int i = 0; i < GROUP; i += 4, w += 4 * PANEL) {
 #if defined(RL_AVX512)
-        /* VNNI multiplies unsigned by signed: activations carry +128, taken off at the end. */
-        UNROLL for (int r = 0; r < rows; r++) {
-            __m512i x = (__m512i)vf_set(*(const float *)(a + r * lda + i));
-            UNROLL for (int j = 0; j < panels; j++)
-                sum[r][j] = (vi)_mm512_dpbusd_epi32((__m512i)sum[r][j], x, _mm512_loadu_si512(w + j * next_panel));
-        }
+            /* VNNI multiplies unsigned by signed: activations carry +128, taken off below. */
+            __m512i weight[UNIT];
+            UNROLL for (int j = 0; j < panels; j++) weight[j] = _mm512_loadu_si512(w + j * next_panel);
+            UNROLL for (int r = 0; r < rows; r++) {
+                __m512i x = (__m512i)vf_set(*(const float *)(a + r * lda + i));
+                UNROLL for (int j = 0; j < panels; j++)
+                    sum[r][j] = (vi)_mm512_dpbusd_epi32((__m512i)sum[r][j], x, weight[j]);
+            }
 #else
-        vi low[UNIT * NV], high[UNIT * NV];
-        UNROLL for (int j = 0; j < panels * NV; j++) {
-            vi words = vi_load(w + (j / NV) * next_panel + (j % NV) * (int64_t)sizeof(vi));
-            low[j] = low_halves(words);
-            high[j] = high_halves(words);
-        }
-        UNROLL for (int r = 0; r < rows; r++) {
-            const char *four = a + r * lda + 2 * i;
-            UNROLL for (int j = 0; j < panels * NV; j++)
-                sum[r][j] += dot_pairs(low[j], four) + dot_pairs(high[j], four + 4);
-        }
+            vi low[UNIT * NV], high[UNIT * NV];
+            UNROLL for (int j = 0; j < panels * NV; j++) {
+                vi words = vi_load(w + (j / NV) * next_panel + (j % NV) * (int64_t)sizeof(vi));
+                low[j] = low_halves(words);
+                high[j] = high_halves(words);
+            }
+            UNROLL for (int r = 0; r < rows; r++) {
+                const char *four = a + r * lda + 2 * i;
+                UNROLL for (int j = 0; j < panels * NV; j++)
+                    sum[r][j] += dot_pairs(low[j], four) + dot_pairs(high[j], four + 4);
+            }
 #endif
+        }
+        /* A word for each lane: the scale as bfloat16 high, the sum of the group's weights low. */
+        UNROLL for (int j = 0; j < panels * NV; j++) {
+            vu word = vu_load(w + (j / NV) * next_panel + (j % NV) * (int64_t)sizeof(vu));
+            UNROLL for (int r = 0; r < rows; r++) {
+                float *to = acc + r * ldo + j * LANES;
+                vf scale = vf_odd(word) * vf_set(*(const float *)(a + r * lda + PACKED_GROUP - PACKED_SCALE));
+                vi whole = sum[r][j];
+#if defined(RL_AVX512)
+                whole -= ((vi)(word << 16) >> 16) << 7;
+#endif
+                vf_store(to, vf_fma(vi_to_float(whole), scale, first ? vf_set(0) : vf_load(to)));
+            }
+        }
+        w += 4 * PANEL;
     }
-    UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int j = 0; j < panels * NV; j++) vi_store(acc + r * ldo + j * LANES, sum[r][j]);
 }
 
 INLINE void tile(const int type, const int rows, const int panels, const char *a, int64_t lda,
                  const char *w, int64_t next_panel, int k, float *acc, const int64_t ldo, int first)
 {
     if (type == RL_INT8) {
-        tile_int8(rows, panels, a, lda, w, next_panel, k, (int32_t *)acc, ldo, first);
+        tile_int8(rows, panels, a, lda, w, next_panel, k, acc, ldo, first);
         return;
     }
 #if defined(RL_AVX512_BF16)
@@ -267,10 +286,10 @@ INLINE void block(const int type, int rows, const char *a, int64_t lda, const ch
     int step = tiles > 1 ? BLOCK_K : k;
     for (int i = 0; i < k; i += step) {
         int count = k - i < step ? k - i : step;
-        const char *part = w + i * PANEL * weight_size(type);
+        const char *part = w + panel_bytes(type, i);
         for (int t = 0, row = 0; t < tiles; t++) {
             int height = (rows - row + tiles - t - 1) / (tiles - t);
-            tile_rows(type, height, a + row * lda + i * packed_size(type), lda, part, next_panel,
+            tile_rows(type, height, a + row * lda + packed_bytes(type, i), lda, part, next_panel,
                       count, acc + row * WIDTH, WIDTH, i == 0);
             row += height;
         }

@@ -2,7 +2,7 @@
  *
  * One call, rl_forward, runs a whole engine step: every layer, for a flat list of rows (tokens of
  * prompt chunks and of decoding sequences alike). Widths of matrices and of
- * rows are rounded up to 32, and what pads a weight is zero. Mirrored by library.py. */
+ * rows are rounded up to 64, and what pads a weight is zero. Mirrored by library.py. */
 #ifndef RIDGELINE_H
 #define RIDGELINE_H
 
@@ -15,13 +15,12 @@ enum rl_type { RL_F32 = 0, RL_BF16 = 1, RL_INT8 = 2 };
 enum rl_target { RL_QKV = 0, RL_O = 1, RL_GATE_UP = 2, RL_DOWN = 3, RL_TARGETS = 4 };
 enum rl_activation { RL_SILU = 0, RL_GELU_TANH = 1 };
 
-/* A weight [n, k], packed in panels of 16 rows: F32 [n/16][k][16], BF16 [n/16][k/2][16][2],
- * INT8 [n/16][k/4][16][4] with one scale per row. n and k are the padded ones. data null: absent. */
+/* A weight [n, k], packed in panels of 16 rows: F32 [n/16][k][16], BF16 [n/16][k/2][16][2]. INT8:
+ * for every 64 of k [16][16][4] numbers, then for each of the 16 rows a word, the group's scale as
+ * bfloat16 (high) and the sum of its numbers (low). n and k are the padded ones. data null: absent. */
 typedef struct {
     const void *data;
-    const float *scale; /* [n], INT8 only */
-    const int32_t *sum; /* [n], INT8 only: each row's weights added up */
-    const float *bias;  /* [n] or null */
+    const float *bias; /* [n] or null */
     int32_t type, n, k, reserved;
 } rl_matrix;
 

@@ -5,6 +5,8 @@
 #include "ridgeline.h"
 #include "simd.h"
 
+#define PADDING 64 /* what widths of rows are rounded up to */
+
 INLINE int32_t round_up(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 
 /* out = x / rms(x) * weight over n values; the padding of out is zeroed. Zhang & Sennrich 2019. */
