@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from random import Random
 
-from ridgeline_service.serving.llm.inputs import InputsBody, Parameters
 from ridgeline_service.serving.llm.openai.chat import ChatBody
 from ridgeline_service.serving.llm.openai.completions import CompletionBody
 from ridgeline_service.serving.llm.openai.embeddings import EmbeddingBody
 from ridgeline_service.serving.llm.openai.tokens import DetokenizeBody, TokenizeBody
+from ridgeline_service.serving.llm.parameters import InputsBody, Parameters
 
 Make = Callable[[Random], object]
 

@@ -73,3 +73,42 @@ def test_priority_and_timeout_reach_the_engine(client: Any, served: Any) -> None
     assert second == Terms()
     with pytest.raises(openai.BadRequestError, match="timeout"):
         client.completions.create(model="m", prompt="Hi", extra_body={"timeout": 0})
+
+
+def test_an_openai_body_may_name_the_adapter_beside_the_model(client: Any, served: Any) -> None:
+    load(client, "poet")
+    extra = {"adapter": "poet"}
+    answer = client.chat.completions.create(model="e:poet", messages=HELLO, extra_body=extra)
+    assert answer.model == "e:poet"
+    with pytest.raises(openai.NotFoundError, match="nobody"):
+        client.completions.create(model="poet", prompt="Hi", extra_body={"adapter": "nobody"})
+    assert [s.terms.adapter for s in served.engine.submitted] == ["poet"]
+
+
+def test_bodies_of_lmi_and_tgi_name_adapters_too(client: Any, served: Any) -> None:
+    load(client, "poet")
+    load(client, "cook")
+
+    def invoke(**body: object) -> tuple[int, list[Terms]]:
+        before = len(served.engine.submitted)
+        reply = served.post("/invocations", body)
+        return reply.status, [one.terms for one in served.engine.submitted[before:]]
+
+    poet = Terms(adapter="poet")
+    assert invoke(inputs="x", adapters="poet") == (200, [poet])
+    assert invoke(inputs="x", adapters=["poet"]) == (200, [poet])
+    assert invoke(inputs=["x", "y"], adapters="poet") == (200, [poet, poet])
+    each = ["poet", "", "cook"]
+    assert invoke(inputs=["x", "y", "z"], adapters=each) == (
+        200,
+        [poet, Terms(), Terms(adapter="cook")],
+    )
+    assert invoke(inputs="x", parameters={"adapter_id": "poet"}) == (200, [poet])
+    assert invoke(inputs="x", parameters={"adapter_id": ""}) == (200, [Terms()])
+    hurried = {"priority": -1, "timeout": 1.5}
+    assert invoke(inputs="x", parameters=hurried) == (200, [Terms(priority=-1, timeout_s=1.5)])
+
+    assert invoke(inputs="x", adapters="nobody") == (404, [])
+    assert invoke(inputs=["x", "y"], adapters=["poet"]) == (400, [])
+    assert invoke(inputs="x", adapters="poet", parameters={"adapter_id": "poet"}) == (400, [])
+    assert invoke(inputs="x", parameters={"timeout": 0}) == (400, [])

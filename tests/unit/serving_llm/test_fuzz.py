@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ridgeline_service.serving.llm.inputs import InputsBody, Parameters
 from ridgeline_service.serving.llm.openai.chat import ChatBody
 from ridgeline_service.serving.llm.openai.completions import CompletionBody
 from ridgeline_service.serving.llm.openai.embeddings import EmbeddingBody
+from ridgeline_service.serving.llm.parameters import InputsBody, Parameters
 
 LEAF = (
     st.none()

@@ -205,6 +205,16 @@ class TextForm:
     shown: frozenset[int] = frozenset()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """By which adapter a sequence is made and how it is treated beside others, as in
+    `Engine.submit`."""
+
+    priority: int = 0
+    timeout_s: float | None = None
+    adapter: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class SequencePlan:
     """One sequence to be generated."""
@@ -212,15 +222,7 @@ class SequencePlan:
     prompt: tuple[int, ...]
     params: SamplingParams
     form: TextForm = TextForm()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """How a request's sequences are treated beside others, as in `Engine.submit`."""
-
-    priority: int = 0
-    timeout_s: float | None = None
-    adapter: str | None = None
+    terms: Terms = Terms()
 
 
 class Generation:
@@ -233,7 +235,6 @@ class Generation:
         mailbox: Mailbox,
         plans: Sequence[SequencePlan],
         sequence_ids: Sequence[str],
-        terms: Terms = Terms(),
     ) -> None:
         """Submits every sequence, or none: raises what `Engine.submit` raises."""
         self._engine = engine
@@ -254,9 +255,9 @@ class Generation:
                     plan.prompt,
                     plan.params,
                     sink,
-                    priority=terms.priority,
-                    timeout_s=terms.timeout_s,
-                    adapter=terms.adapter,
+                    priority=plan.terms.priority,
+                    timeout_s=plan.terms.timeout_s,
+                    adapter=plan.terms.adapter,
                 )
                 self._started += 1
         except BaseException:
@@ -340,11 +341,15 @@ class Generation:
 
 
 def fan_out(
-    prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], form: TextForm, n: int
+    prompts: Sequence[Sequence[int]],
+    params: Sequence[SamplingParams],
+    form: TextForm,
+    terms: Terms,
+    n: int,
 ) -> list[SequencePlan]:
     """``n`` sequences for each prompt, prompt by prompt; sequence i of a prompt has seed + i."""
     return [
-        SequencePlan(tuple(prompt), _reseeded(chosen, place), form)
+        SequencePlan(tuple(prompt), _reseeded(chosen, place), form, terms)
         for prompt, chosen in zip(prompts, params, strict=True)
         for place in range(n)
     ]

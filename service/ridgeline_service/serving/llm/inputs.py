@@ -9,12 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge, Le, Len
-from pydantic import BaseModel, ConfigDict, field_validator
-
-from ridgeline_backends.engine import MAX_LOGPROBS, Grammar, SamplingParams, TokenLogprobs
+from ridgeline_backends.engine import Grammar, SamplingParams, TokenLogprobs
 from ridgeline_service.serving.llm.answers import (
     EVENT_STREAM,
     JSON_LINES,
@@ -25,7 +21,6 @@ from ridgeline_service.serving.llm.answers import (
     json_line,
 )
 from ridgeline_service.serving.llm.errors import BadRequest, ErrorStyle
-from ridgeline_service.serving.llm.fields import Body
 from ridgeline_service.serving.llm.generation import (
     Completed,
     Finish,
@@ -34,120 +29,12 @@ from ridgeline_service.serving.llm.generation import (
     TextForm,
     Token,
 )
-from ridgeline_service.serving.llm.grammar import Form, GrammarSpec
 from ridgeline_service.serving.llm.model import TextModel, sampling
+from ridgeline_service.serving.llm.parameters import SAME_NAMES, InputsBody, Parameters
 
 DJL_DEFAULT_NEW_TOKENS = 30
 TGI_DEFAULT_NEW_TOKENS = 100
 """What each server generates when ``max_new_tokens`` is absent."""
-
-MAX_INPUTS = 256
-
-_GRAMMAR = "parameters.grammar"
-
-_SAME_NAMES = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "seed",
-    "presence_penalty",
-    "frequency_penalty",
-    "repetition_penalty",
-)
-
-Stops = Annotated[list[str], Len(max_length=16)]
-
-
-class InputsGrammar(BaseModel):
-    """TGI's way to ask for a form. ``json_schema`` holds its schema one level deeper."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-    type: Literal["json", "regex", "json_schema"]
-    value: str | dict[str, object]
-
-    def spec(self) -> GrammarSpec:
-        """Raises BadRequest."""
-        if self.type == "regex":
-            if not isinstance(self.value, str):
-                raise BadRequest("parameters.grammar.value: a regex is a text.", param=_GRAMMAR)
-            return GrammarSpec(Form.REGEX, self.value, _GRAMMAR)
-        value: object = self.value
-        if self.type == "json_schema" and isinstance(value, dict):
-            value = value.get("schema", value)
-        return GrammarSpec.json(value, _GRAMMAR)
-
-
-class Parameters(Body):
-    max_new_tokens: Annotated[int, Ge(1)] | None = None
-    min_new_tokens: Annotated[int, Ge(0)] | None = None
-    do_sample: bool | None = None
-    temperature: float | None = None
-    top_k: Annotated[int, Ge(-1)] | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: str | Stops | None = None
-    stop_sequences: Stops | None = None
-    stop_token_ids: Annotated[list[int], Len(max_length=64)] | None = None
-    ignore_eos_token: bool | None = None
-    return_full_text: bool | None = None
-    details: bool | None = None
-    decoder_input_details: bool | None = None
-    top_n_tokens: Annotated[int, Ge(0), Le(MAX_LOGPROBS)] | None = None
-    truncate: Annotated[int, Ge(1)] | None = None
-    min_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    grammar: InputsGrammar | None = None
-    include_stop_str_in_output: bool | None = None
-    skip_special_tokens: bool | None = None
-
-    neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {
-        "adapter_id": ("",),
-        "best_of": (1,),
-        "early_stopping": (False,),
-        "length_penalty": (1,),
-        "logprobs": (),
-        "n": (1,),
-        "num_beams": (1,),
-        "prompt_logprobs": (),
-        "typical_p": (1,),
-        "watermark": (False,),
-    }
-    harmless: ClassVar[frozenset[str]] = frozenset(
-        {"spaces_between_special_tokens", "num_return_sequences", "use_cache", "stream"}
-    )
-
-    @field_validator("temperature")
-    @classmethod
-    def _not_negative(cls, value: float | None) -> float | None:
-        # 0 is greedy, as LMI has it; TGI refuses it, which helps nobody.
-        if value is not None and value < 0:
-            raise ValueError(f"must be 0 (greedy) or more, not {value:g}")
-        return value
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        single = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        given = (*single, *(self.stop_sequences or ()))
-        if "" in given:
-            raise BadRequest("stop: a stop string cannot be empty.", param="parameters.stop")
-        return given
-
-    @property
-    def greedy(self) -> bool:
-        if self.do_sample is not None:
-            return not self.do_sample
-        return self.temperature is None and self.top_k is None and self.top_p is None
-
-
-class InputsBody(Body):
-    inputs: str | Annotated[list[str], Len(min_length=1, max_length=MAX_INPUTS)]
-    parameters: dict[str, object] | None = None
-    stream: bool | None = None
-
-    harmless: ClassVar[frozenset[str]] = frozenset({"options", "model"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +75,10 @@ async def generate(
         model.tokenizer.special_ids if parameters.skip_special_tokens is False else frozenset(),
     )
     plans, asked = [], []
-    for text, prompt in zip(texts, await _prompts(model, texts, parameters), strict=True):
+    prompts = await _prompts(model, texts, parameters)
+    for text, prompt, terms in zip(texts, prompts, request.terms(parameters), strict=True):
         params = _params(model, parameters, prompt, grammar, with_logprobs=with_logprobs, tgi=tgi)
-        plans.append(SequencePlan(tuple(prompt), params, form))
+        plans.append(SequencePlan(tuple(prompt), params, form, terms))
         asked.append(_Request(tgi, text, tuple(prompt), parameters))
     generation = model.start(plans)
     if request.stream:
@@ -239,7 +127,7 @@ def _params(
     names = {
         "max_tokens": "parameters.max_new_tokens",
         "min_tokens": "parameters.min_new_tokens",
-        **{name: f"parameters.{name}" for name in _SAME_NAMES},
+        **{name: f"parameters.{name}" for name in SAME_NAMES},
     }
     return sampling(
         names,

@@ -14,7 +14,7 @@ from ridgeline_backends.engine.api import StepRecord
 from ridgeline_service.serving.llm.batches import Batches
 from ridgeline_service.serving.llm.embedding import Embedder
 from ridgeline_service.serving.llm.errors import BadRequest, ContextLengthExceeded
-from ridgeline_service.serving.llm.generation import Generation, Mailbox, SequencePlan, Terms
+from ridgeline_service.serving.llm.generation import Generation, Mailbox, SequencePlan
 from ridgeline_service.serving.llm.grammar import GrammarCompiler, GrammarSpec
 from ridgeline_service.serving.llm.text.template import ChatTemplate, Message
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
@@ -23,9 +23,6 @@ from ridgeline_service.serving.llm.tools.prompt import with_tools
 
 INLINE_CHARACTERS = 2048
 """A request's text up to this length is tokenised on the event loop (about a millisecond)."""
-
-
-_TERMS = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +194,7 @@ class TextModel(_Textual):
         """
         return name if name in self.adapters else None
 
-    def start(self, plans: Sequence[SequencePlan], terms: Terms = _TERMS) -> Generation:
+    def start(self, plans: Sequence[SequencePlan]) -> Generation:
         """Submit sequences to the engine.
 
         Raises what `Engine.submit` raises, and BadRequest for more sequences than its queue holds.
@@ -209,7 +206,7 @@ class TextModel(_Textual):
                 hint="Send fewer prompts at once, or a smaller n.",
             )
         ids = [self.seams.new_id() for _ in plans]
-        return Generation(self.engine, self.tokenizer, self.mailbox, plans, ids, terms)
+        return Generation(self.engine, self.tokenizer, self.mailbox, plans, ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

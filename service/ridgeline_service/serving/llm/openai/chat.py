@@ -121,7 +121,7 @@ async def chat_completions(model: TextModel, body: Mapping[str, object]) -> Answ
         grammar=grammar,
     )
     n = request.n or 1
-    generation = model.start(fan_out([prompt], [params], form, n), request.terms(model))
+    generation = model.start(fan_out([prompt], [params], form, request.terms(model), n))
     head = {
         "id": f"chatcmpl-{model.seams.new_id()}",
         "created": int(model.seams.now()),

@@ -96,8 +96,8 @@ async def completions(model: TextModel, body: Mapping[str, object]) -> Answer | 
         )
         for prompt in prompts
     ]
-    plans = fan_out([prompt.token_ids for prompt in prompts], params, form, n)
-    generation = model.start(plans, request.terms(model))
+    token_ids = [prompt.token_ids for prompt in prompts]
+    generation = model.start(fan_out(token_ids, params, form, request.terms(model), n))
     head = {
         "id": f"cmpl-{model.seams.new_id()}",
         "object": "text_completion",

@@ -68,6 +68,7 @@ class SamplingBody(Body):
     guided_choice: Choices | None = None
     guided_grammar: str | None = None
     structured_outputs: StructuredOutputs | None = None
+    adapter: str | None = None
     priority: int | None = None
     timeout: Annotated[float, Gt(0)] | None = None
 
@@ -139,12 +140,12 @@ class SamplingBody(Body):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def terms(self, model: TextModel) -> Terms:
-        """`priority` as in vLLM, the lower the sooner; `timeout` in seconds; `model` may name a
-        LoRA adapter."""
+        """`priority` as in vLLM, the lower the sooner; `timeout` in seconds. `model` may name a LoRA
+        adapter, and so does `adapter`, whatever `model` says."""
         return Terms(
             priority=self.priority or 0,
             timeout_s=self.timeout,
-            adapter=model.adapter(self.model),
+            adapter=self.adapter or model.adapter(self.model),
         )
 
     def params(
