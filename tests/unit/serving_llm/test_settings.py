@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ridgeline_service.serving.llm.errors import InvalidSetting
@@ -110,6 +112,37 @@ def test_what_is_wrong_is_named_with_what_is_allowed(
 def test_the_model_directory() -> None:
     assert str(model_dir({})) == "/opt/ml/model"
     assert str(model_dir({"RIDGELINE_MODEL_DIR": "/staged"})) == "/staged"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"name": "poet", "path": "adapters/poet"}, {"name": "cook", "path": "/else/cook"}]',
+        "poet=adapters/poet cook=/else/cook",
+    ],
+)
+def test_adapters_to_load_as_vllm_names_them(text: str) -> None:
+    found = read_settings({"SM_VLLM_ENABLE_LORA": "true", "SM_VLLM_LORA_MODULES": text})
+    directories = {one.name: str(one.directory(Path("/model"))) for one in found.lora_modules}
+    assert directories == {"poet": "/model/adapters/poet", "cook": "/else/cook"}
+    alone = {"OPTION_ENABLE_LORA": "true", "OPTION_LORA_MODULES": '{"name": "a", "path": "b"}'}
+    assert len(read_settings(alone).lora_modules) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["poet", "=adapters/poet", '[{"name": "poet"}]', '["poet"]', "{", "a=b a=c", "a=b b=c c=d"],
+)
+def test_adapters_that_cannot_be_loaded_are_refused(text: str) -> None:
+    enabled = {"SM_VLLM_ENABLE_LORA": "true", "SM_VLLM_MAX_LORAS": "2"}
+    with pytest.raises(InvalidSetting, match="SM_VLLM_LORA_MODULES"):
+        read_settings({**enabled, "SM_VLLM_LORA_MODULES": text})
+
+
+def test_adapters_need_room() -> None:
+    with pytest.raises(InvalidSetting, match="room for 0") as caught:
+        read_settings({"SM_VLLM_LORA_MODULES": "poet=adapters/poet"})
+    assert "ENABLE_LORA" in caught.value.hint
 
 
 def test_speculation_as_vllm_has_it() -> None:

@@ -175,7 +175,7 @@ def _text_model(
         max_waiting=waiting,
         on_step=seams.on_step,
     )
-    _load_adapters(engine, directory / ADAPTERS, settings)
+    adapters = _load_adapters(engine, directory, settings)
     engine.start()
     longest = engine.max_model_len
     stops = runner.eos_token_ids | eos_token_ids(
@@ -195,7 +195,7 @@ def _text_model(
         eos_token_ids=stops,
         grammars=GrammarCompiler(tokenizer.to_json, stops),
         defaults=_sampling_defaults(generation_config),
-        adapters={name: str(directory / ADAPTERS / name) for name in engine.stats().adapters},
+        adapters=adapters,
     )
 
 
@@ -224,12 +224,24 @@ def _speculation(settings: ModelSettings, runner: ModelRunner) -> Speculation | 
     return Speculation(DraftModel(draft), most=most)
 
 
-def _load_adapters(engine: LLMEngine, folder: Path, settings: ModelSettings) -> None:
-    """Load the LoRA adapters that came with the model, each under its folder's name."""
-    if not settings.max_adapters or not folder.is_dir():
-        return
-    for directory in sorted(path for path in folder.iterdir() if path.is_dir()):
-        engine.load_adapter(directory.name, directory)
+def _load_adapters(engine: LLMEngine, model_dir: Path, settings: ModelSettings) -> dict[str, str]:
+    """Load the LoRA adapters that came with the model, each under its folder's name, and those
+    that settings name. Where each came from, by name."""
+    if not settings.max_adapters:
+        return {}
+    folder = model_dir / ADAPTERS
+    named = {module.name: module.directory(model_dir) for module in settings.lora_modules}
+    if settings.name in named:
+        raise InvalidSetting(
+            f"The adapter {settings.name!r} has the model's own name.", hint="Give it another."
+        )
+    found = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    # One that settings name is not loaded a second time for lying in the folder.
+    others = [path for path in found if path not in named.values()]
+    directories = {path.name: path for path in others} | named
+    for name, directory in directories.items():
+        engine.load_adapter(name, directory)
+    return {name: str(directory) for name, directory in directories.items()}
 
 
 def _embedding_model(

@@ -14,6 +14,7 @@ from typing import Literal
 
 from ridgeline_service.serving.llm.errors import InvalidSetting
 from ridgeline_service.serving.llm.invocations import Flavour
+from ridgeline_service.serving.llm.lora_modules import LoraModule, read_lora_modules
 from ridgeline_service.serving.llm.speculative import SpeculativeSettings, read_speculative
 
 DtypeName = Literal["bf16", "fp32"]
@@ -52,6 +53,7 @@ _LMI = {
     "SERVED_MODEL_NAME": "name",
     "SPECULATIVE_CONFIG": "speculative",
     "ENABLE_LORA": "enable_lora",
+    "LORA_MODULES": "lora_modules",
     "MAX_LORAS": "max_adapters",
     "MAX_LORA_RANK": "max_adapter_rank",
 }
@@ -104,6 +106,7 @@ class ModelSettings:
     speculative: SpeculativeSettings | None = _LOOKED_UP
     max_adapters: int = 0
     max_adapter_rank: int = _MAX_ADAPTER_RANK
+    lora_modules: tuple[LoraModule, ...] = ()
     quantize: Quantize = None
     notes: tuple[str, ...] = ()
 
@@ -179,6 +182,7 @@ def read_settings(environment: Mapping[str, str], properties: str = "") -> Model
         speculative=_speculative(found.get("speculative")),
         max_adapters=_max_adapters(found),
         max_adapter_rank=integer("max_adapter_rank") or _MAX_ADAPTER_RANK,
+        lora_modules=_lora_modules(found),
         quantize=_quantize(found.get("quantize")),
         notes=tuple(notes),
     )
@@ -254,6 +258,20 @@ def _max_adapters(found: Mapping[str, _Setting]) -> int:
     if enabled is None or not enabled.boolean():
         return 0
     return found["max_adapters"].integer() if "max_adapters" in found else _MAX_ADAPTERS
+
+
+def _lora_modules(found: Mapping[str, _Setting]) -> tuple[LoraModule, ...]:
+    setting = found.get("lora_modules")
+    if setting is None:
+        return ()
+    modules = read_lora_modules(setting.source, setting.value)
+    room = _max_adapters(found)
+    if len(modules) > room:
+        raise InvalidSetting(
+            f"{setting.source} names {len(modules)} adapters; there is room for {room}.",
+            hint="Set ENABLE_LORA to true, and MAX_LORAS to at least as many.",
+        )
+    return modules
 
 
 def _quantize(setting: _Setting | None) -> Quantize:

@@ -140,8 +140,8 @@ class SamplingBody(Body):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def terms(self, model: TextModel) -> Terms:
-        """`priority` as in vLLM, the lower the sooner; `timeout` in seconds. `model` may name a LoRA
-        adapter, and so does `adapter`, whatever `model` says."""
+        """`priority` as in vLLM, the lower the sooner; `timeout` in seconds. `model` may name a
+        LoRA adapter, and so does `adapter`, whatever `model` says."""
         return Terms(
             priority=self.priority or 0,
             timeout_s=self.timeout,
