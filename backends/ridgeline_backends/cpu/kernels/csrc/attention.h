@@ -26,7 +26,7 @@ INLINE void few_rows(const int type, int rows, const float *a, int64_t lda, cons
 {
     while (rows > 0) {
         int n = rows < MAX_ROWS ? rows : MAX_ROWS;
-#define CASE(h) case h: tile_float(type, h, 1, (const char *)a, 4 * lda, w, 0, k, c, ldc, first); break;
+#define CASE(h) case h: tile_float(type, h, 1, (const char *)a, 4 * lda, w, 0, k, c, ldc, first, (fetch){w, 64}); break;
         switch (n) {
             CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #if MAX_ROWS > 6

@@ -33,7 +33,7 @@
 #define PACKED_SCALE 16 /* bytes for one, which keeps groups aligned */
 #define BLOCK_ROWS 48 /* rows that stay in the second-level cache while panels pass */
 #define BLOCK_K 256   /* k that keeps a panel in the first level while rows pass */
-#define AHEAD 4096    /* bytes of weights asked for in advance: the hardware stops at every page */
+#define AHEAD 4096    /* bytes of weights asked for in advance, where they are read once */
 #define UNIT 2        /* panels a thread takes at a time: a gate and its up, or two neighbours */
 #define WIDTH (UNIT * PANEL)
 
@@ -99,6 +99,18 @@ INLINE void pack_row(int type, const float *x, int k, char *out)
 #endif
 }
 
+/* Weights that will be needed next: the hardware's own look ahead stops at every page. `step` bytes
+ * further with every line of weights that is multiplied. */
+typedef struct { const char *at; int64_t step; } fetch;
+
+INLINE fetch next_of(fetch next, int64_t offset) { return (fetch){next.at + offset, next.step}; }
+
+INLINE void fetch_weights(const int panels, int64_t next_panel, fetch *next)
+{
+    UNROLL for (int j = 0; j < panels; j++) __builtin_prefetch(next->at + j * next_panel, 0, 3);
+    next->at += next->step;
+}
+
 /* The next tile's activations come from the second-level cache: ask for them in time. */
 INLINE void fetch_ahead(const char *a, int64_t lda, const int rows)
 {
@@ -107,14 +119,14 @@ INLINE void fetch_ahead(const char *a, int64_t lda, const int rows)
 
 /* acc[rows][panels * 16] (+)= a[rows, k] panel^T, float or bfloat16 weights, float activations. */
 INLINE void tile_float(const int type, const int rows, const int panels, const char *a, int64_t lda,
-                       const char *w, int64_t next_panel, int k, float *acc, const int64_t ldo, int first)
+                       const char *w, int64_t next_panel, int k, float *acc, const int64_t ldo, int first, fetch next)
 {
     vf sum[MAX_ROWS][UNIT * NV];
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int j = 0; j < panels * NV; j++)
             sum[r][j] = first ? vf_set(0) : vf_load(acc + r * ldo + j * LANES);
     for (int i = 0; i < k; i += 2) {
-        UNROLL for (int j = 0; j < panels; j++) __builtin_prefetch(w + j * next_panel + AHEAD, 0, 3);
+        fetch_weights(panels, next_panel, &next);
         if (rows > 3 && i % 16 == 0) fetch_ahead(a + rows * lda + 4 * i, lda, rows);
         UNROLL for (int odd = 0; odd < 2; odd++) {
             vf weight[UNIT * NV];
@@ -141,13 +153,14 @@ INLINE void tile_float(const int type, const int rows, const int panels, const c
 #if defined(RL_AVX512_BF16)
 /* The same with activations in bfloat16 pairs: two products a lane and instruction. */
 INLINE void tile_pairs(const int rows, const int panels, const char *a, int64_t lda, const char *w,
-                       int64_t next_panel, int k, float *acc, const int64_t ldo, int first)
+                       int64_t next_panel, int k, float *acc, const int64_t ldo, int first, fetch next)
 {
     __m512 sum[MAX_ROWS][UNIT];
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int j = 0; j < panels; j++)
             sum[r][j] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(acc + r * ldo + j * PANEL);
     for (int i = 0; i < k; i += 2, w += 4 * PANEL) {
+        fetch_weights(panels, next_panel, &next);
         __m512i weight[UNIT];
         UNROLL for (int j = 0; j < panels; j++) weight[j] = _mm512_loadu_si512(w + j * next_panel);
         UNROLL for (int r = 0; r < rows; r++) {
@@ -187,14 +200,14 @@ INLINE vi dot_pairs(vi weights, const char *pair)
 
 /* 8-bit weights and activations: whole numbers within a group, then scaled into acc. */
 INLINE void tile_int8(const int rows, const int panels, const char *a, int64_t lda, const char *w,
-                      int64_t next_panel, int k, float *acc, const int64_t ldo, int first)
+                      int64_t next_panel, int k, float *acc, const int64_t ldo, int first, fetch next)
 {
     for (; k > 0; k -= GROUP, a += PACKED_GROUP, first = 0) {
         vi sum[MAX_ROWS][UNIT * NV];
         UNROLL for (int r = 0; r < rows; r++)
             UNROLL for (int j = 0; j < panels * NV; j++) sum[r][j] = vi_set(0);
-        UNROLL for (int j = 0; j < panels; j++) __builtin_prefetch(w + j * next_panel + AHEAD, 0, 3);
         for (int i = 0; i < GROUP; i += 4, w += 4 * PANEL) {
+            fetch_weights(panels, next_panel, &next);
 #if defined(RL_AVX512)
             /* VNNI multiplies unsigned by signed: activations carry +128, taken off below. */
             __m512i weight[UNIT];
@@ -236,37 +249,37 @@ INLINE void tile_int8(const int rows, const int panels, const char *a, int64_t l
 }
 
 INLINE void tile(const int type, const int rows, const int panels, const char *a, int64_t lda,
-                 const char *w, int64_t next_panel, int k, float *acc, const int64_t ldo, int first)
+                 const char *w, int64_t next_panel, int k, float *acc, const int64_t ldo, int first, fetch next)
 {
     if (type == RL_INT8) {
-        tile_int8(rows, panels, a, lda, w, next_panel, k, acc, ldo, first);
+        tile_int8(rows, panels, a, lda, w, next_panel, k, acc, ldo, first, next);
         return;
     }
 #if defined(RL_AVX512_BF16)
     if (type == RL_BF16) {
-        tile_pairs(rows, panels, a, lda, w, next_panel, k, acc, ldo, first);
+        tile_pairs(rows, panels, a, lda, w, next_panel, k, acc, ldo, first, next);
         return;
     }
 #endif
-    tile_float(type, rows, panels, a, lda, w, next_panel, k, acc, ldo, first);
+    tile_float(type, rows, panels, a, lda, w, next_panel, k, acc, ldo, first, next);
 }
 
 /* Two panels of accumulators fit the registers for few rows only (always on AVX-512). */
 INLINE void tile_unit(const int type, const int rows, const char *a, int64_t lda, const char *w,
-                      int64_t next_panel, int k, float *acc, const int64_t ldo, int first)
+                      int64_t next_panel, int k, float *acc, const int64_t ldo, int first, fetch next)
 {
     if (rows * UNIT * NV <= MAX_ROWS * 2) {
-        tile(type, rows, UNIT, a, lda, w, next_panel, k, acc, ldo, first);
+        tile(type, rows, UNIT, a, lda, w, next_panel, k, acc, ldo, first, next);
         return;
     }
     UNROLL for (int j = 0; j < UNIT; j++)
-        tile(type, rows, 1, a, lda, w + j * next_panel, next_panel, k, acc + j * PANEL, ldo, first);
+        tile(type, rows, 1, a, lda, w + j * next_panel, next_panel, k, acc + j * PANEL, ldo, first, next_of(next, j * next_panel));
 }
 
 INLINE void tile_rows(const int type, int rows, const char *a, int64_t lda, const char *w,
-                      int64_t next_panel, int k, float *acc, const int64_t ldo, int first)
+                      int64_t next_panel, int k, float *acc, const int64_t ldo, int first, fetch next)
 {
-#define CASE(n) case n: tile_unit(type, n, a, lda, w, next_panel, k, acc, ldo, first); break;
+#define CASE(n) case n: tile_unit(type, n, a, lda, w, next_panel, k, acc, ldo, first, next); break;
     switch (rows) {
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #if MAX_ROWS > 6
@@ -287,10 +300,14 @@ INLINE void block(const int type, int rows, const char *a, int64_t lda, const ch
     for (int i = 0; i < k; i += step) {
         int count = k - i < step ? k - i : step;
         const char *part = w + panel_bytes(type, i);
+        /* While one block of k is multiplied, each tile fetches its share of the next one. */
+        const char *after = i + step < k ? part + panel_bytes(type, step) : w + UNIT * next_panel;
+        fetch next = {tiles > 1 ? after : part + AHEAD, 64 / tiles};
         for (int t = 0, row = 0; t < tiles; t++) {
             int height = (rows - row + tiles - t - 1) / (tiles - t);
             tile_rows(type, height, a + row * lda + packed_bytes(type, i), lda, part, next_panel,
-                      count, acc + row * WIDTH, WIDTH, i == 0);
+                      count, acc + row * WIDTH, WIDTH, i == 0, next);
+            next.at += panel_bytes(type, count) / 64 * next.step;
             row += height;
         }
     }
