@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from ridgeline_service.gateway.app import GatewayApp, Rooms
 from ridgeline_service.gateway.async_invoke import AsyncInvocations
 from ridgeline_service.gateway.auth import Authenticator
-from ridgeline_service.gateway.contexts import ContextLengths
 from ridgeline_service.gateway.limits import Limiter
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.openai import OpenAI
@@ -19,6 +18,7 @@ from ridgeline_service.gateway.replicas import Replicas
 from ridgeline_service.gateway.routing import Limits, Router
 from ridgeline_service.gateway.scraping import Scraping
 from ridgeline_service.gateway.spool import Spool
+from ridgeline_service.gateway.told import ToldModels
 from ridgeline_service.gateway.upstream import ControlPlane, StorePassage, make_session
 from ridgeline_service.objects.client import AsyncObjectClient
 from ridgeline_service.paths import DataDir
@@ -85,7 +85,7 @@ def _build(
         ),
         store=StorePassage(session, store_url, wait_s=limits.store_wait_s),
         limiter=limiter,
-        openai=OpenAI(replicas, router, limiter, snapshots.current, ContextLengths(session)),
+        openai=OpenAI(replicas, router, limiter, snapshots.current, ToldModels(session)),
         tracing=tracing,
         asynchronous=AsyncInvocations(
             Spool(data_dir.spool),

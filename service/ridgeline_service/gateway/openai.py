@@ -1,7 +1,8 @@
 """The OpenAI API: ``model`` is the endpoint's name, the rest is the model server's business.
 
-Bodies pass unchanged both ways; only ``model`` is read. Every error that the gateway itself finds
-has OpenAI's shape and status.
+``ENDPOINT:ADAPTER`` names a LoRA adapter on it: then the field ``adapter`` is set for the model
+server. Other bodies pass unchanged, and answers always do; only ``model`` is read. Every error that
+the gateway itself finds has OpenAI's shape and status.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from ridgeline_service.errors import (
 )
 from ridgeline_service.gateway.answers import openai_error, openai_type, retry_after
 from ridgeline_service.gateway.auth import Caller
-from ridgeline_service.gateway.contexts import ContextLengths
 from ridgeline_service.gateway.http import Exchange
 from ridgeline_service.gateway.limits import Limiter, Meter, RateLimited
 from ridgeline_service.gateway.replicas import (
@@ -30,6 +30,7 @@ from ridgeline_service.gateway.replicas import (
     Streaming,
 )
 from ridgeline_service.gateway.routing import Router
+from ridgeline_service.gateway.told import Told, ToldModels
 from ridgeline_service.snapshot import EndpointRoute, Snapshot
 
 MAX_BODY = 25 * 1024 * 1024
@@ -65,9 +66,9 @@ class OpenAI:
         router: Router,
         limiter: Limiter,
         snapshot: Callable[[], Snapshot],
-        contexts: ContextLengths,
+        told: ToldModels,
     ) -> None:
-        self._contexts = contexts
+        self._told = told
         self._replicas = replicas
         self._router = router
         self._limiter = limiter
@@ -91,12 +92,18 @@ class OpenAI:
             body = await exchange.body(MAX_BODY)
             with exchange.span.child("route"):
                 fields = _fields(body)
-                model = _model(fields)
-                exchange.endpoint = self._known(model).name
+                model = endpoint = _model(fields)
+                adapter = ""
+                if "text-generation" in tasks:
+                    # An endpoint's name has no colon in it.
+                    endpoint, _, adapter = model.partition(":")
+                exchange.endpoint = self._known(endpoint if adapter else model).name
                 meter = self._limiter.admit(exchange, caller, body, _wanted_tokens(fields))
+                if adapter:
+                    body = json.dumps(fields | {"adapter": adapter}).encode()
             async with exchange.until_client_leaves():
-                await self._require_task(model, tasks)
-                await self._proxy(exchange, model, f"/v1/{path}", body, meter)
+                await self._require_task(endpoint, tasks)
+                await self._proxy(exchange, endpoint, f"/v1/{path}", body, meter)
         except RidgelineError as error:
             if exchange.started:
                 raise
@@ -104,10 +111,22 @@ class OpenAI:
 
     async def _models(self, exchange: Exchange, model: str) -> None:
         _require_method(exchange, "GET")
-        routes = [self._known(model)] if model else list(self._served().values())
-        lengths = await self._contexts.of(routes)
-        served = [_describe(route, lengths.get(route.name)) for route in routes]
-        await _json(exchange, served[0] if model else {"object": "list", "data": served})
+        routes = list(self._served().values())
+        if model:
+            routes = [self._known(model.partition(":")[0])]
+        told = await self._told.of(routes)
+        served = [
+            entry for route in routes for entry in _describe(route, told.get(route.name, Told()))
+        ]
+        if not model:
+            await _json(exchange, {"object": "list", "data": served})
+            return
+        named = next((entry for entry in served if entry["id"] == model), None)
+        if named is None:
+            known = [str(entry["id"]) for entry in served]
+            hint = did_you_mean(model, known) or "/v1/models lists them all."
+            raise NotFound(f"The model {model!r} does not exist.", hint=hint)
+        await _json(exchange, named)
 
     def _served(self) -> dict[str, EndpointRoute]:
         routes = self._snapshot().endpoints
@@ -203,17 +222,20 @@ def _model(fields: Mapping[str, Any]) -> str:
     return model
 
 
-def _describe(route: EndpointRoute, context_length: int | None) -> dict[str, object]:
-    """``max_model_len`` is vLLM's name for the context length; null if no replica tells it."""
-    return {
+def _describe(route: EndpointRoute, told: Told) -> list[dict[str, object]]:
+    """The endpoint and its adapters. ``max_model_len`` is vLLM's name for the context length, null
+    if no replica tells it; ``parent`` is vLLM's too."""
+    own: dict[str, object] = {
         "id": route.name,
         "object": "model",
         "created": int(route.created_at),
         "owned_by": "ridgeline",
         "task": route.task,
         "status": route.status,
-        "max_model_len": context_length,
+        "max_model_len": told.context_length,
     }
+    adapters = [{**own, "id": f"{route.name}:{a}", "parent": route.name} for a in told.adapters]
+    return [own, *adapters]
 
 
 def _require_method(exchange: Exchange, method: str) -> None:

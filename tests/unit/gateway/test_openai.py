@@ -97,6 +97,39 @@ def test_models_tell_what_their_replicas_take(world: World) -> None:
     assert len(telling.seen) == 1, "an answer is kept"
 
 
+def test_adapters_are_named_behind_their_endpoint(world: World) -> None:
+    async def replica(request: web.Request) -> web.StreamResponse:
+        if request.method == "POST":
+            return await chat(request)
+        own = {"id": "base", "max_model_len": 64}
+        return web.json_response({"data": [own, {**own, "id": "poet", "parent": "base"}]})
+
+    fake = world.replica(replica)
+    world.publish(
+        route("smol", fake, task="text-generation"),
+        route("mini", world.replica(chat), task="text-embedding"),
+    )
+    world.start_gateway()
+    with openai.OpenAI(base_url=f"{world.url}/v1", api_key=BEARER, max_retries=0) as client:
+        listed = {model.id: model for model in client.models.list()}
+        assert list(listed) == ["mini", "smol", "smol:poet"]
+        assert (listed["smol:poet"].parent, listed["smol:poet"].max_model_len) == ("smol", 64)
+        assert client.models.retrieve("smol:poet") == listed["smol:poet"]
+        with pytest.raises(openai.NotFoundError, match="smol:poet"):
+            client.models.retrieve("smol:pot")
+
+        for model in ("smol:poet", "smol:a:b", "smol"):
+            answer = client.chat.completions.create(model=model, messages=CHAT)  # type: ignore[arg-type]
+            assert answer.model == model
+        sent = [json.loads(seen.body) for seen in fake.seen if seen.method == "POST"]
+        assert [body.get("adapter") for body in sent] == ["poet", "a:b", None]
+        assert all(body["messages"] == CHAT for body in sent)
+        with pytest.raises(openai.NotFoundError, match="smol:"):
+            client.chat.completions.create(model="smol:", messages=CHAT)  # type: ignore[arg-type]
+        with pytest.raises(openai.NotFoundError, match="mini:poet"):
+            client.embeddings.create(model="mini:poet", input="x")
+
+
 def test_chat_and_stream(served: openai.OpenAI) -> None:
     answer = served.chat.completions.create(model="smol", messages=CHAT)  # type: ignore[arg-type]
     assert answer.choices[0].message.content == "from smol"

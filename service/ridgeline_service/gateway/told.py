@@ -1,7 +1,7 @@
-"""How many tokens the model of an endpoint takes, asked of its replicas and remembered.
+"""What an endpoint's replicas tell of its model: context length and LoRA adapters.
 
-A replica's answer holds for its life, so each is asked once. One that does not answer in time
-leaves the length untold: a list of models does not wait for it.
+Asked of one replica of each endpoint and remembered: what it says holds for its life. One that does
+not answer in time tells nothing: a list of models does not wait for it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import aiohttp
 
@@ -18,13 +19,21 @@ _TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 _KEPT = 1024
 
 
-class ContextLengths:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """``context_length`` in tokens, None where the replica does not say; adapters by name."""
+
+    context_length: int | None = None
+    adapters: tuple[str, ...] = ()
+
+
+class ToldModels:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
-        self._known: dict[tuple[str, str], int] = {}
+        self._known: dict[tuple[str, str], Told] = {}
 
-    async def of(self, routes: Iterable[EndpointRoute]) -> dict[str, int]:
-        """Context lengths by the endpoint's name, of those that could be told."""
+    async def of(self, routes: Iterable[EndpointRoute]) -> dict[str, Told]:
+        """By the endpoint's name, of those that could be told."""
         firsts = {
             route.name: replica
             for route in routes
@@ -33,7 +42,7 @@ class ContextLengths:
         found = await asyncio.gather(*map(self._ask, firsts.values()))
         return {name: said for name, said in zip(firsts, found, strict=True) if said is not None}
 
-    async def _ask(self, replica: ReplicaRoute) -> int | None:
+    async def _ask(self, replica: ReplicaRoute) -> Told | None:
         key = replica.replica_id, replica.url
         known = self._known.get(key)
         if known is not None:
@@ -44,7 +53,7 @@ class ContextLengths:
                 headers={"X-Ridgeline-Token": replica.token},
                 timeout=_TIMEOUT,
             ) as response:
-                said = _length(await response.read()) if response.status == 200 else None
+                said = _read(await response.read()) if response.status == 200 else None
         except (aiohttp.ClientError, OSError, TimeoutError):
             return None
         if said is not None:
@@ -54,9 +63,12 @@ class ContextLengths:
         return said
 
 
-def _length(body: bytes) -> int | None:
+def _read(body: bytes) -> Told | None:
+    """The first model is the replica's own; those with a parent are adapters."""
     try:
-        said = json.loads(body)["data"][0]["max_model_len"]
-    except (ValueError, LookupError, TypeError):
+        own, *others = json.loads(body)["data"]
+        length = own.get("max_model_len")
+        adapters = tuple(str(other["id"]) for other in others if other.get("parent"))
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    return said if isinstance(said, int) else None
+    return Told(length if isinstance(length, int) else None, adapters)
