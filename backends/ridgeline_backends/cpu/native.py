@@ -13,7 +13,7 @@ from torch import Tensor
 from ridgeline_backends.base import Chunk, LoadSpec
 from ridgeline_backends.cpu.kernels import library as c
 from ridgeline_backends.cpu.kernels.packing import PackedMatrix, address, interleave, pack, round_up
-from ridgeline_backends.cpu.pages import zeros_on_demand
+from ridgeline_backends.cpu.pages import Arena, zeros_on_demand
 from ridgeline_backends.models.config import DecoderConfig
 from ridgeline_backends.models.decoder import DecoderWeights, LayerWeights
 from ridgeline_backends.models.lora import Adapter
@@ -55,6 +55,7 @@ class NativeDecoder:
         self._kernels = kernels
         self._config = config
         self._threads = threads
+        self._arena = Arena()
         self._keep: list[Tensor] = []
         ropes = [
             self._halves(rope_tables(r, config.rotary_dim, max_positions)) for r in config.ropes
@@ -178,7 +179,7 @@ class NativeDecoder:
         self, weight: Tensor, dtype: torch.dtype, stored: torch.dtype, bias: Tensor | None = None
     ) -> c.Matrix:
         # Through the stored type first: fp32 weights served as bf16 are rounded.
-        packed: PackedMatrix = pack(weight.to(stored), dtype, bias)
+        packed: PackedMatrix = pack(weight.to(stored), dtype, bias, keep=self._arena.store)
         self._keep.extend(packed.tensors())
         return packed.struct()
 

@@ -65,11 +65,13 @@ class DecoderWeights:
     head: Tensor
     _read_layer: Callable[[int], LayerWeights]
     _count: int
+    _drop_pages: Callable[[], None] = lambda: None
 
     def layers(self) -> Iterator[LayerWeights]:
         """The layers in order, each read when it is asked for and held by nobody else."""
         for index in range(self._count):
             yield self._read_layer(index)
+            self._drop_pages()
 
 
 def read_decoder(config: DecoderConfig, weights: Weights) -> DecoderWeights:
@@ -86,7 +88,7 @@ def read_decoder(config: DecoderConfig, weights: Weights) -> DecoderWeights:
         inner = prefix.removesuffix("model.") + "lm_head.weight"
         head = weights.get(inner if inner in weights else "lm_head.weight", *shape)
     norm = reader.norm("norm", config.hidden)
-    return DecoderWeights(embedding, norm, head, reader.layer, config.layers)
+    return DecoderWeights(embedding, norm, head, reader.layer, config.layers, weights.drop_pages)
 
 
 @dataclass(frozen=True, slots=True)

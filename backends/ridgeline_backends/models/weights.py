@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +46,7 @@ class Weights:
         self._where = model_dir.name
         self._stack = ExitStack()
         self._file_of: dict[str, safe_open] = {}
+        self._read: list[tuple[int, int]] = []
         try:
             for path in weight_files(model_dir):
                 file = self._stack.enter_context(safe_open(path, framework="pt"))
@@ -77,4 +80,32 @@ class Weights:
             raise MismatchedTensor(name, f"of shape {shape}", f"of shape {tuple(tensor.shape)}")
         if not tensor.is_floating_point():
             raise MismatchedTensor(name, "floating point", f"of type {tensor.dtype}")
+        self._read.append((tensor.data_ptr(), tensor.nbytes))
         return tensor
+
+    def drop_pages(self) -> None:
+        """Let go of the memory that reading has filled; what is read again comes from the file.
+
+        Otherwise a process that copies its weights holds both the copies and the whole file.
+        """
+        page = mmap.PAGESIZE
+        system = ctypes.CDLL(None)
+        mapped = _mapped_weights()
+        for address, size in self._read:
+            begin, end = -(-address // page) * page, (address + size) // page * page
+            # Memory of any other kind would lose what is in it.
+            if begin < end and any(low <= begin and end <= high for low, high in mapped):
+                system.madvise(
+                    ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED
+                )
+        self._read.clear()
+
+
+def _mapped_weights() -> list[tuple[int, int]]:
+    """Where this process has weight files mapped; nothing where the system does not tell."""
+    try:
+        lines = Path("/proc/self/maps").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    ranges = (line.split()[0].split("-") for line in lines if line.endswith(".safetensors"))
+    return [(int(low, 16), int(high, 16)) for low, high in ranges]

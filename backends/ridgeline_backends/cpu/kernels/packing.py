@@ -7,6 +7,7 @@ numbers up to 127.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -49,13 +50,25 @@ def round_up(number: int, to: int = WIDTH) -> int:
     return -(-number // to) * to
 
 
-def pack(weight: Tensor, dtype: torch.dtype, bias: Tensor | None = None) -> PackedMatrix:
-    """`weight` [n, k] as panels of `dtype` (float32, bfloat16 or int8)."""
+def pack(
+    weight: Tensor,
+    dtype: torch.dtype,
+    bias: Tensor | None = None,
+    *,
+    keep: Callable[[Tensor], Tensor] = Tensor.contiguous,
+) -> PackedMatrix:
+    """`weight` [n, k] as panels of `dtype` (float32, bfloat16 or int8). `keep` makes the contiguous
+    copy that stays."""
+    weight = _padded_matrix(weight)
+    n, k = weight.shape
     if dtype is torch.int8:
-        return _pack_int8(weight, bias)
-    return PackedMatrix(
-        *_panels(weight.to(dtype), 2 if dtype is torch.bfloat16 else 1), bias=_bias(bias)
-    )
+        panels = _int8_panels(weight.float())
+    else:
+        together = 2 if dtype is torch.bfloat16 else 1
+        panels = weight.to(dtype).view(n // PANEL, PANEL, k // together, together)
+        panels = panels.permute(0, 2, 1, 3)
+    padded = None if bias is None else _padded(bias.float(), n)
+    return PackedMatrix(keep(panels), n, k, padded)
 
 
 def interleave(gate_up: Tensor) -> Tensor:
@@ -67,9 +80,8 @@ def interleave(gate_up: Tensor) -> Tensor:
     return torch.stack([gate, up], 1).flatten(0, 2)
 
 
-def _pack_int8(weight: Tensor, bias: Tensor | None) -> PackedMatrix:
+def _int8_panels(weight: Tensor) -> Tensor:
     """Symmetric, one scale per group of a row: w ~ scale * q with |q| <= 127."""
-    weight = _padded_matrix(weight.float())
     n, k = weight.shape
     groups = weight.view(n // PANEL, PANEL, k // GROUP, GROUP).transpose(1, 2)
     # As the kernel will read it; a group of zeros has no scale of its own.
@@ -79,26 +91,13 @@ def _pack_int8(weight: Tensor, bias: Tensor | None) -> PackedMatrix:
     panels = numbers.view(n // PANEL, k // GROUP, PANEL, GROUP // 4, 4).transpose(2, 3)
     sums = numbers.sum(-1, dtype=torch.int32).to(torch.int16)
     words = torch.stack([sums, scale.view(torch.int16)], -1).view(torch.int8)
-    data = torch.cat([panels.flatten(2), words.flatten(2)], 2)
-    return PackedMatrix(data.contiguous(), n, k, _bias(bias))
-
-
-def _panels(weight: Tensor, together: int) -> tuple[Tensor, int, int]:
-    """[n/16][k/together][16][together], and the padded n and k."""
-    weight = _padded_matrix(weight)
-    n, k = weight.shape
-    panels = weight.view(n // PANEL, PANEL, k // together, together).permute(0, 2, 1, 3)
-    return panels.contiguous(), n, k
+    return torch.cat([panels.flatten(2), words.flatten(2)], 2)
 
 
 def _padded_matrix(weight: Tensor) -> Tensor:
     rows, columns = weight.shape
     padding = (0, round_up(columns) - columns, 0, round_up(rows) - rows)
     return torch.nn.functional.pad(weight, padding) if any(padding) else weight
-
-
-def _bias(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else _padded(bias.float(), round_up(len(bias)))
 
 
 def _padded(values: Tensor, size: int) -> Tensor:
