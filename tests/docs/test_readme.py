@@ -63,7 +63,16 @@ def test_there_are_blocks_to_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md"]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs/architecture.md",
+        "docs/engine.md",
+        "docs/models.md",
+        "docs/observability.md",
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     path = REPOSITORY / page
