@@ -50,7 +50,9 @@ class LoadSpec:
     """How a model is to be served. `kv_cache_bytes` None: enough for `max_num_seqs` sequences of
     the whole context, or what the memory leaves. `threads` None: all cores. There is to be room for
     `max_adapters` LoRA adapters of at most `max_adapter_rank`. `quantize` "int8": matrices and what
-    they multiply in 8 bits, a scale for every 64 numbers of a row; tables and KV stay in `dtype`."""
+    they multiply in 8 bits, a scale for every 64 numbers of a row; tables and KV stay in `dtype`.
+    `tensor_parallel`: over how many devices every matrix is split, where a backend has several;
+    None for all of them."""
 
     dtype: Dtype | Literal["bf16", "fp32"] = Dtype.BF16
     max_model_len: int | None = None
@@ -62,6 +64,7 @@ class LoadSpec:
     max_adapters: int = 0
     max_adapter_rank: int = 16
     quantize: Literal["int8"] | None = None
+    tensor_parallel: int | None = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ from ridgeline_backends.models.config import decoder_config
 from ridgeline_backends.models.reader import read_json
 
 CONTEXT = 192
+_BLOCK = 16
 NEW_TOKENS = 24
 ADAPTER_RANK = 4
 
@@ -70,7 +71,8 @@ class Subject:
     """A backend, a model and a precision under test.
 
     `new_tokens`: how long each answer is; fewer for a large model, but eight at least, for a
-    preemption needs some.
+    preemption needs some. `block_size`: what the backend plans with; the context is as many blocks
+    for every size, so the model needs one of `CONTEXT` times it, over 16.
     """
 
     def __init__(
@@ -81,12 +83,14 @@ class Subject:
         seed: int = 0,
         *,
         new_tokens: int = NEW_TOKENS,
+        block_size: int = _BLOCK,
     ) -> None:
         self._backend = backend
         self._model_dir = model_dir
         self._dtype = dtype
+        self._block_size = block_size
         self._config = read_json(model_dir / "config.json")
-        self._requests = _requests(self._vocabulary(), seed, new_tokens)
+        self._requests = _requests(self._vocabulary(), seed, new_tokens, block_size)
         self._alone: dict[str, Answer] | None = None
         self._loaded: tuple[LoadSpec, ModelRunner] | None = None
 
@@ -116,8 +120,9 @@ class Subject:
         def plan_for(sequences: int, kv_cache_bytes: int | None) -> LoadSpec:
             return LoadSpec(
                 dtype=self._dtype,
-                max_model_len=CONTEXT,
+                max_model_len=CONTEXT // _BLOCK * self._block_size,
                 max_num_seqs=sequences,
+                block_size=self._block_size,
                 max_tokens_per_step=step_tokens,
                 kv_cache_bytes=kv_cache_bytes,
                 max_adapters=adapters,
@@ -333,10 +338,15 @@ def _write_adapter(folder: Path, config: Mapping[str, object], seed: int) -> Non
     save_file(tensors, folder / "adapter_model.safetensors")
 
 
-def _requests(vocabulary: int, seed: int, new_tokens: int) -> list[Request]:
+def _requests(vocabulary: int, seed: int, new_tokens: int, block_size: int) -> list[Request]:
     """Prompts of odd lengths, some with a common beginning; greedy and seeded sampling."""
     draw = random.Random(seed)  # noqa: S311  test data
-    common = [draw.randrange(vocabulary) for _ in range(40)]
+
+    def stretched(length: int) -> int:
+        """As many blocks, and as near the end of the last one, as with blocks of 16 tokens."""
+        return length + -(-length // _BLOCK) * (block_size - _BLOCK)
+
+    common = [draw.randrange(vocabulary) for _ in range(stretched(40))]
     kinds = (
         SamplingParams(max_tokens=new_tokens, temperature=0, logprobs=5, ignore_eos=True),
         SamplingParams(max_tokens=new_tokens, seed=7, logprobs=5, ignore_eos=True),
@@ -346,7 +356,7 @@ def _requests(vocabulary: int, seed: int, new_tokens: int) -> list[Request]:
     )
     # The second crosses into a new block after a few tokens, when the first five fill the memory
     # of one sequence: that preempts.
-    lengths = (1, 12, 16, 33, 64, 67, 100, 143)
+    lengths = tuple(map(stretched, (1, 12, 16, 33, 64, 67, 100, 143)))
     return [
         Request(
             f"sequence-{index}",

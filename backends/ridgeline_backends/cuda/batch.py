@@ -83,7 +83,7 @@ def view(flat: Tensor, shape: Shape, *, longest_chunk: int, longest: int) -> Bat
     """`flat` [shape.size] of `numbers`, taken apart. The kernels want 32 bits per sequence."""
     rows, sequences = shape.rows, shape.sequences
     sizes = [rows, rows, rows, rows, sequences + 1, sequences, sequences * shape.width]
-    tokens, positions, slots, owners, bounds, lengths, tables = flat.split(sizes)
+    tokens, positions, slots, owners, bounds, lengths, tables = torch.split(flat, sizes)
     return Batch(
         tokens=tokens,
         positions=positions,

@@ -24,10 +24,10 @@ class Replayed:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool: tuple[int, int] | None = None
+        self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, work: Work) -> Work:
-        stream = torch.cuda.Stream(self._device)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         current = torch.cuda.current_stream(self._device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
@@ -38,7 +38,6 @@ class Replayed:
         # No other thread of the process may break a recording by what it asks of CUDA.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             result = work()
-        self._pool = graph.pool()
 
         def play() -> Tensor:
             graph.replay()

@@ -23,8 +23,8 @@ def fixed_rows(weight: Tensor) -> Linear:
 
     def linear(x: Tensor) -> Tensor:
         rows = x.shape[0]
-        parts = F.pad(x.to(dtype), (0, 0, 0, -rows % ROWS)).split(ROWS)
-        products = [F.linear(part, weight) for part in parts]
+        padded = F.pad(x.to(dtype), (0, 0, 0, -rows % ROWS))
+        products = [F.linear(part, weight) for part in torch.split(padded, ROWS)]
         whole = products[0] if len(products) == 1 else torch.cat(products)
         return whole[:rows].float()
 

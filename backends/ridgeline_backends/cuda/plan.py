@@ -109,7 +109,9 @@ def _refusals(config: DecoderConfig, spec: LoadSpec, gpus: int, max_len: int) ->
     refusals = []
     degree = spec.tensor_parallel or 1
     if degree > gpus:
-        refusals.append(f"A tensor-parallel degree of {degree} needs so many GPUs; there are {gpus}.")
+        refusals.append(
+            f"A tensor-parallel degree of {degree} needs as many GPUs; there are {gpus}."
+        )
     if config.kv_heads % degree or config.intermediate % degree:
         refusals.append(
             f"A tensor-parallel degree of {degree} does not divide {config.kv_heads} KV heads and "
@@ -137,7 +139,8 @@ def _need(
     """Bytes on each GPU."""
     config = shard_config(full, degree)
     table = full.vocab_size * full.hidden
-    head = 0 if full.tied_head and degree == 1 else -(-table // degree)
+    # A tied head is laid out apart from the embedding.
+    head = -(-table // degree)
     layers = full.layers * sum(rows * columns for rows, columns in config.linear_shapes.values())
     vectors = full.vector_parameters + len(full.ropes) * 2 * max_len * full.rotary_dim
     adapted = config.adapter_shapes(spec.max_adapter_rank).values()
@@ -153,4 +156,6 @@ def _need(
     if kv is None:
         kv = max(min(spec.max_num_seqs * sequence, available - weights - scratch), sequence)
     blocks = kv // per_block
-    return _Need(MemoryNeed(weights=weights, kv=blocks * per_block, scratch=scratch), blocks, sequence)
+    return _Need(
+        MemoryNeed(weights=weights, kv=blocks * per_block, scratch=scratch), blocks, sequence
+    )
