@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ridgeline_backends.base import LoadSpec
+from ridgeline_backends.base import LoadSpec, Plan
 from ridgeline_backends.conformance import CHECKS, Request, Subject, generate
 from ridgeline_backends.cpu.backend import CpuBackend
+from ridgeline_backends.cpu.kernels.library import library
 from ridgeline_backends.engine import LLMEngine, SamplingParams
 from ridgeline_backends.models.reader import read_json
 
@@ -71,10 +74,21 @@ def test_greedy_text_is_that_of_transformers(shape: str, make_llama):  # type: i
     assert answers["1"].tokens == written[0, len(prompts[1]) :].tolist()
 
 
-@pytest.fixture(scope="module", params=["bf16", "fp32"])
+class Int8Backend(CpuBackend):
+    """The CPU backend for somebody who always asks for 8 bits."""
+
+    def plan(self, config: Mapping[str, object], spec: LoadSpec) -> Plan:
+        return super().plan(config, replace(spec, quantize="int8"))
+
+
+@pytest.fixture(scope="module", params=["bf16", "fp32", "int8"])
 def subject(request: pytest.FixtureRequest, make_llama) -> Subject:  # type: ignore[no-untyped-def]
-    dtype = torch.bfloat16 if request.param == "bf16" else torch.float32
-    return Subject(CpuBackend(), make_llama(dtype=dtype), request.param)
+    if request.param != "int8":
+        dtype = torch.bfloat16 if request.param == "bf16" else torch.float32
+        return Subject(CpuBackend(), make_llama(dtype=dtype), request.param)
+    if library() is None:
+        pytest.skip("int8 needs the native kernels, and there are none here")
+    return Subject(Int8Backend(), make_llama(dtype=torch.bfloat16), "bf16")
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
