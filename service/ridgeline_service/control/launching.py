@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ridgeline_service.control.names import log_group, log_stream
 from ridgeline_service.control.staging import Staged
+from ridgeline_service.placement.gpus import gpu_files
 from ridgeline_service.runtime.images import flavour_of
 from ridgeline_service.runtime.launcher import ReplicaSpec
 from ridgeline_service.store.records import EndpointRecord, ReplicaRecord, VariantSpec
@@ -20,6 +21,8 @@ a server that uses half of 2 GiB (the SDK's serverless default) has no room left
 
 FLAVOUR_VARIABLE = "RIDGELINE_IMAGE_FLAVOUR"
 THREADS_VARIABLE = "RIDGELINE_THREADS"
+BACKEND_VARIABLE = "RIDGELINE_BACKEND"
+GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def launch_order(
@@ -30,9 +33,11 @@ def launch_order(
     *,
     port: int,
     threads: int | None,
+    gpus: tuple[int, ...] = (),
     own_environment: Mapping[str, str] = os.environ,
 ) -> ReplicaSpec:
-    """``threads`` None lets the server compute on all cores. The user's environment has the last
+    """``threads`` None lets the server compute on all cores; ``gpus`` are those it may use, by
+    number. The user's environment has the last
     word about what is only a recommendation. Of the service's ``own_environment``, our model server
     gets where to send traces; a container of the user's gets nothing."""
     environment = dict(staged.environment)
@@ -44,6 +49,12 @@ def launch_order(
         environment.setdefault(FLAVOUR_VARIABLE, flavour)
     if threads is not None:
         environment.setdefault(THREADS_VARIABLE, str(threads))
+    if gpus:
+        environment.setdefault(GPUS_VARIABLE, ",".join(map(str, gpus)))
+        # By place on the bus, which is how the device files are numbered.
+        environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        if staged.kind == "llm":
+            environment.setdefault(BACKEND_VARIABLE, "cuda")
     return ReplicaSpec(
         replica_id=replica.id,
         runtime_name=staged.runtime_name,
@@ -59,6 +70,7 @@ def launch_order(
         overlays=staged.overlays,
         read_only=staged.read_only,
         memory_bytes=_reservable(variant, staged),
+        devices=gpu_files() if gpus else (),
         network=staged.network,
         sandbox=staged.sandbox,
         grace_s=GRACE_S,

@@ -155,6 +155,7 @@ class ControlPlane:
             probe=outside.probe,
             room=Room(self._settings.max_instances, self._machine.memory_bytes),
             cores=self._machine.cores,
+            gpus=self._machine.gpus,
             wanted=lambda replica_id: self._loop.wanted(replica_id),
             changed=self._changed,
         )

@@ -202,6 +202,14 @@ class Planner:
         accelerator = profile.accelerator
         if accelerator is None:
             return ""
+        if accelerator.kind == "gpu" and self._machine.gpus:
+            count, here = accelerator.count or 1, self._machine.gpus
+            if count <= here:
+                return ""
+            return (
+                f"{profile.name} has {count} {accelerator.name} and this machine {here} GPUs - "
+                f"variant {variant} runs on those"
+            )
         if accelerator.kind == "neuron":
             raise ValidationException(
                 f"Variant {variant!r}: {profile.name} has {accelerator.name} accelerators, and "

@@ -30,7 +30,9 @@ from ridgeline_service.control.staging import (
     StagingFailed,
 )
 from ridgeline_service.placement.admission import Load, Room, admit
+from ridgeline_service.placement.gpus import GpuShares
 from ridgeline_service.placement.machine import in_gib
+from ridgeline_service.placement.profiles import gpus_of
 from ridgeline_service.placement.threads import thread_share
 from ridgeline_service.runtime.launcher import Launcher, ProcessRecord
 from ridgeline_service.store import endpoints as rows
@@ -79,6 +81,7 @@ class ReplicaLife:
         probe: Probe,
         room: Room,
         cores: int,
+        gpus: int,
         wanted: Callable[[str], bool],
         changed: Callable[[], None],
     ) -> None:
@@ -91,6 +94,7 @@ class ReplicaLife:
         self._probe = probe
         self._room = room
         self._cores = cores
+        self._gpus = GpuShares(gpus)
         self._wanted = wanted
         self._watches: dict[str, _Watch] = {}
 
@@ -180,6 +184,7 @@ class ReplicaLife:
             return 0.0
         with self._context.db.read() as connection:
             threads = thread_share(self._cores, replicas.wanted_count(connection))
+        gpus = self._gpus.take(replica.id, gpus_of(variant.instance_type))
         try:
             self._launcher.remove(replica.id)
             if variant.warning:
@@ -187,7 +192,9 @@ class ReplicaLife:
                 data_dir, now = self._context.data_dir, self._context.now()
                 write_first_line(data_dir, endpoint.name, replica, now, line)
             port = self._launcher.free_port()
-            order = launch_order(replica, variant, endpoint, staged, port=port, threads=threads)
+            order = launch_order(
+                replica, variant, endpoint, staged, port=port, threads=threads, gpus=gpus
+            )
             record = self._launcher.start(order)
         except RidgelineError as error:
             cause = sentences(error.message, error.hint)
@@ -358,6 +365,7 @@ class ReplicaLife:
 
     def _forget(self, replica: ReplicaRecord) -> None:
         self._watches.pop(replica.id, None)
+        self._gpus.give_back(replica.id)
 
     def _record(self, replica: ReplicaRecord) -> ProcessRecord | None:
         if replica.pid is None or replica.start_time is None or replica.port is None:

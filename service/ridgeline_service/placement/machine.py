@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ridgeline_service.placement.gpus import usable_gpus
+
 GIB = 1 << 30
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -14,10 +16,12 @@ _MEMINFO = Path("/proc/meminfo")
 
 @dataclass(frozen=True)
 class Machine:
-    """``memory_bytes`` is what replicas may declare together; the service keeps the rest."""
+    """``memory_bytes`` is what replicas may declare together; the service keeps the rest. ``gpus``
+    counts those that a replica can use."""
 
     memory_bytes: int
     cores: int
+    gpus: int = 0
 
 
 def this_machine() -> Machine:
@@ -26,7 +30,9 @@ def this_machine() -> Machine:
     limit = _cgroup_limit()
     usable = min(total, limit) if limit is not None else total
     return Machine(
-        memory_bytes=usable - max(usable // 10, GIB // 2), cores=len(os.sched_getaffinity(0))
+        memory_bytes=usable - max(usable // 10, GIB // 2),
+        cores=len(os.sched_getaffinity(0)),
+        gpus=usable_gpus(),
     )
 
 

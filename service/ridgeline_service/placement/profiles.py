@@ -62,6 +62,16 @@ def instance_type(name: str) -> InstanceType:
     return found
 
 
+def gpus_of(name: str) -> int:
+    """How many GPUs a type has, at least one for a GPU type; none for what is no type."""
+    if not is_instance_type(name):
+        return 0
+    accelerator = instance_type(name).accelerator
+    if accelerator is None or accelerator.kind != "gpu":
+        return 0
+    return accelerator.count or 1
+
+
 def instance_types() -> tuple[InstanceType, ...]:
     """Those that the data describes."""
     return tuple(_table().values())

@@ -47,8 +47,8 @@ class ReplicaSpec:
     launcher and cannot be overridden. ``model_dir`` is shown read-only at /opt/ml/model in a
     sandbox, and named by RIDGELINE_MODEL_DIR without one. ``overlays`` are package directories put
     first on PYTHONPATH. ``read_only`` are further paths that must be visible inside
-    (``Environment.site_dirs``). ``network=False`` gives a framework server a network of its own: it
-    is handed its listening socket (RIDGELINE_LISTEN_FD) and can reach nothing. Language-model
+    (``Environment.site_dirs``), ``devices`` further device files. ``network=False`` gives a
+    framework server a network of its own: it is handed its listening socket (RIDGELINE_LISTEN_FD) and can reach nothing. Language-model
     servers run none of the user's code and keep the host's network.
     """
 
@@ -66,6 +66,7 @@ class ReplicaSpec:
     overlays: tuple[Path, ...] = ()
     read_only: tuple[Path, ...] = ()
     memory_bytes: int | None = None
+    devices: tuple[Path, ...] = ()
     network: bool = True
     sandbox: bool = True
     grace_s: float = GRACE_S
@@ -260,6 +261,7 @@ class ProcessLauncher(Launcher):
                 read_only=(*spec.overlays, *spec.read_only),
                 hidden=(self._data_dir.root, self._data_dir.cache),
                 network=not isolated,
+                devices=spec.devices,
             )
             argv = sandboxes.wrap(argv, inside, tool)
             environment = sandboxes.environment(wanted, python=spec.python)

@@ -37,7 +37,7 @@ from typing import Literal
 from ridgeline.errors import Unsupported
 
 Tool = Literal["bubblewrap", "unshare"]
-MountKind = Literal["read-only", "writable", "tmpfs", "symlink", "proc", "dev"]
+MountKind = Literal["read-only", "writable", "tmpfs", "symlink", "proc", "dev", "device"]
 
 MODEL_DIR = "/opt/ml/model"
 HOME = "/home/model"
@@ -94,7 +94,8 @@ class Sandbox:
 
     ``scratch`` is a directory of its own outside, on disk: ``tmp``, ``home`` and ``etc`` in it are
     shown at /tmp, HOME and /etc. ``read_only`` paths appear where they are. ``hidden`` paths are
-    emptied where a visible path contains them (a data directory inside a source tree).
+    emptied where a visible path contains them (a data directory inside a source tree). ``devices``
+    are device files (and folders of them) beyond those that every process has, a GPU's for one.
     """
 
     python: Path
@@ -103,6 +104,7 @@ class Sandbox:
     read_only: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
     network: bool = True
+    devices: tuple[Path, ...] = ()
     extra: tuple[Mount, ...] = ()
 
 
@@ -191,6 +193,7 @@ def plan(sandbox: Sandbox) -> tuple[Mount, ...]:
     """Everything that is visible, in the order in which it is mounted (parents first)."""
     mounts = [*_system_mounts(network=sandbox.network)]
     mounts += [Mount("proc", "/proc"), Mount("dev", "/dev"), Mount("tmpfs", "/run")]
+    mounts += [Mount("device", str(path), str(path)) for path in sandbox.devices]
     mounts += [Mount("tmpfs", "/opt"), Mount("tmpfs", "/var")]
     scratch = sandbox.scratch
     mounts += [
@@ -321,6 +324,7 @@ def _bubblewrap(
         "symlink": "--symlink",
         "proc": "--proc",
         "dev": "--dev",
+        "device": "--dev-bind",
     }
     for mount in mounts:
         argv.append(flags[mount.kind])

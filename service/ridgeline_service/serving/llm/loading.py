@@ -116,6 +116,7 @@ def _compiled(
         max_adapters=settings.max_adapters,
         max_adapter_rank=settings.max_adapter_rank,
         quantize=settings.quantize,
+        tensor_parallel=settings.tensor_parallel,
     )
     # A step must have room for one token of every sequence.
     step = max(settings.max_tokens_per_step or spec.max_tokens_per_step, settings.max_num_seqs)
@@ -214,7 +215,12 @@ def _speculation(settings: ModelSettings, runner: ModelRunner) -> Speculation | 
             hint="Put one into the model's archive, and give its path under /opt/ml/model.",
         )
     backend = get_backend(settings.backend)
-    small = replace(settings, max_adapters=0, max_model_len=runner.limits.max_model_len)
+    small = replace(
+        settings,
+        max_adapters=0,
+        max_model_len=runner.limits.max_model_len,
+        tensor_parallel=1,
+    )
     draft = backend.load(_compiled(backend, directory, read_json(directory / "config.json"), small))
     if not isinstance(draft, ModelRunner) or draft.vocab_size != runner.vocab_size:
         raise InvalidSetting(

@@ -88,7 +88,8 @@ Quantize = Literal["int8"] | None
 class ModelSettings:
     """How the model is to be served. None leaves the choice to the model or the backend.
 
-    ``notes`` are lines for the log: what was ignored, and what was replaced by what.
+    ``tensor_parallel`` None: over all devices. ``notes`` are lines for the log: what was ignored,
+    and what was replaced by what.
     """
 
     name: str = "model"
@@ -103,6 +104,7 @@ class ModelSettings:
     block_size: int = _BLOCK_SIZE
     kv_cache_bytes: int | None = None
     threads: int | None = None
+    tensor_parallel: int | None = 1
     speculative: SpeculativeSettings | None = _LOOKED_UP
     max_adapters: int = 0
     max_adapter_rank: int = _MAX_ADAPTER_RANK
@@ -157,7 +159,7 @@ def read_settings(environment: Mapping[str, str], properties: str = "") -> Model
     def integer(target: str, least: int = 1) -> int | None:
         return found[target].integer(least) if target in found else None
 
-    _note_parallelism(found.get("tensor_parallel_degree"), notes)
+    backend = found["backend"].value if "backend" in found else "cpu"
     max_model_len, max_input = integer("max_model_len", 2), integer("max_input_tokens")
     if max_model_len is not None and max_input is not None and max_input >= max_model_len:
         raise InvalidSetting(
@@ -168,7 +170,7 @@ def read_settings(environment: Mapping[str, str], properties: str = "") -> Model
     gib = integer("kv_cache_gib")
     return ModelSettings(
         name=found["name"].value if "name" in found else "model",
-        backend=found["backend"].value if "backend" in found else "cpu",
+        backend=backend,
         flavour=_flavour(found),
         dtype=_dtype(found.get("dtype"), notes),
         max_model_len=max_model_len,
@@ -179,6 +181,7 @@ def read_settings(environment: Mapping[str, str], properties: str = "") -> Model
         block_size=integer("block_size") or _BLOCK_SIZE,
         kv_cache_bytes=None if gib is None else gib * 2**30,
         threads=integer("threads"),
+        tensor_parallel=_parallelism(found.get("tensor_parallel_degree"), backend, notes),
         speculative=_speculative(found.get("speculative")),
         max_adapters=_max_adapters(found),
         max_adapter_rank=integer("max_adapter_rank") or _MAX_ADAPTER_RANK,
@@ -283,12 +286,17 @@ def _quantize(setting: _Setting | None) -> Quantize:
     return "int8"
 
 
-def _note_parallelism(setting: _Setting | None, notes: list[str]) -> None:
-    if setting is None or setting.value.lower() in ("max", "all"):
-        return
-    degree = setting.integer()
-    if degree > 1:
+def _parallelism(setting: _Setting | None, backend: str, notes: list[str]) -> int | None:
+    """Over how many devices the model is split, None for all of them."""
+    if setting is None:
+        return 1
+    everything = setting.value.lower() in ("max", "all")
+    degree = None if everything else setting.integer()
+    if backend != "cpu":
+        return degree
+    if degree is not None and degree > 1:
         notes.append(
             f"{setting.source}={degree}: this backend has one device, so the tensor-parallel "
             "degree is 1."
         )
+    return 1
