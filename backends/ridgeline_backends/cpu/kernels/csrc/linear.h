@@ -32,7 +32,7 @@
 #endif
 #define PACKED_SCALE 16 /* bytes for one, which keeps groups aligned */
 #define BLOCK_ROWS 48 /* rows that stay in the second-level cache while panels pass */
-#define BLOCK_K 256   /* k that keeps a panel in the first level while rows pass */
+#define BLOCK_K 128   /* k that keeps a panel in the first level while rows pass */
 #define AHEAD 4096    /* bytes of weights asked for in advance, where they are read once */
 #define UNIT 2        /* panels a thread takes at a time: a gate and its up, or two neighbours */
 #define WIDTH (UNIT * PANEL)
