@@ -4,7 +4,6 @@ nobody's text changes, and no block is left behind."""
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import socket
 import subprocess
@@ -16,18 +15,16 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import numpy as np
 import openai
 import pytest
 from openai import OpenAI
-from safetensors.numpy import save_file
+from random_adapters import tiny_model, write_adapter
 
 pytestmark = pytest.mark.e2e
 
 TOKEN = "adapters"
 ROUNDS = 4
 PROMPTS = ("Once upon a time", "The capital of France is", "def add(a, b):")
-RANK = 4
 LENGTH = 80
 
 
@@ -48,33 +45,9 @@ class Running:
         )
 
 
-def write_adapter(model_dir: Path, folder: Path, seed: int) -> None:
-    """A random adapter of the query and down projections, in PEFT's format."""
-    config = json.loads((model_dir / "config.json").read_text())
-    hidden, intermediate = config["hidden_size"], config["intermediate_size"]
-    heads = config["num_attention_heads"] * (
-        config.get("head_dim") or hidden // config["num_attention_heads"]
-    )
-    shapes = {"self_attn.q_proj": (hidden, heads), "mlp.down_proj": (intermediate, hidden)}
-    drawn = np.random.default_rng(seed)
-    tensors = {}
-    for layer, (module, (inputs, outputs)) in itertools.product(
-        range(config["num_hidden_layers"]), shapes.items()
-    ):
-        name = f"base_model.model.model.layers.{layer}.{module}"
-        for side, shape in (("A", (RANK, inputs)), ("B", (outputs, RANK))):
-            tensors[f"{name}.lora_{side}.weight"] = drawn.normal(0, 0.3, shape).astype(np.float32)
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    settings = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK}
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    model_dir = tmp_path_factory.mktemp("model") / "tiny"
-    prepare = [sys.executable, "-m", "ridgeline_zoo.prepare", "tiny-llama-seeded"]
-    subprocess.run([*prepare, "--out", str(model_dir)], check=True, timeout=120)
+    model_dir = tiny_model(tmp_path_factory.mktemp("model") / "tiny")
     write_adapter(model_dir, model_dir / "adapters" / "resident", seed=1)
     write_adapter(model_dir, model_dir / "guests" / "guest", seed=2)
     write_adapter(model_dir, model_dir / "guests" / "named", seed=3)
