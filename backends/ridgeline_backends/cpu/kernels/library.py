@@ -121,10 +121,11 @@ class Step(Structure):
 
 
 class Library:
-    """The loaded library. `variant` is the one in use; there is one per process."""
+    """The loaded library of `path`. `variant` is the one in use; there is one per process."""
 
     def __init__(self, path: Path, variant: str = "") -> None:
         _open_openmp()
+        self.path = path
         self._c = c = ctypes.CDLL(str(path))
         c.rl_use.restype = c.rl_variants.restype = c_char_p
         c.rl_scratch_bytes.restype = c.rl_linear_scratch_bytes.restype = c_int64
