@@ -48,8 +48,9 @@ class ReplicaSpec:
     sandbox, and named by RIDGELINE_MODEL_DIR without one. ``overlays`` are package directories put
     first on PYTHONPATH. ``read_only`` are further paths that must be visible inside
     (``Environment.site_dirs``), ``devices`` further device files. ``network=False`` gives a
-    framework server a network of its own: it is handed its listening socket (RIDGELINE_LISTEN_FD) and can reach nothing. Language-model
-    servers run none of the user's code and keep the host's network.
+    framework server a network of its own: it is handed its listening socket
+    (RIDGELINE_LISTEN_FD) and can reach nothing. Language-model servers run none of the user's code
+    and keep the host's network.
     """
 
     replica_id: str

@@ -181,3 +181,31 @@ def test_adapters_have_room_only_if_asked_for() -> None:
     assert (enabled.max_adapters, enabled.max_adapter_rank) == (8, 32)
     two = {"OPTION_ENABLE_LORA": "true", "OPTION_MAX_LORAS": "2"}
     assert read_settings(two).max_adapters == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "installed", "engine"),
+    [
+        ({"RIDGELINE_ENGINE": "vllm"}, False, "vllm"),
+        ({"RIDGELINE_ENGINE": "ridgeline", "OPTION_ROLLING_BATCH": "vllm"}, True, "ridgeline"),
+        ({"OPTION_ROLLING_BATCH": "vllm"}, True, "vllm"),
+        ({"OPTION_ROLLING_BATCH": "vllm"}, False, "ridgeline"),
+        ({"OPTION_ROLLING_BATCH": "auto"}, True, "ridgeline"),
+    ],
+)
+def test_engines(environment: dict[str, str], installed: bool, engine: str) -> None:
+    assert read_settings(environment, has_vllm=lambda: installed).engine == engine
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match="RIDGELINE_ENGINE=vlm"):
+        read_settings({"RIDGELINE_ENGINE": "vlm"})
+
+
+@pytest.mark.parametrize(("degree", "expected"), [("2", 2), ("max", None)])
+def test_a_backend_with_several_devices_gets_the_degree(degree: str, expected: int | None) -> None:
+    given = {"RIDGELINE_BACKEND": "cuda", "OPTION_TENSOR_PARALLEL_DEGREE": degree}
+    settings = read_settings(given)
+    assert settings.tensor_parallel == expected
+    assert settings.notes == ()
+    assert read_settings({"OPTION_TENSOR_PARALLEL_DEGREE": degree}).tensor_parallel == 1

@@ -51,6 +51,7 @@ from ridgeline_service.serving.llm.text.tokenizer import (
     load_tokenizer,
     read_json,
 )
+from ridgeline_service.serving.llm.vllm_loading import vllm_engine
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +76,7 @@ def load_model(
     Raises LoadFailed, InvalidSetting and the backend's errors (InvalidModel, DoesNotFit, ...).
     """
     with replica.stage("import", State.LOADING):
-        backend = get_backend(settings.backend)
-        report = backend.probe()
-        if not report.usable:
-            raise LoadFailed(f"Backend {settings.backend!r} is not usable: {report.reason}")
+        backend = None if settings.engine == "vllm" else _backend(settings)
     with replica.stage("load", State.LOADING):
         if not directory.is_dir():
             raise LoadFailed(f"There is no model directory at {directory}.")
@@ -89,19 +87,51 @@ def load_model(
                 hint="Put a model in Hugging Face's layout there.",
             )
         tokenizer = load_tokenizer(directory)
-        artifact = _compiled(backend, directory, config, settings)
-        runner = backend.load(artifact)
-        if isinstance(runner, ModelRunner):
+        if backend is None:
+            stops = _stops(directory, config, tokenizer)
+            engine = vllm_engine(
+                directory,
+                config,
+                settings,
+                eos=stops,
+                context_length=_context_length,
+                max_live=_max_waiting(settings) + settings.max_num_seqs,
+            )
             model: Model = _text_model(
-                directory, config, settings, runner, tokenizer, mailbox, seams
+                directory, settings, engine, stops, tokenizer, mailbox, seams
+            )
+            _warm(replica, model)
+            return model
+        runner = backend.load(_compiled(backend, directory, config, settings))
+        if isinstance(runner, ModelRunner):
+            model = _text_model(
+                directory,
+                settings,
+                _own_engine(settings, runner, seams),
+                runner.eos_token_ids | _stops(directory, config, tokenizer),
+                tokenizer,
+                mailbox,
+                seams,
             )
         elif isinstance(runner, EmbeddingRunner):
             model = _embedding_model(directory, settings, runner, tokenizer, seams)
         else:
             model = _rerank_model(settings, runner, tokenizer, seams)
+    _warm(replica, model)
+    return model
+
+
+def _backend(settings: ModelSettings) -> Backend:
+    backend = get_backend(settings.backend)
+    report = backend.probe()
+    if not report.usable:
+        raise LoadFailed(f"Backend {settings.backend!r} is not usable: {report.reason}")
+    return backend
+
+
+def _warm(replica: Replica, model: Model) -> None:
     with replica.stage("warm-up", State.WARMING):
         _warm_up(model)
-    return model
 
 
 def _compiled(
@@ -158,30 +188,45 @@ def _context_length(declared: int, settings: ModelSettings) -> int:
     return wanted
 
 
+def _own_engine(settings: ModelSettings, runner: ModelRunner, seams: Seams) -> LLMEngine:
+    return LLMEngine(
+        runner,
+        speculation=_speculation(settings, runner),
+        max_waiting=_max_waiting(settings),
+        on_step=seams.on_step,
+    )
+
+
+def _max_waiting(settings: ModelSettings) -> int:
+    return max(64, settings.max_num_seqs * WAITING_PER_SEQUENCE)
+
+
+def _stops(
+    directory: Path, config: Mapping[str, object], tokenizer: TextTokenizer
+) -> frozenset[int]:
+    """The tokens that end a text, as all of the model's files together say."""
+    return eos_token_ids(
+        config,
+        read_json(directory / "generation_config.json"),
+        read_json(directory / "tokenizer_config.json"),
+        tokenizer,
+    )
+
+
 def _text_model(
     directory: Path,
-    config: Mapping[str, object],
     settings: ModelSettings,
-    runner: ModelRunner,
+    engine: Engine,
+    stops: frozenset[int],
     tokenizer: TextTokenizer,
     mailbox: Mailbox,
     seams: Seams,
 ) -> TextModel:
     generation_config = read_json(directory / "generation_config.json")
     tokenizer_config = read_json(directory / "tokenizer_config.json")
-    waiting = max(64, settings.max_num_seqs * WAITING_PER_SEQUENCE)
-    engine = LLMEngine(
-        runner,
-        speculation=_speculation(settings, runner),
-        max_waiting=waiting,
-        on_step=seams.on_step,
-    )
     adapters = _load_adapters(engine, directory, settings)
     engine.start()
     longest = engine.max_model_len
-    stops = runner.eos_token_ids | eos_token_ids(
-        config, generation_config, tokenizer_config, tokenizer
-    )
     return TextModel(
         name=settings.name,
         tokenizer=tokenizer,
@@ -230,7 +275,7 @@ def _speculation(settings: ModelSettings, runner: ModelRunner) -> Speculation | 
     return Speculation(DraftModel(draft), most=most)
 
 
-def _load_adapters(engine: LLMEngine, model_dir: Path, settings: ModelSettings) -> dict[str, str]:
+def _load_adapters(engine: Engine, model_dir: Path, settings: ModelSettings) -> dict[str, str]:
     """Load the LoRA adapters that came with the model, each under its folder's name, and those
     that settings name. Where each came from, by name."""
     if not settings.max_adapters:

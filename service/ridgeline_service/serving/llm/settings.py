@@ -7,11 +7,12 @@ reported as ignored; what is wrong is refused by name. Reads no file but serving
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ridgeline_backends.vllm.opening import is_installed
 from ridgeline_service.serving.llm.errors import InvalidSetting
 from ridgeline_service.serving.llm.invocations import Flavour
 from ridgeline_service.serving.llm.lora_modules import LoraModule, read_lora_modules
@@ -47,6 +48,7 @@ _LMI = {
     "BLOCK_SIZE": "block_size",
     "TENSOR_PARALLEL_DEGREE": "tensor_parallel_degree",
     "TENSOR_PARALLEL_SIZE": "tensor_parallel_degree",
+    "ROLLING_BATCH": "rolling_batch",
     "QUANTIZE": "quantize",
     "QUANTIZATION": "quantize",
     "TGI_COMPAT": "tgi_compat",
@@ -74,6 +76,7 @@ _OWN = {
     "HF_MODEL_ID": "name",
     "VLLM_CPU_KVCACHE_SPACE": "kv_cache_gib",
     "RIDGELINE_BACKEND": "backend",
+    "RIDGELINE_ENGINE": "engine",
     "RIDGELINE_IMAGE_FLAVOUR": "flavour",
     "RIDGELINE_THREADS": "threads",
 }
@@ -82,6 +85,8 @@ _OWN = {
 _INT8 = ("int8", "w8a8")
 
 Quantize = Literal["int8"] | None
+
+EngineName = Literal["ridgeline", "vllm"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +99,7 @@ class ModelSettings:
 
     name: str = "model"
     backend: str = "cpu"
+    engine: EngineName = "ridgeline"
     flavour: Flavour = Flavour.DJL
     dtype: DtypeName = "bf16"
     max_model_len: int | None = None
@@ -149,8 +155,17 @@ def model_dir(environment: Mapping[str, str]) -> Path:
     return Path(environment.get("RIDGELINE_MODEL_DIR") or "/opt/ml/model")
 
 
-def read_settings(environment: Mapping[str, str], properties: str = "") -> ModelSettings:
-    """Merge the environment and the text of serving.properties. Raises InvalidSetting."""
+def read_settings(
+    environment: Mapping[str, str],
+    properties: str = "",
+    *,
+    has_vllm: Callable[[], bool] = is_installed,
+) -> ModelSettings:
+    """Merge the environment and the text of serving.properties. Raises InvalidSetting.
+
+    RIDGELINE_ENGINE=vllm insists on vLLM; LMI's ROLLING_BATCH=vllm, which much code has for the
+    images' sake, takes it where it is installed.
+    """
     notes: list[str] = []
     found: dict[str, _Setting] = {}
     for target, setting in _collect(environment, properties, notes):
@@ -159,6 +174,7 @@ def read_settings(environment: Mapping[str, str], properties: str = "") -> Model
     def integer(target: str, least: int = 1) -> int | None:
         return found[target].integer(least) if target in found else None
 
+    engine = _engine(found, has_vllm, notes)
     backend = found["backend"].value if "backend" in found else "cpu"
     max_model_len, max_input = integer("max_model_len", 2), integer("max_input_tokens")
     if max_model_len is not None and max_input is not None and max_input >= max_model_len:
@@ -171,6 +187,7 @@ def read_settings(environment: Mapping[str, str], properties: str = "") -> Model
     return ModelSettings(
         name=found["name"].value if "name" in found else "model",
         backend=backend,
+        engine=engine,
         flavour=_flavour(found),
         dtype=_dtype(found.get("dtype"), notes),
         max_model_len=max_model_len,
@@ -181,7 +198,9 @@ def read_settings(environment: Mapping[str, str], properties: str = "") -> Model
         block_size=integer("block_size") or _BLOCK_SIZE,
         kv_cache_bytes=None if gib is None else gib * 2**30,
         threads=integer("threads"),
-        tensor_parallel=_parallelism(found.get("tensor_parallel_degree"), backend, notes),
+        tensor_parallel=_parallelism(
+            found.get("tensor_parallel_degree"), engine if engine == "vllm" else backend, notes
+        ),
         speculative=_speculative(found.get("speculative")),
         max_adapters=_max_adapters(found),
         max_adapter_rank=integer("max_adapter_rank") or _MAX_ADAPTER_RANK,
@@ -284,6 +303,24 @@ def _quantize(setting: _Setting | None) -> Quantize:
     if setting.value.lower() not in _INT8:
         raise setting.refused(f"none or {' or '.join(_INT8)}")
     return "int8"
+
+
+def _engine(
+    found: Mapping[str, _Setting], has_vllm: Callable[[], bool], notes: list[str]
+) -> EngineName:
+    own, theirs = found.get("engine"), found.get("rolling_batch")
+    if own is not None:
+        if own.value.lower() == "vllm":
+            return "vllm"
+        if own.value.lower() != "ridgeline":
+            raise own.refused("ridgeline or vllm")
+        return "ridgeline"
+    if theirs is None:
+        return "ridgeline"
+    if theirs.value.lower() == "vllm" and has_vllm():
+        return "vllm"
+    notes.append(f"{theirs.source}={theirs.value} is ignored: this server's own engine runs.")
+    return "ridgeline"
 
 
 def _parallelism(setting: _Setting | None, backend: str, notes: list[str]) -> int | None:

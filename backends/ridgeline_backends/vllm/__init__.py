@@ -1,0 +1,1 @@
+"""vLLM in the place of our engine, where it is installed. Imported when asked for."""
