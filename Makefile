@@ -7,16 +7,20 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 SOURCES := sdk service backends model_zoo tests examples
 
-.PHONY: demo test unit compat bench peers lint types fmt imports clean system
+.PHONY: demo test kernels unit compat bench peers lint types fmt imports clean system
 
-demo: $(VENV)/.service system
+demo: $(VENV)/.service system kernels
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/.dev system
+test: $(VENV)/.dev system kernels
 	$(BIN)/python -m pytest tests/unit tests/contract tests/e2e tests/chaos tests/docs
 
-unit: $(VENV)/.dev
+unit: $(VENV)/.dev kernels
 	$(BIN)/python -m pytest tests/unit
+
+# Before anything needs them: replicas see this folder, and cannot write here.
+kernels: $(VENV)/.service
+	@$(BIN)/python -m ridgeline_backends.cpu.kernels.build >/dev/null
 
 # AWS's own clients, each in a virtual environment of its own, against a service started for it.
 compat: $(VENV)/.dev system

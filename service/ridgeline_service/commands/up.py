@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 
 from ridgeline.errors import AlreadyExists, InvalidInput, RidgelineError, Unavailable
+from ridgeline_backends.cpu.kernels.build import build_kernels, kernels_wait_for_build
+from ridgeline_backends.errors import KernelBuildFailed
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import load_settings
 from ridgeline_service.supervisor.directory import prepare_directory
@@ -45,16 +47,28 @@ def up(
     settings = load_settings(directory)
     bind_host = host or settings.host
     bind_port = settings.port if port is None else port
+    console = Console(stderr=True, highlight=False)
+    _compile_kernels(console)
     if detach:
         state = _start_detached(directory, bind_host, bind_port)
         _announce(directory, state, detached=True, json_output=json_output)
         return
-    console = Console(stderr=True, highlight=False)
     supervisor = Supervisor(directory, bind_host, bind_port, log=lambda line: console.print(line))
     state = asdict(supervisor.start())
     _announce(directory, state, detached=False, json_output=json_output)
     supervisor.run()
     console.print("Stopped. Data is kept in " + str(directory.root))
+
+
+def _compile_kernels(console: Console) -> None:
+    """Now, so that the first replica does not wait for it; replicas may not even write here."""
+    if not kernels_wait_for_build():
+        return
+    console.print("Compiling the CPU kernels, once for this machine ...")
+    try:
+        build_kernels()
+    except KernelBuildFailed as error:
+        console.print(f"Without them models run in plain torch: {error.message}", markup=False)
 
 
 def _start_detached(directory: DataDir, host: str, port: int) -> dict[str, object]:

@@ -83,6 +83,14 @@ def build_kernels(directory: Path | None = None) -> Path:
     raise KernelBuildFailed(f"No folder to build in: {refused}", hint="Set XDG_CACHE_HOME.")
 
 
+def kernels_wait_for_build() -> bool:
+    """Whether the next to use them would have to compile them first, and can."""
+    command = compiler()
+    if PREBUILT.is_file() or os.environ.get("RIDGELINE_KERNELS") == "off" or command is None:
+        return False
+    return not any((d / _key(command) / LIBRARY).is_file() for d in cache_directories())
+
+
 def cache_directories() -> list[Path]:
     """Beside the sources, where sandboxed replicas see what was built before; the user's own."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -142,4 +150,9 @@ def _key(command: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{build_kernels()}\n")
+    if compiler() is None:
+        # As it says: everything works without, only slower. Sources that do not compile are another
+        # matter, and end this with an error.
+        sys.stderr.write("No C compiler, so no native kernels: models run in plain torch.\n")
+    else:
+        sys.stdout.write(f"{build_kernels()}\n")
