@@ -53,6 +53,8 @@ def document(parts: dict[str, Any]) -> Iterator[str]:
             yield from section(parts[name])
         else:
             yield f"Not measured yet: {name.replace('_', ' ')} (`tests/bench/{name}.py`)."
+    yield ""
+    yield from _gpu()
 
 
 def _serving(report: dict[str, Any]) -> Iterator[str]:
@@ -206,6 +208,13 @@ def _roofline(report: dict[str, Any]) -> Iterator[str]:
             for p in report["points"]
         ],
     )
+
+
+def _gpu() -> Iterator[str]:
+    yield "## GPU: not measured yet"
+    yield ""
+    yield "The cuda backend has not run on a GPU; all that is known of it was tested on a CPU."
+    yield ""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
