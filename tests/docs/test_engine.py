@@ -64,8 +64,8 @@ def test_names_in_one_row_mean_one_thing() -> None:
     for what, lmi, tgi, own, _ in SETTINGS:
         tables = ((lmi, settings._LMI), (tgi, settings._TGI), (own, settings._OWN))
         targets = {table[name] for cell, table in tables for name in setting_names(cell)}
-        # What else decides the same: the family of the image, and LMI's older name of an engine.
-        assert len(targets - {"flavour", "rolling_batch"}) == 1, what
+        # The form of answers follows from a switch, or from the family of the image.
+        assert len(targets - {"flavour"}) == 1, what
 
 
 def test_speculative_settings_are_those_of_the_code() -> None:
