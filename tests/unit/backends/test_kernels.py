@@ -7,7 +7,7 @@ with it go through `Poisoned`, so that nothing can lean on what memory held befo
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -42,9 +42,10 @@ BLOCK = 16
 BLOCKS = 160
 THREADS = 2
 TYPES = (torch.float32, torch.bfloat16, torch.int8)
-# Share of the largest logit (here and in products): float32 sums; a key or value of bfloat16 that
-# rounds to the other side; a whole number of int8 that does.
-TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 2e-2, torch.int8: 4e-2}
+# Root mean squares of errors over those of logits. Measured at most 7e-7, 2e-3 and 8e-3: float32
+# sums; a key, a value or a row of bfloat16 that rounds to the other side of a tie; a whole number
+# of int8 that does.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.int8: 1e-1}
 few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 seeds = st.integers(0, 2**31)
 
@@ -64,7 +65,9 @@ def multiply_of(kernels: Library, dtype: torch.dtype) -> Multiply:
     return rounded_pairs if (kernels.variant, dtype) == ("avx512_bf16", torch.bfloat16) else exact
 
 
-def product(kernels: Library, x: Tensor, w: Tensor, bias: Tensor | None, dtype: torch.dtype):  # type: ignore[no-untyped-def]
+def product(
+    kernels: Library, x: Tensor, w: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
     """[rows, n] by the kernel, padding cut off."""
     packed = pack(w, dtype, bias)
     wide = torch.zeros(len(x), packed.k)
@@ -246,7 +249,6 @@ def check(
     lengths: Sequence[int],
     seed: int,
     *,
-    change: Callable[[NativeDecoder, list[Prompt]], list[Prompt]] = lambda program, given: given,
     adapters: bool = False,
 ) -> None:
     """Whole and alone it is the reference's, and cut and mixed the same bits."""
@@ -267,7 +269,7 @@ def check(
     for prompt, logits in zip(given, alone, strict=True):
         adapter = named[prompt.adapter] if prompt.adapter else None
         expected = reference.logits(prompt.tokens, adapter)
-        assert (logits - expected).abs().max() <= TOLERANCE[dtype] * (1 + expected.abs().max())
+        assert (logits - expected).norm() <= TOLERANCE[dtype] * expected.norm()
     assert_same_bits(run(program, given, rng), alone)
 
 
