@@ -27,12 +27,11 @@ from typing import Literal
 import numpy
 from safetensors.numpy import save_file
 
-from ridgeline_backends.base import Backend, LoadSpec, ModelRunner, PagedLayout
+from ridgeline_backends.base import Backend, LoadSpec, LoraRunner, ModelRunner, PagedLayout
 from ridgeline_backends.engine import EngineOutput, LLMEngine, SamplingParams
 from ridgeline_backends.engine.drafting import Drafter, Drafts
 from ridgeline_backends.engine.sequence import Sequence as EngineSequence
 from ridgeline_backends.engine.speculation import Speculation
-from ridgeline_backends.errors import AdaptersUnsupported
 from ridgeline_backends.models.config import decoder_config
 from ridgeline_backends.models.reader import read_json
 
@@ -135,6 +134,14 @@ class Subject:
             spec = plan_for(sequences, smallest.memory.kv)
         speculation = None if drafter is None else Speculation(drafter, always=True)
         return LLMEngine(self._runner(spec), speculation=speculation)
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether the backend's runner of this model has the LoRA capability."""
+        spec = LoadSpec(
+            dtype=self._dtype, max_model_len=CONTEXT, block_size=self._block_size, max_adapters=1
+        )
+        return isinstance(self._runner(spec), LoraRunner)
 
     def _runner(self, spec: LoadSpec) -> ModelRunner:
         if self._loaded is None or self._loaded[0] != spec:
@@ -249,6 +256,8 @@ def check_guesses(subject: Subject) -> None:
 
 def check_adapters(subject: Subject) -> None:
     """Sequences of two LoRA adapters and of none in one batch, and behind each other's prefixes."""
+    if not subject.takes_adapters:
+        return
     names = (None, "first", "second")
     requests = [
         replace(request, id=f"{request.id} {name}", adapter=name)
@@ -269,11 +278,8 @@ def check_adapters(subject: Subject) -> None:
             return found
 
         alone: dict[str, Answer] = {}
-        try:
-            for request in requests:
-                alone |= answers(subject.engine(sequences=1, adapters=2), [request])
-        except AdaptersUnsupported:
-            return
+        for request in requests:
+            alone |= answers(subject.engine(sequences=1, adapters=2), [request])
         _same(answers(subject.engine(sequences=9, adapters=2), requests), alone)
     for place in range(0, len(requests), len(names)):
         bits = {tuple(alone[r.id].logprobs) for r in requests[place : place + len(names)]}
