@@ -11,7 +11,9 @@ from ridgeline_backends.base import Dtype, LoadSpec, MemoryNeed
 from ridgeline_backends.models.config import DecoderConfig
 from ridgeline_backends.models.encoder_config import EncoderConfig
 
-_DEFAULT_KV_BYTES = 1 << 30
+# Unless told otherwise, KV memory is as large as the weights, within these. Prefixes are kept as long
+# as there is room, so in time all of it is in use.
+_LEAST_KV_BYTES, _MOST_KV_BYTES = 1 << 28, 1 << 30
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -92,7 +94,8 @@ def decoder_need(
     if spec.kv_cache_bytes is not None:
         kv = spec.kv_cache_bytes
     else:
-        wanted = min(spec.max_num_seqs * sequence, max(sequence, _DEFAULT_KV_BYTES))
+        usual = min(max(config.parameters * form.stored.bytes, _LEAST_KV_BYTES), _MOST_KV_BYTES)
+        wanted = min(spec.max_num_seqs * sequence, max(sequence, usual))
         kv = max(min(wanted, available - weights - scratch), sequence)
     blocks = kv // per_block
     memory = MemoryNeed(weights=weights, kv=blocks * per_block, scratch=scratch)

@@ -91,6 +91,11 @@ def test_the_default_kv_memory_has_room_for_one_whole_context():
     assert plan.memory.kv <= 1 << 30
 
 
+def test_the_default_kv_memory_is_as_large_as_the_weights():
+    plan = CpuBackend().plan(SMOLLM2, LoadSpec(dtype="bf16", max_model_len=1024))
+    assert 0 <= 134_515_008 * 2 - plan.memory.kv < plan.memory.kv // plan.kv_blocks
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_chosen_linear_form_ignores_other_rows(dtype: torch.dtype):
     shapes = [(96, 48), (200, 576), (48, 80)]
