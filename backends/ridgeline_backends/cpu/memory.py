@@ -11,8 +11,8 @@ from ridgeline_backends.base import Dtype, LoadSpec, MemoryNeed
 from ridgeline_backends.models.config import DecoderConfig
 from ridgeline_backends.models.encoder_config import EncoderConfig
 
-# Unless told otherwise, KV memory is as large as the weights, within these. Prefixes are kept as long
-# as there is room, so in time all of it is in use.
+# Unless told otherwise, KV memory is as large as the weights, within these. Prefixes are kept as
+# long as there is room, so in time all of it is in use.
 _LEAST_KV_BYTES, _MOST_KV_BYTES = 1 << 28, 1 << 30
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),

@@ -28,7 +28,7 @@ PREBUILT = Path(__file__).with_name(LIBRARY)
 
 # Lists spelt as one would type them.
 _FLAGS = shlex.split(
-    "-O3 -std=c11 -fPIC -fopenmp -fvisibility=hidden -ffp-contract=off -fno-math-errno "
+    "-O3 -std=c11 -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno "
     "-fno-trapping-math -fno-strict-aliasing -Wall -Wextra -Wno-psabi"
 )
 _AVX2 = shlex.split("-mavx2 -mfma -DRL_AVX2")

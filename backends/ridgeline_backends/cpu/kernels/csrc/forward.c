@@ -1,6 +1,5 @@
 /* A whole step of a decoder in one call: the same phases for every layer, rows shared out between
  * the threads of one parallel region. Compiled once per variant; see simd.h. */
-#include <omp.h>
 #include <stddef.h>
 
 #include "arena.h"
@@ -297,17 +296,23 @@ int64_t RL_VARIANT(scratch_bytes)(const rl_model *model, int32_t rows, int32_t t
     return lay_out(model, rows, threads, adapters, NULL, &s);
 }
 
+typedef struct { const arena *s; const rl_model *m; const rl_step *step; } step_job;
+
+static void run_step(void *data)
+{
+    const step_job *job = data;
+    rl_worker worker = {job->s->phases, omp_get_thread_num(), job->step->threads, 0, 0};
+    run_layers(&worker, job->s, job->m, job->step);
+}
+
 void RL_VARIANT(forward)(const rl_model *model, const rl_step *step)
 {
     arena s;
     lay_out(model, step->rows, step->threads, step->adapter != NULL, step->scratch, &s);
     cut_queries(&s, model, step);
     memset(s.phases, 0, sizeof(rl_phase) * (size_t)phase_count(model));
-#pragma omp parallel num_threads(step->threads)
-    {
-        rl_worker worker = {s.phases, omp_get_thread_num(), step->threads, 0, 0};
-        run_layers(&worker, &s, model, step);
-    }
+    step_job job = {&s, model, step};
+    GOMP_parallel(run_step, &job, (unsigned)step->threads, 0);
 }
 
 /* One product is two phases at most. */
@@ -319,6 +324,22 @@ int64_t RL_VARIANT(linear_scratch_bytes)(const rl_matrix *w, int32_t rows, int32
          + threads * align64(BLOCK_ROWS * WIDTH * sizeof(float));
 }
 
+typedef struct {
+    const arena *s;
+    const rl_matrix *w;
+    const float *x;
+    float *y;
+    int32_t rows, threads;
+} product_job;
+
+static void run_product(void *data)
+{
+    const product_job *job = data;
+    const rl_model plain = {0};
+    rl_worker worker = {job->s->phases, omp_get_thread_num(), job->threads, 0, 0};
+    product(&worker, job->s, &plain, job->w, job->x, job->w->k, job->rows, STORE, job->y, job->w->n);
+}
+
 void RL_VARIANT(linear)(const rl_matrix *w, const float *x, float *y, int32_t rows, int32_t threads, void *scratch)
 {
     arena s = {0};
@@ -327,10 +348,6 @@ void RL_VARIANT(linear)(const rl_matrix *w, const float *x, float *y, int32_t ro
     memset(s.phases, 0, LINEAR_PHASES * sizeof(rl_phase));
     s.packed = at, s.packed_stride = align64(4 * (int64_t)w->k), at += rows * s.packed_stride;
     s.own = at, s.own_bytes = align64(BLOCK_ROWS * WIDTH * sizeof(float));
-    const rl_model plain = {0};
-#pragma omp parallel num_threads(threads)
-    {
-        rl_worker worker = {s.phases, omp_get_thread_num(), threads, 0, 0};
-        product(&worker, &s, &plain, w, x, w->k, rows, STORE, y, w->n);
-    }
+    product_job job = {&s, w, x, y, rows, threads};
+    GOMP_parallel(run_product, &job, (unsigned)threads, 0);
 }

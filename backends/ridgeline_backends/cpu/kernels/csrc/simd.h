@@ -20,7 +20,11 @@
 
 #define PANEL 16
 #define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 #if defined(RL_AVX512)
 #define LANES 16

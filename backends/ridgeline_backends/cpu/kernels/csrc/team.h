@@ -13,6 +13,11 @@
 
 #define SPINS 2000 /* looks before the core is given away at every further one */
 
+/* libgomp's own names for a parallel region, which torch's copy of it has. A compiler's directives
+ * would call those of its own runtime, clang's another one. */
+extern void GOMP_parallel(void (*run)(void *), void *data, unsigned threads, unsigned flags);
+extern int omp_get_thread_num(void);
+
 /* Units handed out, and units done. */
 typedef struct { _Alignas(64) int32_t taken, done; } rl_phase;
 
