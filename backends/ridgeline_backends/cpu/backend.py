@@ -48,7 +48,7 @@ from ridgeline_backends.models.weights import weight_files
 
 _NO_KERNELS = (
     "There are no native kernels, so models run in plain torch, at a quarter of the speed or less: "
-    "install gcc or clang, or a wheel that carries them; unset RIDGELINE_KERNELS if it is \"off\"."
+    'install gcc or clang, or a wheel that carries them; unset RIDGELINE_KERNELS if it is "off".'
 )
 _NOT_THIS_SHAPE = (
     "The native kernels do not run a model of this shape (more than 48 query heads per KV head, "
