@@ -16,8 +16,8 @@ GRACE_S = 35.0
 
 RESERVED_KV_BYTES = 1 << 30
 """What a language model's server may reserve beyond its limit: the kernel counts what is reserved,
-touched or not, and the engine reserves its KV memory at the start, by default at most this. Without it
-a server that uses half of 2 GiB (the SDK's serverless default) has no room left for a request."""
+touched or not, and the engine reserves its KV memory at the start, by default at most this. Without
+it a server that uses half of 2 GiB (the SDK's serverless default) has no room for a request."""
 
 FLAVOUR_VARIABLE = "RIDGELINE_IMAGE_FLAVOUR"
 THREADS_VARIABLE = "RIDGELINE_THREADS"
