@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ridgeline_backends.base import Chunk
-from ridgeline_backends.cpu.adapters import AttachedAdapters
+from ridgeline_backends.cpu.adapters import make_pairs
 from ridgeline_backends.cpu.attention import AttentionRule, KVCache, StepAttention
 from ridgeline_backends.cpu.linear import choose_form, has_bf16
+from ridgeline_backends.models.adapted_rows import AttachedAdapters
 from ridgeline_backends.models.config import DecoderConfig
 from ridgeline_backends.models.decoder import Decoder, DecoderWeights
 from ridgeline_backends.models.lora import Adapter
@@ -44,7 +45,7 @@ class PlainDecoder:
             config.layers, config.kv_heads, config.head_dim, blocks, block_size, stored
         )
         self._rule = AttentionRule(config.attention_scale, config.windows, config.attention_softcap)
-        self._adapters = AttachedAdapters(config, max_rank)
+        self._adapters = AttachedAdapters(make_pairs(config, max_rank))
 
     def forward(self, chunks: Sequence[Chunk], wanted: Sequence[int]) -> Tensor:
         tokens: list[int] = []

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ridgeline_backends.base import Chunk, Dtype, Plan
-from ridgeline_backends.cuda.adapters import AttachedAdapters
 from ridgeline_backends.cuda.attention import PagedKV, Rule, choose_attention
 from ridgeline_backends.cuda.batch import Batch, Shape, numbers, view
 from ridgeline_backends.cuda.graphs import Recorder, Repeated, Replayed, Work, buckets
@@ -22,6 +21,7 @@ from ridgeline_backends.cuda.group import Group
 from ridgeline_backends.cuda.linear import fixed_rows
 from ridgeline_backends.cuda.plan import shard_config
 from ridgeline_backends.cuda.shards import shard_head, shard_layer
+from ridgeline_backends.models.adapted_rows import AttachedAdapters
 from ridgeline_backends.models.config import DecoderConfig
 from ridgeline_backends.models.decoder import (
     Decoder,
@@ -69,7 +69,9 @@ class DeviceDecoder:
         self._attention = choose_attention(own, spec.block_size, dtype, device)
         self._longest = plan.max_model_len
         self._width = -(-plan.max_model_len // spec.block_size)
-        self._adapters = AttachedAdapters(device)
+        self._adapters = AttachedAdapters(
+            lambda _, a, b: (fixed_rows(a.to(device)), fixed_rows(b.to(device))), device
+        )
         if recorder is None:
             recorder = Replayed(device) if device.type == "cuda" else Repeated()
         self._recorder = recorder

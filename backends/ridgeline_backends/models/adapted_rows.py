@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ridgeline_backends.base import Chunk
-from ridgeline_backends.cuda.linear import fixed_rows
 from ridgeline_backends.models.decoder import Adapt, Linear
 from ridgeline_backends.models.lora import Adapter
 
+MakePair = Callable[[str, Tensor, Tensor], tuple[Linear, Linear]]
+"""From a target's name, its A [rank, in] and its B [out, rank]."""
+
+_CPU = torch.device("cpu")
 _Layers = tuple[dict[str, tuple[Linear, Linear]], ...]
 
 
 class AttachedAdapters:
-    """Used by the runner's thread. Adapters are multiplied in float32."""
+    """Used by the runner's thread. How A and B are multiplied, and so whether a row's bits depend
+    on its own adapter alone, is `make_pair`'s affair."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, make_pair: MakePair, device: torch.device = _CPU) -> None:
+        self._make_pair = make_pair
         self._device = device
         self._layers: dict[str, _Layers] = {}
 
     def attach(self, adapter: Adapter) -> None:
         self._layers[adapter.name] = tuple(
-            {
-                target: (fixed_rows(a.to(self._device)), fixed_rows(b.to(self._device)))
-                for target, (a, b) in layer.items()
-            }
+            {target: self._make_pair(target, a, b) for target, (a, b) in layer.items()}
             for layer in adapter.layers
         )
 
