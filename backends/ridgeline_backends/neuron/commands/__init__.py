@@ -1,0 +1,15 @@
+"""``ridgeline neuron``: the simulated devices from the command line. No service is needed."""
+
+from __future__ import annotations
+
+import typer
+
+from ridgeline_backends.neuron.commands import ls
+
+app = typer.Typer(no_args_is_help=True)
+app.command("ls")(ls.ls)
+
+
+@app.callback()
+def neuron() -> None:
+    """Simulated AWS Trainium and Inferentia: no device, no service and no network is needed."""
