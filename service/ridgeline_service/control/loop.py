@@ -133,7 +133,7 @@ class Loop:
         with self._context.db.read() as connection:
             known = {replica.id: replica for replica in replicas.living_replicas(connection)}
         for record in records:
-            replica = known.get(record.replica_id)
+            replica = known.get(record.id)
             with self._context.db.write() as connection:
                 if replica is not None and replica.token == record.token:
                     resource = f"{replica.endpoint_arn}/{replica.variant}/{replica.id}"
@@ -141,10 +141,10 @@ class Loop:
                     self._context.event(connection, resource, "Adopted", message=message)
                     continue
                 self._context.event(
-                    connection, record.replica_id, "Fenced", message=f"process {record.pid}"
+                    connection, record.id, "Fenced", message=f"process {record.pid}"
                 )
             self._launcher.stop(record, 0)
-            self._launcher.remove(record.replica_id)
+            self._launcher.remove(record.id)
 
     def _look_at(self, replica: ReplicaRecord, now: float) -> float:
         """Hand the replica to a worker if it is due; else when it will be."""
@@ -213,5 +213,5 @@ class Loop:
         with self._context.db.read() as connection:
             ids = {replica.id for replica in replicas.all_replicas(connection)}
         for record in self._launcher.records():
-            if record.replica_id not in ids:
+            if record.id not in ids:
                 self._submit(partial(self._launcher.stop, record, 0))

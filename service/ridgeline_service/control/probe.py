@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ridgeline_service.control.failures import sentences
+from ridgeline_service.endings import sentences
 from ridgeline_service.store.records import Stage
 
 PROBE_TIMEOUT_S = 5.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ridgeline.errors import RidgelineError
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.failures import failure_message, is_out_of_memory, sentences
+from ridgeline_service.control.failures import failure_message
 from ridgeline_service.control.launching import GRACE_S, launch_order
 from ridgeline_service.control.probe import Identity, Probe
 from ridgeline_service.control.replica_logs import write_first_line
@@ -29,12 +29,14 @@ from ridgeline_service.control.staging import (
     StagingCancelled,
     StagingFailed,
 )
+from ridgeline_service.endings import is_out_of_memory, sentences
 from ridgeline_service.placement.admission import Load, Room, admit
 from ridgeline_service.placement.gpus import GpuShares
 from ridgeline_service.placement.machine import in_gib
 from ridgeline_service.placement.profiles import gpus_of
 from ridgeline_service.placement.threads import thread_share
-from ridgeline_service.runtime.launcher import Launcher, ProcessRecord
+from ridgeline_service.runtime.keeper import ProcessRecord
+from ridgeline_service.runtime.launcher import Launcher
 from ridgeline_service.store import endpoints as rows
 from ridgeline_service.store import journal, replicas
 from ridgeline_service.store.records import EndpointRecord, ReplicaRecord, Stage, VariantSpec
@@ -377,6 +379,6 @@ class ReplicaLife:
     def _found(self, replica: ReplicaRecord) -> ProcessRecord | None:
         """Its process as the launcher knows it, where the row does not."""
         for record in self._launcher.records():
-            if record.replica_id == replica.id and record.token == replica.token:
+            if record.id == replica.id and record.token == replica.token:
                 return record
         return None

@@ -9,7 +9,7 @@ import json
 
 from ridgeline_service.control.names import log_group, log_stream
 from ridgeline_service.paths import DataDir
-from ridgeline_service.runtime.launcher import log_file
+from ridgeline_service.runtime.keeper import log_file
 from ridgeline_service.store.records import ReplicaRecord
 from ridgeline_service.telemetry.logs import LogStore, NoSuchLog, Window
 

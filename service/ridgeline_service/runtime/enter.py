@@ -2,7 +2,7 @@
 command and reaps for it. Used where bubblewrap is absent; standard library only, run by path.
 
     enter.py '{"root": DIR, "mounts": [[kind, target, source], ...], "cwd": DIR,
-               "loopback": bool}' COMMAND ...
+               "hostname": NAME, "loopback": bool}' COMMAND ...
 
 It is PID 1 of its namespace, so when it ends the kernel ends everything it started. The exit
 status is the command's, or 128 + the signal that ended it. What is mounted, it is told; it knows
@@ -39,6 +39,7 @@ def main(order: str, command: list[str]) -> NoReturn:
     _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     if wanted["loopback"]:
         _raise_loopback()
+    socket.sethostname(wanted["hostname"])
     _build(wanted["root"], wanted["mounts"])
     os.chdir(wanted["cwd"])
     _drop_privileges()

@@ -40,8 +40,9 @@ _FRAMEWORK_SERVER = Path(__file__).parents[1] / "serving" / "framework" / "serve
 
 @dataclass(frozen=True)
 class Environment:
-    """How to start a runtime: ``argv`` is its model server's command line, ``site_dirs`` further
-    directories that must be visible to it (``ReplicaSpec.read_only``)."""
+    """How to start a runtime: ``argv`` is its model server's command line (a job brings its own, so
+    there it is the interpreter), ``site_dirs`` further directories that must be visible to it
+    (``ReplicaSpec.read_only``)."""
 
     python: Path
     site_dirs: tuple[Path, ...]
@@ -72,6 +73,8 @@ class Environments:
             argv = (str(python), "-m", "ridgeline_service.serving.llm")
             return Environment(python=python, site_dirs=_source_roots(), argv=argv)
         python = self._ensure_venv(runtime, on_progress)
+        if runtime.kind == "training":
+            return Environment(python=python, site_dirs=(), argv=(str(python),))
         return Environment(
             python=python,
             site_dirs=(_FRAMEWORK_SERVER.parent,),
@@ -241,7 +244,7 @@ def _venv_key(runtime: Runtime) -> str:
             "machine": platform.machine(),
         }
     )
-    return f"{runtime.name}-{digest}"
+    return f"{runtime.environment}-{digest}"
 
 
 def _digest(value: object) -> str:

@@ -6,6 +6,7 @@ how it is started (sandbox, launcher), and never contacts a registry.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
@@ -16,18 +17,21 @@ import yaml
 
 from ridgeline_service.errors import ValidationException
 
-Kind = Literal["llm", "framework"]
+Kind = Literal["llm", "framework", "training"]
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What an image runs. ``requirements`` are pip lines of the runtime's own environment; an
-    ``llm`` runtime has none, because it runs in the service's. ``needs_opt_ml`` says that user
-    code expects its model at /opt/ml/model, so that a namespace is needed to start it."""
+    """What an image runs: a model server of ours (``llm``), a user's ``inference.py``
+    (``framework``), or jobs (``training``). ``requirements`` are pip lines of the runtime's own
+    environment; an ``llm`` runtime has none, because it runs in the service's. Runtimes whose
+    ``environment`` has one name and equal requirements share it. ``needs_opt_ml`` says that user
+    code expects its files below /opt/ml, so that a namespace is needed to start it."""
 
     name: str
     kind: Kind
     title: str
+    environment: str
     requirements: tuple[str, ...]
     needs_opt_ml: bool
 
@@ -61,17 +65,23 @@ class RefusedImage(ValidationException):
 
 
 def resolve(image_uri: str) -> Runtime:
-    """The runtime of an image URI, whatever account, region or registry it names.
+    """The runtime by which an endpoint serves an image, whatever account, region or registry its
+    URI names.
 
     Raises UnknownImage (lists the known repositories) or RefusedImage (says why).
     """
-    return _find(image_uri).runtime
+    return _find(image_uri, _SERVES).runtime
+
+
+def resolve_training(image_uri: str) -> Runtime:
+    """The runtime by which a job runs an image. Raises as ``resolve`` does."""
+    return _find(image_uri, _TRAINS).runtime
 
 
 def flavour_of(image_uri: str) -> str:
     """How this image words requests and answers (``djl``, ``tgi``, ``vllm``), where its runtime
     stands for several kinds of image; else empty. Raises as ``resolve`` does."""
-    return _find(image_uri).flavour
+    return _find(image_uri, _SERVES).flavour
 
 
 def runtimes() -> tuple[Runtime, ...]:
@@ -84,12 +94,21 @@ def runtime_named(name: str) -> Runtime:
     for entry in _table().entries:
         if entry.runtime.name == name:
             return entry.runtime
-    raise UnknownImage(f"No runtime is called {name!r}.", hint=_known_hint())
+    raise UnknownImage(f"No runtime is called {name!r}.")
 
 
-def known_repositories() -> tuple[str, ...]:
-    """Repository patterns that resolve, in the order of the data file."""
-    return tuple(pattern for entry in _table().entries for pattern in entry.pattern.repositories)
+def known_repositories(kinds: Collection[Kind] = ("llm", "framework")) -> tuple[str, ...]:
+    """Repository patterns that resolve to these kinds, in the order of the data file."""
+    return tuple(
+        pattern
+        for entry in _table().entries
+        if entry.runtime.kind in kinds
+        for pattern in entry.pattern.repositories
+    )
+
+
+_SERVES: tuple[Kind, ...] = ("llm", "framework")
+_TRAINS: tuple[Kind, ...] = ("training",)
 
 
 @dataclass(frozen=True)
@@ -131,18 +150,29 @@ class _Table:
     refused: tuple[_Refusal, ...]
 
 
-def _find(image_uri: str) -> _Entry:
+def _find(image_uri: str, kinds: tuple[Kind, ...]) -> _Entry:
     image = ImageName.parse(image_uri)
     table = _table()
+    hint = f"Known images: {', '.join(known_repositories(kinds))}."
     for refused in table.refused:
         if refused.matches(image):
-            raise RefusedImage(
-                f"Image {image_uri!r} cannot run here: {refused.reason}.", hint=_known_hint()
-            )
-    for entry in table.entries:
-        if entry.matches(image):
+            raise RefusedImage(f"Image {image_uri!r} cannot run here: {refused.reason}.", hint=hint)
+    matching = [entry for entry in table.entries if entry.matches(image)]
+    for entry in matching:
+        if entry.runtime.kind in kinds:
             return entry
-    raise UnknownImage(f"No runtime is known for image {image_uri!r}.", hint=_known_hint())
+    if matching:
+        reason = _WRONG_USE_SERVES if kinds == _SERVES else _WRONG_USE_TRAINS
+        raise RefusedImage(f"Image {image_uri!r} cannot run here: {reason}.", hint=hint)
+    raise UnknownImage(f"No runtime is known for image {image_uri!r}.", hint=hint)
+
+
+_WRONG_USE_SERVES = (
+    "it is a training image, and this endpoint needs the inference image of the framework"
+)
+_WRONG_USE_TRAINS = (
+    "it is an inference image, and this job needs the training image of the framework"
+)
 
 
 @cache
@@ -162,6 +192,7 @@ def _entries(item: dict[str, Any]) -> list[_Entry]:
         name=item["name"],
         kind=item["kind"],
         title=item["title"],
+        environment=item.get("environment", item["name"]),
         requirements=tuple(item["requirements"]),
         needs_opt_ml=item["needs_opt_ml"],
     )
@@ -174,7 +205,3 @@ def _entries(item: dict[str, Any]) -> list[_Entry]:
 
 def _pattern(item: dict[str, Any]) -> _Pattern:
     return _Pattern(repositories=tuple(item["repositories"]), tags=tuple(item["tags"]))
-
-
-def _known_hint() -> str:
-    return f"Known images: {', '.join(known_repositories())}."

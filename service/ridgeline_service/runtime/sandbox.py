@@ -96,6 +96,8 @@ class Sandbox:
     shown at /tmp, HOME and /etc. ``read_only`` paths appear where they are. ``hidden`` paths are
     emptied where a visible path contains them (a data directory inside a source tree). ``devices``
     are device files (and folders of them) beyond those that every process has, a GPU's for one.
+    ``hostname`` and ``cwd`` are as the process sees them; ``names`` are further host names of
+    loopback addresses. ``extra`` mounts come last.
     """
 
     python: Path
@@ -105,6 +107,9 @@ class Sandbox:
     hidden: tuple[Path, ...] = ()
     network: bool = True
     devices: tuple[Path, ...] = ()
+    hostname: str = "model"
+    cwd: str = HOME
+    names: Mapping[str, str] = field(default_factory=dict)
     extra: tuple[Mount, ...] = ()
 
 
@@ -152,6 +157,8 @@ def wrap(command: Sequence[str], sandbox: Sandbox, tool: Tool) -> tuple[str, ...
     command line can be read by every user of the machine.
     """
     prepare_scratch(sandbox.scratch)
+    if sandbox.names:
+        _write_hosts(sandbox)
     mounts = plan(sandbox)
     if tool == "bubblewrap":
         return _bubblewrap(mounts, sandbox, command)
@@ -211,6 +218,8 @@ def plan(sandbox: Sandbox) -> tuple[Mount, ...]:
     # Parents before children, so that what is hidden inside a shown tree is hidden, and what is
     # shown inside a hidden one is shown.
     mounts += [mount for _, mount in sorted((hidden | shown).items(), key=_depth)]
+    if sandbox.names:
+        mounts.append(Mount("read-only", "/etc/hosts", str(_hosts_file(sandbox))))
     return (*mounts, *sandbox.extra)
 
 
@@ -266,6 +275,17 @@ def try_tool(tool: Tool) -> str | None:
     return lines[-1] if lines else f"exit status {done.returncode}"
 
 
+def _hosts_file(sandbox: Sandbox) -> Path:
+    return sandbox.scratch / "etc" / "hosts"
+
+
+def _write_hosts(sandbox: Sandbox) -> None:
+    """The machine's own names, and those of the sandbox before them."""
+    lines = [f"{address} {name}" for name, address in sandbox.names.items()]
+    own = Path("/etc/hosts").read_text() if os.path.exists("/etc/hosts") else "127.0.0.1 localhost"
+    _hosts_file(sandbox).write_text("\n".join([*lines, own]) + "\n")
+
+
 def _system_mounts(*, network: bool) -> list[Mount]:
     mounts = []
     for name in _SYSTEM:
@@ -310,7 +330,7 @@ def _bubblewrap(
     mounts: Sequence[Mount], sandbox: Sandbox, command: Sequence[str]
 ) -> tuple[str, ...]:
     argv = ["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
-    argv += ["--hostname", "model"]
+    argv += ["--hostname", sandbox.hostname]
     if os.getuid() == 0:
         argv += ["--cap-drop", "ALL"]
     else:
@@ -331,7 +351,7 @@ def _bubblewrap(
         if mount.source:
             argv.append(mount.source)
         argv.append(mount.target)
-    return (*argv, "--chdir", HOME, "--", *command)
+    return (*argv, "--chdir", sandbox.cwd, "--", *command)
 
 
 def _unshare(mounts: Sequence[Mount], sandbox: Sandbox, command: Sequence[str]) -> tuple[str, ...]:
@@ -344,7 +364,8 @@ def _unshare(mounts: Sequence[Mount], sandbox: Sandbox, command: Sequence[str]) 
         {
             "root": str(sandbox.scratch / "root"),
             "mounts": [[mount.kind, mount.target, mount.source] for mount in mounts],
-            "cwd": HOME,
+            "cwd": sandbox.cwd,
+            "hostname": sandbox.hostname,
             "loopback": not sandbox.network,
         }
     )

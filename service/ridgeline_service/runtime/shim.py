@@ -38,7 +38,7 @@ class Spec:
     """What the launcher wrote. ``namespace`` says that ``argv`` is a sandbox tool, so the server
     is the child of the first process of its PID namespace, and not ours."""
 
-    replica_id: str
+    id: str
     token: str
     port: int
     argv: tuple[str, ...]
@@ -57,7 +57,7 @@ def main(folder: str, ready_fd: int) -> int:
     wakeup = _catch_signals()
     spec = read_spec(f"{folder}/spec.json")
     record = {
-        "replica_id": spec.replica_id,
+        "id": spec.id,
         "pid": os.getpid(),
         "start_time": start_time(os.getpid()),
         "token": spec.token,
@@ -249,16 +249,21 @@ def _become(
         os.dup2(nothing, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        _limit(resource.RLIMIT_CORE, 0)
-        if spec.data_bytes is not None:
-            _limit(resource.RLIMIT_DATA, spec.data_bytes)
-        if spec.processes is not None:
-            _limit(resource.RLIMIT_NPROC, spec.processes)
+        confine(spec.data_bytes, spec.processes)
         os.chdir(spec.cwd)
         os.execvpe(spec.argv[0], spec.argv, environment)  # noqa: S606 (no shell is wanted)
     except BaseException as error:  # noqa: BLE001 (a fork of the shim must end here)
         os.write(2, f"{spec.argv[0]}: {error}\n".encode())
         os._exit(127)
+
+
+def confine(data_bytes: int | None, processes: int | None) -> None:
+    """Limits of the calling process and of what it becomes and starts; None leaves one as it is."""
+    _limit(resource.RLIMIT_CORE, 0)
+    if data_bytes is not None:
+        _limit(resource.RLIMIT_DATA, data_bytes)
+    if processes is not None:
+        _limit(resource.RLIMIT_NPROC, processes)
 
 
 def _limit(which: int, value: int) -> None:
@@ -300,7 +305,7 @@ def _watch(spec: Spec, child: int, output: int, wakeup: int, log: Log) -> int:
             kill_at = float("inf")
             delivered = True
         elif stopping and not delivered:
-            delivered = _ask_to_stop(spec, child)
+            delivered = ask_to_stop(child, namespace=spec.namespace)
 
 
 def _copy(output: int, log: Log) -> bool:
@@ -322,13 +327,13 @@ def _drain(output: int, log: Log) -> None:
             return
 
 
-def _ask_to_stop(spec: Spec, child: int) -> bool:
+def ask_to_stop(child: int, *, namespace: bool) -> bool:
     """SIGTERM to the server itself: a sandbox tool would die of it and take the server along.
 
     False while the sandbox is still being built and there is no server yet.
     """
     targets = [child]
-    if spec.namespace:
+    if namespace:
         targets = [server for first in children(child) for server in children(first)]
     for pid in targets:
         try:

@@ -72,7 +72,7 @@ class FakeLauncher(Launcher):
         return [p.record for p in self.processes.values() if self.alive(p.record)]
 
     def alive(self, record: ProcessRecord) -> bool:
-        process = self.processes.get(record.replica_id)
+        process = self.processes.get(record.id)
         if process is None or process.record != record:
             return False
         dies = process.spec.environment.get("DIES_AFTER")
@@ -85,7 +85,7 @@ class FakeLauncher(Launcher):
         return None if process is None or process.alive else ExitStatus(1, None, self.clock())
 
     def stop(self, record: ProcessRecord, grace_s: float) -> None:
-        process = self.processes.get(record.replica_id)
+        process = self.processes.get(record.id)
         if process is not None and process.record == record:
             process.alive = False
 
@@ -277,7 +277,7 @@ class World:
         return [replica.replica_id for v in route.variants for replica in v.replicas]
 
     def living(self) -> set[str]:
-        return {record.replica_id for record in self.launcher.records()}
+        return {record.id for record in self.launcher.records()}
 
     def events(self) -> int:
         found = self.plane.events.list(limit=1)

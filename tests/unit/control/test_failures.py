@@ -10,10 +10,8 @@ from ridgeline_service.control.failures import (
     FAILURE_LENGTH,
     failure_message,
     failure_text,
-    is_out_of_memory,
-    sentences,
-    without_frames,
 )
+from ridgeline_service.endings import is_out_of_memory, sentences, without_frames
 from ridgeline_service.store.states import Reason
 
 USER_CODE_FAILED = """\
@@ -43,7 +41,7 @@ Allowed: a whole number, at least 2.""".splitlines()
 
 
 def test_of_a_traceback_the_users_own_frames_are_kept():
-    assert without_frames(USER_CODE_FAILED) == [
+    assert without_frames(USER_CODE_FAILED, ("/opt/ml/model",)) == [
         "Importing /opt/ml/model/code/inference.py",
         '  File "/opt/ml/model/code/inference.py", line 3, in model_fn',
         '    weights = table["w"]',

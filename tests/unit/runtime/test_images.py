@@ -99,7 +99,7 @@ def test_runtimes_are_found_again_by_the_name_that_a_row_keeps() -> None:
 def test_only_language_model_servers_run_in_the_services_environment() -> None:
     for runtime in runtimes():
         assert (runtime.kind == "llm") == (not runtime.requirements)
-        assert runtime.needs_opt_ml == (runtime.kind == "framework")
+        assert runtime.needs_opt_ml == (runtime.kind != "llm")
 
 
 @given(

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ridgeline.errors import RidgelineError
-from ridgeline_service.control.failures import sentences
 from ridgeline_service.control.planning import is_placed, model_id_of
 from ridgeline_service.control.staging.base import (
     ENVIRONMENT_STAGE,
@@ -22,6 +21,7 @@ from ridgeline_service.control.staging.hub import HubCards
 from ridgeline_service.control.staging.s3 import Counter, ModelBucket, name_of, split_uri
 from ridgeline_service.control.staging.submitted import join, submitted_uri, with_code
 from ridgeline_service.control.staging.weights import ZooWeights
+from ridgeline_service.endings import sentences
 from ridgeline_service.runtime import sandbox
 from ridgeline_service.runtime.environments import Environment, Environments
 from ridgeline_service.runtime.images import Runtime, runtime_named

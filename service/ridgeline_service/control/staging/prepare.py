@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ridgeline_service.control.failures import sentences
 from ridgeline_service.control.staging.base import (
     Cancelled,
     Report,
     StagingCancelled,
     StagingFailed,
 )
+from ridgeline_service.endings import sentences
 from ridgeline_service.paths import DataDir
 from ridgeline_service.store.states import Reason
 

@@ -26,9 +26,9 @@ from ridgeline_service.control.staging.prepare import Prepare, PreparedFile
 from ridgeline_service.control.staging.s3 import (
     Counter,
     ModelBucket,
-    S3Object,
     failures_named,
 )
+from ridgeline_service.objects.reading import S3Object
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import Settings
 from ridgeline_service.store.states import Reason
