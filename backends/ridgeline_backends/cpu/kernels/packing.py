@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ridgeline_backends.cpu.kernels.library import BF16, F32, GROUP, INT8, PANEL, WIDTH, Matrix
 
+_PART = 3072
+"""Rows; whole panels."""
 _TYPES = {torch.float32: F32, torch.bfloat16: BF16, torch.int8: INT8}
 
 
@@ -62,7 +64,8 @@ def pack(
     weight = _padded_matrix(weight)
     n, k = weight.shape
     if dtype is torch.int8:
-        panels = _int8_panels(weight.float())
+        # In parts: memory for all of a head at once is slow to come by.
+        panels = torch.cat([_int8_panels(part.float()) for part in weight.split(_PART)])
     else:
         together = 2 if dtype is torch.bfloat16 else 1
         panels = weight.to(dtype).view(n // PANEL, PANEL, k // together, together)
@@ -83,15 +86,16 @@ def interleave(gate_up: Tensor) -> Tensor:
 def _int8_panels(weight: Tensor) -> Tensor:
     """Symmetric, one scale per group of a row: w ~ scale * q with |q| <= 127."""
     n, k = weight.shape
-    groups = weight.view(n // PANEL, PANEL, k // GROUP, GROUP).transpose(1, 2)
+    groups = weight.view(n // PANEL, PANEL, k // GROUP, GROUP)
     # As the kernel will read it; a group of zeros has no scale of its own.
     scale = (groups.abs().amax(-1) / 127).to(torch.bfloat16)
-    divisor = scale.float().clamp(min=torch.finfo(torch.float32).tiny)
-    numbers = (groups / divisor[..., None]).round().clamp(-127, 127).to(torch.int8)
-    panels = numbers.view(n // PANEL, k // GROUP, PANEL, GROUP // 4, 4).transpose(2, 3)
-    sums = numbers.sum(-1, dtype=torch.int32).to(torch.int16)
-    words = torch.stack([sums, scale.view(torch.int16)], -1).view(torch.int8)
-    return torch.cat([panels.flatten(2), words.flatten(2)], 2)
+    divisor = scale.float().clamp_(min=torch.finfo(torch.float32).tiny)
+    numbers = groups.div(divisor[..., None]).round_().clamp_(-127, 127).to(torch.int8)
+    sums = numbers.sum(-1, dtype=torch.int16)
+    words = torch.stack([sums, scale.view(torch.int16)], -1).view(torch.int32)
+    # In words: a quarter of the moves. [panel, row, group, word] to [panel, group, word, row].
+    rows = torch.cat([numbers.view(torch.int32), words], -1)
+    return rows.permute(0, 2, 3, 1).contiguous().view(torch.int8)
 
 
 def _padded_matrix(weight: Tensor) -> Tensor:
