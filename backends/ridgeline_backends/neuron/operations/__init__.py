@@ -16,6 +16,7 @@ from ridgeline_backends.neuron.operations.collectives import (
     AllToAll,
     Collective,
     Group,
+    OwnPart,
     Permute,
     ReduceScatter,
 )
@@ -63,6 +64,7 @@ KINDS = {
         KVWrite,
         LayerNorm,
         Matmul,
+        OwnPart,
         Permute,
         Pool,
         Reduce,
@@ -106,6 +108,7 @@ __all__ = [
     "KVWrite",
     "LayerNorm",
     "Matmul",
+    "OwnPart",
     "Permute",
     "Pool",
     "RMSNorm",

@@ -143,3 +143,19 @@ class Permute(Collective):
 
     def sent_bytes(self, inputs: Sequence[Form]) -> int:
         return inputs[0].bytes if self.shift % self.group.size else 0
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPart(OperationKind):
+    """Each core keeps its own part along an axis, by rank. Nothing is sent."""
+
+    name: ClassVar[str] = "own_part"
+    moves_data: ClassVar[bool] = False
+    group: Group
+    axis: int = -1
+
+    def infer(self, inputs: Sequence[Form]) -> tuple[Form, ...]:
+        return ReduceScatter(self.group, self.axis).infer(inputs)
+
+    def flops(self, inputs: Sequence[Form]) -> int:
+        return 0

@@ -1,0 +1,131 @@
+"""What a decoder is, as far as its shapes go: more kinds than `models` runs. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ridgeline_backends.models.config import DecoderConfig
+from ridgeline_backends.neuron.operations.elementwise import UnaryFunction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfAttention:
+    """`rope`: which of the model's rotary tables turns the queries and keys; None: none does."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    rope: int | None = None
+    window: int | None = None
+    softcap: float | None = None
+    qk_norm: bool = False
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentAttention:
+    """Keys and values from one latent of `kv_rank` numbers a token, beside `rope_dim` that are
+    turned (DeepSeek-V2, arXiv 2405.04434). `q_rank` None: queries straight from the hidden state.
+    """
+
+    heads: int
+    q_rank: int | None
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    value_dim: int
+    scale: float
+    rope: int = 0
+
+
+Mixer = SelfAttention | LatentAttention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mlp:
+    intermediate: int
+    function: UnaryFunction
+    gated: bool = True
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """`chosen` of `count` gated MLPs for each token, and one of `shared` columns for all (0:
+    none)."""
+
+    count: int
+    chosen: int
+    intermediate: int
+    function: UnaryFunction
+    shared: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """`sandwich`: what mixer and MLP give is normalised too. `parallel`: both see the same input,
+    and one sum takes both. The biases of what is summed over the cores are added to the sum."""
+
+    mixer: Mixer
+    mlp: Mlp | Experts
+    sandwich: bool = False
+    parallel: bool = False
+    o_bias: bool = False
+    down_bias: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderArchitecture:
+    """`rotary_dims`: the width of each rotary table. `learned_positions`: how many rows a table of
+    positions has; 0: there is none. `layer_norm`: norms with mean and bias, not RMS norms."""
+
+    hidden: int
+    layers: tuple[Layer, ...]
+    vocab_size: int
+    norm_eps: float
+    tied_head: bool
+    layer_norm: bool = False
+    learned_positions: int = 0
+    rotary_dims: tuple[int, ...] = ()
+    embedding_scale: float = 1.0
+    final_softcap: float | None = None
+
+    @property
+    def period(self) -> int:
+        """How many layers, at least, make a pattern that the others repeat."""
+        layers = self.layers
+        for period in range(1, len(layers)):
+            if all(one == layers[place % period] for place, one in enumerate(layers)):
+                return period
+        return len(layers)
+
+
+def dense(config: DecoderConfig) -> DecoderArchitecture:
+    """Of a family that `models` runs."""
+
+    def layer(index: int) -> Layer:
+        mixer = SelfAttention(
+            heads=config.heads,
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            scale=config.attention_scale,
+            rope=config.layer_rope[index],
+            window=config.windows[index],
+            softcap=config.attention_softcap,
+            qk_norm=config.qk_norm,
+            bias=config.qkv_bias,
+        )
+        mlp = Mlp(intermediate=config.intermediate, function=config.activation)
+        return Layer(mixer=mixer, mlp=mlp, sandwich=config.sandwich_norms, o_bias=config.o_bias)
+
+    return DecoderArchitecture(
+        hidden=config.hidden,
+        layers=tuple(layer(index) for index in range(config.layers)),
+        vocab_size=config.vocab_size,
+        norm_eps=config.norm_eps,
+        tied_head=config.tied_head,
+        rotary_dims=(config.rotary_dim,) * len(config.ropes),
+        embedding_scale=config.embedding_scale,
+        final_softcap=config.final_softcap,
+    )

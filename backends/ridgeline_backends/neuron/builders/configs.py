@@ -1,0 +1,251 @@
+"""Any decoder's config.json, read for its shapes.
+
+Families that run are read as strictly as `models.config` does. Of others only what decides shapes,
+bytes and FLOPs is read, in every spelling that published configs have; numerics that change none
+of these are passed over. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ridgeline_backends.errors import InvalidModel, UnsupportedModel
+from ridgeline_backends.models.config import DECODER_ARCHITECTURES, decoder_config
+from ridgeline_backends.models.reader import Reader
+from ridgeline_backends.neuron.builders.architecture import (
+    DecoderArchitecture,
+    Experts,
+    LatentAttention,
+    Layer,
+    Mixer,
+    Mlp,
+    SelfAttention,
+    dense,
+)
+from ridgeline_backends.neuron.operations.elementwise import UnaryFunction
+
+_PLAIN_MLP = {
+    "bloom",
+    "codegen",
+    "falcon",
+    "gpt2",
+    "gpt_bigcode",
+    "gpt_neo",
+    "gpt_neox",
+    "gptj",
+    "opt",
+    "phi",
+    "starcoder2",
+}
+"""MLPs of two matrices, not three."""
+
+_LAYER_NORM = {*_PLAIN_MLP, "cohere", "cohere2", "orion"}
+_PARALLEL = {"codegen", "cohere", "cohere2", "falcon", "gptj", "phi"}
+_LEARNED_POSITIONS = {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}
+_NO_POSITIONS = {"bloom"}
+_BIASED = {"bloom", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "opt", "phi", "starcoder2"}
+_FUNCTIONS: dict[str, UnaryFunction] = {
+    "silu": "silu",
+    "swish": "silu",
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+_HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
+_KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num")
+_INTERMEDIATE = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "hidden_dim")
+_POSITIONS = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts")
+
+
+def decoder_architecture(config: Mapping[str, object]) -> DecoderArchitecture:
+    """Raises `InvalidModel` for a setting of the wrong kind, `UnsupportedModel` for a model whose
+    layers are of a kind that no builder has."""
+    if runs(config):
+        return dense(decoder_config(config))
+    text = Reader(config).section("text_config") or Reader(config).section("llm_config")
+    return _ShapeReader({**text, **_outer(config)} if text else config).read()
+
+
+def runs(config: Mapping[str, object]) -> bool:
+    """Whether the model's arithmetic is known too, so that its programs can be executed."""
+    names = config.get("architectures")
+    return isinstance(names, list) and any(name in DECODER_ARCHITECTURES for name in names)
+
+
+def _outer(config: Mapping[str, object]) -> dict[str, object]:
+    found = config.get("tie_word_embeddings")
+    return {} if found is None else {"tie_word_embeddings": found}
+
+
+class _ShapeReader:
+    def __init__(self, config: Mapping[str, object]) -> None:
+        self._config = config
+        self._read = Reader(config)
+        self._type = str(config.get("model_type", ""))
+        self._hidden = self._integer(_HIDDEN)
+        self._heads = self._integer(_HEADS)
+        self._head_dim = self._read.integer(
+            "head_dim", self._read.integer("kv_channels", max(1, self._hidden // self._heads))
+        )
+
+    def read(self) -> DecoderArchitecture:
+        count = self._integer(_LAYERS)
+        mixers = [self._mixer(index) for index in range(count)]
+        rotary = {
+            mixer.rope_dim if isinstance(mixer, LatentAttention) else self._rotary_dim()
+            for mixer in mixers
+        }
+        positions = self._optional(_POSITIONS)
+        learned = positions or 2048 if self._type in _LEARNED_POSITIONS else 0
+        return DecoderArchitecture(
+            hidden=self._hidden,
+            layers=tuple(self._layer(index, mixer) for index, mixer in enumerate(mixers)),
+            vocab_size=self._read.integer("vocab_size"),
+            norm_eps=1e-5,
+            tied_head=self._read.flag("tie_word_embeddings", self._type in ("gpt2", "opt")),
+            layer_norm=self._type in _LAYER_NORM,
+            learned_positions=learned,
+            rotary_dims=() if self._ropeless else tuple(sorted(rotary)),
+        )
+
+    @property
+    def _ropeless(self) -> bool:
+        return self._type in _LEARNED_POSITIONS or self._type in _NO_POSITIONS
+
+    def _layer(self, index: int, mixer: Mixer) -> Layer:
+        parallel = self._type in _PARALLEL
+        if self._type == "gpt_neox":
+            parallel = self._read.flag("use_parallel_residual", True)
+        biased = self._type in _BIASED
+        return Layer(
+            mixer=mixer,
+            mlp=self._mlp(index),
+            parallel=parallel,
+            o_bias=biased,
+            down_bias=biased,
+        )
+
+    def _mixer(self, index: int) -> Mixer:
+        kind = self._layer_type(index)
+        if kind not in ("full_attention", "sliding_attention", "chunked_attention"):
+            raise UnsupportedModel(
+                f"Layer {index} is of type {kind!r}, for which there is no builder.",
+                hint="Attention with full or sliding windows, and latent attention, are built.",
+            )
+        if self._config.get("kv_lora_rank") is not None:
+            return self._latent()
+        kv = self._optional(_KV_HEADS)
+        if kv is None:
+            kv = 1 if self._read.flag("multi_query", False) else self._heads
+        if self._heads % kv:
+            raise InvalidModel(f"{self._heads} attention heads are no multiple of {kv} KV heads.")
+        window = self._optional(("sliding_window", "attention_chunk_size"))
+        return SelfAttention(
+            heads=self._heads,
+            kv_heads=kv,
+            head_dim=self._head_dim,
+            scale=self._head_dim**-0.5,
+            rope=None if self._ropeless else 0,
+            window=None if kind == "full_attention" else window,
+            qk_norm=self._read.flag("use_qk_norm", self._type in ("qwen3", "qwen3_moe", "olmo2")),
+            bias=self._read.flag("attention_bias", self._type in _BIASED),
+        )
+
+    def _latent(self) -> LatentAttention:
+        nope = self._read.integer("qk_nope_head_dim")
+        turned = self._read.integer("qk_rope_head_dim")
+        return LatentAttention(
+            heads=self._heads,
+            q_rank=self._optional(("q_lora_rank",)),
+            kv_rank=self._read.integer("kv_lora_rank"),
+            nope_dim=nope,
+            rope_dim=turned,
+            value_dim=self._read.integer("v_head_dim"),
+            scale=(nope + turned) ** -0.5,
+        )
+
+    def _mlp(self, index: int) -> Mlp | Experts:
+        intermediate = self._optional(_INTERMEDIATE) or 4 * self._hidden
+        function = self._function()
+        count = self._optional(_EXPERTS)
+        if count is not None and self._is_sparse(index):
+            own = self._optional(("moe_intermediate_size", "expert_ffn_hidden_size"))
+            own = own or intermediate
+            shared = self._optional(("shared_expert_intermediate_size",)) or 0
+            several = self._optional(("n_shared_experts", "num_shared_experts"))
+            if several:
+                shared = several * own
+            elif self._type.startswith("llama4"):
+                shared = intermediate
+            chosen = self._integer(_CHOSEN)
+            return Experts(
+                count=count,
+                chosen=chosen,
+                intermediate=own,
+                function=function,
+                shared=shared,
+            )
+        if self._type.startswith("llama4"):
+            intermediate = self._read.integer("intermediate_size_mlp", intermediate)
+        return Mlp(
+            intermediate=intermediate,
+            function=function,
+            gated=self._type not in _PLAIN_MLP,
+            bias=self._type in _BIASED,
+        )
+
+    def _is_sparse(self, index: int) -> bool:
+        if index < (self._optional(("first_k_dense_replace", "num_dense_layers")) or 0):
+            return False
+        dense_layers = self._config.get("mlp_only_layers")
+        if isinstance(dense_layers, list) and index in dense_layers:
+            return False
+        step = self._optional(("decoder_sparse_step", "interleave_moe_layer_step")) or 1
+        return (index + 1) % step == 0
+
+    def _layer_type(self, index: int) -> str:
+        given = self._config.get("layer_types")
+        if isinstance(given, list) and index < len(given):
+            return str(given[index])
+        window = self._optional(("sliding_window",))
+        return "sliding_attention" if window and self._windowed else "full_attention"
+
+    @property
+    def _windowed(self) -> bool:
+        return self._read.flag("use_sliding_window", self._type in ("mistral", "starcoder2"))
+
+    def _rotary_dim(self) -> int:
+        given = self._optional(("rotary_dim",))
+        if given is not None:
+            return given
+        share = self._config.get("partial_rotary_factor", self._config.get("rotary_pct"))
+        return int(self._head_dim * float(share)) if isinstance(share, float) else self._head_dim
+
+    def _function(self) -> UnaryFunction:
+        keys = ("hidden_act", "activation_function", "hidden_activation", "activation")
+        named = next((self._config[k] for k in keys if self._config.get(k) is not None), None)
+        if named is None:
+            return "gelu" if self._type in _PLAIN_MLP else "silu"
+        found = _FUNCTIONS.get(str(named))
+        if found is None:
+            raise UnsupportedModel(
+                f"The activation {named!r} is not supported.",
+                hint=f"Supported: {', '.join(_FUNCTIONS)}.",
+            )
+        return found
+
+    def _integer(self, names: tuple[str, ...]) -> int:
+        found = self._optional(names)
+        return self._read.integer(names[0]) if found is None else found
+
+    def _optional(self, names: tuple[str, ...]) -> int | None:
+        """The first of these settings that is there and is not 0."""
+        present = (name for name in names if self._config.get(name) not in (None, 0))
+        name = next(present, None)
+        return None if name is None else self._read.integer(name)
