@@ -29,6 +29,7 @@ compat: $(VENV)/.dev system
 bench: $(VENV)/.dev system
 	$(BIN)/python tests/bench/run.py
 	$(BIN)/python tests/bench/serving.py
+	$(BIN)/python tests/bench/constrained.py
 	$(BIN)/python tests/bench/quality.py
 	$(BIN)/python tests/bench/cold_start.py
 	$(BIN)/python tests/bench/roofline.py

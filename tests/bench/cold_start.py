@@ -2,8 +2,8 @@
 
     .venv/bin/python tests/bench/cold_start.py
 
-The first start has no prepared weights beside it, the second finds what the first left. Stages are
-the replica's own account. Writes .cache/bench/cold_start.json, which report.py reads.
+Each kind is started twice, with an empty cache at first. Stages are the replica's own account.
+Writes .cache/bench/cold_start.json, which report.py reads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from peers.base import REPOSITORY, Model
-from peers.ridgeline import BF16, HEADERS
+from peers.ridgeline import BF16, HEADERS, INT8, Ridgeline
 from prepared import prepared_model
 
 RESULTS = REPOSITORY / ".cache" / "bench"
@@ -37,7 +37,11 @@ def main() -> None:
     bare = statistics.median(_bare_import() for _ in range(3))
     with tempfile.TemporaryDirectory(prefix="ridgeline-cold-") as name:
         os.environ["RIDGELINE_CACHE"] = name
-        starts = [_start(kind, Model(model, Path(name))) for kind in ("first", "second", "third")]
+        starts = [
+            _start(f"{kind.name}, {order}", kind, Model(model, Path(name)))
+            for kind in (BF16, INT8)
+            for order in ("first", "second")
+        ]
     report = {"bare_import_s": bare, "starts": starts}
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "cold_start.json").write_text(json.dumps(report, indent=1))
@@ -50,9 +54,9 @@ def _bare_import() -> float:
     return round(time.perf_counter() - started, 3)
 
 
-def _start(name: str, model: Model) -> Mapping[str, object]:
+def _start(name: str, kind: Ridgeline, model: Model) -> Mapping[str, object]:
     started = time.perf_counter()
-    with BF16.start(model) as replica:
+    with kind.start(model) as replica:
         base = replica.target.url
         _ask(f"{base}/completions", {"model": "model", "prompt": "Hello", "max_tokens": 1})
         first_token_s = time.perf_counter() - started

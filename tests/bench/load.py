@@ -26,11 +26,13 @@ REQUEST_TIMEOUT_S = 600.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Target:
-    """Where to send: the base URL up to /v1, the model's name, and headers (a key, a token)."""
+    """Where to send: the base URL up to /v1, the model's name, headers (a key, a token), and what
+    every request says besides."""
 
     url: str
     model: str
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fields: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 def run_workload(target: Target, workload: Workload, prompts: Prompts) -> Figures:
@@ -50,6 +52,7 @@ def _body(target: Target, prompt: str, max_tokens: int) -> bytes:
             "ignore_eos": True,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **target.fields,
         }
     ).encode()
 

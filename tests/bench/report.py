@@ -26,7 +26,7 @@ QUIET_CORES = 0.3
 def main() -> None:
     parts = {
         name: json.loads(path.read_text())
-        for name in ("serving", "quality", "cold_start", "roofline")
+        for name in ("serving", "constrained", "quality", "cold_start", "roofline")
         if (path := RESULTS / f"{name}.json").is_file()
     }
     if "roofline" in parts:
@@ -43,6 +43,7 @@ def document(parts: dict[str, Any]) -> Iterator[str]:
     yield "Written by `tests/bench/report.py`; `make bench` measures everything again."
     sections = {
         "serving": _serving,
+        "constrained": _constrained,
         "quality": _quality,
         "cold_start": _cold_start,
         "roofline": _roofline,
@@ -144,6 +145,17 @@ def _idle(samples: Sequence[Any], peer: str, workload: str) -> str:
 def _split(peers: Sequence[str]) -> tuple[list[str], list[str]]:
     ours = [peer for peer in peers if peer.startswith("Ridgeline")]
     return ours, [peer for peer in peers if peer not in ours]
+
+
+def _constrained(report: dict[str, Any]) -> Iterator[str]:
+    yield "## What a grammar costs"
+    yield ""
+    free, held = (statistics.median(report["speeds"][name]) for name in ("free", "constrained"))
+    yield (
+        f"At c=32, output held to a regular expression runs at {report['ratio']:.2f} of the speed of "
+        f"free output: {held:.0f} against {free:.0f} tokens a second, medians of "
+        f"{len(report['speeds']['free'])} runs of each in turn (`tests/bench/constrained.py`)."
+    )
 
 
 def _quality(report: dict[str, Any]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Our replica beside its peers: the same workloads, run in turn in one session.
 
-    .venv/bin/python tests/bench/serving.py [--rounds 5] [--only ridgeline llama.cpp] [--list]
+    .venv/bin/python tests/bench/serving.py [--rounds 5] [--append] [--only ridgeline llama.cpp]
 
 All servers are started once; the one that is measured runs, the others are frozen (SIGSTOP), so
 that none takes a core from it. Every run waits for a quiet machine, and notes what others used.
@@ -32,6 +32,7 @@ from ridgeline_testing import end_tidily_when_told
 from workload import Prompts, Workload
 
 RESULTS = REPOSITORY / ".cache" / "bench"
+_NOTHING: dict[str, Any] = {"commands": {}, "peak_mib": {}, "samples": []}
 WORKLOADS = ("c=1", "c=8", "c=32", "shared")
 
 
@@ -64,6 +65,7 @@ def main() -> None:
     skipped = {peer.name: reason for peer in chosen if (reason := peer.missing())}
     for name, reason in skipped.items():
         print(f"{name} is skipped: {reason}", file=sys.stderr)
+    before = json.loads(arguments.out.read_text()) if arguments.append else _NOTHING
     with contextlib.ExitStack() as stack:
         running: dict[str, Running] = {}
         for peer in chosen:
@@ -74,15 +76,20 @@ def main() -> None:
             except PeerFailed as error:
                 skipped[peer.name] = str(error).splitlines()[0]
                 print(f"{peer.name} is skipped: {error}", file=sys.stderr)
-        samples = list(_rounds(running, model, arguments))
+        first = 1 + max((sample["round"] for sample in before["samples"]), default=-1)
+        samples = list(_rounds(running, model, first, arguments))
         peaks = {name: tree_peak_mib(server.pid) for name, server in running.items()}
     report = {
         "machine": dataclasses.asdict(describe_machine()),
         "date": time.strftime("%Y-%m-%d"),
-        "commands": {peer.name: peer.command for peer in chosen if peer.name in running},
+        "commands": before["commands"]
+        | {peer.name: peer.command for peer in chosen if peer.name in running},
         "skipped": skipped,
-        "peak_mib": peaks,
-        "samples": [dataclasses.asdict(sample) for sample in samples],
+        "peak_mib": {
+            name: max(peaks.get(name, 0), before["peak_mib"].get(name, 0))
+            for name in {**before["peak_mib"], **peaks}
+        },
+        "samples": before["samples"] + [dataclasses.asdict(sample) for sample in samples],
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=1))
@@ -98,6 +105,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="smollm2-135m-instruct", help="a card, or a folder")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**9)
     parser.add_argument("--out", type=Path, default=RESULTS / "serving.json")
+    parser.add_argument("--append", action="store_true", help="add rounds to those in --out")
     parser.add_argument("--list", action="store_true", help="say which peers there are")
     return parser.parse_args()
 
@@ -107,7 +115,7 @@ def _wanted(peer: Peer, only: Sequence[str]) -> bool:
 
 
 def _rounds(
-    running: dict[str, Running], model: Model, arguments: argparse.Namespace
+    running: dict[str, Running], model: Model, first: int, arguments: argparse.Namespace
 ) -> Iterator[Sample]:
     """Every server in turn on the same workload, then the next; each round starts with another."""
     prompts = Prompts.of(model.folder, arguments.seed)
@@ -116,11 +124,11 @@ def _rounds(
         with _thawed(server):
             server.run(warm_up, prompts)
     names = list(running)
-    for number in range(arguments.rounds):
-        first = number % max(1, len(names))
+    for number in range(first, first + arguments.rounds):
+        begin = number % max(1, len(names))
         for wanted in arguments.workloads:
             workload = _draw(prompts, wanted)
-            for name in names[first:] + names[:first]:
+            for name in names[begin:] + names[:begin]:
                 sample = _measure(name, running[name], workload, prompts, number, arguments)
                 if sample is not None:
                     print(_line(sample), flush=True)

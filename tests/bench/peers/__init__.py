@@ -3,7 +3,7 @@
 from peers.base import Peer
 from peers.llama_cpp import LlamaCpp
 from peers.openvino import OpenVino
-from peers.ridgeline import BF16, BF16_LOOKUP, INT8
+from peers.ridgeline import BF16, BF16_LOOKUP, INT8, INT8_LOOKUP
 from peers.transformers import Transformers
 from peers.vllm import Vllm
 
@@ -11,6 +11,7 @@ PEERS: tuple[Peer, ...] = (
     BF16,
     INT8,
     BF16_LOOKUP,
+    INT8_LOOKUP,
     LlamaCpp("bf16"),
     LlamaCpp("q8_0"),
     OpenVino("f16"),

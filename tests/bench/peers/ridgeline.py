@@ -61,3 +61,4 @@ _NO_GUESSES = {"OPTION_SPECULATIVE_CONFIG": "none"}
 BF16 = Ridgeline("bf16", _NO_GUESSES)
 INT8 = Ridgeline("int8", {"OPTION_QUANTIZE": "int8", **_NO_GUESSES})
 BF16_LOOKUP = Ridgeline("bf16 with prompt lookup", {})
+INT8_LOOKUP = Ridgeline("int8 with prompt lookup", {"OPTION_QUANTIZE": "int8"})
