@@ -74,6 +74,16 @@ class DataDir:
         return self.root / "replicas"
 
     @property
+    def jobs(self) -> Path:
+        """One folder an instance of a job: its order, its report, its record and its rooms."""
+        return self.root / "jobs"
+
+    @property
+    def samples(self) -> Path:
+        """CloudWatch's samples."""
+        return self.root / "telemetry" / "samples.db"
+
+    @property
     def cache(self) -> Path:
         """What can be made again: staged models, runtimes, overlays, wheels.
 

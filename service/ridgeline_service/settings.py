@@ -15,7 +15,9 @@ class Settings:
     """Settings of one service; every field has a working default.
 
     ``database_url`` empty means SQLite in the data directory; ``s3_endpoint`` empty means the
-    embedded object store. ``max_instances`` caps the replicas that run at once on this machine.
+    embedded object store. ``max_instances`` caps the instances, of endpoints and of jobs, that run
+    at once on this machine. A job that is stopped has ``job_stop_grace_s`` seconds between SIGTERM
+    and SIGKILL.
     """
 
     region: str = "us-east-1"
@@ -29,6 +31,7 @@ class Settings:
     s3_secret_access_key: str = ""
     max_instances: int = 16
     strict_instance_types: bool = False
+    job_stop_grace_s: float = 120.0
 
     @property
     def role_arn(self) -> str:

@@ -45,7 +45,7 @@ def build_app(
     control: FullControl, settings: Settings, data_dir: DataDir, internal_key: str
 ) -> App:
     logs = LogStore(data_dir)
-    samples = SampleStore(data_dir.root / "telemetry" / "samples.db")
+    samples = SampleStore(data_dir.samples)
     dispatcher = build_dispatcher(control, settings, logs, samples)
 
     def start() -> None:

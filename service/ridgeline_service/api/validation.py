@@ -204,6 +204,7 @@ def python_pattern(pattern: str) -> re.Pattern[str]:
     for name, replacement in (
         ("\\p{L}", "\\w"),
         ("\\p{N}", "\\d"),
+        ("\\p{Alnum}", "a-zA-Z0-9"),
         ("\\p{Z}", " \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"),
     ):
         pattern = pattern.replace(name, replacement)

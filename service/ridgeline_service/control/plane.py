@@ -11,11 +11,15 @@ from functools import cache
 from typing import Any
 
 from ridgeline_service.control.context import Context
+from ridgeline_service.control.driver import Driver, Holder, Subject
 from ridgeline_service.control.endpoint_configs import EndpointConfigs
 from ridgeline_service.control.endpoint_life import EndpointLife
 from ridgeline_service.control.endpoints import Endpoints
 from ridgeline_service.control.events import Events
-from ridgeline_service.control.holder import holder_name, is_dead
+from ridgeline_service.control.holder import boot_id, holder_name, is_dead
+from ridgeline_service.control.job_life import JobLife
+from ridgeline_service.control.job_orders import Surroundings
+from ridgeline_service.control.job_planning import JobPlanner
 from ridgeline_service.control.jumpstart import JumpStartCatalogue
 from ridgeline_service.control.keys import Keys
 from ridgeline_service.control.loop import Loop
@@ -33,18 +37,21 @@ from ridgeline_service.control.staging.prepare import Prepare
 from ridgeline_service.control.staging.s3 import ModelBucket
 from ridgeline_service.control.staging.weights import ZooWeights
 from ridgeline_service.control.tags import Tags
+from ridgeline_service.control.training_jobs import TrainingJobs
 from ridgeline_service.control.workers import Workers
 from ridgeline_service.control.zoo import Zoo
 from ridgeline_service.paths import DataDir
 from ridgeline_service.placement.admission import Room
+from ridgeline_service.placement.gpus import GpuShares
 from ridgeline_service.placement.machine import Machine, this_machine
 from ridgeline_service.runtime import sandbox
 from ridgeline_service.runtime.environments import Environments
 from ridgeline_service.runtime.launcher import Launcher, ProcessLauncher
-from ridgeline_service.security.keys import ensure_root_key
+from ridgeline_service.security.keys import RootKey, ensure_root_key
 from ridgeline_service.settings import Settings
 from ridgeline_service.snapshot import Credential
-from ridgeline_service.store import Database
+from ridgeline_service.store import Database, replicas, training_jobs
+from ridgeline_service.training.runners import ProcessRunners, Runners, Store
 from ridgeline_zoo import Catalog, load_cards
 
 _STOP_WAIT_S = 5.0
@@ -55,11 +62,20 @@ def _sandbox_problem() -> str:
     return "" if found.tool is not None else found.summary
 
 
+def _store(settings: Settings, store_url: str, root: RootKey) -> Store:
+    """The object store that is configured, else the embedded one with the service's own key."""
+    if settings.s3_endpoint:
+        key = Credential(settings.s3_access_key_id, settings.s3_secret_access_key)
+        return Store(settings.s3_endpoint, key)
+    return Store(store_url, Credential(root.access_key_id, root.secret_access_key))
+
+
 @dataclass(frozen=True)
 class Outside:
     """What touches the world. Each has a working default; tests put their own in its place."""
 
     launcher: Launcher | None = None
+    runners: Runners | None = None
     stager: Stager | None = None
     probe: Probe = probe_replica
     submit: Callable[[Callable[[], None]], None] | None = None
@@ -85,12 +101,12 @@ class ControlPlane:
         cards: Callable[[], Catalog] | None = None,
         outside: Outside | None = None,
     ) -> None:
-        self._store_url = store_url
         self._settings = settings
         self._data_dir = data_dir
         self._cards = cards or cache(load_cards)
         self._root_key = ensure_root_key(data_dir)
         self._machine = machine or this_machine()
+        self._store = _store(settings, store_url, self._root_key)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -103,6 +119,8 @@ class ControlPlane:
         self.models = Models(context)
         self.endpoint_configs = EndpointConfigs(context)
         self.endpoints = Endpoints(context, planner)
+        job_planner = JobPlanner(settings, self._machine, outside.sandbox_problem)
+        self.training_jobs = TrainingJobs(context, job_planner)
         self.tags = Tags(context)
         self.zoo = Zoo(settings, self._cards)
         self.keys = Keys(context)
@@ -112,7 +130,7 @@ class ControlPlane:
         """Take over what is there, then reconcile on threads of its own."""
         self.take_over()
         self._spawn("reconciler", self._loop.run)
-        if self._store_url or self._settings.s3_endpoint:
+        if self._store.url:
             self._spawn("jumpstart", self._publish_catalogue)
 
     def take_over(self) -> None:
@@ -145,29 +163,56 @@ class ControlPlane:
         JumpStartCatalogue(self._settings, self._client(), self._cards).run(self._stopping)
 
     def _make_loop(self, context: Context, tokens: Callable[[], str], outside: Outside) -> Loop:
-        name = outside.holder or holder_name()
+        holder = Holder(outside.holder or holder_name(), outside.holder_is_dead)
         launcher = outside.launcher or ProcessLauncher(self._data_dir)
+        runners = outside.runners or ProcessRunners(self._data_dir, self._store)
+        room = Room(self._settings.max_instances, self._machine.memory_bytes)
+        gpus = GpuShares(self._machine.gpus)
         life = ReplicaLife(
             context,
-            holder=name,
+            holder=holder.name,
             launcher=launcher,
             stager=outside.stager or self._make_stager(),
             probe=outside.probe,
-            room=Room(self._settings.max_instances, self._machine.memory_bytes),
+            room=room,
             cores=self._machine.cores,
-            gpus=self._machine.gpus,
+            gpus=gpus,
             wanted=lambda replica_id: self._loop.wanted(replica_id),
             changed=self._changed,
         )
+        job_life = JobLife(
+            context,
+            holder=holder.name,
+            boot=boot_id(),
+            runners=runners,
+            room=room,
+            around=Surroundings(self._data_dir, self._settings, self._machine.cores),
+            gpus=gpus,
+            tokens=tokens,
+            changed=self._changed,
+        )
+        submit = outside.submit or Workers(2 * self._settings.max_instances + 8).submit
+        replica_rows = Subject(
+            claims=replicas.CLAIMS,
+            key=lambda replica: replica.id,
+            seen=lambda replica: (replica.status, replica.desired),
+            step=life.step,
+        )
+        job_rows = Subject(
+            claims=training_jobs.CLAIMS,
+            key=lambda job: job.arn,
+            seen=lambda job: (job.phase, job.desired, job.attempt),
+            step=job_life.step,
+        )
         return Loop(
             context,
-            holder=name,
             endpoints=EndpointLife(context, tokens),
-            life=life,
+            replica_driver=Driver(context, replica_rows, holder, submit=submit, wake=self._wake),
+            job_driver=Driver(context, job_rows, holder, submit=submit, wake=self._wake),
             launcher=launcher,
-            submit=outside.submit or Workers(2 * self._settings.max_instances + 8).submit,
+            runners=runners,
+            submit=submit,
             publish=self._publisher.publish,
-            holder_is_dead=outside.holder_is_dead,
             wake=self._wake,
         )
 
@@ -186,17 +231,10 @@ class ControlPlane:
         )
 
     def _make_client(self) -> Any:
-        # Inner: its module loads boto3 and aiohttp, a third of this process's start.
-        from ridgeline_service.objects.client import make_client
+        # Inner: its module loads boto3, a part of this process's start.
+        from ridgeline_service.objects.boto import make_client
 
-        settings, root = self._settings, self._root_key
-        if settings.s3_endpoint:
-            url = settings.s3_endpoint
-            key = Credential(settings.s3_access_key_id, settings.s3_secret_access_key)
-        else:
-            url = self._store_url
-            key = Credential(root.access_key_id, root.secret_access_key)
-        return make_client(url, key, settings.region)
+        return make_client(self._store.url, self._store.credential, self._settings.region)
 
 
 class _Lazy:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ridgeline.errors import RidgelineError
+from ridgeline_service.control.admitting import place
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.failures import failure_message
 from ridgeline_service.control.launching import GRACE_S, launch_order
@@ -30,7 +31,7 @@ from ridgeline_service.control.staging import (
     StagingFailed,
 )
 from ridgeline_service.endings import is_out_of_memory, sentences
-from ridgeline_service.placement.admission import Load, Room, admit
+from ridgeline_service.placement.admission import Room
 from ridgeline_service.placement.gpus import GpuShares
 from ridgeline_service.placement.machine import in_gib
 from ridgeline_service.placement.profiles import gpus_of
@@ -38,7 +39,7 @@ from ridgeline_service.placement.threads import thread_share
 from ridgeline_service.runtime.keeper import ProcessRecord
 from ridgeline_service.runtime.launcher import Launcher
 from ridgeline_service.store import endpoints as rows
-from ridgeline_service.store import journal, replicas
+from ridgeline_service.store import replicas
 from ridgeline_service.store.records import EndpointRecord, ReplicaRecord, Stage, VariantSpec
 from ridgeline_service.store.states import Desired, Reason, ReplicaStatus
 
@@ -83,7 +84,7 @@ class ReplicaLife:
         probe: Probe,
         room: Room,
         cores: int,
-        gpus: int,
+        gpus: GpuShares,
         wanted: Callable[[str], bool],
         changed: Callable[[], None],
     ) -> None:
@@ -96,7 +97,7 @@ class ReplicaLife:
         self._probe = probe
         self._room = room
         self._cores = cores
-        self._gpus = GpuShares(gpus)
+        self._gpus = gpus
         self._wanted = wanted
         self._watches: dict[str, _Watch] = {}
 
@@ -123,9 +124,7 @@ class ReplicaLife:
     def _admit(self, replica: ReplicaRecord) -> float | None:
         now = self._context.now()
         with self._context.db.write() as connection:
-            journal.increase(connection, "admission")  # control planes admit one after the other
-            load = Load(*replicas.admitted_load(connection))
-            wait = admit(replica.memory_bytes, load, self._room)
+            wait = place(connection, self._room, replica.memory_bytes)
             if wait is None:
                 self._rows.write(
                     connection,

@@ -1,7 +1,6 @@
-"""How our own processes reach the object store: boto3 where threads are, aiohttp on an event loop.
-
-The asynchronous client knows three calls on whole objects, which is what asynchronous invocations
-need. Both work against any S3 endpoint that takes path-style addresses.
+"""How our own processes reach the object store from an event loop: aiohttp, and whole objects,
+which is what asynchronous invocations need. Works against any S3 endpoint that takes path-style
+addresses.
 """
 
 from __future__ import annotations
@@ -13,34 +12,13 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 import aiohttp
-import boto3
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
 from yarl import URL
 
 from ridgeline.errors import InvalidInput, NotFound, RidgelineError, Unavailable
 from ridgeline_service.snapshot import Credential
-
-
-def make_client(store_url: str, credential: Credential, region: str = "us-east-1") -> Any:
-    """A boto3 S3 client for the control plane: path style, retries while the store restarts."""
-    return boto3.client(
-        "s3",
-        endpoint_url=store_url,
-        region_name=region,
-        aws_access_key_id=credential.access_key_id,
-        aws_secret_access_key=credential.secret_access_key,
-        config=Config(
-            s3={"addressing_style": "path"},
-            retries={"mode": "standard", "total_max_attempts": 6},
-            connect_timeout=5,
-            read_timeout=60,
-            max_pool_connections=32,
-            proxies={},
-        ),
-    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Whether one more replica may start now, and if not, what it waits for. Pure arithmetic."""
+"""Whether more instances may start now, and if not, what they wait for. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Shortage = Literal["instances", "memory"]
 
 @dataclass(frozen=True)
 class Load:
-    """What runs or starts: how many replicas, and the bytes they declare together."""
+    """What runs or starts: how many instances, and the bytes they declare together."""
 
-    replicas: int
+    instances: int
     memory_bytes: int
 
 
@@ -22,7 +22,7 @@ class Load:
 class Room:
     """What this service may run at once."""
 
-    replicas: int
+    instances: int
     memory_bytes: int
 
 
@@ -34,13 +34,14 @@ class Wait:
     message: str
 
 
-def admit(memory_bytes: int, load: Load, room: Room) -> Wait | None:
-    """None if a replica that declares ``memory_bytes`` may start beside ``load``."""
-    if load.replicas >= room.replicas:
+def admit(memory_bytes: int, load: Load, room: Room, instances: int = 1) -> Wait | None:
+    """None if ``instances`` that declare ``memory_bytes`` together may start beside ``load``."""
+    if load.instances + instances > room.instances:
+        needed = f", and {instances} are needed" if instances > 1 else ""
         return Wait(
             "instances",
-            f"Waiting for a running instance to end: {load.replicas} of at most "
-            f"{room.replicas} run.",
+            f"Waiting for a running instance to end: {load.instances} of at most "
+            f"{room.instances} run{needed}.",
         )
     free = room.memory_bytes - load.memory_bytes
     if memory_bytes > free:

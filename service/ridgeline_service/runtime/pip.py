@@ -18,7 +18,7 @@ Progress = Callable[[str], None]
 
 TAIL_LINES = 20
 TIMEOUT_S = 3600.0
-_CARRIED = (
+CARRIED = (
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "NO_PROXY",
@@ -109,7 +109,7 @@ def settings(python: Path) -> dict[str, str]:
             words = value.strip().strip("'\"").replace("\\n", " ").split()
             values[f"PIP_{option.upper().replace('-', '_')}"] = " ".join(words)
     values |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    values |= {name: os.environ[name] for name in _CARRIED if name in os.environ}
+    values |= {name: os.environ[name] for name in CARRIED if name in os.environ}
     return values | {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INPUT": "1"}
 
 

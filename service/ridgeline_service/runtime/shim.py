@@ -257,13 +257,15 @@ def _become(
         os._exit(127)
 
 
-def confine(data_bytes: int | None, processes: int | None) -> None:
+def confine(data_bytes: int | None, processes: int | None, file_bytes: int | None = None) -> None:
     """Limits of the calling process and of what it becomes and starts; None leaves one as it is."""
     _limit(resource.RLIMIT_CORE, 0)
     if data_bytes is not None:
         _limit(resource.RLIMIT_DATA, data_bytes)
     if processes is not None:
         _limit(resource.RLIMIT_NPROC, processes)
+    if file_bytes is not None:
+        _limit(resource.RLIMIT_FSIZE, file_bytes)
 
 
 def _limit(which: int, value: int) -> None:

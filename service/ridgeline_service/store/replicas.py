@@ -1,21 +1,19 @@
-"""Replicas: the queries, and the claims by which one control plane at a time works on a row.
-
-A claim is a token with an expiry. Its holder does slow work outside any transaction and writes
-back with ``change_replica(..., token=...)``, which fails once the claim went to somebody else: so
-a holder that slept through its expiry cannot undo what the next one did.
-"""
+"""Replicas: the queries over their table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
+from ridgeline_service.store.claims import Claims
 from ridgeline_service.store.records import ReplicaRecord, Stage
 from ridgeline_service.store.states import Desired, Reason, ReplicaStatus
 from ridgeline_service.store.tables import endpoints, replicas
+
+CLAIMS = Claims(replicas, replicas.c.id)
 
 _ENDED = [status for status in ReplicaStatus if status.ended]
 _ADMITTED = [status for status in ReplicaStatus if status.admitted]
@@ -82,44 +80,6 @@ def wanted_count(connection: Connection) -> int:
         )
     )
     return int(connection.execute(statement).scalar_one())
-
-
-def claim_replica(
-    connection: Connection,
-    replica_id: str,
-    token: str,
-    *,
-    now: int,
-    expires_at: int,
-    holder_is_dead: Callable[[str], bool],
-) -> bool:
-    """Take or renew the claim. A claim whose holder is known to be dead need not expire first."""
-    statement = select(replicas.c.lock_token).where(replicas.c.id == replica_id)
-    held = connection.execute(statement).scalar_one_or_none()
-    free = [replicas.c.lock_token.is_(None), replicas.c.lock_token == token]
-    if held is not None and held != token and holder_is_dead(held):
-        free.append(replicas.c.lock_token == held)
-    taken = connection.execute(
-        update(replicas)
-        .where(replicas.c.id == replica_id, or_(*free, replicas.c.lock_expires_at < now))
-        .values(lock_token=token, lock_expires_at=expires_at)
-    )
-    return taken.rowcount == 1
-
-
-def renew_claims(connection: Connection, token: str, expires_at: int, *, now: int) -> None:
-    """The heartbeat of a control plane: every claim of its token that has not expired lives on."""
-    connection.execute(
-        update(replicas)
-        .where(replicas.c.lock_token == token, replicas.c.lock_expires_at >= now)
-        .values(lock_expires_at=expires_at)
-    )
-
-
-def release_claims(connection: Connection, token: str) -> None:
-    connection.execute(
-        update(replicas).where(replicas.c.lock_token == token).values(lock_token=None)
-    )
 
 
 def change_replica(

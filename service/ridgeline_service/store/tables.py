@@ -114,6 +114,41 @@ replicas = Table(
     Index("ix_replicas_deployment", "deployment_id"),
 )
 
+training_jobs = Table(
+    "training_jobs",
+    metadata,
+    Column("arn", String(512), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("id", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("modified_at", BigInteger, nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("cause", String(64), nullable=False),
+    Column("failure_reason", Text, nullable=False),
+    Column("desired", String(16), nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("queued_at", BigInteger, nullable=False),
+    Column("moments", JSON, nullable=False),
+    Column("settled", Integer, nullable=False),
+    Column("instances", JSON, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    Column("artifacts", Text, nullable=False),
+    Column("started_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("billable_us", BigInteger, nullable=False),
+    Column("boot", String(64), nullable=False),
+    # Of all its instances together, for the sums of admission.
+    Column("instance_count", Integer, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("lock_token", String(128)),
+    Column("lock_expires_at", BigInteger, nullable=False),
+    Index("ix_training_jobs_created", "created_at", "name"),
+    Index("ix_training_jobs_phase", "phase", "queued_at"),
+)
+
 tags = Table(
     "tags",
     metadata,

@@ -89,6 +89,7 @@ class FakeVerbs:
         return {f"{self._member}Arn": arn(self._kind, request[f"{self._member}Name"])}
 
     update_weights_and_capacities = update
+    stop = delete
 
     def stages(self, name: str) -> dict[str, Any]:
         if name not in self.rows:
@@ -174,6 +175,7 @@ class FakeControl:
         self.models = FakeVerbs("model", "Model", "Models")
         self.endpoint_configs = FakeVerbs("endpoint-config", "EndpointConfig", "EndpointConfigs")
         self.endpoints = FakeVerbs("endpoint", "Endpoint", "Endpoints")
+        self.training_jobs = FakeVerbs("training-job", "TrainingJob", "TrainingJobSummaries")
         self.tags = FakeTags()
         self.zoo = FakeZoo()
         self.keys = FakeKeys()

@@ -62,8 +62,8 @@ def test_an_operation_that_is_not_here_is_named(served) -> None:
     )
     assert error["Code"] == "UnknownOperationException"
     assert "DescribeScalableTargets" in error["Message"]
-    error = failure(served.client("sagemaker").list_training_jobs)
-    assert "ListTrainingJobs is not supported" in error["Message"]
+    error = failure(served.client("sagemaker").list_pipelines)
+    assert "ListPipelines is not supported" in error["Message"]
     assert "CreateModel" in error["Message"]
     error = failure(served.client("iam").list_roles)
     assert error["Code"] == "UnknownOperationException"

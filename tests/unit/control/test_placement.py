@@ -117,10 +117,10 @@ def test_what_is_admitted_never_exceeds_the_room(sizes, count, memory):
     for size in sizes:
         wait = admit(size, load, room)
         if wait is None:
-            load = Load(load.replicas + 1, load.memory_bytes + size)
+            load = Load(load.instances + 1, load.memory_bytes + size)
         elif wait.shortage == "instances":
-            assert load.replicas == count
+            assert load.instances == count
         else:
             assert load.memory_bytes + size > memory
-    assert load.replicas <= count
+    assert load.instances <= count
     assert load.memory_bytes <= memory

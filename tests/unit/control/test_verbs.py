@@ -419,7 +419,8 @@ class TestTags:
         [
             (f"{ARN}:model/ghost", "Could not find model"),
             (f"{ARN}:endpoint/ghost", "Could not find endpoint"),
-            (f"{ARN}:training-job/x", "have no tags here"),
+            (f"{ARN}:training-job/x", "Could not find training job"),
+            (f"{ARN}:pipeline/x", "have no tags here"),
             ("arn:aws:s3:::bucket", "Invalid ARN"),
         ],
     )

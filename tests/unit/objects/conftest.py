@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 
 from ridgeline_service.objects.app import ObjectStoreApp
-from ridgeline_service.objects.client import make_client
+from ridgeline_service.objects.boto import make_client
 from ridgeline_service.objects.forward import Forwarder
 from ridgeline_service.objects.storage import ObjectStore
 from ridgeline_service.snapshot import Credential, Snapshot, SnapshotReader, write_snapshot

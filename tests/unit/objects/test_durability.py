@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from ridgeline_service.objects.client import AsyncObjectClient, make_client, parse_s3_uri
+from ridgeline_service.objects.boto import make_client
+from ridgeline_service.objects.client import AsyncObjectClient, parse_s3_uri
 from ridgeline_service.objects.storage import ObjectStore
 from ridgeline_service.snapshot import Credential
 

@@ -10,7 +10,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from ridgeline_service.objects.client import make_client
+from ridgeline_service.objects.boto import make_client
 from ridgeline_service.objects.forward import Forwarder
 from ridgeline_service.snapshot import Credential
 

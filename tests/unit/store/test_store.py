@@ -236,7 +236,7 @@ def with_replica(db) -> ReplicaRecord:
 
 def claim(db, token: str, now: int, dead: tuple[str, ...] = ()) -> bool:
     with db.write() as connection:
-        return replicas.claim_replica(
+        return replicas.CLAIMS.take(
             connection, "r", token, now=now, expires_at=now + 10, holder_is_dead=dead.__contains__
         )
 
@@ -274,7 +274,7 @@ def test_a_heartbeat_renews_only_what_has_not_expired(db):
     with_replica(db)
     assert claim(db, "one", now=100)
     with db.write() as connection:
-        replicas.renew_claims(connection, "one", 130, now=120)
+        replicas.CLAIMS.renew(connection, "one", 130, now=120)
     assert claim(db, "two", now=121), "it had expired at 110, and stays so"
 
 

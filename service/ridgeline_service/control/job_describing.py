@@ -1,0 +1,87 @@
+"""What DescribeTrainingJob and ListTrainingJobs answer, made from rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ridgeline_service.control.names import to_datetime
+from ridgeline_service.store.job_records import JobStatus, Moment, TrainingJobRecord
+
+
+def describe(job: TrainingJobRecord, now: int) -> dict[str, Any]:
+    request = job.request
+    response: dict[str, Any] = {
+        "EnableNetworkIsolation": False,
+        "EnableInterContainerTrafficEncryption": False,
+        "EnableManagedSpotTraining": False,
+        **request,
+        "StoppingCondition": {
+            "MaxRuntimeInSeconds": int(job.spec.max_runtime_s),
+            **(request.get("StoppingCondition") or {}),
+        },
+        # AWS's SDK reads this member without asking whether it is there.
+        "OutputDataConfig": {"KmsKeyId": "", **request["OutputDataConfig"]},
+        "TrainingJobArn": job.arn,
+        "TrainingJobStatus": job.status.value,
+        "SecondaryStatus": secondary_status(job),
+        "SecondaryStatusTransitions": transitions(job.moments, job.ended_at),
+        "CreationTime": to_datetime(job.created_at),
+        "LastModifiedTime": to_datetime(job.modified_at),
+        "ModelArtifacts": {"S3ModelArtifacts": job.artifacts},
+        "ProfilingStatus": "Disabled",
+    }
+    if job.failure_reason:
+        response["FailureReason"] = job.failure_reason
+    if job.started_at is not None:
+        response["TrainingStartTime"] = to_datetime(job.started_at)
+        used = (job.ended_at or now) - job.started_at
+        response["TrainingTimeInSeconds"] = max(0, round(used / 1e6))
+    if job.ended_at is not None:
+        response["TrainingEndTime"] = to_datetime(job.ended_at)
+        response["BillableTimeInSeconds"] = round(job.billable_us / 1e6)
+    if job.metrics:
+        response["FinalMetricDataList"] = [
+            {
+                "MetricName": metric.name,
+                "Value": metric.value,
+                "Timestamp": to_datetime(metric.at),
+            }
+            for metric in job.metrics
+        ]
+    return response
+
+
+def summary(job: TrainingJobRecord) -> dict[str, Any]:
+    found = {
+        "TrainingJobName": job.name,
+        "TrainingJobArn": job.arn,
+        "CreationTime": to_datetime(job.created_at),
+        "LastModifiedTime": to_datetime(job.modified_at),
+        "TrainingJobStatus": job.status.value,
+        "SecondaryStatus": secondary_status(job),
+    }
+    if job.ended_at is not None:
+        found["TrainingEndTime"] = to_datetime(job.ended_at)
+    return found
+
+
+def secondary_status(job: TrainingJobRecord) -> str:
+    """The stop shows at once, before the runner has heard of it."""
+    return "Stopping" if job.status is JobStatus.STOPPING else job.secondary
+
+
+def transitions(moments: Sequence[Moment], ended_at: int | None) -> list[dict[str, Any]]:
+    """Each ends where the next begins; the last one of a job that ended, with the job."""
+    ends = [moment.at for moment in moments[1:]] + [ended_at]
+    found = []
+    for moment, end in zip(moments, ends, strict=True):
+        shown = {
+            "Status": moment.status,
+            "StartTime": to_datetime(moment.at),
+            "StatusMessage": moment.message,
+        }
+        if end is not None:
+            shown["EndTime"] = to_datetime(end)
+        found.append(shown)
+    return found

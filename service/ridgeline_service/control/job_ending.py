@@ -1,0 +1,146 @@
+"""How a job ends, from how its runners ended: pure functions over a row and their reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ridgeline_service.runtime.keeper import ExitStatus
+from ridgeline_service.store.job_records import (
+    JobPhase,
+    JobStatus,
+    Moment,
+    TrainingJobRecord,
+)
+from ridgeline_service.store.states import Desired
+from ridgeline_service.store.training_jobs import JobChanges
+from ridgeline_service.training.causes import Cause, JobFailed
+from ridgeline_service.training.failing import failure_reason
+from ridgeline_service.training.report import Ending, Report
+
+RESTARTS_WITH_CHECKPOINTS = 100
+
+_COMPLETED = "Training job completed"
+_ENDED_MESSAGES = {
+    Cause.STOP_REQUESTED: ("Stopped", "Training job stopped"),
+    Cause.MAX_RUNTIME: (
+        "MaxRuntimeExceeded",
+        "Training job runtime exceeded MaxRuntimeInSeconds provided",
+    ),
+    Cause.MAX_WAIT: (
+        "MaxWaitTimeExceeded",
+        "Training job waited for room longer than MaxWaitTimeInSeconds",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why the attempt is over; ``reason`` is the FailureReason of one that failed."""
+
+    cause: Cause = Cause.NONE
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One instance that is gone: what it said last, how its process ended if its shim could tell,
+    and whether the service or the machine went down under it."""
+
+    report: Report | None
+    exit: ExitStatus | None
+    interrupted: bool = False
+
+    @property
+    def ending(self) -> Ending | None:
+        return None if self.report is None else self.report.ending
+
+
+def verdict_of(instances: Sequence[Ended]) -> Verdict:
+    """Of all instances of one attempt. The failure that came first is the one that tells; those
+    that were killed for its sake say nothing."""
+    endings = [each.ending for each in instances if each.ending is not None]
+    failed = sorted((each for each in endings if each.outcome == "failed"), key=_when)
+    if failed:
+        return Verdict(failed[0].cause, failed[0].message)
+    silent = [each for each in instances if each.ending is None]
+    if any(each.interrupted for each in silent) or any(
+        each.outcome == "interrupted" for each in endings
+    ):
+        words = "The service was stopped, or the machine restarted, while the job ran."
+        return Verdict(Cause.INTERRUPTED, _reason(Cause.INTERRUPTED, words))
+    if silent:
+        how = next((each.exit.words for each in silent if each.exit is not None), "is gone")
+        return Verdict(Cause.RUNNER_DIED, _reason(Cause.RUNNER_DIED, f"The job runner {how}."))
+    stopped = sorted((each for each in endings if each.outcome == "stopped"), key=_when)
+    return Verdict(stopped[0].cause) if stopped else Verdict()
+
+
+def may_restart(job: TrainingJobRecord, cause: Cause) -> bool:
+    """Whether another attempt is made: what the service's own end interrupted always goes on, what
+    else was not the user's fault as often as the job allows."""
+    if job.desired is Desired.STOPPED:
+        return False
+    if cause is Cause.INTERRUPTED:
+        return True
+    if cause is Cause.NONE or not cause.retried:
+        return False
+    request = job.request
+    resumes = "CheckpointConfig" in request or request.get("EnableManagedSpotTraining")
+    return job.attempt < max(job.spec.retries, RESTARTS_WITH_CHECKPOINTS if resumes else 0)
+
+
+def restart_changes(
+    job: TrainingJobRecord, verdict: Verdict, now: int, billed_us: int
+) -> JobChanges:
+    """Back into the queue, with what happened among the transitions."""
+    moments = (
+        *job.moments,
+        Moment("Interrupted", now, verdict.reason.partition("\n")[0]),
+        Moment("Restarting", now, f"Restarting the training job, attempt {job.attempt + 2}"),
+    )
+    return JobChanges(
+        phase=JobPhase.QUEUED,
+        attempt=job.attempt + 1,
+        queued_at=job.queued_at,
+        moments=moments,
+        settled=len(moments),
+        instances=(),
+        started_at=job.started_at,
+        billable_us=job.billable_us + billed_us,
+        modified_at=now,
+    )
+
+
+def ended_changes(job: TrainingJobRecord, verdict: Verdict, now: int, billed_us: int) -> JobChanges:
+    """The row of a job that is over."""
+    cause = verdict.cause
+    if job.desired is Desired.STOPPED and cause in (Cause.RUNNER_DIED, Cause.INTERRUPTED):
+        cause = Cause.STOP_REQUESTED
+    if cause is Cause.NONE:
+        status, secondary, message = JobStatus.COMPLETED, "Completed", _COMPLETED
+    elif cause in _ENDED_MESSAGES:
+        status, (secondary, message) = JobStatus.STOPPED, _ENDED_MESSAGES[cause]
+    else:
+        status, secondary, message = JobStatus.FAILED, "Failed", "Training job failed"
+    return JobChanges(
+        status=status,
+        phase=JobPhase.ENDED,
+        cause=cause,
+        failure_reason=verdict.reason if status is JobStatus.FAILED else "",
+        moments=(*job.moments, Moment(secondary, now, message)),
+        started_at=job.started_at,
+        ended_at=now,
+        billable_us=job.billable_us + billed_us,
+        metrics=job.metrics,
+        artifacts=job.artifacts,
+        modified_at=now,
+    )
+
+
+def _reason(cause: Cause, words: str) -> str:
+    return failure_reason(JobFailed(cause, words))
+
+
+def _when(ending: Ending) -> int:
+    return ending.at

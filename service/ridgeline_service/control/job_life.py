@@ -1,0 +1,305 @@
+"""The life of one training job, step by step: room, runners, their reports, the end or a new start.
+
+A step looks at the row, at the runners' processes and at what they reported, does what is due, and
+says when to look again. Between two steps nothing of a job is in memory, so that a killed control
+plane loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ridgeline.errors import RidgelineError
+from ridgeline_service.control.admitting import place
+from ridgeline_service.control.context import Context
+from ridgeline_service.control.job_ending import (
+    Ended,
+    Verdict,
+    ended_changes,
+    may_restart,
+    restart_changes,
+    verdict_of,
+)
+from ridgeline_service.control.job_orders import Surroundings, hosts_of, runner_spec
+from ridgeline_service.endings import sentences
+from ridgeline_service.placement.admission import Room
+from ridgeline_service.placement.gpus import GpuShares
+from ridgeline_service.placement.profiles import gpus_of
+from ridgeline_service.runtime.keeper import ProcessRecord
+from ridgeline_service.store import training_jobs as rows
+from ridgeline_service.store.job_records import (
+    Instance,
+    JobPhase,
+    Metric,
+    Moment,
+    TrainingJobRecord,
+)
+from ridgeline_service.store.states import Desired
+from ridgeline_service.store.training_jobs import JobChanges
+from ridgeline_service.training.causes import Cause, JobFailed
+from ridgeline_service.training.failing import failure_reason
+from ridgeline_service.training.report import Report
+from ridgeline_service.training.runners import Runners
+
+HUNG_AFTER_END_S = 30.0
+
+_QUEUED_POLL_S = 0.5
+_FRESH_POLL_S = 0.1
+_POLL_S = 0.5
+_FRESH_S = 60.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One instance as it is now."""
+
+    instance: Instance
+    record: ProcessRecord | None
+    alive: bool
+    report: Report | None
+
+    @property
+    def died(self) -> bool:
+        """It is gone and has not said how it ended."""
+        return not self.alive and (self.report is None or self.report.ending is None)
+
+
+class JobLife:
+    """Steps of jobs claimed by ``holder``. Thread-safe: one step a job at a time."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        holder: str,
+        boot: str,
+        runners: Runners,
+        room: Room,
+        around: Surroundings,
+        gpus: GpuShares,
+        tokens: Callable[[], str],
+        changed: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._holder = holder
+        self._boot = boot
+        self._runners = runners
+        self._room = room
+        self._around = around
+        self._gpus = gpus
+        self._tokens = tokens
+        self._changed = changed
+
+    def step(self, job: TrainingJobRecord) -> float | None:
+        """Do what is due. Returns after how many seconds to look again; None at the end."""
+        if job.phase is JobPhase.QUEUED:
+            if job.desired is Desired.STOPPED:
+                return self._end(job, Verdict(Cause.STOP_REQUESTED))
+            return self._admit(job)
+        if job.phase is JobPhase.LAUNCHING:
+            return self._launch(job)
+        if job.phase is JobPhase.RUNNING:
+            return self._watch(job)
+        return None
+
+    def _admit(self, job: TrainingJobRecord) -> float | None:
+        now, spec = self._context.now(), job.spec
+        waited_s = (now - job.created_at) / 1e6
+        if spec.max_wait_s is not None and waited_s > spec.max_wait_s:
+            return self._end(job, Verdict(Cause.MAX_WAIT))
+        with self._context.db.write() as connection:
+            memory = spec.instance_count * spec.memory_bytes
+            wait = place(connection, self._room, memory, spec.instance_count)
+            if wait is None:
+                moments = (*job.moments, Moment("Starting", now, _PREPARING))
+                rows.change_job(
+                    connection,
+                    job.arn,
+                    token=self._holder,
+                    phase=JobPhase.LAUNCHING,
+                    moments=moments,
+                    settled=len(moments),
+                    modified_at=now,
+                    boot=self._boot,
+                    instances=self._instances(job),
+                )
+            elif job.moments[-1].message != wait.message:
+                waiting = Moment("Pending", now, wait.message)
+                moments = (*_without_waits(job.moments), waiting)
+                rows.change_job(
+                    connection, job.arn, token=self._holder, moments=moments, settled=len(moments)
+                )
+                self._context.event(connection, job.arn, "Waiting", message=wait.message)
+        if wait is None:
+            self._changed()  # whoever is next in the queue
+            return 0.0
+        return _QUEUED_POLL_S
+
+    def _instances(self, job: TrainingJobRecord) -> tuple[Instance, ...]:
+        """Named before they are started, so that they are known whatever happens then."""
+        stamp = int(self._context.clock())
+        return tuple(
+            Instance(
+                id=f"{job.id}-{job.attempt}-{host}",
+                token=self._tokens(),
+                host=host,
+                log_stream=f"{job.name}/{host}-{stamp}",
+            )
+            for host in hosts_of(job.spec.instance_count)
+        )
+
+    def _launch(self, job: TrainingJobRecord) -> float | None:
+        if job.desired is Desired.STOPPED:
+            self._kill_all(self._look(job))
+            return self._end(job, Verdict(Cause.STOP_REQUESTED))
+        known = {record.id: record for record in self._runners.records()}
+        started = []
+        try:
+            for instance in job.instances:
+                # It runs already if the control plane was killed between its start and the row.
+                record = known.get(instance.id) or self._start(job, instance)
+                started.append(replace(instance, pid=record.pid, start_time=record.start_time))
+        except RidgelineError as error:
+            self._kill_all(self._look(job))
+            failed = JobFailed(Cause.LAUNCH_FAILED, sentences(error.message, error.hint))
+            return self._end(job, Verdict(failed.cause, failure_reason(failed)))
+        held = self._change(job, phase=JobPhase.RUNNING, instances=tuple(started))
+        return _FRESH_POLL_S if held else None
+
+    def _start(self, job: TrainingJobRecord, instance: Instance) -> ProcessRecord:
+        gpus = self._gpus.take(instance.id, gpus_of(job.spec.instance_type))
+        self._runners.remove(instance.id)
+        return self._runners.start(runner_spec(job, instance, self._around, gpus))
+
+    def _watch(self, job: TrainingJobRecord) -> float | None:
+        seen = self._look(job)
+        if job.desired is Desired.STOPPED:
+            for each in seen:
+                if each.alive and each.record is not None:
+                    self._runners.ask_to_stop(each.record, Cause.STOP_REQUESTED)
+        if any(each.died or _failed(each) for each in seen):
+            # The others wait for it for ever.
+            self._kill_all(seen)
+            seen = self._look(job)
+        self._kill_hung(seen)
+        changes = self._news(job, seen)
+        if any(each.alive for each in seen):
+            if changes:
+                self._change(job, **changes)
+            age_us = self._context.now() - job.moments[job.settled - 1].at
+            return _FRESH_POLL_S if age_us < _FRESH_S * 1e6 else _POLL_S
+        told = replace(job, **changes)
+        verdict = verdict_of([self._ended(each, job) for each in seen])
+        if may_restart(told, verdict.cause):
+            return self._restart(told, verdict)
+        return self._end(told, verdict)
+
+    def _ended(self, seen: Seen, job: TrainingJobRecord) -> Ended:
+        interrupted = self._runners.was_interrupted(seen.instance.id) or job.boot != self._boot
+        return Ended(seen.report, self._runners.exit_status(seen.instance.id), interrupted)
+
+    def _look(self, job: TrainingJobRecord) -> list[Seen]:
+        found = []
+        for instance in job.instances:
+            record = self._record(instance)
+            alive = record is not None and self._runners.alive(record)
+            # The report is read after the process: what a dead one said cannot be missed.
+            found.append(Seen(instance, record, alive, self._runners.report(instance.id)))
+        return found
+
+    def _record(self, instance: Instance) -> ProcessRecord | None:
+        if instance.pid is None or instance.start_time is None:
+            return next((r for r in self._runners.records() if r.id == instance.id), None)
+        return ProcessRecord(instance.id, instance.pid, instance.start_time, instance.token)
+
+    def _news(self, job: TrainingJobRecord, seen: Sequence[Seen]) -> JobChanges:
+        """What the first instance reported beyond the row."""
+        report = seen[0].report if seen else None
+        if report is None:
+            return JobChanges()
+        told = tuple(Moment(each.status, each.at, each.message) for each in report.transitions)
+        moments = (*job.moments[: job.settled], *told)
+        metrics = tuple(Metric(each.name, each.value, each.at) for each in report.metrics)
+        changes = JobChanges()
+        if moments != job.moments:
+            changes["moments"] = moments
+        if metrics and metrics != job.metrics:
+            changes["metrics"] = metrics
+        if report.artifacts != job.artifacts and report.artifacts:
+            changes["artifacts"] = report.artifacts
+        if job.started_at is None and report.training_started_at is not None:
+            changes["started_at"] = report.training_started_at
+        if changes:
+            changes["modified_at"] = self._context.now()
+        return changes
+
+    def _kill_all(self, seen: Sequence[Seen]) -> None:
+        for each in seen:
+            if each.alive and each.record is not None:
+                self._runners.kill(each.record)
+
+    def _kill_hung(self, seen: Sequence[Seen]) -> None:
+        """One that said how it ended and is still there after a while."""
+        for each in seen:
+            ending = each.report.ending if each.report is not None else None
+            if not each.alive or each.record is None or ending is None:
+                continue
+            if self._context.now() - ending.at > HUNG_AFTER_END_S * 1e6:
+                self._runners.kill(each.record)
+
+    def _restart(self, job: TrainingJobRecord, verdict: Verdict) -> float | None:
+        changes = restart_changes(job, verdict, self._context.now(), self._billed(job))
+        if self._change(job, **changes):
+            self._forget(job)
+        return 0.0
+
+    def _end(self, job: TrainingJobRecord, verdict: Verdict) -> float | None:
+        changes = ended_changes(job, verdict, self._context.now(), self._billed(job))
+        if self._change(job, **changes):
+            self._forget(job)
+        return None
+
+    def _billed(self, job: TrainingJobRecord) -> int:
+        """Microseconds that the instances of this attempt were used, together."""
+        used = [moment.at for moment in job.moments[job.settled - 1 :]] if job.instances else []
+        return (self._context.now() - used[0]) * len(job.instances) if used else 0
+
+    def _forget(self, job: TrainingJobRecord) -> None:
+        for instance in job.instances:
+            self._gpus.give_back(instance.id)
+            self._runners.remove(instance.id)
+
+    def _change(self, job: TrainingJobRecord, **changes: object) -> bool:
+        """One transaction. Returns whether the claim was still held, else nothing was written."""
+        values = JobChanges(**changes)  # type: ignore[typeddict-item]
+        with self._context.db.write() as connection:
+            held = rows.change_job(connection, job.arn, token=self._holder, **values)
+            moments = values.get("moments", job.moments)
+            if held:
+                for moment in moments[len(job.moments) :]:
+                    self._context.event(
+                        connection,
+                        job.arn,
+                        moment.status,
+                        values.get("cause", ""),
+                        values.get("failure_reason", "") or moment.message,
+                    )
+        if held and ("phase" in values or "moments" in values):
+            self._changed()
+        return held
+
+
+_PREPARING = "Preparing the instances for training"
+
+
+def _without_waits(moments: Sequence[Moment]) -> tuple[Moment, ...]:
+    """A wait whose reason changes is one wait."""
+    if moments and moments[-1].status == "Pending":
+        return tuple(moments[:-1])
+    return tuple(moments)
+
+
+def _failed(seen: Seen) -> bool:
+    ending = seen.report.ending if seen.report is not None else None
+    return ending is not None and ending.outcome == "failed"

@@ -1,0 +1,99 @@
+"""From a job's row to the orders of its runners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ridgeline_service.control.job_planning import CHECKPOINTS
+from ridgeline_service.paths import DataDir
+from ridgeline_service.placement.threads import thread_share
+from ridgeline_service.runtime import sandbox
+from ridgeline_service.settings import Settings
+from ridgeline_service.store.job_records import Instance, TrainingJobRecord
+from ridgeline_service.training.order import Channel, Confinement, MetricDefinition, Order
+from ridgeline_service.training.runners import RunnerSpec
+
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What orders take from the service."""
+
+    data_dir: DataDir
+    settings: Settings
+    cores: int
+
+
+def hosts_of(count: int) -> tuple[str, ...]:
+    return tuple(f"algo-{number}" for number in range(1, count + 1))
+
+
+def runner_spec(
+    job: TrainingJobRecord, instance: Instance, around: Surroundings, gpus: tuple[int, ...]
+) -> RunnerSpec:
+    """The order of one instance."""
+    request, spec, data_dir = job.request, job.spec, around.data_dir
+    algorithm = request["AlgorithmSpecification"]
+    output = request["OutputDataConfig"]
+    checkpoints = request.get("CheckpointConfig") or {}
+    order = Order(
+        job=job.name,
+        arn=job.arn,
+        region=around.settings.region,
+        attempt=job.attempt,
+        host=instance.host,
+        hosts=hosts_of(spec.instance_count),
+        instance_type=spec.instance_type,
+        runtime=spec.runtime,
+        output_uri=f"{output['S3OutputPath'].rstrip('/')}/{job.name}/output",
+        max_runtime_s=spec.max_runtime_s,
+        stop_grace_s=around.settings.job_stop_grace_s,
+        cache=str(data_dir.cache),
+        samples=str(data_dir.samples),
+        confinement=Confinement(
+            tool=sandbox.require(),
+            hidden=(str(data_dir.root), str(data_dir.cache)),
+            memory_bytes=spec.memory_limit_bytes,
+            volume_bytes=spec.volume_bytes,
+            network=not request.get("EnableNetworkIsolation", False),
+            gpus=gpus,
+            threads=thread_share(around.cores, spec.instance_count),
+        ),
+        entrypoint=tuple(algorithm.get("ContainerEntrypoint") or ()),
+        arguments=tuple(algorithm.get("ContainerArguments") or ()),
+        hyperparameters=dict(request.get("HyperParameters") or {}),
+        environment=dict(request.get("Environment") or {}),
+        channels=tuple(
+            _channel(item, algorithm.get("TrainingInputMode", "File"))
+            for item in request.get("InputDataConfig") or ()
+        ),
+        metrics=tuple(
+            MetricDefinition(item["Name"], item["Regex"])
+            for item in algorithm.get("MetricDefinitions") or ()
+        ),
+        compress=output.get("CompressionType", "GZIP") == "GZIP",
+        checkpoint_uri=checkpoints.get("S3Uri", "").rstrip("/"),
+        checkpoint_path=checkpoints.get("LocalPath", CHECKPOINTS).rstrip("/"),
+    )
+    return RunnerSpec(
+        id=instance.id,
+        token=instance.token,
+        order=order,
+        log_group=LOG_GROUP,
+        log_stream=instance.log_stream,
+    )
+
+
+def _channel(item: Mapping[str, Any], default_mode: str) -> Channel:
+    source = item["DataSource"]["S3DataSource"]
+    return Channel(
+        name=item["ChannelName"],
+        uri=source["S3Uri"],
+        data_type=source["S3DataType"],
+        distribution=source.get("S3DataDistributionType", "FullyReplicated"),
+        mode=item.get("InputMode", default_mode),
+        content_type=item.get("ContentType", ""),
+    )

@@ -1,0 +1,196 @@
+"""From a CreateTrainingJob request to what the job will be: resolved, and the impossible refused.
+
+Everything that can be known before a process starts is refused here: unknown images, accelerators
+that are not there, more than this machine has, inputs of kinds that do not run here. Reads no S3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ridgeline_service.errors import ResourceLimitExceeded, ValidationException
+from ridgeline_service.placement.machine import GIB, Machine, in_gib
+from ridgeline_service.placement.profiles import InstanceType, instance_type
+from ridgeline_service.runtime.images import resolve_training
+from ridgeline_service.settings import Settings
+from ridgeline_service.store.job_records import JobSpec
+
+MIB = 1 << 20
+MEMORY_VARIABLE = "RIDGELINE_MEMORY_MB"
+DEFAULT_MEMORY = 1 * GIB
+DEFAULT_MAX_RUNTIME_S = 86_400
+DEFAULT_VOLUME_GIB = 30
+CHECKPOINTS = "/opt/ml/checkpoints"
+
+_OPT_ML = re.compile(r"/opt/ml/(?!(input|output|model|code)(/|$))[^/]+")
+
+
+class JobPlanner:
+    """Resolves requests against the images and this machine."""
+
+    def __init__(
+        self, settings: Settings, machine: Machine, sandbox_problem: Callable[[], str]
+    ) -> None:
+        """``sandbox_problem`` says why user code cannot be confined here, or nothing."""
+        self._settings = settings
+        self._machine = machine
+        self._sandbox_problem = sandbox_problem
+
+    def plan(self, request: Mapping[str, Any]) -> JobSpec:
+        """Raises ValidationException or ResourceLimitExceeded for what can never run here."""
+        algorithm = request.get("AlgorithmSpecification") or {}
+        image = algorithm.get("TrainingImage")
+        if not image:
+            raise ValidationException(
+                "AlgorithmSpecification names no TrainingImage; algorithms by name cannot run "
+                "here. Give the URI of a training image."
+            )
+        runtime = resolve_training(image)
+        if self._sandbox_problem():
+            raise ValidationException(
+                "Training jobs run user code, and this machine cannot give it an /opt/ml of its "
+                f"own ({self._sandbox_problem()}).",
+                hint="Install bubblewrap, or allow user namespaces; see `ridgeline doctor`.",
+            )
+        _check_inputs(request, algorithm)
+        _check_metrics(algorithm)
+        _check_places(request)
+        resources = request.get("ResourceConfig") or {}
+        if not resources.get("InstanceType"):
+            raise ValidationException(
+                "ResourceConfig names no InstanceType; groups of unlike instances cannot run here."
+            )
+        profile = instance_type(resources["InstanceType"])
+        count = int(resources.get("InstanceCount", 1))
+        memory, limit = _memory(request, profile)
+        self._check_room(count, memory, profile)
+        stopping = request.get("StoppingCondition") or {}
+        wait = stopping.get("MaxWaitTimeInSeconds")
+        return JobSpec(
+            runtime=runtime.name,
+            instance_type=profile.name,
+            instance_count=count,
+            memory_bytes=memory,
+            memory_limit_bytes=limit,
+            volume_bytes=int(resources.get("VolumeSizeInGB", DEFAULT_VOLUME_GIB)) * GIB,
+            max_runtime_s=float(stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME_S)),
+            max_wait_s=None if wait is None else float(wait),
+            retries=int((request.get("RetryStrategy") or {}).get("MaximumRetryAttempts", 0)),
+            warning=self._warning(profile),
+        )
+
+    def _check_room(self, count: int, memory: int, profile: InstanceType) -> None:
+        limit, room = self._settings.max_instances, self._machine.memory_bytes
+        if count > limit:
+            raise ResourceLimitExceeded(
+                f"The job needs {count} running instances; this service runs at most {limit}.",
+                hint="Lower InstanceCount, or raise max_instances in settings.json.",
+            )
+        if count * memory > room:
+            raise ResourceLimitExceeded(
+                f"The job can never run here: {count} instances of {profile.name} need "
+                f"{in_gib(count * memory)}, and this machine has {in_gib(room)} for them.",
+                hint=f"Lower InstanceCount, or declare less with {MEMORY_VARIABLE}.",
+            )
+
+    def _warning(self, profile: InstanceType) -> str:
+        """What the user should know of the accelerator. Raises for what is refused."""
+        accelerator = profile.accelerator
+        if accelerator is None:
+            return ""
+        here = self._machine.gpus
+        if accelerator.kind == "gpu" and here:
+            count = accelerator.count or 1
+            words = f"{profile.name} has {count} {accelerator.name} and this machine {here} GPUs"
+            return "" if count <= here else f"{words} - the job runs on those"
+        if accelerator.kind == "neuron":
+            raise ValidationException(
+                f"{profile.name} has {accelerator.name} accelerators, on which jobs cannot train "
+                "here.",
+                hint="Choose a CPU type such as ml.m5.xlarge.",
+            )
+        if self._settings.strict_instance_types:
+            raise ValidationException(
+                f"{profile.name} has {accelerator.name} accelerators and this machine has none.",
+                hint="Choose a CPU type, or turn strict_instance_types off in settings.json.",
+            )
+        return f"{profile.name} has no {accelerator.name} here - the job runs on the CPU"
+
+
+def _memory(request: Mapping[str, Any], profile: InstanceType) -> tuple[int, int]:
+    """What an instance declares, and what one of its processes may use."""
+    given = (request.get("Environment") or {}).get(MEMORY_VARIABLE)
+    if given is None:
+        return min(DEFAULT_MEMORY, profile.memory_bytes), profile.memory_bytes
+    if not given.isdigit() or int(given) < 1:
+        raise ValidationException(f"{MEMORY_VARIABLE} is {given!r}; it is a number of MiB.")
+    needed = int(given) * MIB
+    if needed > profile.memory_bytes:
+        raise ValidationException(
+            f"The job declares {in_gib(needed)} and {profile.name} has "
+            f"{in_gib(profile.memory_bytes)}.",
+            hint=f"Choose an instance type with at least {in_gib(needed)}.",
+        )
+    return needed, needed
+
+
+def _check_inputs(request: Mapping[str, Any], algorithm: Mapping[str, Any]) -> None:
+    default = algorithm.get("TrainingInputMode", "File")
+    names = set()
+    for channel in request.get("InputDataConfig") or ():
+        name = channel["ChannelName"]
+        if name in names:
+            raise ValidationException(f"Channel {name!r} is given twice. Channel names are unique.")
+        names.add(name)
+        source = channel["DataSource"].get("S3DataSource")
+        if source is None:
+            raise ValidationException(
+                f"Channel {name!r} has no S3DataSource, and channels come from S3 here. Put the "
+                "data into a bucket."
+            )
+        if source["S3DataType"] not in ("S3Prefix", "ManifestFile"):
+            raise ValidationException(
+                f"Channel {name!r} is of S3DataType {source['S3DataType']}, which cannot be used "
+                "here. Use S3Prefix or ManifestFile."
+            )
+        if channel.get("InputMode", default) == "Pipe":
+            raise ValidationException(
+                f"Channel {name!r} asks for Pipe mode, which does not run here. Use File or "
+                "FastFile."
+            )
+        if not source["S3Uri"].startswith("s3://"):
+            raise ValidationException(
+                f"S3Uri of channel {name!r} is {source['S3Uri']!r}, which is no S3 URI."
+            )
+
+
+def _check_metrics(algorithm: Mapping[str, Any]) -> None:
+    for definition in algorithm.get("MetricDefinitions") or ():
+        try:
+            groups = re.compile(definition["Regex"]).groups
+        except re.error as error:
+            raise ValidationException(
+                f"Regex of metric {definition['Name']!r} is no regular expression: {error}."
+            ) from error
+        if groups < 1:
+            raise ValidationException(
+                f"Regex of metric {definition['Name']!r} has no group: put what is the value "
+                "between parentheses."
+            )
+
+
+def _check_places(request: Mapping[str, Any]) -> None:
+    output = request["OutputDataConfig"]["S3OutputPath"]
+    if not output.startswith("s3://"):
+        raise ValidationException(f"S3OutputPath is {output!r}, which is no S3 URI.")
+    checkpoints = request.get("CheckpointConfig")
+    if checkpoints is None:
+        return
+    path = checkpoints.get("LocalPath", CHECKPOINTS).rstrip("/")
+    if ".." in path or not _OPT_ML.match(path):
+        raise ValidationException(
+            f"LocalPath of CheckpointConfig is {path!r}; checkpoints lie in a folder of their own "
+            f"below /opt/ml here, such as {CHECKPOINTS}."
+        )

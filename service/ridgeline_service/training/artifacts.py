@@ -1,0 +1,107 @@
+"""What a job leaves behind: /opt/ml/model and /opt/ml/output/data, packed and uploaded."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+
+from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri, s3_failures
+from ridgeline_service.training.causes import Cause, JobFailed
+from ridgeline_service.training.walking import files_below, opened_below
+
+_COMPRESSION = 1
+_TRANSFER = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=32 << 20)
+
+
+class Artifacts:
+    """Uploads below ``uri``, the folder of the job's artifacts. Raises JobFailed."""
+
+    def __init__(self, reader: S3Reader, uri: str, room: Path) -> None:
+        """``room`` is a folder on disk for what is being packed."""
+        self._reader = reader
+        self._uri = uri.rstrip("/")
+        self._room = room
+
+    def check(self) -> None:
+        """Find out before the work whether its result can be kept."""
+        try:
+            bucket, _ = parse_uri(self._uri)
+            with s3_failures(f"s3://{bucket}"):
+                self._reader.client.head_bucket(Bucket=bucket)
+        except S3Failed as error:
+            if error.absent:
+                raise JobFailed(
+                    Cause.UPLOAD_FAILED,
+                    f"The bucket of S3OutputPath {self._uri} does not exist. Create it, or "
+                    "correct the path.",
+                ) from error
+            cause = Cause.DATA_UNREACHABLE if error.retry else Cause.UPLOAD_FAILED
+            raise JobFailed(cause, f"S3OutputPath {self._uri}: {error.message}") from error
+
+    def upload(self, root: Path, folder: str, name: str, *, compress: bool) -> str:
+        """``folder`` below ``root`` as ``name``.tar.gz, or as plain objects below ``name``/;
+        returns where it lies. Empty folders give an empty archive."""
+        try:
+            if compress:
+                return self._archive(root, folder, f"{self._uri}/{name}.tar.gz")
+            return self._objects(root, folder, f"{self._uri}/{name}/")
+        except S3Failed as error:
+            message = f"The artifacts could not be uploaded: {error.message}"
+            raise JobFailed(Cause.UPLOAD_FAILED, message) from error
+        except Boto3Error as error:
+            message = f"The artifacts could not be uploaded to {self._uri}: {error}"
+            raise JobFailed(Cause.UPLOAD_FAILED, message) from error
+        except OSError as error:
+            message = f"The artifacts could not be packed: {error}"
+            raise JobFailed(Cause.DISK_FULL, message) from error
+
+    def _archive(self, root: Path, folder: str, uri: str) -> str:
+        with tempfile.TemporaryFile(dir=self._room) as packed:
+            with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=_COMPRESSION) as archive:
+                _pack(archive, root, folder)
+            packed.seek(0)
+            self._put(packed, uri)
+        return uri
+
+    def _objects(self, root: Path, folder: str, uri: str) -> str:
+        with opened_below(root, folder) as handle:
+            for found in files_below(handle) if handle is not None else ():
+                file = found.open() if found.link is None else None
+                if file is not None:
+                    with file:
+                        self._put(file, f"{uri}{found.path}")
+        return uri
+
+    def _put(self, file: BinaryIO, uri: str) -> None:
+        bucket, key = parse_uri(uri)
+        with s3_failures(uri):
+            self._reader.client.upload_fileobj(file, bucket, key, Config=_TRANSFER)
+
+
+def is_empty(root: Path, folder: str) -> bool:
+    with opened_below(root, folder) as handle:
+        return handle is None or next(iter(files_below(handle)), None) is None
+
+
+def _pack(archive: tarfile.TarFile, root: Path, folder: str) -> None:
+    with opened_below(root, folder) as handle:
+        for found in files_below(handle) if handle is not None else ():
+            member = tarfile.TarInfo(found.path)
+            member.mode = found.mode & 0o777
+            member.mtime = found.modified_ns // 1_000_000_000
+            if found.link is not None:
+                member.type, member.linkname = tarfile.SYMTYPE, found.link
+                archive.addfile(member)
+                continue
+            file = found.open()
+            if file is not None:
+                with file:
+                    file.seek(0, 2)
+                    member.size = file.tell()
+                    file.seek(0)
+                    archive.addfile(member, file)

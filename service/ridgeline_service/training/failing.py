@@ -1,0 +1,110 @@
+"""The FailureReason of a job: whose fault, what happened, what to do, and the last lines.
+
+Text in, text out. The first sentence names the cause, because lists and e-mails show no more.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+
+from ridgeline_service.endings import (
+    is_out_of_memory,
+    last_within,
+    sentences,
+    shortened,
+    without_frames,
+)
+from ridgeline_service.placement.machine import in_gib
+from ridgeline_service.training import layout
+from ridgeline_service.training.causes import Cause, JobFailed
+from ridgeline_service.training.order import Order
+from ridgeline_service.training.script import Ended
+
+LENGTH = 1024
+"""The longest FailureReason of SageMaker."""
+
+_LINE_LENGTH = 240
+_LINES_SHOWN = 10
+_CAUSE_ROOM = 760
+_SAID_ROOM = 560
+_HEADING = "\nLast log lines:\n"
+_ERROR = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Exit|Interrupt|Warning)\b(?:: .*)?$")
+_USAGE = re.compile(r"^\S+: error: .+")
+_NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|File too large")
+_USER_CODE = (layout.CODE, f"{layout.INSIDE}/input", layout.MODEL)
+
+
+def failure_reason(error: JobFailed) -> str:
+    """One FailureReason of at most 1,024 characters."""
+    blamed = f"{error.cause.blames}: {sentences(error.message, error.hint or error.cause.hint)}"
+    lines = [shortened(line, _LINE_LENGTH) for line in without_frames(error.log, _USER_CODE)]
+    if not lines:
+        return shortened(blamed, LENGTH)
+    head = shortened(blamed, _CAUSE_ROOM)
+    lines = last_within(lines[-_LINES_SHOWN:], LENGTH - len(head) - len(_HEADING))
+    return head + _HEADING + "\n".join(lines) if lines else head
+
+
+def script_failed(
+    order: Order, ended: Ended, command: Sequence[str], log: Sequence[str], said: str
+) -> JobFailed:
+    """Of a script that failed; ``said`` is what it wrote to its failure file, which has the first
+    word."""
+    cause = _cause(ended, log, said)
+    if said:
+        message = f"{shortened(said, _SAID_ROOM)}, {ended.words}"
+        return JobFailed(cause, message, log, _hint(order, cause, ended, said))
+    error = last_error(log)
+    message = f"ExecuteUserScriptError: {ended.words}"
+    if error:
+        message += f', ErrorMessage "{shortened(error, 300)}"'
+    message += f', Command "{shortened(" ".join(command), 200)}"'
+    return JobFailed(cause, message, log, _hint(order, cause, ended, error))
+
+
+def last_error(log: Sequence[str]) -> str:
+    """The line that names the error: the last that looks like one, else the last line."""
+    for line in reversed(log):
+        if _ERROR.match(line.strip()) or _USAGE.match(line.strip()):
+            return line.strip()
+    return log[-1].strip() if log else ""
+
+
+def _cause(ended: Ended, log: Sequence[str], said: str) -> Cause:
+    if is_out_of_memory(said, log) or ended.signal == signal.SIGKILL:
+        return Cause.OUT_OF_MEMORY
+    if _NO_SPACE.search(said) or any(_NO_SPACE.search(line) for line in log):
+        return Cause.DISK_FULL
+    return Cause.SCRIPT_FAILED
+
+
+def _hint(order: Order, cause: Cause, ended: Ended, error: str) -> str:
+    if cause is Cause.OUT_OF_MEMORY:
+        limit = in_gib(order.confinement.memory_bytes)
+        how = (
+            "The system killed it, most often because the machine ran out of memory."
+            if ended.signal == signal.SIGKILL
+            else f"Each process of this job may use {limit}."
+        )
+        return f"{how} {cause.hint}"
+    if cause is Cause.DISK_FULL:
+        return cause.hint
+    module = re.search(r"No module named '([\w.]+)'", error)
+    if module:
+        name = module[1].partition(".")[0]
+        return f"Add {name} to requirements.txt in source_dir, or correct the import."
+    missing = re.search(rf"'({layout.DATA}/([^/']+)[^']*)'", error)
+    if missing and "FileNotFoundError" in error:
+        names = ", ".join(channel.name for channel in order.channels) or "none"
+        if missing[2] not in {channel.name for channel in order.channels}:
+            return f"The job has no channel {missing[2]!r}; its channels: {names}."
+        return f"Channel {missing[2]!r} was downloaded and holds no such file."
+    if _USAGE.match(error):
+        return "Hyperparameters become arguments of the script: correct their names and values."
+    if ended.code == 127 or error.startswith("bwrap: execvp"):
+        return "Give sagemaker_program, or a ContainerEntrypoint whose program is there."
+    if ended.signal is not None:
+        return "A signal from inside the job ended it, such as a crash in native code."
+    return ""

@@ -1,0 +1,128 @@
+"""What a runner is told to do: one instance of a job, with everything resolved.
+
+Written by the control plane into the instance's folder before the runner starts, and never changed.
+The keys to the object store are not in it: the runner has them in its environment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ridgeline_service.files import write_atomic
+from ridgeline_service.runtime.sandbox import Tool
+
+STORE_URL = "RIDGELINE_STORE_URL"
+STORE_KEY = "RIDGELINE_STORE_KEY"
+STORE_SECRET = "RIDGELINE_STORE_SECRET"  # noqa: S105 (the name of a variable)
+TOKEN = "RIDGELINE_JOB_TOKEN"  # noqa: S105 (the name of a variable)
+
+_FILE = "order.json"
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One input: ``data_type`` is S3Prefix or ManifestFile, ``distribution`` FullyReplicated or
+    ShardedByS3Key, ``mode`` File or FastFile."""
+
+    name: str
+    uri: str
+    data_type: str = "S3Prefix"
+    distribution: str = "FullyReplicated"
+    mode: str = "File"
+    content_type: str = ""
+
+
+@dataclass(frozen=True)
+class MetricDefinition:
+    """Group 1 of ``regex`` in a line of the log is a value of the metric."""
+
+    name: str
+    regex: str
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """How user code is shut in: by which tool, from what, and within which limits. ``tool`` is what
+    the control plane found to work; ``hidden`` are directories that must not be seen. A process may
+    use ``memory_bytes``; the job may write ``volume_bytes``."""
+
+    tool: Tool
+    hidden: tuple[str, ...]
+    memory_bytes: int
+    volume_bytes: int
+    network: bool = True
+    gpus: tuple[int, ...] = ()
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """One instance of one attempt of a job. Times are seconds, sizes bytes.
+
+    ``entrypoint`` empty means script mode, or the program ``train``. ``output_uri`` is the folder
+    of this job's artifacts; ``checkpoint_uri`` is empty where there are no checkpoints.
+    """
+
+    job: str
+    arn: str
+    region: str
+    attempt: int
+    host: str
+    hosts: tuple[str, ...]
+    instance_type: str
+    runtime: str
+    output_uri: str
+    max_runtime_s: float
+    stop_grace_s: float
+    cache: str
+    samples: str
+    confinement: Confinement
+    entrypoint: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    channels: tuple[Channel, ...] = ()
+    metrics: tuple[MetricDefinition, ...] = ()
+    compress: bool = True
+    checkpoint_uri: str = ""
+    checkpoint_path: str = "/opt/ml/checkpoints"
+
+    @property
+    def index(self) -> int:
+        """Which of the hosts this is, from 0."""
+        return self.hosts.index(self.host)
+
+    @property
+    def is_first(self) -> bool:
+        """The instance that uploads the job's artifacts."""
+        return self.index == 0
+
+
+def write_order(folder: Path, order: Order) -> None:
+    write_atomic(folder / _FILE, json.dumps(asdict(order)), mode=0o600)
+
+
+def read_order(folder: Path) -> Order:
+    raw: dict[str, Any] = json.loads((folder / _FILE).read_text())
+    confinement = raw["confinement"]
+    return Order(
+        **{
+            **raw,
+            "hosts": tuple(raw["hosts"]),
+            "entrypoint": tuple(raw["entrypoint"]),
+            "arguments": tuple(raw["arguments"]),
+            "channels": tuple(Channel(**item) for item in raw["channels"]),
+            "metrics": tuple(MetricDefinition(**item) for item in raw["metrics"]),
+            "confinement": Confinement(
+                **{
+                    **confinement,
+                    "hidden": tuple(confinement["hidden"]),
+                    "gpus": tuple(confinement["gpus"]),
+                }
+            ),
+        }
+    )

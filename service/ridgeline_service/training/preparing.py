@@ -1,0 +1,152 @@
+"""Everything before the script starts: the runtime's environment, the data, the code, its packages.
+
+Progress goes to standard output, which is the job's log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ridgeline.errors import RidgelineError
+from ridgeline_service.endings import sentences
+from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri
+from ridgeline_service.runtime import pip
+from ridgeline_service.runtime.environments import Environments
+from ridgeline_service.runtime.images import Runtime, runtime_named
+from ridgeline_service.training import toolkit
+from ridgeline_service.training.causes import Cause, JobFailed
+from ridgeline_service.training.channels import stage
+from ridgeline_service.training.layout import Layout
+from ridgeline_service.training.order import Order
+from ridgeline_service.training.sandboxing import Packages
+
+_REQUIREMENTS = "requirements.txt"
+_TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The command to run inside, with the packages it sees and pip's settings where it may use pip
+    itself."""
+
+    command: tuple[str, ...]
+    packages: Packages
+    pip: dict[str, str]
+
+
+class Preparation:
+    """``check`` is called often and raises what ends the job."""
+
+    def __init__(
+        self,
+        order: Order,
+        layout: Layout,
+        reader: S3Reader,
+        room: Path,
+        check: Callable[[], None],
+    ) -> None:
+        self._order = order
+        self._layout = layout
+        self._reader = reader
+        self._room = room
+        self._check = check
+        self._environments = Environments(Path(order.cache))
+        self._runtime: Runtime = runtime_named(order.runtime)
+
+    def environment(self) -> Packages:
+        """The runtime's interpreter; the first job of a runtime on this machine installs it."""
+        try:
+            found = self._environments.ensure(self._runtime, self._progress)
+        except RidgelineError as error:
+            raise _install_failed(error) from error
+        return Packages(python=found.python, read_only=found.site_dirs)
+
+    def data(self) -> int:
+        """Download the channels; returns the bytes."""
+        order, total = self._order, 0
+        for channel in order.channels:
+            total += stage(
+                channel,
+                self._reader,
+                self._layout.channel(channel.name),
+                host=order.index,
+                hosts=len(order.hosts),
+                took=lambda _: self._check(),
+            )
+        return total
+
+    def command(self, packages: Packages) -> Prepared:
+        """What runs, once code and packages are there. Raises JobFailed."""
+        order = self._order
+        if order.entrypoint:
+            values = self._pip_settings(packages)
+            seen = (*packages.read_only, *pip.named_paths(list(values.values())))
+            return Prepared(
+                (*order.entrypoint, *order.arguments), replace(packages, read_only=seen), values
+            )
+        uri = toolkit.submitted(order)
+        if uri:
+            self._unpack(uri)
+        packages = self._with_requirements(packages)
+        program = toolkit.program_of(order)
+        if program:
+            hardware = toolkit.hardware_of(order.confinement.gpus)
+            command = toolkit.script_command(order, program, self._layout.code, hardware)
+            return Prepared(tuple(command), packages, {})
+        if not (self._layout.code / _TRAIN).is_file():
+            raise JobFailed(
+                Cause.CODE_INVALID,
+                f"The job names no program: the {self._runtime.title.lower()} need the "
+                "hyperparameters sagemaker_program and sagemaker_submit_directory, a "
+                "ContainerEntrypoint, or an executable called train in the submitted code.",
+            )
+        return Prepared((_TRAIN, *order.arguments), packages, {})
+
+    def _unpack(self, uri: str) -> None:
+        # Inner: a job without submitted code starts sooner without it.
+        from ridgeline_zoo.archive import extract_archive
+
+        packed = self._room / "sourcedir.tar.gz"
+        try:
+            bucket, key = parse_uri(uri)
+            self._reader.download(bucket, key, packed, lambda _: self._check())
+            extract_archive(packed, self._layout.code)
+        except S3Failed as error:
+            cause = Cause.DATA_UNREACHABLE if error.retry else Cause.CODE_INVALID
+            raise JobFailed(cause, f"The submitted code: {error.message}") from error
+        except RidgelineError as error:
+            said = sentences(error.message, error.hint).replace(packed.name, uri)
+            raise JobFailed(Cause.CODE_INVALID, f"The submitted code: {said}") from error
+        finally:
+            packed.unlink(missing_ok=True)
+
+    def _with_requirements(self, packages: Packages) -> Packages:
+        wanted = self._layout.code / _REQUIREMENTS
+        if not wanted.is_file():
+            return packages
+        try:
+            overlay = self._environments.overlay(self._runtime, wanted.read_bytes(), self._progress)
+        except RidgelineError as error:
+            raise _install_failed(error) from error
+        return replace(packages, overlays=(overlay,))
+
+    def _pip_settings(self, packages: Packages) -> dict[str, str]:
+        """This machine's pip settings, where the job brings requirements that it installs itself;
+        asking pip for them takes a third of a second."""
+        channels = (self._layout.channel(channel.name) for channel in self._order.channels)
+        if not self._order.confinement.network or not any(
+            (channel / _REQUIREMENTS).is_file() for channel in channels
+        ):
+            return {}
+        return pip.settings(packages.python)
+
+    def _progress(self, line: str) -> None:
+        self._check()
+        print(line, flush=True)  # noqa: T201 (the job's log)
+
+
+def _install_failed(error: RidgelineError) -> JobFailed:
+    log: tuple[str, ...] = getattr(error, "log_tail", ())
+    return JobFailed(Cause.ENVIRONMENT_FAILED, sentences(error.message, error.hint), log)

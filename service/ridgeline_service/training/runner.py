@@ -1,0 +1,225 @@
+"""One instance of a job from its order to its ending.
+
+    environment -> Downloading -> Training -> Uploading -> an ending in the report
+
+It is told to stop by SIGTERM. If the control plane left a reason, the script gets its grace and the
+artifacts are uploaded; without one the service is going down, and the job is interrupted: its
+checkpoints are kept and it will go on later. It outlives the control plane and does not need it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ridgeline_service.objects.reading import S3Reader
+from ridgeline_service.runtime.sandbox import Limits
+from ridgeline_service.training import toolkit
+from ridgeline_service.training.artifacts import Artifacts, is_empty
+from ridgeline_service.training.causes import Cause, JobFailed, JobStopped
+from ridgeline_service.training.checkpoints import Checkpoints
+from ridgeline_service.training.failing import failure_reason, script_failed
+from ridgeline_service.training.layout import Layout
+from ridgeline_service.training.order import Order
+from ridgeline_service.training.output import Output
+from ridgeline_service.training.preparing import Preparation, Prepared
+from ridgeline_service.training.report import Reporter, asked_for_stop
+from ridgeline_service.training.sandboxing import command_line, environment
+from ridgeline_service.training.script import Script
+from ridgeline_service.training.supervising import Finished, Rules, until_ended
+from ridgeline_service.training.watching import Series, disk_usage, usage_of
+
+INTERRUPTED_GRACE_S = 3.0
+_OBSERVATIONS_BETWEEN_USAGE = 5
+
+log = logging.getLogger(__name__)
+
+
+class Runner:
+    """``stop`` may be called from a signal handler; ``run`` once."""
+
+    def __init__(
+        self,
+        folder: Path,
+        order: Order,
+        reader: S3Reader,
+        *,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder = folder
+        self._order = order
+        self._monotonic = monotonic
+        self._now = now
+        self._reporter = Reporter(folder, self._now_us)
+        self._layout = Layout(folder / "scratch" / "ml")
+        self._output = Output(order.metrics, self._now_us)
+        self._output_lock = threading.Lock()
+        self._series = Series(order)
+        self._asked = threading.Event()
+        self._observed = 0
+        self._artifacts = Artifacts(reader, order.output_uri, folder)
+        self._checkpoints = (
+            Checkpoints(reader, order.checkpoint_uri, order.checkpoint_path, self._layout)
+            if order.checkpoint_uri
+            else None
+        )
+        self._preparation = Preparation(order, self._layout, reader, folder, self._check_stop)
+
+    def stop(self) -> None:
+        self._asked.set()
+
+    def run(self) -> None:
+        """To the end, which is always in the report."""
+        end = self._reporter.end
+        try:
+            stopped = self._train(self._prepare())
+            if stopped is Cause.INTERRUPTED:
+                end("interrupted", stopped)
+                return
+            self._upload()
+            end("completed" if stopped is Cause.NONE else "stopped", stopped)
+        except JobStopped:
+            cause = asked_for_stop(self._folder)
+            end("stopped" if cause else "interrupted", cause or Cause.INTERRUPTED)
+        except JobFailed as error:
+            end("failed", error.cause, failure_reason(error))
+        except Exception as error:  # a bug of ours must not leave the job without an ending
+            log.exception("the job runner failed")
+            words = f"The job runner failed: {type(error).__name__}: {error}"
+            failed = JobFailed(Cause.INTERNAL, words)
+            end("failed", failed.cause, failure_reason(failed))
+        finally:
+            self._series.close()
+
+    def _prepare(self) -> Prepared:
+        self._layout.make()
+        self._artifacts.check()
+        packages = self._preparation.environment()
+        self._reporter.enter("Downloading", "Downloading input data")
+        self._preparation.data()
+        if self._checkpoints is not None:
+            self._checkpoints.restore(lambda _: self._check_stop())
+        self._layout.write_config(self._order)
+        return self._preparation.command(packages)
+
+    def _train(self, prepared: Prepared) -> Cause:
+        """Run the script to its end; why it was stopped, if it was. Raises JobFailed."""
+        self._check_stop()
+        script = self._start(prepared)
+        if self._checkpoints is not None:
+            self._checkpoints.start()
+        rules = Rules(
+            max_runtime_s=self._order.max_runtime_s,
+            why_stop=self._why_stop,
+            observe=lambda: self._observe(script),
+            grace_s=self._grace_s,
+        )
+        try:
+            finished = until_ended(script, rules, self._monotonic)
+        finally:
+            script.kill()
+        with self._output_lock:
+            self._output.close()
+        self._series.metrics(self._output.take_fresh())
+        self._reporter.change(training_ended_at=self._now_us(), metrics=self._output.metrics)
+        if self._checkpoints is not None:
+            self._checkpoints.finish()
+        self._check_ended(finished, prepared)
+        return finished.stopped
+
+    def _start(self, prepared: Prepared) -> Script:
+        order, scratch = self._order, self._folder / "scratch"
+        facts = toolkit.variables(order, toolkit.hardware_of(order.confinement.gpus))
+        script = Script(self._take)
+        try:
+            script.start(
+                command_line(
+                    order, prepared.command, prepared.packages, scratch, self._layout.root
+                ),
+                environment(order, prepared.packages, facts, prepared.pip),
+                data_bytes=order.confinement.memory_bytes,
+                processes=Limits().processes,
+                file_bytes=order.confinement.volume_bytes,
+            )
+        except OSError as error:
+            message = f"The script could not be started: {error}."
+            raise JobFailed(Cause.LAUNCH_FAILED, message) from error
+        self._reporter.change(training_started_at=self._now_us())
+        self._reporter.enter("Training", "Training image download completed. Training in progress.")
+        return script
+
+    def _check_ended(self, finished: Finished, prepared: Prepared) -> None:
+        """Raises JobFailed unless the script ended well or was stopped by somebody's wish."""
+        if finished.stopped is Cause.DISK_FULL:
+            size = self._order.confinement.volume_bytes / 2**30
+            raise JobFailed(
+                Cause.DISK_FULL,
+                f"The script wrote more than the {size:.0f} GiB of its VolumeSizeInGB.",
+                self._output.tail,
+                "Raise VolumeSizeInGB, or write less.",
+            )
+        if finished.stopped is Cause.NONE and finished.ended.code != 0:
+            self._upload_output()
+            said = self._layout.failure()
+            command, tail = prepared.command, self._output.tail
+            raise script_failed(self._order, finished.ended, command, tail, said)
+
+    def _upload(self) -> None:
+        self._reporter.enter("Uploading", "Uploading generated training model")
+        if self._order.is_first:
+            compress = self._order.compress
+            where = self._artifacts.upload(self._layout.root, "model", "model", compress=compress)
+            self._reporter.change(artifacts=where)
+        self._upload_output()
+
+    def _upload_output(self) -> None:
+        root = self._layout.root
+        if self._order.is_first and not is_empty(root, "output/data"):
+            compress = self._order.compress
+            self._artifacts.upload(root, "output/data", "output", compress=compress)
+
+    def _now_us(self) -> int:
+        return int(self._now() * 1e6)
+
+    def _check_stop(self) -> None:
+        if self._asked.is_set():
+            raise JobStopped
+
+    def _why_stop(self) -> Cause:
+        if not self._asked.is_set():
+            return Cause.NONE
+        return asked_for_stop(self._folder) or Cause.INTERRUPTED
+
+    def _grace_s(self, cause: Cause) -> float:
+        if cause is Cause.DISK_FULL:
+            return 0.0
+        grace = self._order.stop_grace_s
+        return min(grace, INTERRUPTED_GRACE_S) if cause is Cause.INTERRUPTED else grace
+
+    def _observe(self, script: Script) -> Cause:
+        """Bring what is known of the running script to the report and to CloudWatch."""
+        with self._output_lock:
+            fresh, metrics = self._output.take_fresh(), self._output.metrics
+        if fresh:
+            self._series.metrics(fresh)
+            self._reporter.change(metrics=metrics)
+        self._observed += 1
+        if self._observed % _OBSERVATIONS_BETWEEN_USAGE == 1 and script.pid is not None:
+            self._series.use(usage_of(script.pid))
+            if self._written_bytes() > self._order.confinement.volume_bytes:
+                return Cause.DISK_FULL
+        return Cause.NONE
+
+    def _written_bytes(self) -> int:
+        """What lies in the rooms that the script can write to, its input left out."""
+        scratch, root = self._folder / "scratch", self._layout.root
+        inner = [path for path in root.iterdir() if path.name != "input" and not path.is_symlink()]
+        return disk_usage([scratch / "tmp", scratch / "home", *inner])
+
+    def _take(self, data: bytes) -> None:
+        with self._output_lock:
+            self._output.feed(data)

@@ -1,0 +1,168 @@
+"""Starts job runners as processes of this machine, finds them again, and ends them.
+
+``Runners`` is the seam: what the control plane needs of any way to run a job's instances.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from ridgeline_service.paths import DataDir
+from ridgeline_service.runtime import pip, shim
+from ridgeline_service.runtime.keeper import (
+    LOG_LIMIT_BYTES,
+    ExitStatus,
+    ProcessKeeper,
+    ProcessRecord,
+    log_file,
+)
+from ridgeline_service.snapshot import Credential
+from ridgeline_service.training import report
+from ridgeline_service.training.causes import Cause
+from ridgeline_service.training.order import (
+    STORE_KEY,
+    STORE_SECRET,
+    STORE_URL,
+    TOKEN,
+    Order,
+    write_order,
+)
+from ridgeline_service.training.report import Report
+
+# The runner itself keeps the grace between a stop and a kill; this only bounds a runner that hangs.
+_SHIM_GRACE_S = 7 * 24 * 3600.0
+_NEEDED = frozenset({"PATH", "HOME", "LANG", "XDG_CONFIG_HOME", *pip.CARRIED})
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where the runners find the object store, and the key they use there."""
+
+    url: str
+    credential: Credential
+
+
+@dataclass(frozen=True)
+class RunnerSpec:
+    """One runner to start; ``id`` names it for good."""
+
+    id: str
+    token: str
+    order: Order
+    log_group: str
+    log_stream: str
+
+
+class Runners(ABC):
+    """A way to run job runners. Methods are thread-safe and may block for the time they name."""
+
+    @abstractmethod
+    def start(self, spec: RunnerSpec) -> ProcessRecord:
+        """Start a runner. Raises Unavailable when no process can be started."""
+
+    @abstractmethod
+    def records(self) -> list[ProcessRecord]:
+        """Runners that still live, whoever started them."""
+
+    @abstractmethod
+    def alive(self, record: ProcessRecord) -> bool:
+        """Whether this very process runs."""
+
+    @abstractmethod
+    def exit_status(self, id_: str) -> ExitStatus | None:
+        """How it ended; None while it runs, or when its shim was killed before it could say."""
+
+    @abstractmethod
+    def report(self, id_: str) -> Report | None:
+        """What it said last; None before it said anything."""
+
+    @abstractmethod
+    def was_interrupted(self, id_: str) -> bool:
+        """Whether it was told to end because the service goes down."""
+
+    @abstractmethod
+    def ask_to_stop(self, record: ProcessRecord, cause: Cause) -> None:
+        """Tell it to stop and why, and do not wait for it."""
+
+    @abstractmethod
+    def kill(self, record: ProcessRecord) -> None:
+        """End it with everything it started. Returns when it is gone; idempotent."""
+
+    @abstractmethod
+    def remove(self, id_: str) -> None:
+        """Forget an ended runner and delete its folder. Raises NotReady while it runs."""
+
+
+class ProcessRunners(Runners):
+    """Runners as processes, each under a shim, under one data directory."""
+
+    def __init__(self, data_dir: DataDir, store: Store) -> None:
+        self._data_dir = data_dir
+        self._store = store
+        self._keeper = ProcessKeeper(data_dir.jobs)
+
+    def start(self, spec: RunnerSpec) -> ProcessRecord:
+        self._keeper.make_scratch(spec.id)
+        folder = self._keeper.folder(spec.id)
+        write_order(folder, spec.order)
+        wanted = {
+            STORE_URL: self._store.url,
+            STORE_KEY: self._store.credential.access_key_id,
+            STORE_SECRET: self._store.credential.secret_access_key,
+            TOKEN: spec.token,
+        }
+        return self._keeper.start(
+            shim.Spec(
+                id=spec.id,
+                token=spec.token,
+                port=0,
+                argv=(sys.executable, "-P", "-m", "ridgeline_service.training", str(folder)),
+                environment={**_own_environment(), **wanted, "PYTHONUNBUFFERED": "1"},
+                cwd="/",
+                namespace=False,
+                listen=False,
+                data_bytes=None,
+                processes=None,
+                grace_s=_SHIM_GRACE_S,
+                log_file=str(log_file(self._data_dir, spec.log_group, spec.log_stream)),
+                log_limit_bytes=LOG_LIMIT_BYTES,
+            )
+        )
+
+    def records(self) -> list[ProcessRecord]:
+        return self._keeper.records()
+
+    def alive(self, record: ProcessRecord) -> bool:
+        return self._keeper.alive(record)
+
+    def exit_status(self, id_: str) -> ExitStatus | None:
+        return self._keeper.exit_status(id_)
+
+    def report(self, id_: str) -> Report | None:
+        return report.read_report(self._keeper.folder(id_))
+
+    def was_interrupted(self, id_: str) -> bool:
+        return report.asked_for_stop(self._keeper.folder(id_)) is Cause.INTERRUPTED
+
+    def ask_to_stop(self, record: ProcessRecord, cause: Cause) -> None:
+        report.ask_for_stop(self._keeper.folder(record.id), cause)
+        self._keeper.ask_to_stop(record)
+
+    def kill(self, record: ProcessRecord) -> None:
+        self._keeper.stop(record, 0)
+
+    def remove(self, id_: str) -> None:
+        self._keeper.remove(id_)
+
+
+def _own_environment() -> dict[str, str]:
+    """What of the service's environment its runners need: to find programs, and to install
+    packages as the service would."""
+    return {name: value for name, value in os.environ.items() if _is_needed(name)}
+
+
+def _is_needed(name: str) -> bool:
+    return name in _NEEDED or name.startswith(("PIP_", "RIDGELINE_PIP"))

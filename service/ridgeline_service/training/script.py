@@ -1,0 +1,106 @@
+"""The user's process: started in its sandbox, its output passed on, asked to stop, killed.
+
+Passes output on byte by byte to standard output, which is the shim's pipe and thereby the log, and
+shows it to a listener on the way.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ridgeline_service.runtime import shim
+
+_READ_SIZE = 1 << 16
+_DRAIN_S = 2.0  # how long a process that escaped may hold the pipe open after the script's end
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The exit code of the script, or the signal that ended it."""
+
+    code: int | None
+    signal: int | None
+
+    @property
+    def words(self) -> str:
+        if self.signal is None:
+            return f"ExitCode {self.code}"
+        return f"Signal {signal.Signals(self.signal).name}"
+
+
+class Script:
+    """One process, from ``start`` to its end. ``take`` is called with output on another thread."""
+
+    def __init__(self, take: Callable[[bytes], None], passed_on: int = 1) -> None:
+        self._take = take
+        self._passed_on = passed_on
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pump: threading.Thread | None = None
+
+    def start(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        data_bytes: int | None,
+        processes: int | None,
+        file_bytes: int | None,
+    ) -> None:
+        """``argv`` is a sandbox tool's command line. Raises OSError if it cannot be started."""
+        # Between fork and exec nothing but system calls through objects that exist already.
+        limits = partial(shim.confine, data_bytes, processes, file_bytes)
+        self._process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            cwd="/",
+            bufsize=0,
+            preexec_fn=limits,
+        )
+        assert self._process.stdout is not None
+        source = self._process.stdout.fileno()
+        self._pump = threading.Thread(target=self._copy, args=(source,), name="output", daemon=True)
+        self._pump.start()
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    def wait(self, timeout_s: float) -> Ended | None:
+        """How it ended, with all of its output taken; None if it still runs after that time."""
+        assert self._process is not None
+        assert self._pump is not None
+        try:
+            status = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+        self._pump.join(_DRAIN_S)
+        # A sandbox tool reports that a signal ended its child as 128 + number.
+        if status > 128:
+            status = 128 - status
+        return Ended(status if status >= 0 else None, -status if status < 0 else None)
+
+    def ask_to_stop(self) -> bool:
+        """SIGTERM to the script itself. False while its sandbox is still being built."""
+        assert self._process is not None
+        return shim.ask_to_stop(self._process.pid, namespace=True)
+
+    def kill(self) -> None:
+        """End it with everything it started: its PID namespace goes with the sandbox tool."""
+        if self._process is not None:
+            self._process.kill()
+
+    def _copy(self, source: int) -> None:
+        while data := os.read(source, _READ_SIZE):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._passed_on, view) :]
+            self._take(data)

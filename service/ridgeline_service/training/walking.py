@@ -1,0 +1,108 @@
+"""Reading files that user code wrote, without being led out of its room.
+
+The script may put a link in the place of any file or folder, also while we read. So everything is
+opened one step at a time from a folder that is held open, and no link is ever followed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file or a symbolic link below a folder; ``path`` is relative to it. ``folder`` is the open
+    folder that holds it, only until the walk goes on."""
+
+    path: str
+    size: int
+    modified_ns: int
+    mode: int
+    link: str | None
+    folder: int
+
+    def open(self) -> BinaryIO | None:
+        """None if it is gone or something else by now."""
+        return open_regular(self.folder, os.path.basename(self.path))
+
+
+@contextmanager
+def opened_below(root: Path, relative: str) -> Iterator[int | None]:
+    """A folder below ``root``, held open; None if it is not there or was replaced by a link."""
+    handle = os.open(root, _FOLDER)
+    try:
+        for part in relative.split("/"):
+            try:
+                inner = os.open(part, _FOLDER, dir_fd=handle)
+            except OSError:
+                yield None
+                return
+            os.close(handle)
+            handle = inner
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def files_below(folder: int) -> Iterator[Found]:
+    """Regular files and links below an open folder, by path; sockets, pipes and devices are left
+    out."""
+    found = os.fwalk(".", dir_fd=folder, follow_symlinks=False)
+    for parent, names, files, inner in found:
+        names.sort()
+        base = parent.removeprefix(".").lstrip("/")
+        links = [name for name in names if _is_link(inner, name)]
+        for name in sorted([*files, *links]):
+            try:
+                status = os.stat(name, dir_fd=inner, follow_symlinks=False)
+                is_link = stat.S_ISLNK(status.st_mode)
+                link = os.readlink(name, dir_fd=inner) if is_link else None
+            except FileNotFoundError:
+                continue
+            if link is None and not stat.S_ISREG(status.st_mode):
+                continue
+            yield Found(
+                path=f"{base}/{name}" if base else name,
+                size=status.st_size,
+                modified_ns=status.st_mtime_ns,
+                mode=stat.S_IMODE(status.st_mode),
+                link=link,
+                folder=inner,
+            )
+
+
+def open_regular(folder: int, name: str) -> BinaryIO | None:
+    """A regular file in an open folder, for reading."""
+    try:
+        handle = os.open(name, _FILE, dir_fd=folder)
+    except OSError:
+        return None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        return None
+    return os.fdopen(handle, "rb")
+
+
+def read_small(folder: int, name: str, limit: int) -> bytes:
+    """The beginning of a regular file; empty if there is none."""
+    file = open_regular(folder, name)
+    if file is None:
+        return b""
+    with file:
+        return file.read(limit)
+
+
+def _is_link(folder: int, name: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,116 @@
+"""What a running job uses: processor, memory and disk, and the samples of it that CloudWatch shows.
+
+Reads /proc; knows nothing of what the processes do.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ridgeline_service.runtime.shim import children
+from ridgeline_service.telemetry.samples import Metric, Sample, SampleStore
+from ridgeline_service.training.order import Order
+from ridgeline_service.training.report import MetricValue
+
+NAMESPACE = "/aws/sagemaker/TrainingJobs"
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU seconds so far and resident bytes, of a process and all below it."""
+
+    cpu_s: float
+    resident_bytes: int
+
+
+def usage_of(pid: int) -> Usage:
+    """Of what lives at the moment: the time of processes that ended and were not waited for by one
+    of these is gone."""
+    cpu = resident = 0
+    waiting = [pid]
+    while waiting:
+        each = waiting.pop()
+        waiting += children(each)
+        try:
+            with open(f"/proc/{each}/stat", encoding="ascii", errors="replace") as file:
+                fields = file.read().rpartition(")")[2].split()
+        except OSError:
+            continue
+        cpu += sum(int(fields[index]) for index in (11, 12, 13, 14))
+        resident += int(fields[21])
+    return Usage(cpu / _TICKS, resident * _PAGE)
+
+
+def disk_usage(folders: Iterable[Path]) -> int:
+    """Bytes that files below take on disk; links are not followed."""
+    total = 0
+    for folder in folders:
+        for parent, _, names, handle in os.fwalk(folder, follow_symlinks=False):
+            del parent
+            for name in names:
+                try:
+                    total += os.stat(name, dir_fd=handle, follow_symlinks=False).st_blocks * 512
+                except FileNotFoundError:
+                    continue
+    return total
+
+
+class Series:
+    """Writes a job's time series. A store that is busy or away loses samples and harms no job."""
+
+    def __init__(self, order: Order) -> None:
+        self._store = SampleStore(Path(order.samples))
+        self._order = order
+        self._before: tuple[float, Usage] | None = None
+
+    def metrics(self, values: Sequence[MetricValue]) -> None:
+        """The values that the script printed."""
+        dimensions = (("TrainingJobName", self._order.job),)
+        self._put(
+            _sample(Metric(NAMESPACE, each.name, dimensions), each.at / 1e6, "None", each.value)
+            for each in values
+        )
+
+    def use(self, usage: Usage) -> None:
+        """Utilisation since the last call, in percent of one core and of the job's memory."""
+        now = time.time()
+        before, self._before = self._before, (now, usage)
+        if before is None or now <= before[0]:
+            return
+        percent = 100 * max(0.0, usage.cpu_s - before[1].cpu_s) / (now - before[0])
+        limit = self._order.confinement.memory_bytes
+        host = (("Host", f"{self._order.job}/{self._order.host}"),)
+        self._put(
+            [
+                _sample(Metric(NAMESPACE, "CPUUtilization", host), now, "Percent", percent),
+                _sample(
+                    Metric(NAMESPACE, "MemoryUtilization", host),
+                    now,
+                    "Percent",
+                    100 * usage.resident_bytes / limit,
+                ),
+            ]
+        )
+
+    def close(self) -> None:
+        self._store.close()
+
+    def _put(self, samples: Iterable[Sample]) -> None:
+        found = list(samples)
+        if not found:
+            return
+        try:
+            self._store.put(found)
+        except sqlite3.Error:
+            return
+
+
+def _sample(metric: Metric, at: float, unit: str, value: float) -> Sample:
+    return Sample(metric, at, unit, 1.0, value, value, value)
