@@ -143,6 +143,10 @@ class OperationKind(ABC):
         """Bytes written to the outputs."""
         return sum(one.bytes for one in self.infer(inputs)) if self.moves_data else 0
 
+    def scratch_bytes(self, inputs: Sequence[Form]) -> int:
+        """Bytes of device memory that it needs for itself while it runs."""
+        return 0
+
 
 @dataclass(frozen=True)
 class Operation:

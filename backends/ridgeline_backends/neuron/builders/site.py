@@ -90,8 +90,7 @@ class Site:
         matrix = self.matrix(suffix, rows, x.shape[-1], whole=whole)
         scale = None
         if self.config.quantized and not whole:
-            per_row = self.config.quantization_type == "per_channel_symmetric"
-            scale = self.vector(f"{suffix}_scale", rows if per_row else 1)
+            scale = self.vector(f"{suffix}_scale", rows)
         added = self.vector(f"{suffix}_bias", rows) if bias else None
         return self.out.linear(x, matrix, to=to, bias=added, scale=scale)
 

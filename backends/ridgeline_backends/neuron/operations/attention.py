@@ -90,6 +90,14 @@ class Attention(OperationKind):
         pairs = batch * heads * self.pairs(queries, k.shape[1])
         return pairs * (2 * dim + 2 * v.shape[3] + 5)
 
+    def scratch_bytes(self, inputs: Sequence[Form]) -> int:
+        """The scores, in the type of the queries."""
+        q, k = inputs[:2]
+        if self.kernel == "flash":
+            return 0
+        batch, queries, heads, _ = q.shape
+        return batch * heads * queries * k.shape[1] * q.dtype.bytes
+
 
 @dataclass(frozen=True, slots=True)
 class CachedAttention(OperationKind):

@@ -1,0 +1,172 @@
+"""How much memory a core needs for its programs: by kind, from what lives when.
+
+Weights and KV are there once, whichever programs read them. Scratch is shared by the programs, of
+which one runs at a time: the most that lives at once in any of them. A buffer lives from the
+operation that writes it to the last one that reads it; a view lives in what it looks at; what a
+repeated section reads before it writes lives as long as the section. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ridgeline_backends.neuron.program import Buffer, BufferKind, Operation, Program
+
+_RUNTIME = 96 << 20
+"""Micro-code that the runtime keeps on each core (neuron-runtime/explore/device-memory.rst)."""
+
+_DESCRIPTOR = 2 * 16
+"""Bytes of the two DMA descriptors, of source and target, that move one packet."""
+
+_PACKET = 2048
+"""Bytes a descriptor moves where rows are as long as is recommended."""
+
+_INSTRUCTION = 64
+_TILE_BYTES = 128 * 512 * 2
+"""What one instruction works on: 128 partitions of 512 numbers."""
+
+_LINK_BUFFERS = 4
+"""Copies of its largest tensor that a collective is given to send and receive with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreNeed:
+    """Bytes of one core's device memory."""
+
+    weights: int
+    kv: int
+    scratch: int
+    inputs_outputs: int
+    code: int
+    dma_rings: int
+    collectives: int
+    runtime: int
+
+    @property
+    def total(self) -> int:
+        return (
+            self.weights
+            + self.kv
+            + self.scratch
+            + self.inputs_outputs
+            + self.code
+            + self.dma_rings
+            + self.collectives
+            + self.runtime
+        )
+
+    def table(self) -> dict[str, int]:
+        """By the words that the runtime's own messages use."""
+        return {
+            "tensors": self.kv + self.inputs_outputs,
+            "model constants": self.weights,
+            "shared scratchpad": self.scratch,
+            "model code": self.code,
+            "dma rings": self.dma_rings,
+            "collectives": self.collectives,
+            "runtime": self.runtime,
+        }
+
+
+def core_need(programs: Iterable[Program]) -> CoreNeed:
+    """Memory of a core that holds these programs, all of one model."""
+    programs = tuple(programs)
+    resident = {BufferKind.WEIGHT: 0, BufferKind.KV: 0}
+    for kind in resident:
+        sizes: dict[tuple[str, int], int] = {}
+        for program in programs:
+            for buffer, section in program.buffers(kind):
+                repeated = "{" in buffer.name
+                place = buffer.name, section.first_layer if repeated else -1
+                sizes[place] = buffer.bytes * (section.repeats if repeated else 1)
+        resident[kind] = sum(sizes.values())
+    return CoreNeed(
+        weights=resident[BufferKind.WEIGHT],
+        kv=resident[BufferKind.KV],
+        scratch=max(peak_scratch(program) for program in programs),
+        inputs_outputs=sum(
+            program.bytes_of(kind)
+            for program in programs
+            for kind in (BufferKind.INPUT, BufferKind.OUTPUT)
+        ),
+        code=sum(_code(program) for program in programs),
+        dma_rings=sum(_packets(program) * _DESCRIPTOR for program in programs),
+        collectives=max(_exchanged(program) for program in programs) * _LINK_BUFFERS,
+        runtime=_RUNTIME,
+    )
+
+
+def peak_scratch(program: Program) -> int:
+    """The most bytes of scratch that live at once."""
+    return max((live for live, _ in scratch_over_time(program)), default=0)
+
+
+def scratch_over_time(program: Program) -> list[tuple[int, Operation]]:
+    """Bytes of scratch that live during each operation; a repeated section is there once."""
+    operations = [one for section in program.sections for one in section.operations]
+    ends = _last_uses(program, operations)
+    owners: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    found: list[tuple[int, Operation]] = []
+    for place, operation in enumerate(operations):
+        for buffer in operation.outputs:
+            if buffer.kind is not BufferKind.SCRATCH:
+                continue
+            source = operation.inputs[0] if operation.inputs else None
+            looks = not operation.attributes.moves_data and source is not None
+            if looks and source is not None and source.name in owners:
+                owner = owners[source.name]
+                ends[owner] = max(ends[owner], ends[buffer.name])
+            else:
+                owner = buffer.name
+                sizes[owner] = _size(buffer, operation)
+            owners[buffer.name] = owner
+        own = operation.attributes.scratch_bytes(operation.input_forms)
+        found.append((sum(sizes.values()) + own, operation))
+        sizes = {name: size for name, size in sizes.items() if ends[name] > place}
+    return found
+
+
+def _last_uses(program: Program, operations: list[Operation]) -> dict[str, int]:
+    """The place of the last operation that reads or writes a buffer."""
+    ends: dict[str, int] = {}
+    for place, operation in enumerate(operations):
+        for buffer in (*operation.inputs, *operation.outputs):
+            ends[buffer.name] = place
+    begin = 0
+    for section in program.sections:
+        end = begin + len(section.operations)
+        written: set[str] = set()
+        for operation in section.operations:
+            for buffer in operation.inputs:
+                if section.repeats > 1 and buffer.name not in written:
+                    ends[buffer.name] = max(ends[buffer.name], end - 1)
+            written.update(buffer.name for buffer in operation.outputs)
+        begin = end
+    return ends
+
+
+def _size(buffer: Buffer, operation: Operation) -> int:
+    """A view of something that is no scratch, as of a cache, takes nothing."""
+    return buffer.bytes if operation.attributes.moves_data else 0
+
+
+def _code(program: Program) -> int:
+    """A program's instructions are unrolled: one for each tile that is worked on."""
+    tiles = sum(times * (1 + one.bytes // _TILE_BYTES) for one, times in program.operations())
+    return tiles * _INSTRUCTION
+
+
+def _packets(program: Program) -> int:
+    return sum(times * (1 + one.bytes // _PACKET) for one, times in program.operations())
+
+
+def _exchanged(program: Program) -> int:
+    """Bytes of the largest tensor that cores exchange."""
+    sizes = (
+        operation.outputs[0].bytes
+        for operation, _ in program.operations()
+        if operation.kind in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute")
+    )
+    return max(sizes, default=0)

@@ -1,0 +1,53 @@
+"""Which cores of which instance type a model runs on. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ridgeline_backends.neuron.devices import Instance, instance
+from ridgeline_backends.neuron.timing.machine import Machine
+
+DEFAULT_INSTANCE = "inf2.xlarge"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A group of `cores` logical cores, each of `lnc` physical ones."""
+
+    instance: Instance
+    lnc: int
+    cores: int
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(self.instance, self.lnc)
+
+    @property
+    def core_memory_bytes(self) -> int:
+        return self.instance.core_memory_bytes(self.lnc)
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Why such a group cannot be: the topology allows some sizes only."""
+        allowed = allowed_degrees(self.instance, self.lnc)
+        if self.cores in allowed:
+            return ()
+        listed = ", ".join(map(str, allowed))
+        return (
+            f"tp_degree {self.cores} is not one that the topology of {self.instance.name} allows "
+            f"at LNC {self.lnc}. Choose one of: {listed}.",
+        )
+
+
+def allowed_degrees(found: Instance, lnc: int) -> tuple[int, ...]:
+    """Tensor-parallel degrees of an instance type, rising."""
+    return tuple(one for one in found.tensor_parallel if one <= found.cores(lnc))
+
+
+def place(name: str | None, degree: int | None, lnc: int | None) -> Placement:
+    """`degree` None: the largest that is allowed. Raises `InvalidInput` for an unknown instance
+    type or an LNC that its chip does not have."""
+    found = instance((name or DEFAULT_INSTANCE).removeprefix("ml."))
+    own = lnc or found.chip.default_lnc
+    found.chip.logical_cores(own)
+    return Placement(found, own, degree or max(allowed_degrees(found, own)))

@@ -1,0 +1,181 @@
+"""Whether a decoder fits a group of simulated cores, and how it is compiled for them.
+
+Memory is that of the programs themselves, by `liveness`. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ridgeline_backends.base import Dtype, LoadSpec, MemoryNeed, Plan
+from ridgeline_backends.cpu.memory import machine_memory
+from ridgeline_backends.errors import UnsupportedModel
+from ridgeline_backends.models.config import DecoderConfig
+from ridgeline_backends.neuron.builders.architecture import dense
+from ridgeline_backends.neuron.builders.decoder import decoder_program
+from ridgeline_backends.neuron.builders.rules import NXDI
+from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.config import NeuronConfig, neuron_config
+from ridgeline_backends.neuron.liveness import CoreNeed, core_need
+from ridgeline_backends.neuron.placement import Placement, place
+from ridgeline_backends.neuron.program import ElementType, Program
+
+_DEFAULT_KV_BYTES = 1 << 30
+"""KV memory where nobody asked for an amount: it is the host's that fills up."""
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeuronPlan(Plan):
+    """A plan with what it is compiled for."""
+
+    neuron: NeuronConfig
+    placement: Placement
+    need: CoreNeed
+
+
+def decoder_plan(
+    config: DecoderConfig,
+    architecture: str,
+    spec: LoadSpec,
+    *,
+    settings: Mapping[str, object],
+    instance: str | None,
+    backend: str,
+) -> NeuronPlan:
+    """`settings`: fields of `NeuronConfig`, which win over `spec`. What does not fit is a refusal.
+
+    Raises `InvalidNeuronConfig`, `UnsupportedModel` for a type of numbers that the backend does not
+    run, and `InvalidInput` for an unknown instance type.
+    """
+    if spec.quantize:
+        settings = {"quantized": True, **settings}
+    dtype = _dtype(spec)
+    given = neuron_config({"torch_dtype": dtype.value, "seq_len": 1, **settings})
+    degree = given.tp_degree if "tp_degree" in settings else spec.tensor_parallel
+    placement = place(instance, degree, given.logical_nc_config)
+    length = _length(config, spec, settings)
+    refusals = list(placement.refusals)
+    if length > config.context_length:
+        refusals.append(
+            f"max_model_len {length} is above the model's context length {config.context_length}."
+        )
+    neuron = neuron_config(
+        {
+            "torch_dtype": dtype.value,
+            "is_continuous_batching": True,
+            "on_device_sampling_config": {},
+            "fused_qkv": True,
+            **settings,
+            "seq_len": length,
+            "tp_degree": placement.cores,
+        }
+    )
+    slot = _slot_bytes(config, neuron)
+    slots = _slots(spec, settings, slot)
+    if slots < 1:
+        refusals.append(
+            f"KV memory of {spec.kv_cache_bytes} bytes holds less than one sequence of {length} "
+            f"tokens, which takes {slot}."
+        )
+    neuron = replace(neuron, batch_size=max(slots, 1))
+    need = core_need(compiled_programs(config, neuron))
+    limit = placement.core_memory_bytes
+    if need.total > limit:
+        refusals.append(_too_large(need, placement, neuron))
+    memory = MemoryNeed(
+        weights=need.weights * placement.cores,
+        kv=slot * max(slots, 1),
+        scratch=(need.total - need.weights - need.kv) * placement.cores,
+    )
+    host = machine_memory()
+    if memory.weights > host:
+        refusals.append(
+            f"The weights take {memory.weights} bytes, and this machine, which executes what the "
+            f"simulated cores compute, has {host}. Models of this size can be compiled, timed and "
+            "planned, not served."
+        )
+    return NeuronPlan(
+        backend=backend,
+        architecture=architecture,
+        dtype=dtype,
+        spec=spec,
+        max_model_len=length,
+        kv_blocks=max(slots, 0),
+        memory=memory,
+        available_bytes=limit * placement.cores,
+        refusals=tuple(refusals),
+        notes=(
+            f"Simulated: {placement.cores} logical cores of {placement.instance.name} at LNC "
+            f"{placement.lnc}.",
+        ),
+        neuron=neuron,
+        placement=placement,
+        need=need,
+    )
+
+
+def compiled_programs(config: DecoderConfig, neuron: NeuronConfig) -> list[Program]:
+    """Every program that is compiled: one per phase and bucket."""
+    model = dense(config)
+    buckets = [(Phase.CONTEXT_ENCODING, size) for size in neuron.context_buckets]
+    buckets += [(Phase.TOKEN_GENERATION, size) for size in neuron.generation_buckets]
+    return [
+        decoder_program(model, neuron, phase=phase, bucket=size, rules=NXDI)
+        for phase, size in buckets
+    ]
+
+
+def _dtype(spec: LoadSpec) -> Dtype:
+    try:
+        return Dtype(spec.dtype)
+    except ValueError as error:
+        raise UnsupportedModel(
+            f"dtype {spec.dtype!r} is not supported by the neuron backend.",
+            hint="Use bf16 or fp32.",
+        ) from error
+
+
+def _length(config: DecoderConfig, spec: LoadSpec, settings: Mapping[str, object]) -> int:
+    asked = settings.get("seq_len")
+    if isinstance(asked, int):
+        return asked
+    return spec.max_model_len or config.context_length
+
+
+def _slot_bytes(config: DecoderConfig, neuron: NeuronConfig) -> int:
+    """KV of one sequence, on all cores."""
+    one = replace(neuron, batch_size=1, tkg_batch_size=None)
+    program = decoder_program(
+        dense(config),
+        one,
+        phase=Phase.TOKEN_GENERATION,
+        bucket=neuron.seq_len,
+        rules=NXDI,
+    )
+    return core_need([program]).kv * neuron.tp_degree
+
+
+def _slots(spec: LoadSpec, settings: Mapping[str, object], slot: int) -> int:
+    asked = settings.get("batch_size", settings.get("max_batch_size"))
+    if isinstance(asked, int):
+        return asked
+    room = spec.kv_cache_bytes
+    if room is None:
+        room = max(_DEFAULT_KV_BYTES, slot)
+    return min(spec.max_num_seqs, room // slot)
+
+
+def _too_large(need: CoreNeed, placement: Placement, neuron: NeuronConfig) -> str:
+    """As the runtime says it, with what to change."""
+    table = "; ".join(f"{name} {size / _MIB:.1f}MB" for name, size in need.table().items())
+    larger = "a larger tp_degree, fewer sequences or a shorter seq_len"
+    if neuron.torch_dtype is not ElementType.FP32 and not neuron.quantized:
+        larger += ", or quantized weights"
+    return (
+        f'status=4 message="Allocation Failure": a core needs {need.total / _MIB:.1f}MB of '
+        f"device memory and has {placement.core_memory_bytes / _MIB:.1f}MB ({table}). It takes "
+        f"{larger}."
+    )

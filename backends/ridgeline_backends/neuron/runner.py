@@ -1,0 +1,225 @@
+"""Executes engine steps of a decoder on simulated cores: prompts one by one, decodes together.
+
+What a step takes is what its compiled programs take: those of the next bucket and of the compiled
+batch. What is computed here are the rows that belong to somebody: numbers do not depend on what
+fills a bucket up, so that is left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
+
+# isort: split
+import torch
+from torch import Tensor
+
+from ridgeline_backends.base import (
+    Artifact,
+    Chunk,
+    ModelRunner,
+    RunnerLimits,
+    SlotLayout,
+    Step,
+    StepResult,
+)
+from ridgeline_backends.models.config import DecoderConfig, decoder_config
+from ridgeline_backends.models.decoder import read_decoder
+from ridgeline_backends.models.reader import read_json
+from ridgeline_backends.models.weights import Weights
+from ridgeline_backends.neuron.builders.architecture import dense
+from ridgeline_backends.neuron.builders.decoder import decoder_program
+from ridgeline_backends.neuron.builders.rules import NXDI
+from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.execute.executor import LoadedProgram
+from ridgeline_backends.neuron.execute.memory import CoreMemory
+from ridgeline_backends.neuron.plan import NeuronPlan
+from ridgeline_backends.neuron.program import Program
+from ridgeline_backends.neuron.sharding import DecoderShards
+from ridgeline_backends.neuron.step_time import PredictTime, StepTimes
+from ridgeline_backends.sampling import results, wanted_rows
+from ridgeline_backends.torch_threads import TorchThreads
+
+_FEWEST = 16
+"""The shortest prompt that a program of its own is made for."""
+
+
+class NeuronRunner(ModelRunner):
+    """A decoder on `plan.placement`. With `paced`, a step returns when the device would."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        predict: PredictTime,
+        *,
+        paced: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        plan = artifact.plan
+        assert isinstance(plan, NeuronPlan), "a plan of another backend"
+        self._config = config = _read_config(artifact)
+        self._neuron = neuron = plan.neuron
+        self._model = dense(config)
+        self._threads = TorchThreads()
+        self._times = StepTimes(predict)
+        self._paced = paced
+        self._clock = clock
+        self._sleep = sleep
+        self._programs: dict[tuple[Phase, int, int], Program] = {}
+        self._loaded: dict[tuple[Phase, int, int], LoadedProgram] = {}
+        self._memory = CoreMemory(neuron.tp_degree)
+        longest = neuron.context_buckets[-1]
+        with torch.inference_mode(), Weights(artifact.model_dir) as weights:
+            shards = DecoderShards(config, neuron, NXDI, read_decoder(config, weights))
+            whole = self._program(Phase.PROMPT_SCORING, 1, longest)
+            self._memory.load([whole], shards)
+        slots = neuron.decode_batch
+        self._limits = RunnerLimits(
+            max_model_len=plan.max_model_len,
+            max_tokens=max(longest, slots),
+            max_sequences=slots,
+            kv_layout=SlotLayout(neuron.seq_len, slots),
+            mixed_phases=False,
+            chunked_prefill=False,
+            batch_buckets=(slots,),
+            sequence_buckets=neuron.context_buckets,
+        )
+
+    @property
+    def limits(self) -> RunnerLimits:
+        return self._limits
+
+    @property
+    def vocab_size(self) -> int:
+        return self._config.vocab_size
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        return self._config.eos_token_ids
+
+    def execute(self, step: Step) -> StepResult:
+        begin = self._clock()
+        self._threads.adopt()
+        with torch.inference_mode():
+            logits, programs = self._forward(step.chunks)
+            found = results(step, logits)
+        taken = self._times.of(programs)
+        if self._paced:
+            self._sleep(max(0.0, taken.seconds - (self._clock() - begin)))
+        return StepResult(tokens=found.tokens, scores=found.scores, device_time=taken)
+
+    def logits(self, step: Step) -> Tensor:
+        """Run the step; float32 logits [tokens in the step, vocabulary] of every token in it."""
+        self._threads.adopt()
+        with torch.inference_mode():
+            parts = [
+                self._score(chunk) if chunk.start == 0 else self._decode([chunk])
+                for chunk in step.chunks
+            ]
+            return torch.cat(parts)
+
+    def _forward(self, chunks: Sequence[Chunk]) -> tuple[Tensor, list[Program]]:
+        """Logits of the wanted rows, and the compiled programs that gave them."""
+        decodes = [chunk for chunk in chunks if chunk.start > 0]
+        rows = iter(self._decode(decodes)) if decodes else iter(())
+        programs: list[Program] = []
+        if decodes:
+            longest = max(chunk.start for chunk in decodes) + 1
+            bucket = _bucket(self._neuron.generation_buckets, longest)
+            slots = self._neuron.decode_batch
+            programs.append(self._program(Phase.TOKEN_GENERATION, slots, bucket))
+        parts: list[Tensor] = []
+        for chunk in chunks:
+            wanted = wanted_rows(Step((chunk,)))
+            if chunk.start > 0:
+                row = next(rows)
+                parts.extend(row[None] for _ in wanted)
+                continue
+            bucket = _bucket(self._neuron.context_buckets, len(chunk.tokens))
+            if wanted == [len(chunk.tokens) - 1]:
+                parts.append(self._encode(chunk))
+                programs.append(self._program(Phase.CONTEXT_ENCODING, 1, bucket))
+            else:
+                parts.append(self._score(chunk)[wanted])
+                programs.append(self._program(Phase.PROMPT_SCORING, 1, bucket))
+        return torch.cat(parts), programs
+
+    def _decode(self, chunks: Sequence[Chunk]) -> Tensor:
+        """Logits [chunks, vocabulary]."""
+        size = _executed(len(chunks), self._neuron.decode_batch, 1)
+        spare = size - len(chunks)
+        # A row of nobody writes nowhere.
+        inputs = {
+            "tokens": torch.tensor([*([one.tokens[0]] for one in chunks), *[[0]] * spare]),
+            "positions": torch.tensor([*([one.start] for one in chunks), *[[-1]] * spare]),
+            "slots": torch.tensor([*(one.blocks[0] for one in chunks), *[0] * spare]),
+        }
+        program = self._load(Phase.TOKEN_GENERATION, size, self._neuron.seq_len)
+        return self._run(program, inputs)[: len(chunks), 0]
+
+    def _encode(self, chunk: Chunk) -> Tensor:
+        """Logits [1, vocabulary] of the last token."""
+        inputs, size = self._prompt(chunk)
+        inputs["last"] = torch.tensor([len(chunk.tokens) - 1])
+        return self._run(self._load(Phase.CONTEXT_ENCODING, 1, size), inputs)[0]
+
+    def _score(self, chunk: Chunk) -> Tensor:
+        """Logits [tokens, vocabulary] of every token of a prompt."""
+        inputs, size = self._prompt(chunk)
+        logits = self._run(self._load(Phase.PROMPT_SCORING, 1, size), inputs)
+        return logits[0, : len(chunk.tokens)]
+
+    def _prompt(self, chunk: Chunk) -> tuple[dict[str, Tensor], int]:
+        count = len(chunk.tokens)
+        size = _executed(count, self._neuron.context_buckets[-1], _FEWEST)
+        spare = size - count
+        inputs = {
+            "tokens": torch.tensor([[*chunk.tokens, *[0] * spare]]),
+            "positions": torch.tensor([[*range(count), *[-1] * spare]]),
+            "slots": torch.tensor([chunk.blocks[0]]),
+        }
+        return inputs, size
+
+    def _run(self, program: LoadedProgram, inputs: dict[str, Tensor]) -> Tensor:
+        parts = program.run(inputs)["logits"]
+        if parts[0].shape[-1] < self._config.vocab_size:
+            return torch.cat(parts, -1)[..., : self._config.vocab_size]
+        return parts[0][..., : self._config.vocab_size]
+
+    def _load(self, phase: Phase, batch: int, size: int) -> LoadedProgram:
+        place = phase, batch, size
+        if place not in self._loaded:
+            program = self._program(phase, batch, size)
+            self._loaded[place] = LoadedProgram(program, self._memory, outputs=("logits",))
+        return self._loaded[place]
+
+    def _program(self, phase: Phase, batch: int, bucket: int) -> Program:
+        place = phase, batch, bucket
+        if place not in self._programs:
+            self._programs[place] = decoder_program(
+                self._model, self._neuron, phase=phase, bucket=bucket, rules=NXDI, batch=batch
+            )
+        return self._programs[place]
+
+
+def _bucket(buckets: Sequence[int], size: int) -> int:
+    return min(bucket for bucket in buckets if bucket >= size)
+
+
+def _executed(count: int, most: int, fewest: int) -> int:
+    """The next power of two, so that few programs are made."""
+    size = fewest
+    while size < count:
+        size *= 2
+    return max(min(size, most), count)
+
+
+def _read_config(artifact: Artifact) -> DecoderConfig:
+    generation = artifact.model_dir / "generation_config.json"
+    return decoder_config(
+        read_json(artifact.model_dir / "config.json"),
+        read_json(generation) if generation.is_file() else None,
+    )
