@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
-import uuid
-from collections.abc import Iterator, Mapping
-from typing import Any
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
 import pytest
 from botocore.exceptions import ClientError
-from ridgeline_testing import Service, running_service, until
+from ridgeline_jobs import BUCKET, Jobs, running_jobs
+from ridgeline_testing import until
 
 pytestmark = pytest.mark.e2e
-IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312"
-BUCKET = "training-bucket"
-LOGS = "/aws/sagemaker/TrainingJobs"
 
 SCRIPT = """
 import argparse, json, os, sys, time
@@ -50,117 +47,8 @@ result = {
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
-    """A service whose stopped jobs have 2 s of grace instead of 120."""
-    data_dir = tmp_path_factory.mktemp("training") / "data"
-    data_dir.mkdir()
-    (data_dir / "settings.json").write_text(json.dumps({"job_stop_grace_s": 2.0}))
-    with running_service(data_dir) as service:
-        yield Jobs(service)
-
-
-class Jobs:
-    """What a user does with jobs, in boto3's words."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self.sagemaker = service.client("sagemaker", retries=4)
-        self.s3 = service.client("s3", retries=4)
-        self.logs = service.client("logs", retries=4)
-        self.s3.create_bucket(Bucket=BUCKET)
-
-    def put(self, key: str, body: str | bytes) -> str:
-        self.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
-        return f"s3://{BUCKET}/{key}"
-
-    def code(self, name: str, files: Mapping[str, str]) -> str:
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-            for path, text in files.items():
-                info = tarfile.TarInfo(path)
-                info.size = len(text.encode())
-                archive.addfile(info, io.BytesIO(text.encode()))
-        return self.put(f"{name}/source/sourcedir.tar.gz", buffer.getvalue())
-
-    def create(self, script: str, *, files: Mapping[str, str] | None = None, **changes: Any) -> str:
-        """Start ``script`` in script mode, or what ``changes`` say; its name."""
-        name = changes.pop("name", None) or f"job-{uuid.uuid4().hex[:8]}"
-        parameters = {
-            "sagemaker_program": json.dumps("train.py"),
-            "sagemaker_submit_directory": json.dumps(
-                self.code(name, {"train.py": script, **(files or {})})
-            ),
-            **changes.pop("hyperparameters", {}),
-        }
-        algorithm = {
-            "TrainingImage": IMAGE,
-            "TrainingInputMode": "File",
-            **changes.pop("algorithm", {}),
-        }
-        request = {
-            "TrainingJobName": name,
-            "RoleArn": self.service.role,
-            "AlgorithmSpecification": algorithm,
-            "HyperParameters": parameters,
-            "OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}/out"},
-            "ResourceConfig": {
-                "InstanceType": "ml.m5.large",
-                "InstanceCount": 1,
-                "VolumeSizeInGB": 5,
-            },
-            "StoppingCondition": {"MaxRuntimeInSeconds": 600},
-            **changes,
-        }
-        self.sagemaker.create_training_job(**request)
-        return name
-
-    def channel(self, name: str, uri: str, **source: str) -> dict[str, Any]:
-        return {
-            "ChannelName": name,
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": uri, **source}},
-        }
-
-    def describe(self, name: str) -> dict[str, Any]:
-        return self.sagemaker.describe_training_job(TrainingJobName=name)
-
-    def wait(self, name: str, timeout_s: float = 60) -> dict[str, Any]:
-        ended = ("Completed", "Failed", "Stopped")
-        until(lambda: self.describe(name)["TrainingJobStatus"] in ended, timeout_s)
-        return self.describe(name)
-
-    def run(self, script: str, **changes: Any) -> dict[str, Any]:
-        return self.wait(self.create(script, **changes))
-
-    def artifact(self, uri: str) -> dict[str, bytes]:
-        bucket, _, key = uri.removeprefix("s3://").partition("/")
-        body = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        with tarfile.open(fileobj=io.BytesIO(body)) as archive:
-            return {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}
-
-    def lines(self, name: str) -> list[str]:
-        found: list[str] = []
-        streams = self.logs.describe_log_streams(logGroupName=LOGS, logStreamNamePrefix=f"{name}/")[
-            "logStreams"
-        ]
-        for stream in streams:
-            token: dict[str, str] = {}
-            while True:
-                page = self.logs.get_log_events(
-                    logGroupName=LOGS,
-                    logStreamName=stream["logStreamName"],
-                    startFromHead=True,
-                    **token,
-                )
-                found += [event["message"] for event in page["events"]]
-                if not page["events"]:
-                    break
-                token = {"nextToken": page["nextForwardToken"]}
-        return found
-
-    def says(self, name: str, text: str) -> bool:
-        try:
-            return any(text in line for line in self.lines(name))
-        except ClientError:
-            return False
+    with running_jobs(tmp_path_factory.mktemp("training") / "data") as running:
+        yield running
 
 
 def test_script_mode_from_data_to_artifacts(jobs: Jobs) -> None:
@@ -207,3 +95,188 @@ def test_script_mode_from_data_to_artifacts(jobs: Jobs) -> None:
     listed = jobs.sagemaker.list_training_jobs(NameContains=name)["TrainingJobSummaries"]
     assert [item["TrainingJobStatus"] for item in listed] == ["Completed"]
     assert list((jobs.service.data_dir / "jobs").iterdir()) == []
+
+
+FOREVER = """
+import os, signal, sys, time
+from pathlib import Path
+def stop(*_):
+    Path("/opt/ml/model/kept.txt").write_text("so far")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+print("trains", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+STUBBORN = """
+import os, signal, time
+from pathlib import Path
+Path("/opt/ml/model/kept.txt").write_text("so far")
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        time.sleep(600)
+print("trains", flush=True)
+time.sleep(600)
+"""
+
+
+def processes_of(jobs: Jobs, name: str) -> list[psutil.Process]:
+    """Runners, shims and sandboxes of one job."""
+    arn = jobs.describe(name)["TrainingJobArn"]
+    needle = arn.encode()
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if needle in Path(f"/proc/{process.pid}/environ").read_bytes():
+                found.append(process)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("script", [FOREVER, STUBBORN], ids=["polite", "stubborn"])
+def test_a_stopped_job_keeps_its_artifacts_and_leaves_nothing(jobs: Jobs, script: str) -> None:
+    name = jobs.create(script)
+    until(lambda: jobs.says(name, "trains"), 30)
+    assert processes_of(jobs, name)
+    began = time.monotonic()
+    jobs.sagemaker.stop_training_job(TrainingJobName=name)
+    assert jobs.describe(name)["SecondaryStatus"] == "Stopping"
+    described = jobs.wait(name, 20)
+    assert time.monotonic() - began < 15
+    assert described["TrainingJobStatus"] == "Stopped"
+    assert described["SecondaryStatus"] == "Stopped"
+    found = jobs.artifact(described["ModelArtifacts"]["S3ModelArtifacts"])
+    assert found == {"kept.txt": b"so far"}
+    assert processes_of(jobs, name) == []
+    with pytest.raises(ClientError, match="in status Stopped"):
+        jobs.sagemaker.stop_training_job(TrainingJobName=name)
+
+
+def test_the_time_a_job_may_take_ends_it(jobs: Jobs) -> None:
+    described = jobs.run(FOREVER, StoppingCondition={"MaxRuntimeInSeconds": 1})
+    assert described["TrainingJobStatus"] == "Stopped"
+    assert described["SecondaryStatus"] == "MaxRuntimeExceeded"
+    assert jobs.artifact(described["ModelArtifacts"]["S3ModelArtifacts"])
+
+
+def test_an_entrypoint_and_several_instances_with_shards(jobs: Jobs) -> None:
+    for number in range(5):
+        jobs.put(f"shards/{number}.txt", str(number))
+    jobs.put(
+        "manifest.json", json.dumps([{"prefix": "s3://" + BUCKET + "/shards/"}, "1.txt", "3.txt"])
+    )
+    code = """
+import json, os, socket
+host = os.environ["SM_CURRENT_HOST"]
+shard = sorted(os.listdir("/opt/ml/input/data/sharded"))
+listed = sorted(os.listdir("/opt/ml/input/data/listed"))
+names = [socket.gethostbyname(name) for name in json.loads(os.environ["SM_HOSTS"])]
+print("RESULT", json.dumps([host, socket.gethostname(), shard, listed, names]), flush=True)
+"""
+    jobs.put("entry/run.py", code)
+    described = jobs.run(
+        "",
+        algorithm={"ContainerEntrypoint": ["python3", "/opt/ml/input/data/code/run.py"]},
+        hyperparameters={"sagemaker_program": "", "sagemaker_submit_directory": ""},
+        InputDataConfig=[
+            jobs.channel("code", f"s3://{BUCKET}/entry/run.py"),
+            jobs.channel(
+                "sharded", f"s3://{BUCKET}/shards/", S3DataDistributionType="ShardedByS3Key"
+            ),
+            jobs.channel("listed", f"s3://{BUCKET}/manifest.json", S3DataType="ManifestFile"),
+        ],
+        ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 5},
+        EnableNetworkIsolation=False,
+    )
+    assert described["TrainingJobStatus"] == "Completed", described.get("FailureReason")
+    lines = jobs.lines(described["TrainingJobName"])
+    results = sorted(json.loads(line.split(" ", 1)[1]) for line in lines if "RESULT" in line)
+    listed, names = ["1.txt", "3.txt"], ["127.0.0.1", "127.0.0.1"]
+    assert results == [
+        ["algo-1", "algo-1", ["0.txt", "2.txt", "4.txt"], listed, names],
+        ["algo-2", "algo-2", ["1.txt", "3.txt"], listed, names],
+    ]
+
+
+CHECKPOINTED = """
+import json, os, sys, time
+from pathlib import Path
+folder = Path("/opt/ml/checkpoints")
+folder.mkdir(exist_ok=True)
+done = max((int(path.stem) for path in folder.glob("*.json")), default=0)
+state = json.loads((folder / f"{done}.json").read_text()) if done else {"loss": 1.0}
+print(f"begins at {done}", flush=True)
+for step in range(done + 1, 21):
+    state["loss"] *= 0.9
+    time.sleep(float(os.environ.get("STEP_S", "0.1")))
+    part = folder / f".{step}.part"
+    part.write_text(json.dumps(state))
+    part.rename(folder / f"{step}.json")
+    print(f"step {step}", flush=True)
+Path("/opt/ml/model/loss.json").write_text(json.dumps(state))
+"""
+
+
+def runner_pids(jobs: Jobs, name: str) -> list[int]:
+    """The runner's own process, beside its shim and its sandbox."""
+    found = []
+    for path in (jobs.service.data_dir / "jobs").glob("*/order.json"):
+        if json.loads(path.read_text())["job"] == name:
+            shim = json.loads((path.parent / "process.json").read_text())["pid"]
+            found += [child.pid for child in psutil.Process(shim).children()]
+    return found
+
+
+def test_a_killed_runner_fails_its_job_or_the_job_goes_on(jobs: Jobs) -> None:
+    plain = jobs.create(FOREVER)
+    resumed = jobs.create(
+        CHECKPOINTED,
+        CheckpointConfig={"S3Uri": f"s3://{BUCKET}/checkpoints/{plain}"},
+        Environment={"STEP_S": "0.4"},
+    )
+    until(lambda: jobs.says(plain, "trains") and jobs.says(resumed, "step 3"), 40)
+    time.sleep(4.5)  # two looks of the synchronisation
+    for name in (plain, resumed):
+        [pid] = runner_pids(jobs, name)
+        psutil.Process(pid).kill()
+    described = jobs.wait(plain)
+    assert described["TrainingJobStatus"] == "Failed"
+    assert "The job runner was ended by SIGKILL" in described["FailureReason"]
+    assert processes_of(jobs, plain) == []
+    described = jobs.wait(resumed)
+    assert described["TrainingJobStatus"] == "Completed", described.get("FailureReason")
+    statuses = [item["Status"] for item in described["SecondaryStatusTransitions"]]
+    assert statuses.count("Restarting") == 1
+    begins = [line for line in jobs.lines(resumed) if line.startswith("begins at")]
+    assert begins[0] == "begins at 0"
+    assert int(begins[1].split()[-1]) > 0
+    found = jobs.artifact(described["ModelArtifacts"]["S3ModelArtifacts"])
+    assert json.loads(found["loss.json"])["loss"] == pytest.approx(0.9**20)
+
+
+def test_a_job_survives_the_control_plane(jobs: Jobs) -> None:
+    name = jobs.create(CHECKPOINTED)
+    until(lambda: jobs.says(name, "step 2"), 30)
+    state = json.loads((jobs.service.data_dir / "run" / "supervisor.json").read_text())
+    psutil.Process(state["children"]["control"]["pid"]).kill()
+    described = jobs.wait(name)
+    assert described["TrainingJobStatus"] == "Completed", described.get("FailureReason")
+    assert [line for line in jobs.lines(name) if "begins" in line] == ["begins at 0"]
+    statuses = [item["Status"] for item in described["SecondaryStatusTransitions"]]
+    assert "Restarting" not in statuses
+
+
+def test_names_are_unique_and_only_ended_jobs_go(jobs: Jobs) -> None:
+    name = jobs.create(FOREVER)
+    with pytest.raises(ClientError, match="must be unique"):
+        jobs.create(FOREVER, name=name)
+    with pytest.raises(ClientError, match="Stop it first"):
+        jobs.sagemaker.delete_training_job(TrainingJobName=name)
+    jobs.sagemaker.stop_training_job(TrainingJobName=name)
+    jobs.wait(name)
+    jobs.sagemaker.delete_training_job(TrainingJobName=name)
+    with pytest.raises(ClientError, match="Requested resource not found"):
+        jobs.describe(name)
