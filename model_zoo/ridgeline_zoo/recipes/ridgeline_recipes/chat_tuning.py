@@ -1,0 +1,73 @@
+"""Learns chats by trl's SFTTrainer, and asks questions before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from ridgeline_recipes.answering import Answer, ask, lost, right, write_answers
+from ridgeline_recipes.base_model import load_causal, load_tokenizer, prepare
+from ridgeline_recipes.chats import ChatEncoder
+from ridgeline_recipes.formats import Chat, Question
+from ridgeline_recipes.job import STOPPED, Job
+from ridgeline_recipes.metrics import Metrics
+from ridgeline_recipes.options import TuningOptions
+from ridgeline_recipes.saving import save_adapter, save_model
+from ridgeline_recipes.template import training_template
+from ridgeline_recipes.training import adapter_config, arguments, scratch_folder, train
+
+
+def tune_on_chats(
+    job: Job,
+    options: TuningOptions,
+    chats: Sequence[Chat],
+    questions: Mapping[str, Sequence[Question]],
+    training: str,
+) -> int:
+    """Train, save, and report; returns the exit status. ``training`` is the fingerprint of data and
+    settings, ``questions`` sets by name."""
+    prepare(options)
+    metrics = Metrics(job.output)
+    tokenizer = load_tokenizer(job.model)
+    template = training_template(tokenizer.chat_template)
+    model = load_causal(job.model, options.chosen_dtype)
+    before = {name: ask(model, tokenizer, each) for name, each in questions.items()}
+    tokenizer.chat_template = template
+    encoded = ChatEncoder(tokenizer, job.model, options.max_length).all(chats)
+    with scratch_folder() as scratch:
+        trainer = SFTTrainer(
+            model=model,
+            args=SFTConfig(
+                **arguments(options, job, scratch), max_length=options.max_length, packing=False
+            ),
+            train_dataset=Dataset.from_list(
+                [{"input_ids": list(each.ids), "labels": list(each.labels)} for each in encoded]
+            ),
+            processing_class=tokenizer,
+            peft_config=adapter_config(options),
+        )
+        if train(trainer, job, training, metrics).stopped:
+            return STOPPED
+    # Saved before it is asked: answering takes time, and may be interrupted.
+    merged = save_adapter(trainer.model, job.result)
+    tuned = save_model(merged, job.model, job.result, template)
+    for name, each in questions.items():
+        _compare(job, metrics, name, before[name], ask(tuned, tokenizer, each))
+    metrics.write()
+    return 0
+
+
+def _compare(
+    job: Job, metrics: Metrics, name: str, before: Sequence[Answer], after: Sequence[Answer]
+) -> None:
+    metrics.report(
+        **{
+            f"{name}_questions": len(after),
+            f"{name}_right_before": right(before),
+            f"{name}_right": right(after),
+            f"{name}_lost": lost(before, after),
+        }
+    )
+    write_answers(job.output / f"{name}_answers.jsonl", before, after)

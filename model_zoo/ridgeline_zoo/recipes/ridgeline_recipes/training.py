@@ -1,0 +1,141 @@
+"""One training by a trainer of transformers or trl: its arguments, its log, checkpoints from which
+it goes on to the same weights, and the end that somebody asks for."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import PrinterCallback, TrainerCallback
+
+from ridgeline_recipes.checkpoints import newest_whole, seal
+from ridgeline_recipes.job import Job, say
+from ridgeline_recipes.metrics import Metrics
+from ridgeline_recipes.options import Options, TuningOptions
+
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def arguments(options: Options, job: Job, scratch: Path, **more: object) -> dict[str, Any]:
+    """What every trainer is told. Said in full where the libraries' defaults are for large GPUs."""
+    every = -(-options.save_every // options.log_every) * options.log_every
+    return {
+        "output_dir": str(job.checkpoints or scratch),
+        "num_train_epochs": options.epochs,
+        "max_steps": options.max_steps or -1,
+        "learning_rate": options.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": options.warmup_steps,
+        "per_device_train_batch_size": options.batch_size,
+        "per_device_eval_batch_size": options.batch_size,
+        "gradient_accumulation_steps": options.gradient_accumulation,
+        "activation_checkpointing": options.gradient_checkpointing,
+        "bf16": False,
+        "seed": options.seed,
+        "data_seed": options.seed,
+        # Checkpoints at lines of the log, so that lines after a resume average the same steps.
+        "save_strategy": "no" if job.checkpoints is None else "steps",
+        "save_steps": every,
+        "save_total_limit": 2,
+        "logging_steps": options.log_every,
+        "logging_strategy": "steps",
+        "disable_tqdm": True,
+        "report_to": "none",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "include_num_input_tokens_seen": "non_padding",
+        **more,
+    }
+
+
+def adapter_config(options: TuningOptions) -> LoraConfig | None:
+    """The adapter to train; None trains all weights."""
+    if not options.rank:
+        return None
+    return LoraConfig(
+        r=options.rank,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=0.0,
+        target_modules=list(LINEAR),
+        task_type="CAUSAL_LM",
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """``stopped``: somebody asked for the end before training was done."""
+
+    stopped: bool
+
+
+def train(trainer: Any, job: Job, training: str, metrics: Metrics) -> Trained:
+    """Train to the end, or to the end that SIGTERM asks for. ``training`` is the fingerprint that
+    checkpoints carry. Raises RecipeFailed for checkpoints of another training."""
+    start = None if job.checkpoints is None else newest_whole(job.checkpoints, training)
+    watch = _Watch(training)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(watch)
+    if start is not None:
+        say(f"going on from {start.name}")
+    previous = signal.signal(signal.SIGTERM, watch.ask_to_stop)
+    began = time.monotonic()
+    try:
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    seconds = time.monotonic() - began
+    tokens = trainer.state.num_input_tokens_seen - watch.tokens_before
+    metrics.report(
+        training_seconds=seconds, train_tokens_per_second=tokens / seconds, final_loss=watch.loss
+    )
+    return Trained(stopped=watch.stopping)
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """Where a trainer writes that keeps nothing."""
+    return tempfile.TemporaryDirectory(prefix="recipe-")
+
+
+class _Watch(TrainerCallback):
+    """Lines of the log, seals on checkpoints, and the request to stop."""
+
+    def __init__(self, training: str) -> None:
+        self.stopping = False
+        self.loss = float("nan")
+        self.tokens_before = 0
+        self._training = training
+        self._began = 0.0
+
+    def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        """A signal handler: the step that runs is finished."""
+        self.stopping = True
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.tokens_before = state.num_input_tokens_seen
+        self._began = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.stopping:
+            control.should_training_stop = True
+            control.should_save = args.save_strategy != "no"
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", self._training)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        logs = kwargs["logs"]
+        if "loss" not in logs:
+            return
+        self.loss = float(logs["loss"])
+        rate = (state.num_input_tokens_seen - self.tokens_before) / (time.monotonic() - self._began)
+        say(
+            f"step={state.global_step} of={state.max_steps} epoch={state.epoch:.2f} "
+            f"loss={self.loss:.6g} learning_rate={logs['learning_rate']:.3g} "
+            f"tokens_per_second={rate:.4g}"
+        )
