@@ -52,7 +52,8 @@ class LoadSpec:
     `max_adapters` LoRA adapters of at most `max_adapter_rank`. `quantize` "int8": matrices and what
     they multiply in 8 bits, a scale for every 64 numbers of a row; tables and KV stay in `dtype`.
     `tensor_parallel`: over how many devices every matrix is split, where a backend has several;
-    None for all of them. `instance`: the instance type a simulated backend is to stand for."""
+    None for all of them. `instance`: the instance type a simulated backend is to stand for;
+    `paced`: it answers when that would, not as soon as it can."""
 
     dtype: Dtype | Literal["bf16", "fp32"] = Dtype.BF16
     max_model_len: int | None = None
@@ -66,6 +67,7 @@ class LoadSpec:
     quantize: Literal["int8"] | None = None
     tensor_parallel: int | None = 1
     instance: str | None = None
+    paced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,12 +47,9 @@ class NeuronBackend(Backend):
         self,
         instance: str | None = None,
         settings: Mapping[str, object] | None = None,
-        *,
-        paced: bool = False,
     ) -> None:
         self._instance = instance
         self._settings = dict(settings or {})
-        self._paced = paced
 
     def probe(self) -> DeviceReport:
         return DeviceReport(
@@ -99,7 +96,7 @@ class NeuronBackend(Backend):
 
         plan = artifact.plan
         assert isinstance(plan, NeuronPlan), "a plan of another backend"
-        return NeuronRunner(artifact, _predict(plan.placement.machine), paced=self._paced)
+        return NeuronRunner(artifact, _predict(plan.placement.machine))
 
 
 def _predict(machine: Machine) -> PredictTime:

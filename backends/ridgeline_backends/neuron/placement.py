@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ridgeline_backends.neuron.devices import Instance, instance
+from ridgeline_backends.neuron.devices import Instance, instance, instances
 from ridgeline_backends.neuron.timing.machine import Machine
 
 DEFAULT_INSTANCE = "inf2.xlarge"
@@ -45,9 +45,20 @@ def allowed_degrees(found: Instance, lnc: int) -> tuple[int, ...]:
 
 
 def place(name: str | None, degree: int | None, lnc: int | None) -> Placement:
-    """`degree` None: the largest that is allowed. Raises `InvalidInput` for an unknown instance
-    type or an LNC that its chip does not have."""
+    """`degree` None: the cores of one device. Raises `InvalidInput` for an unknown instance type or
+    an LNC that its chip does not have."""
     found = instance((name or DEFAULT_INSTANCE).removeprefix("ml."))
     own = lnc or found.chip.default_lnc
-    found.chip.logical_cores(own)
-    return Placement(found, own, degree or max(allowed_degrees(found, own)))
+    return Placement(found, own, degree or found.chip.logical_cores(own))
+
+
+def executes(name: str) -> str:
+    """Why no program is executed for an instance type, as "ml.inf1.xlarge"; "" where one is."""
+    known = instances()
+    found = known.get(name.removeprefix("ml."))
+    if found is None:
+        listed = ", ".join(sorted(known))
+        return f"no devices of {name} are simulated; those of {listed} are"
+    if found.chip.neuroncore == "v1":
+        return "NeuronCore-v1 of Inferentia1 has no programs of this compiler; ml.inf2 types have"
+    return ""

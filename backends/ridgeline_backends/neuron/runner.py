@@ -47,14 +47,14 @@ _FEWEST = 16
 
 
 class NeuronRunner(ModelRunner):
-    """A decoder on `plan.placement`. With `paced`, a step returns when the device would."""
+    """A decoder on `plan.placement`. Where the spec says `paced`, a step returns when the device
+    would."""
 
     def __init__(
         self,
         artifact: Artifact,
         predict: PredictTime,
         *,
-        paced: bool = False,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -63,9 +63,12 @@ class NeuronRunner(ModelRunner):
         self._config = config = _read_config(artifact)
         self._neuron = neuron = plan.neuron
         self._model = dense(config)
+        if plan.spec.threads is not None:
+            torch.set_num_threads(plan.spec.threads)
+        self._thread_count = torch.get_num_threads()
         self._threads = TorchThreads()
         self._times = StepTimes(predict)
-        self._paced = paced
+        self._paced = plan.spec.paced
         self._clock = clock
         self._sleep = sleep
         self._programs: dict[tuple[Phase, int, int], Program] = {}
@@ -158,7 +161,13 @@ class NeuronRunner(ModelRunner):
             "slots": torch.tensor([*(one.blocks[0] for one in chunks), *[0] * spare]),
         }
         program = self._load(Phase.TOKEN_GENERATION, size, self._neuron.seq_len)
-        return self._run(program, inputs)[: len(chunks), 0]
+        # A step's tensors are small: only matrix products, which have threads of their own, gain
+        # by more than one; for the rest, threads that meet cost more than they bring.
+        torch.set_num_threads(1)
+        try:
+            return self._run(program, inputs)[: len(chunks), 0]
+        finally:
+            torch.set_num_threads(self._thread_count)
 
     def _encode(self, chunk: Chunk) -> Tensor:
         """Logits [1, vocabulary] of the last token."""

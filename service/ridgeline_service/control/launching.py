@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from ridgeline_service.control.names import log_group, log_stream
 from ridgeline_service.control.staging import Staged
 from ridgeline_service.placement.gpus import gpu_files
+from ridgeline_service.placement.profiles import is_neuron
 from ridgeline_service.runtime.images import flavour_of
 from ridgeline_service.runtime.launcher import ReplicaSpec
 from ridgeline_service.store.records import EndpointRecord, ReplicaRecord, VariantSpec
@@ -22,6 +23,7 @@ it a server that uses half of 2 GiB (the SDK's serverless default) has no room f
 FLAVOUR_VARIABLE = "RIDGELINE_IMAGE_FLAVOUR"
 THREADS_VARIABLE = "RIDGELINE_THREADS"
 BACKEND_VARIABLE = "RIDGELINE_BACKEND"
+INSTANCE_VARIABLE = "RIDGELINE_INSTANCE_TYPE"
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -55,6 +57,9 @@ def launch_order(
         environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         if staged.kind == "llm":
             environment.setdefault(BACKEND_VARIABLE, "cuda")
+    if staged.kind == "llm" and is_neuron(variant.instance_type):
+        environment.setdefault(BACKEND_VARIABLE, "neuron")
+        environment.setdefault(INSTANCE_VARIABLE, variant.instance_type)
     return ReplicaSpec(
         replica_id=replica.id,
         runtime_name=staged.runtime_name,

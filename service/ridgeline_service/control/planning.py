@@ -1,8 +1,8 @@
 """From an endpoint config to a deployment: models copied, images resolved, the impossible refused.
 
 Everything that can be known before a process starts is refused here, with numbers: unknown images
-and models, Neuron instance types, more memory than the instance type or this machine has, more
-replicas than may run. Starts nothing and reads no S3.
+and models, accelerators that nobody simulates, more memory than the instance type or this machine
+has, more replicas than may run. Starts nothing and reads no S3.
 
 Declared memory: a model of the zoo declares its weights and a working set, a serverless variant
 its MemorySizeInMB, a container with RIDGELINE_MEMORY_MB that; anything else a default. It is
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ridgeline.errors import NotFound
+from ridgeline_backends.neuron.placement import executes
 from ridgeline_service.control.models import containers_of
 from ridgeline_service.errors import ResourceLimitExceeded, ValidationException
 from ridgeline_service.placement.machine import GIB, Machine, in_gib
@@ -96,7 +97,7 @@ class Planner:
         card = self._card(container)
         if serverless is None:
             profile = instance_type(request["InstanceType"])
-            warning = self._check_accelerator(name, profile)
+            warning = self._check_accelerator(name, profile, container.image)
             memory = self._declared(container, card, profile, model.name)
             limit = memory if MEMORY_VARIABLE in container.environment else profile.memory_bytes
             count = int(request["InitialInstanceCount"])
@@ -197,7 +198,7 @@ class Planner:
                 hint=error.hint,
             ) from error
 
-    def _check_accelerator(self, variant: str, profile: InstanceType) -> str:
+    def _check_accelerator(self, variant: str, profile: InstanceType, image: str) -> str:
         """A warning, or nothing. Raises for what is refused."""
         accelerator = profile.accelerator
         if accelerator is None:
@@ -211,10 +212,21 @@ class Planner:
                 f"variant {variant} runs on those"
             )
         if accelerator.kind == "neuron":
-            raise ValidationException(
-                f"Variant {variant!r}: {profile.name} has {accelerator.name} accelerators, and "
-                "the simulated Neuron backend is not part of this version.",
-                hint="Choose a CPU type such as ml.m5.xlarge.",
+            if resolve(image).kind != "llm":
+                raise ValidationException(
+                    f"Variant {variant!r}: on {profile.name} this service runs language models "
+                    f"alone, on simulated cores, and {image} is no server of such.",
+                    hint="Choose a CPU type such as ml.m5.xlarge for this container.",
+                )
+            reason = executes(profile.name)
+            if reason:
+                raise ValidationException(
+                    f"Variant {variant!r}: {reason}.",
+                    hint="Choose ml.inf2.xlarge, or a CPU type such as ml.m5.xlarge.",
+                )
+            return (
+                f"{profile.name} is simulated - variant {variant} computes on the CPU what its "
+                "cores would, and its times are predicted"
             )
         if self._settings.strict_instance_types:
             raise ValidationException(

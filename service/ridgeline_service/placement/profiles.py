@@ -72,6 +72,14 @@ def gpus_of(name: str) -> int:
     return accelerator.count or 1
 
 
+def is_neuron(name: str) -> bool:
+    """Whether a type has Inferentia or Trainium devices."""
+    if not is_instance_type(name):
+        return False
+    accelerator = instance_type(name).accelerator
+    return accelerator is not None and accelerator.kind == "neuron"
+
+
 def instance_types() -> tuple[InstanceType, ...]:
     """Those that the data describes."""
     return tuple(_table().values())

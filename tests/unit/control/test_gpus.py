@@ -84,7 +84,7 @@ class TestPlan:
             lambda: Catalog([]),
             lambda: "",
         )
-        return planner._check_accelerator("v", instance_type(name))
+        return planner._check_accelerator("v", instance_type(name), "djl-inference:1")
 
     def test_a_type_whose_gpus_are_there_needs_no_warning(self):
         assert self.warning("ml.g5.xlarge", 1) == ""
@@ -100,6 +100,11 @@ class TestPlan:
         assert "runs on the CPU" in self.warning("ml.g6.xlarge", 0)
         with pytest.raises(ValidationException):
             self.warning("ml.g6.xlarge", 0, strict=True)
+
+    @pytest.mark.parametrize("name", ["ml.inf2.xlarge", "ml.trn1.2xlarge", "ml.trn2.48xlarge"])
+    def test_neuron_types_are_simulated_and_say_so(self, name: str):
+        assert f"{name} is simulated" in self.warning(name, 0)
+        assert f"{name} is simulated" in self.warning(name, 0, strict=True)
 
 
 class TestLaunch:
@@ -134,6 +139,12 @@ class TestLaunch:
         assert "CUDA_VISIBLE_DEVICES" not in order.environment
         assert order.devices == ()
 
+    def test_a_neuron_type_brings_the_simulated_backend_and_what_it_stands_for(self, records):  # type: ignore[no-untyped-def]
+        records[1].instance_type = "ml.inf2.xlarge"
+        order = self.order(records, ())
+        assert order.environment["RIDGELINE_BACKEND"] == "neuron"
+        assert order.environment["RIDGELINE_INSTANCE_TYPE"] == "ml.inf2.xlarge"
+
 
 @pytest.fixture
 def records():  # type: ignore[no-untyped-def]
@@ -141,6 +152,7 @@ def records():  # type: ignore[no-untyped-def]
 
     container = SimpleNamespace(image="djl-inference:1")
     variant = SimpleNamespace(name="v", container=container, memory_limit_bytes=GIB)
+    variant.instance_type = "ml.g5.xlarge"
     return SimpleNamespace(id="r", token="t"), variant, SimpleNamespace(name="e")
 
 

@@ -254,10 +254,15 @@ class TestCreateEndpointRefuses:
         config(world, variant())
         self.refuse(world, "djl-inference")
 
-    def test_neuron_with_the_reason(self, world):
+    def test_neuron_types_that_nobody_simulates_with_the_reason(self, world):
+        llm(world, HF_MODEL_ID="smollm2-135m-instruct")
+        config(world, variant(InstanceType="ml.inf1.xlarge"))
+        self.refuse(world, "NeuronCore-v1 of Inferentia1 has no programs of this compiler")
+
+    def test_containers_that_serve_no_language_model_on_neuron_types(self, world):
         world.model("m")
         config(world, variant(InstanceType="ml.inf2.xlarge"))
-        self.refuse(world, "simulated Neuron backend is not part of this version")
+        self.refuse(world, "runs language models alone, on simulated cores")
 
     def test_gpu_types_where_the_owner_is_strict(self, make_world):
         world = make_world(settings=Settings(strict_instance_types=True))

@@ -32,6 +32,8 @@ ECR = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
         ("ghcr.io/huggingface/text-generation-inference:3.0", "llm"),
         ("ghcr.io/huggingface/text-embeddings-inference:cpu-1.5", "llm"),
         ("public.ecr.aws/deep-learning-containers/vllm:0.11-gpu", "llm"),
+        (f"{ECR}/djl-inference:0.29.0-neuronx-sdk2.19.1", "llm"),
+        (f"{ECR}/huggingface-vllm-inference-neuronx:0.11.0-neuronx-py310-sdk2.26", "llm"),
         ("vllm/vllm-openai", "llm"),
         (f"{ECR}/pytorch-inference:2.6.0-cpu-py312", "pytorch-inference"),
         (f"{ECR}/pytorch-inference:2.6.0-cpu-py312-ubuntu22.04-sagemaker", "pytorch-inference"),
@@ -80,7 +82,6 @@ def test_an_unknown_image_names_itself_and_the_known_ones() -> None:
     [
         (f"{ECR}/pytorch-inference-neuronx:2.5.1-neuronx-py310-sdk2.21", "Neuron"),
         (f"{ECR}/huggingface-pytorch-inference-neuronx:2.1.2", "Neuron"),
-        (f"{ECR}/djl-inference:0.29.0-neuronx-sdk2.19.1", "Neuron"),
         (f"{ECR}/pytorch-training:2.8.0-cpu-py312", "training image"),
     ],
 )

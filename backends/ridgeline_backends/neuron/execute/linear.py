@@ -43,10 +43,11 @@ class _Native:
         self._scratch = torch.empty(0, dtype=torch.uint8)
         self._room = 0
         self._padding = -self._columns % WIDTH
+        self._threads = torch.get_num_threads()
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.shape[0]
-        threads = torch.get_num_threads()
+        threads = self._threads
         if rows > self._room:
             size = self._kernels.linear_scratch_bytes(self._matrix, rows, threads)
             self._scratch = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)

@@ -64,6 +64,9 @@ DEFAULT_CONTEXT = 8192
 WAITING_PER_SEQUENCE = 8
 """Requests that may wait, for each that runs, before the answer is 429."""
 
+SIMULATED_CONTEXT = 2048
+"""The same on simulated devices, which keep memory for the whole length of every sequence."""
+
 _WARM_UP_TOKENS = 24
 _WARM_UP_TIMEOUT_S = 300.0
 
@@ -147,6 +150,8 @@ def _compiled(
         max_adapter_rank=settings.max_adapter_rank,
         quantize=settings.quantize,
         tensor_parallel=settings.tensor_parallel,
+        instance=settings.instance,
+        paced=settings.paced,
     )
     # A step must have room for one token of every sequence.
     step = max(settings.max_tokens_per_step or spec.max_tokens_per_step, settings.max_num_seqs)
@@ -173,13 +178,14 @@ def _compiled(
 def _context_length(declared: int, settings: ModelSettings) -> int:
     wanted = settings.max_model_len
     if wanted is None:
-        if declared > DEFAULT_CONTEXT:
+        usual = DEFAULT_CONTEXT if settings.instance is None else SIMULATED_CONTEXT
+        if declared > usual:
             log.info(
                 "Context length %d of the model's %d; OPTION_MAX_MODEL_LEN chooses another.",
-                DEFAULT_CONTEXT,
+                usual,
                 declared,
             )
-        return min(declared, DEFAULT_CONTEXT)
+        return min(declared, usual)
     if wanted > declared:
         raise InvalidSetting(
             f"A context length of {wanted} was asked for; the model has {declared}.",

@@ -79,6 +79,8 @@ _OWN = {
     "RIDGELINE_ENGINE": "engine",
     "RIDGELINE_IMAGE_FLAVOUR": "flavour",
     "RIDGELINE_THREADS": "threads",
+    "RIDGELINE_INSTANCE_TYPE": "instance",
+    "RIDGELINE_PACE": "pace",
 }
 
 
@@ -93,7 +95,8 @@ EngineName = Literal["ridgeline", "vllm"]
 class ModelSettings:
     """How the model is to be served. None leaves the choice to the model or the backend.
 
-    ``tensor_parallel`` None: over all devices. ``notes`` are lines for the log: what was ignored,
+    ``tensor_parallel`` None: over all devices. ``instance``: what a simulated backend stands for;
+    ``paced``: it answers when that would. ``notes`` are lines for the log: what was ignored,
     and what was replaced by what.
     """
 
@@ -116,6 +119,8 @@ class ModelSettings:
     max_adapter_rank: int = _MAX_ADAPTER_RANK
     lora_modules: tuple[LoraModule, ...] = ()
     quantize: Quantize = None
+    instance: str | None = None
+    paced: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -206,6 +211,8 @@ def read_settings(
         max_adapter_rank=integer("max_adapter_rank") or _MAX_ADAPTER_RANK,
         lora_modules=_lora_modules(found),
         quantize=_quantize(found.get("quantize")),
+        instance=found["instance"].value if "instance" in found else None,
+        paced=_paced(found.get("pace")),
         notes=tuple(notes),
     )
 
@@ -324,9 +331,10 @@ def _engine(
 
 
 def _parallelism(setting: _Setting | None, backend: str, notes: list[str]) -> int | None:
-    """Over how many devices the model is split, None for all of them."""
+    """Over how many devices the model is split, None for all of them: of a simulated device, the
+    cores of one."""
     if setting is None:
-        return 1
+        return None if backend == "neuron" else 1
     everything = setting.value.lower() in ("max", "all")
     degree = None if everything else setting.integer()
     if backend != "cpu":
@@ -337,3 +345,12 @@ def _parallelism(setting: _Setting | None, backend: str, notes: list[str]) -> in
             "degree is 1."
         )
     return 1
+
+
+def _paced(setting: _Setting | None) -> bool:
+    """Whether a simulated device's answers come when the device would give them."""
+    if setting is None or setting.value == "none":
+        return False
+    if setting.value != "real-time":
+        raise setting.refused("real-time, none")
+    return True

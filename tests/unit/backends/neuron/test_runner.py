@@ -190,12 +190,13 @@ def test_out_of_memory_says_what_fills_a_core() -> None:
 def test_pace_lets_a_client_meet_the_latency_of_the_device(make_llama: Any) -> None:
     model = make_llama()
     device = backend(2)
-    plan = device.plan(read_json(model / "config.json"), LoadSpec(max_model_len=CONTEXT))
+    plan = device.plan(
+        read_json(model / "config.json"), LoadSpec(max_model_len=CONTEXT, paced=True)
+    )
     slept: list[float] = []
     runner = NeuronRunner(
         device.compile(model, plan),
         lambda program: DeviceTime(seconds=5.0, low=4.0, high=6.0),
-        paced=True,
         clock=iter([10.0, 11.5]).__next__,
         sleep=slept.append,
     )
