@@ -74,7 +74,13 @@ class Service:
         )
 
     def deploy(
-        self, name: str, model: str = "tiny-llama-seeded", *, count: int = 1, **environment: str
+        self,
+        name: str,
+        model: str = "tiny-llama-seeded",
+        *,
+        count: int = 1,
+        instance_type: str = "ml.m5.large",
+        **environment: str,
     ) -> None:
         """Create model, config and endpoint as boto3 does, and wait until it is in service."""
         sagemaker = self.client("sagemaker")
@@ -87,7 +93,8 @@ class Service:
             },
         )
         sagemaker.create_endpoint_config(
-            EndpointConfigName=name, ProductionVariants=[variant(name, count=count)]
+            EndpointConfigName=name,
+            ProductionVariants=[{**variant(name, count=count), "InstanceType": instance_type}],
         )
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
         self.wait_in_service(name)
