@@ -221,12 +221,31 @@ def _roofline(report: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from _table(
-        ["step", "FLOP/byte", "GFLOP/s", "share of the bound"],
+        [
+            "step",
+            "FLOP/byte",
+            "GFLOP/s",
+            "of the bound",
+            "ms",
+            "bound",
+            "products alone",
+            "the rest",
+        ],
         [
             [p["name"], f"{p['intensity']:.1f}", f"{p['gflop_s']:.1f}", f"{p['share']:.0%}"]
+            + [f"{p[part] * 1000:.1f}" for part in ("seconds", "bound_seconds", "products_seconds")]
+            + [f"{(p['seconds'] - p['products_seconds']) * 1000:.1f}"]
             for p in report["points"]
         ],
     )
+    yield ""
+    yield (
+        "*Products alone* are the step's matrix products measured by themselves, with as many "
+        "weights; *the rest* is attention, norms, rotations, the embedding and the ends of "
+        "phases. The bound is the larger of two: the time to read weights and KV once, and the "
+        "time of the arithmetic."
+    )
+    yield ""
 
 
 def _gpu() -> Iterator[str]:

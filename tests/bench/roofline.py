@@ -46,6 +46,7 @@ def measure(folder: Path) -> dict[str, Any]:
     runner = backend.load(backend.compile(folder, backend.plan(config, spec)))
     if not isinstance(runner, ModelRunner):
         raise TypeError(f"{folder} is no text generation model.")
+    products = _products(config)
     points = []
     for kind, size in STEPS:
         rows, sequences, past = (size, size, CONTEXT) if kind == "decode" else (size, 1, 0)
@@ -59,6 +60,8 @@ def measure(folder: Path) -> dict[str, Any]:
             {
                 "name": name,
                 "seconds": seconds,
+                "products_seconds": products(rows, sequences),
+                "bound_seconds": max(flop / peak, read / bandwidth) / 1e9,
                 "intensity": flop / read,
                 "gflop_s": speed,
                 "share": speed / bound,
@@ -97,6 +100,42 @@ def _work(config: dict[str, Any], rows: int, sequences: int, past: int) -> tuple
     flop = 2 * rows * layer * layers + 2 * sequences * head + attention
     cached = 2 * (past + 1 if past else rows) * kv_heads * head_dim * layers * sequences
     return flop, 2 * (layer * layers + head + cached)
+
+
+def _products(config: dict[str, Any]) -> Callable[[int, int], float]:
+    """Seconds of a step's matrix products alone, for so many rows and rows of the head. Weights are
+    as many and as large as the model's, so that no cache holds them."""
+    import torch
+
+    from ridgeline_backends.cpu.kernels.library import library
+    from ridgeline_backends.cpu.kernels.packing import pack
+    from ridgeline_backends.models.config import decoder_config
+
+    kernels, model = library(), decoder_config(config)
+    if kernels is None:
+        raise SystemExit("There are no native kernels to measure: ridgeline doctor says why.")
+    layer = list(model.linear_shapes.values())
+    shapes = layer * model.layers + [(model.vocab_size, model.hidden)]
+    packed = [pack(torch.ones(shape, dtype=torch.bfloat16), torch.bfloat16) for shape in shapes]
+    matrices = [one.struct() for one in packed]
+    threads = torch.get_num_threads()
+
+    def seconds(rows: int, heads: int) -> float:
+        room = max(kernels.linear_scratch_bytes(matrix, rows, threads) for matrix in matrices)
+        scratch = torch.empty(room + 64, dtype=torch.uint8)
+        aligned = -(-scratch.data_ptr() // 64) * 64
+        x = torch.ones(rows, max(one.k for one in packed))
+        y = torch.empty(max(rows * max(n for n, _ in layer), heads * model.vocab_size))
+
+        def run() -> None:
+            for place, matrix in enumerate(matrices):
+                count = heads if place == len(matrices) - 1 else rows
+                kernels.linear(matrix, x.data_ptr(), y.data_ptr(), count, threads, aligned)
+
+        run()
+        return _best(run, repeats=7)
+
+    return seconds
 
 
 def _bandwidth() -> float:
