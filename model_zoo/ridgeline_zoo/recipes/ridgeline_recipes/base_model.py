@@ -17,8 +17,8 @@ from ridgeline_recipes.options import Options
 
 def prepare(options: Options) -> None:
     """Threads, and a log that holds what a user can act on."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     datasets.disable_progress_bars()
     # The libraries' versions are fixed: what they will rename is nothing for a user.
     warnings.filterwarnings("ignore", category=FutureWarning)

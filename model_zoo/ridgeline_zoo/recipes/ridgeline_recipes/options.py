@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
@@ -85,7 +85,7 @@ class TuningOptions(Options):
         return self.lora_r if self.method == "lora" else 0
 
 
-def parse(kind: type[O], arguments: Sequence[str], defaults: O | None = None) -> O:
+def parse(kind: type[O], arguments: Sequence[str]) -> O:
     """The options that ``arguments`` give. Raises RecipeFailed naming the one that is wrong."""
     parser = _Parser(prog=kind.__name__, allow_abbrev=False, add_help=False)
     hints = get_type_hints(kind)
@@ -95,12 +95,12 @@ def parse(kind: type[O], arguments: Sequence[str], defaults: O | None = None) ->
     given, unknown = parser.parse_known_args([_underscored(item) for item in arguments])
     if unknown:
         raise _unknown(unknown[0], list(known))
-    found = {
+    found: dict[str, Any] = {
         name: _value(name, text, hints[name], known[name].metadata)
         for name, text in vars(given).items()
         if text is not None
     }
-    return replace(defaults if defaults is not None else kind(), **found)
+    return kind(**found)
 
 
 def _value(name: str, text: str, kind: type, metadata: Any) -> object:

@@ -21,7 +21,7 @@ def save_adapter(model: Any, result: Path) -> Any:
     """Save the adapter of ``model``, if it has one, and return the model with it merged in."""
     if not isinstance(model, PeftModel):
         return model
-    model.save_pretrained(result / ADAPTER)
+    model.save_pretrained(str(result / ADAPTER))
     return model.merge_and_unload()
 
 
@@ -37,6 +37,8 @@ def save_model(
     trained = model.dtype
     model = model.to(storage_dtype(base))
     model.save_pretrained(result)
+    for path in result.glob("*.safetensors"):
+        path.chmod(0o644)  # the library writes them for its own user alone
     # The base's own files: a server reads from the tuned model what it reads from the base.
     for path in base.iterdir():
         skipped = path.name.startswith(".") or path.name.endswith(_WEIGHTS)

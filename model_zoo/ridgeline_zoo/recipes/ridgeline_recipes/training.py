@@ -6,6 +6,8 @@ from __future__ import annotations
 import signal
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -97,9 +99,11 @@ def train(trainer: Any, job: Job, training: str, metrics: Metrics) -> Trained:
     return Trained(stopped=watch.stopping)
 
 
-def scratch_folder() -> tempfile.TemporaryDirectory[str]:
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
     """Where a trainer writes that keeps nothing."""
-    return tempfile.TemporaryDirectory(prefix="recipe-")
+    with tempfile.TemporaryDirectory(prefix="recipe-") as folder:
+        yield Path(folder)
 
 
 class _Watch(TrainerCallback):
