@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ridgeline_backends.errors import InvalidModel, UnsupportedModel
+from ridgeline_backends.errors import InvalidModel
 from ridgeline_backends.models.config import DECODER_ARCHITECTURES, decoder_config
 from ridgeline_backends.models.reader import Reader
 from ridgeline_backends.neuron.builders.architecture import (
@@ -25,6 +25,9 @@ from ridgeline_backends.neuron.builders.architecture import (
 from ridgeline_backends.neuron.operations.elementwise import UnaryFunction
 
 _PLAIN_MLP = {
+    "apertus",
+    "arcee",
+    "biogpt",
     "bloom",
     "codegen",
     "falcon",
@@ -33,15 +36,20 @@ _PLAIN_MLP = {
     "gpt_neo",
     "gpt_neox",
     "gptj",
+    "mpt",
+    "nemotron",
     "opt",
+    "persimmon",
     "phi",
     "starcoder2",
+    "xglm",
 }
 """MLPs of two matrices, not three."""
 
-_LAYER_NORM = {*_PLAIN_MLP, "cohere", "cohere2", "orion"}
+_RMS_NORM_ALL_THE_SAME = {"apertus", "arcee"}
+_LAYER_NORM = {*_PLAIN_MLP, "cohere", "cohere2", "orion", "stablelm"} - _RMS_NORM_ALL_THE_SAME
 _PARALLEL = {"codegen", "cohere", "cohere2", "falcon", "gptj", "phi"}
-_LEARNED_POSITIONS = {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}
+_LEARNED_POSITIONS = {"biogpt", "gpt2", "gpt_bigcode", "gpt_neo", "opt", "xglm"}
 _NO_POSITIONS = {"bloom"}
 _BIASED = {"bloom", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "opt", "phi", "starcoder2"}
 _FUNCTIONS: dict[str, UnaryFunction] = {
@@ -53,6 +61,11 @@ _FUNCTIONS: dict[str, UnaryFunction] = {
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
+_FULL = ("full_attention", "attention", "global")
+_STATE = 64
+"""Layers whose work does not grow with the context (linear attention, recurrences, short
+convolutions) stand as attention over so many keys."""
+
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
@@ -64,8 +77,8 @@ _CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_ex
 
 
 def decoder_architecture(config: Mapping[str, object]) -> DecoderArchitecture:
-    """Raises `InvalidModel` for a setting of the wrong kind, `UnsupportedModel` for a model whose
-    layers are of a kind that no builder has."""
+    """Raises `InvalidModel` for a size that is missing or of the wrong kind, and for a family that
+    runs `UnsupportedModel` too."""
     if runs(config):
         return dense(decoder_config(config))
     text = Reader(config).section("text_config") or Reader(config).section("llm_config")
@@ -133,11 +146,6 @@ class _ShapeReader:
 
     def _mixer(self, index: int) -> Mixer:
         kind = self._layer_type(index)
-        if kind not in ("full_attention", "sliding_attention", "chunked_attention"):
-            raise UnsupportedModel(
-                f"Layer {index} is of type {kind!r}, for which there is no builder.",
-                hint="Attention with full or sliding windows, and latent attention, are built.",
-            )
         if self._config.get("kv_lora_rank") is not None:
             return self._latent()
         kv = self._optional(_KV_HEADS)
@@ -152,7 +160,7 @@ class _ShapeReader:
             head_dim=self._head_dim,
             scale=self._head_dim**-0.5,
             rope=None if self._ropeless else 0,
-            window=None if kind == "full_attention" else window,
+            window=None if kind in _FULL else window or _STATE,
             qk_norm=self._read.flag("use_qk_norm", self._type in ("qwen3", "qwen3_moe", "olmo2")),
             bias=self._read.flag("attention_bias", self._type in _BIASED),
         )
@@ -213,6 +221,9 @@ class _ShapeReader:
         given = self._config.get("layer_types")
         if isinstance(given, list) and index < len(given):
             return str(given[index])
+        every = self._optional(("full_attention_interval",))
+        if every and (index + 1) % every:
+            return "linear_attention"
         window = self._optional(("sliding_window",))
         return "sliding_attention" if window and self._windowed else "full_attention"
 
@@ -232,13 +243,8 @@ class _ShapeReader:
         named = next((self._config[k] for k in keys if self._config.get(k) is not None), None)
         if named is None:
             return "gelu" if self._type in _PLAIN_MLP else "silu"
-        found = _FUNCTIONS.get(str(named))
-        if found is None:
-            raise UnsupportedModel(
-                f"The activation {named!r} is not supported.",
-                hint=f"Supported: {', '.join(_FUNCTIONS)}.",
-            )
-        return found
+        # An activation that no engine has by name costs a pass like any other.
+        return _FUNCTIONS.get(str(named), "gelu" if self._type in _PLAIN_MLP else "silu")
 
     def _integer(self, names: tuple[str, ...]) -> int:
         found = self._optional(names)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from ridgeline_backends.neuron.commands import ls
+from ridgeline_backends.neuron.commands import ls, score
 
 app = typer.Typer(no_args_is_help=True)
 app.command("ls")(ls.ls)
+app.command("score")(score.score)
+app.command("fit")(score.fit)
 
 
 @app.callback()

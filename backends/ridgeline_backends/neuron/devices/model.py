@@ -22,9 +22,11 @@ class Topology(Enum):
     FULL = "full"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Chip:
-    """One device. `lanes`: elements an engine takes a cycle; `tflops_per_core` by data type."""
+    """One device. `lanes`: elements an engine takes a cycle; `tflops_per_core` by data type.
+
+    A chip is itself alone: two that were read twice are not equal, which makes it a key."""
 
     name: str
     neuroncore: str

@@ -1,0 +1,211 @@
+"""Encoders as operation lists: BERT-like, vision transformers, two towers, speech.
+
+One call encodes `batch` sequences of `length` tokens on one core (encoders are run data-parallel).
+Attention is over the whole sequence, all scores kept, as the compiler does without a kernel.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ridgeline_backends.neuron.builders.listing import Listing, given, weight
+from ridgeline_backends.neuron.operations import (
+    Attention,
+    Binary,
+    Concat,
+    Convolution,
+    Embedding,
+    Gated,
+    LayerNorm,
+    Matmul,
+    Reshape,
+    RMSNorm,
+    Split,
+    Transpose,
+    Unary,
+)
+from ridgeline_backends.neuron.operations.attention import AttentionKernel
+from ridgeline_backends.neuron.program import (
+    Buffer,
+    BufferKind,
+    ElementType,
+    Form,
+    Program,
+    Section,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderShape:
+    """A stack of transformer layers. `kv_heads` below `heads` for grouped queries; `gated`: an MLP
+    of three matrices; `vocab` 0 for one that is fed with patches. `logits`: the head over the
+    vocabulary is part of the call."""
+
+    hidden: int
+    layers: int
+    heads: int
+    intermediate: int
+    vocab: int = 0
+    kv_heads: int = 0
+    head_dim: int = 0
+    causal: bool = False
+    gated: bool = False
+    logits: bool = False
+    kernel: AttentionKernel = "plain"
+    dtype: ElementType = ElementType.BF16
+
+    @property
+    def width(self) -> int:
+        """Numbers of one head."""
+        return self.head_dim or self.hidden // self.heads
+
+    @property
+    def key_heads(self) -> int:
+        return self.kv_heads or self.heads
+
+
+def build_encoder(shape: EncoderShape, *, batch: int, length: int, cores: int = 1) -> Program:
+    """The program of one call over token ids."""
+    sections = (
+        _token_embedding(shape, batch, length),
+        layer_section(shape, batch=batch, length=length, cores=cores),
+        _head(shape, batch, length, cores),
+    )
+    return Program("encoding", sections, cores=cores, batch=batch, bucket=length)
+
+
+def build_vision_encoder(
+    shape: EncoderShape, *, batch: int, image: int, patch: int, channels: int = 3
+) -> Program:
+    """A vision transformer on square images of `image` pixels."""
+    side = image // patch
+    patches = Listing("patches", 1)
+    pixels = given("pixels", batch, channels, image, image, dtype=shape.dtype)
+    kernel = weight("patch", shape.hidden, channels, patch, patch, dtype=shape.dtype)
+    x = patches.add(Convolution((patch, patch), (0, 0)), pixels, kernel, to="patches")
+    x = patches.shape(x, batch, shape.hidden, side * side, to="flat")
+    x = patches.add(Transpose((0, 2, 1)), x, to="tokens")
+    length = side * side + 1
+    patches.add(Concat(1), weight("class", batch, 1, shape.hidden, dtype=shape.dtype), x, to="all")
+    patches.settle(stream(shape, batch, length))
+    return Program(
+        "encoding",
+        (
+            patches.section(),
+            layer_section(shape, batch=batch, length=length),
+            _head(shape, batch, length, 1),
+        ),
+        batch=batch,
+        bucket=length,
+    )
+
+
+def build_speech_encoder(
+    shape: EncoderShape, *, batch: int, samples: int, convolutions: tuple[tuple[int, int], ...]
+) -> Program:
+    """wav2vec 2.0: 1D convolutions of (window, stride) over 512 channels, then layers."""
+    front = Listing("features", 1)
+    x = given("samples", batch, 1, samples, dtype=shape.dtype)
+    for index, (window, stride) in enumerate(convolutions):
+        kernel = weight(f"conv.{index}", 512, x.shape[1], window, dtype=shape.dtype)
+        x = front.add(Convolution((stride,), (0,)), x, kernel, to=f"conv{index}")
+        x = front.add(Unary("gelu"), x, to=f"gelu{index}")
+    length = x.shape[2]
+    x = front.add(Transpose((0, 2, 1)), x, to="frames")
+    front.linear(x, weight("project", shape.hidden, 512, dtype=shape.dtype), to="tokens")
+    front.settle(stream(shape, batch, length))
+    return Program(
+        "encoding",
+        (
+            front.section(),
+            layer_section(shape, batch=batch, length=length),
+            _head(shape, batch, length, 1),
+        ),
+        batch=batch,
+        bucket=length,
+    )
+
+
+def layer_section(
+    shape: EncoderShape, *, batch: int, length: int, cores: int = 1, name: str = "layers"
+) -> Section:
+    """All layers: attention, MLP, a norm and a sum with the residual stream for each."""
+    listing = Listing(name, cores)
+    listing.layer = "layers.{0}"
+    hidden = stream(shape, batch, length)
+    x = listing.add(_norm(shape), hidden, *_norm_weights(shape, "in"), to="normed")
+    listing.into(Binary("add"), hidden, _attend(listing, shape, x, cores), target=hidden)
+    x = listing.add(_norm(shape), hidden, *_norm_weights(shape, "out"), to="normed2")
+    listing.into(Binary("add"), hidden, _mlp(listing, shape, x, cores), target=hidden)
+    return listing.section(repeats=shape.layers)
+
+
+def stream(shape: EncoderShape, batch: int, length: int) -> Buffer:
+    """The residual stream, which every layer reads and writes."""
+    return Buffer("hidden", Form((batch, length, shape.hidden), shape.dtype))
+
+
+def _attend(listing: Listing, shape: EncoderShape, x: Buffer, cores: int) -> Buffer:
+    batch, length, hidden = x.shape
+    heads = -(-shape.heads // cores)
+    keys = max(1, -(-shape.key_heads // cores))
+    width = shape.width
+    sizes = (heads * width, keys * width, keys * width)
+    matrix = weight("layers.{0}.qkv", sum(sizes), hidden, dtype=shape.dtype)
+    bias = weight("layers.{0}.qkv_bias", sum(sizes), dtype=shape.dtype)
+    qkv = listing.linear(x, matrix, bias=bias, to="qkv")
+    parts = listing.add_all(Split(sizes), (qkv,), ("q", "k", "v"))
+    q, k, v = (
+        listing.add(Reshape((batch, length, count, width)), part, to=f"{part.name}_heads")
+        for part, count in zip(parts, (heads, keys, keys), strict=True)
+    )
+    kind = Attention(scale=width**-0.5, causal=shape.causal, kernel=shape.kernel)
+    mixed = listing.add(kind, q, k, v, to="mixed")
+    mixed = listing.shape(mixed, batch, length, heads * width, to="joined")
+    out = weight("layers.{0}.out", hidden, heads * width, dtype=shape.dtype)
+    return listing.all_reduce(listing.linear(mixed, out, to="projected"), to="reduced")
+
+
+def _mlp(listing: Listing, shape: EncoderShape, x: Buffer, cores: int) -> Buffer:
+    inner = -(-shape.intermediate // cores)
+    rows = 2 * inner if shape.gated else inner
+    up = weight("layers.{0}.up", rows, shape.hidden, dtype=shape.dtype)
+    down = weight("layers.{0}.down", shape.hidden, inner, dtype=shape.dtype)
+    y = listing.linear(x, up, to="up")
+    y = listing.add(Gated("silu") if shape.gated else Unary("gelu"), y, to="act")
+    return listing.all_reduce(listing.linear(y, down, to="down"), to="summed")
+
+
+def _token_embedding(shape: EncoderShape, batch: int, length: int) -> Section:
+    listing = Listing("embedding", 1)
+    table = weight("embedding", shape.vocab, shape.hidden, dtype=shape.dtype)
+    x = listing.add(Embedding(), table, given("tokens", batch, length), to="words")
+    places = weight("positions", length, shape.hidden, dtype=shape.dtype)
+    x = listing.add(Binary("add"), x, places, to="sum")
+    listing.add(_norm(shape), x, *_norm_weights(shape, "embedding"), to="normed")
+    listing.settle(stream(shape, batch, length))
+    return listing.section()
+
+
+def _head(shape: EncoderShape, batch: int, length: int, cores: int) -> Section:
+    listing = Listing("head", cores)
+    x = stream(shape, batch, length)
+    if not shape.logits:
+        x = listing.add(_norm(shape), x, *_norm_weights(shape, "final"), to="states")
+        listing.settle(Buffer("states", x.form, BufferKind.OUTPUT))
+        return listing.section()
+    x = listing.add(_norm(shape), x, *_norm_weights(shape, "final"), to="states")
+    matrix = weight("lm_head", -(-shape.vocab // cores), shape.hidden, dtype=shape.dtype)
+    logits = listing.add(Matmul(output=ElementType.FP32), x, matrix, to="logits")
+    listing.settle(Buffer("logits", logits.form, BufferKind.OUTPUT))
+    return listing.section()
+
+
+def _norm(shape: EncoderShape) -> LayerNorm | RMSNorm:
+    return RMSNorm(1e-6) if shape.gated else LayerNorm(1e-12)
+
+
+def _norm_weights(shape: EncoderShape, name: str) -> tuple[Buffer, ...]:
+    names = ("weight",) if shape.gated else ("weight", "bias")
+    return tuple(weight(f"{name}.{one}", shape.hidden, dtype=shape.dtype) for one in names)

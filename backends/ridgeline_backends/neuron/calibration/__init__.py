@@ -1,0 +1,1 @@
+"""Published rows against predictions: reading rows, fitting coefficients, scoring, reports."""

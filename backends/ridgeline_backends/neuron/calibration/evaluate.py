@@ -1,0 +1,86 @@
+"""How good the fit is for architectures it did not see: one after the other is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ridgeline_backends.neuron.calibration.fit import NOISE, Observation, fit
+from ridgeline_backends.neuron.timing.coefficients import NAMES, Coefficients
+from ridgeline_backends.neuron.timing.seconds import all_seconds
+
+_COVERED = 0.9
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Residual:
+    """An observation and what was predicted of it, in the field's own unit."""
+
+    seen: Observation
+    predicted: float
+
+    @property
+    def measured(self) -> float:
+        return self.seen.row.number(self.seen.quantity.field)
+
+    @property
+    def ratio(self) -> float:
+        """Measured over predicted."""
+        return self.measured / self.predicted
+
+
+def residuals(seen: Sequence[Observation], coefficients: Coefficients) -> list[Residual]:
+    """Of all observations under one set of coefficients."""
+    times = all_seconds([one.quantity.work for one in seen], coefficients)
+    return [
+        Residual(one, one.quantity.value(float(time)))
+        for one, time in zip(seen, times, strict=True)
+    ]
+
+
+def leave_one_out(seen: Sequence[Observation], full: Coefficients) -> list[Residual]:
+    """Each observation predicted by a fit that saw nothing of its architecture. The fits start
+    from the full one's result."""
+    found = []
+    for name in sorted({one.architecture for one in seen}):
+        own = [one for one in seen if one.architecture == name]
+        rest = [one for one in seen if one.architecture != name]
+        taught = any(one.quantity.domain in NOISE for one in own)
+        found += residuals(own, fit(rest, start=full) if taught else full)
+    return found
+
+
+def spreads(found: Sequence[Residual]) -> Mapping[str, Mapping[str, object]]:
+    """The interval of every domain: the ratios of unseen architectures that 90% lie between, and
+    wider for few rows, of which the ends are not known well."""
+    domains: dict[str, list[float]] = {}
+    for one in found:
+        domains.setdefault(one.seen.quantity.domain, []).append(one.ratio)
+    return {name: _spread(name, np.log(np.array(ratios))) for name, ratios in domains.items()}
+
+
+def write_fitted(path: Path, coefficients: Coefficients, found: Sequence[Residual]) -> None:
+    """The file that predictions read: the same rows give the same bytes."""
+    values = {name: round(getattr(coefficients, name), _DIGITS) for name in NAMES}
+    domains = {name: dict(spread) for name, spread in sorted(spreads(found).items())}
+    body = {"coefficients": values, "domains": domains}
+    head = "# Written by `ridgeline neuron fit`. Priors and bounds are in coefficients.yaml.\n"
+    path.write_text(head + yaml.safe_dump(body, sort_keys=False), encoding="utf-8")
+
+
+def _spread(name: str, logs: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Mapping[str, object]:
+    # Of n values sorted, a new one lies below the k-th with chance k / (n + 1).
+    tail = (1 - _COVERED) / 2
+    few = np.sqrt(1 + 4 / len(logs))
+    low, high = np.quantile(logs, [tail, 1 - tail])
+    return {
+        "low": round(float(np.exp(min(low * few, -0.02))), _DIGITS),
+        "high": round(float(np.exp(max(high * few, 0.02))), _DIGITS),
+        "label": "calibrated" if name in NOISE else "extrapolated",
+        "rows": len(logs),
+    }

@@ -1,0 +1,156 @@
+"""Fitting the coefficients: least squares on the logarithms of times, pulled towards the priors.
+
+Only rows of the documented tables of Inferentia2 and Trainium1 and the profiler's take part, and of
+serving rows those of one client, which alone see the host. What is left is a test. Every
+architecture counts alike, however many rows it has. The result depends on the rows alone: the same
+rows give the same digits.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ridgeline.errors import RidgelineError
+from ridgeline_backends.neuron.calibration.groups import architecture_of
+from ridgeline_backends.neuron.calibration.quantity import Quantity
+from ridgeline_backends.neuron.calibration.rows import Row, newest
+from ridgeline_backends.neuron.calibration.workloads import quantities
+from ridgeline_backends.neuron.calibration.workloads.training import possible
+from ridgeline_backends.neuron.timing.coefficients import NAMES, Coefficients, priors
+from ridgeline_backends.neuron.timing.seconds import operation_seconds, sums
+from ridgeline_backends.neuron.timing.work import Array, stacked
+
+NOISE = {
+    "decode:tpot": 0.05,
+    "decode:ttft": 0.3,
+    "profile:tkg": 0.1,
+    "profile:ctx": 0.25,
+    "encoder:latency": 0.06,
+    "convnet:latency": 0.2,
+    "vision_transformer:latency": 0.2,
+    "diffusion:latency": 0.2,
+    "training": 0.08,
+    "collective": 0.6,
+    "serving:single:tpot": 0.2,
+}
+"""Domains that take part, and how far a row of each is trusted: the relative scatter that rows of
+one configuration have between versions of the SDK, and wider where a switch is not published."""
+
+_ROUNDS = 60
+_HUBER = 2.0
+"""Residuals beyond so many deviations count by their size, not its square."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One measured field of one row."""
+
+    row: Row
+    quantity: Quantity
+    architecture: str
+
+    @property
+    def measured_s(self) -> float:
+        return self.quantity.seconds(self.row.number(self.quantity.field))
+
+
+def observations(rows: Sequence[Row]) -> list[Observation]:
+    """All fields that rows have and that can be predicted; of each configuration the newest."""
+    found = []
+    for row in newest([row for row in rows if row.usable and not row.one_sided]):
+        try:
+            possible_fields = quantities(row)
+        except RidgelineError:
+            continue  # refused; the score says so with the reason
+        name = architecture_of(row)
+        found += [
+            Observation(row, quantity, name)
+            for quantity in possible_fields
+            if row.has(quantity.field) and row.number(quantity.field) > 0
+        ]
+    return found
+
+
+def fit(seen: Sequence[Observation], start: Coefficients | None = None) -> Coefficients:
+    """The coefficients that explain the observations of `NOISE`'s domains best."""
+    used = [one for one in seen if one.quantity.domain in NOISE and _trusted(one.row)]
+    problem = _Problem(used)
+    values = np.log(np.array(start.values() if start else problem.prior))
+    damping = 1e-3
+    best = problem.loss(values)
+    for _ in range(_ROUNDS):
+        residuals, jacobian = problem.linearised(values)
+        normal = jacobian.T @ jacobian
+        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -jacobian.T @ residuals)
+        trial = np.clip(values + step, problem.low, problem.high)
+        loss = problem.loss(trial)
+        if loss < best:
+            done = best - loss < 1e-9 * best
+            values, best, damping = trial, loss, damping / 3
+            if done:
+                break
+        else:
+            damping *= 4
+            if damping > 1e9:
+                break
+    return coefficients_of(np.exp(values))
+
+
+def coefficients_of(values: Array) -> Coefficients:
+    return Coefficients(**{name: float(v) for name, v in zip(NAMES, values, strict=True)})
+
+
+class _Problem:
+    def __init__(self, used: Sequence[Observation]) -> None:
+        self._rows, self._starts = stacked([one.quantity.work for one in used])
+        self._measured = np.log([one.measured_s for one in used])
+        crowd = Counter((one.architecture, one.quantity.domain) for one in used)
+        self._weights = np.array(
+            [
+                1 / NOISE[one.quantity.domain]
+                / np.sqrt(crowd[one.architecture, one.quantity.domain])
+                for one in used
+            ]
+        )  # fmt: skip
+        known = [priors()[name] for name in NAMES]
+        self.prior = np.array([one.value for one in known])
+        self._spread = np.array([one.spread for one in known])
+        self.low = np.log([max(one.low, 1e-3) for one in known])
+        self.high = np.log([one.high for one in known])
+
+    def residuals(self, values: Array) -> Array:
+        """Of every observation, then of every prior, in deviations."""
+        predicted = sums(
+            operation_seconds(self._rows, coefficients_of(np.exp(values))), self._starts
+        )
+        rows = (np.log(predicted) - self._measured) * self._weights
+        pulls = (values - np.log(self.prior)) / self._spread
+        return np.concatenate([rows, pulls])
+
+    def loss(self, values: Array) -> float:
+        residuals = self.residuals(values)
+        return float((_huber(residuals) * residuals**2).sum())
+
+    def linearised(self, values: Array) -> tuple[Array, Array]:
+        """Residuals and their slopes, both weighted down where a residual is far out."""
+        base = self.residuals(values)
+        columns = []
+        for place in range(len(values)):
+            moved = values.copy()
+            moved[place] += 1e-4
+            columns.append((self.residuals(moved) - base) / 1e-4)
+        scale = np.sqrt(_huber(base))
+        return base * scale, np.array(columns).T * scale[:, None]
+
+
+def _huber(residuals: Array) -> Array:
+    return np.minimum(1.0, _HUBER / np.maximum(np.abs(residuals), 1e-12))
+
+
+def _trusted(row: Row) -> bool:
+    """Rows whose printed topology cannot be are predicted, but teach nothing."""
+    return row.category != "training" or possible(row)

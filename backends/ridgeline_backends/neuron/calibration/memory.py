@@ -1,0 +1,35 @@
+"""Rows on memory: does a configuration fit? A core must hold what liveness says of its programs."""
+
+from __future__ import annotations
+
+from ridgeline_backends.neuron.builders.decoder import decoder_program
+from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.calibration.rows import Row
+from ridgeline_backends.neuron.calibration.workloads.decode import bucket_of, decoder_of
+from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.liveness import core_need
+from ridgeline_backends.neuron.timing.predict import Label
+
+_CALM = 0.9
+"""What is answered to fit leaves this share of memory full at most: never a false "fits"."""
+
+
+def memory_prediction(row: Row) -> tuple[bool, Label]:
+    """Whether it fits, and how far to trust that. Raises `UnpredictableRow`, `NotFound`."""
+    decoder = decoder_of(row)
+    batch, length = row.integer("batch", 1), row.integer("seq_len", 1024)
+    programs = [
+        decoder_program(
+            decoder.model,
+            decoder.config,
+            phase=phase,
+            bucket=bucket_of(row, length, length),
+            rules=decoder.rules,
+            batch=batch,
+        )
+        for phase in (Phase.TOKEN_GENERATION, Phase.CONTEXT_ENCODING)
+    ]
+    need = core_need(programs).total
+    exact = row.config is not None or find(row.model, "decoders").exact
+    limit = decoder.machine.core_memory_bytes * _CALM
+    return need < limit, "extrapolated" if exact else "prior-only"

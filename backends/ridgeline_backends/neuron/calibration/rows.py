@@ -1,0 +1,140 @@
+"""Rows of published measurements, in the format of the calibration file.
+
+A row is read as it stands; what it means is the affair of `workloads`. A row that cannot be used
+(an unknown category, a field of the wrong type) is answered by name, never dropped silently.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ridgeline.errors import InvalidInput
+from ridgeline_backends.neuron.datafile import read_plain
+
+SCORED = (
+    "llm_decode",
+    "serving",
+    "llm_profile",
+    "training",
+    "encoder",
+    "vision",
+    "collective",
+    "memory",
+)
+"""Categories that predictions are scored in."""
+
+DOUBTFUL = (
+    "semantics_of_latency_column_disputed",
+    "batch_column_probably_wrong",
+    "tok_s_counts_prompt_tokens",
+    "a_column_was_shifted_in_the_source",
+    "tp_dp_not_stated",
+    "secondary_source",
+)
+"""Flags of rows that errors are not taken over: their own source is in doubt."""
+
+_VERSION = re.compile(r"2\.(\d+)")
+
+
+class UnpredictableRow(InvalidInput):
+    """A row that says too little, or of whose model nothing is known: refused, with the reason."""
+
+    code = "UnpredictableRow"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`values`: the row's own fields."""
+
+    values: Mapping[str, object]
+
+    @property
+    def id(self) -> str:
+        return self.text("id")
+
+    @property
+    def category(self) -> str:
+        return self.text("cat")
+
+    @property
+    def model(self) -> str:
+        return self.text("model")
+
+    @property
+    def config(self) -> Mapping[str, object] | None:
+        """A config.json that the row brings along."""
+        value = self.values.get("config")
+        return value if isinstance(value, Mapping) else None
+
+    @property
+    def one_sided(self) -> bool:
+        """The measured value is a bound that the true one stays below."""
+        return self.values.get("kind") == "upper_bound"
+
+    @property
+    def usable(self) -> bool:
+        """Measured, and its source is not in doubt."""
+        return self.values.get("kind", "measured") != "nominal" and not any(
+            str(flag).startswith(DOUBTFUL) for flag in self.listing("flags")
+        )
+
+    @property
+    def sdk_minor(self) -> int | None:
+        """18 of SDK 2.18.1; None where the row does not say."""
+        found = _VERSION.match(self.text("sdk"))
+        return int(found.group(1)) if found else None
+
+    def has(self, name: str) -> bool:
+        return isinstance(self.values.get(name), int | float)
+
+    def text(self, name: str) -> str:
+        value = self.values.get(name)
+        return "" if value is None else str(value)
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """Raises `UnpredictableRow` where it is missing and there is no default."""
+        value = self.values.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if default is None:
+            raise UnpredictableRow(f"{self.id} has no number {name!r}.")
+        return default
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        return int(self.number(name, default))
+
+    def listing(self, name: str) -> Sequence[object]:
+        value = self.values.get(name)
+        return value if isinstance(value, list | tuple) else ()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a file: its list, or what is under `rows`. Raises `InvalidInput`."""
+    found = read_plain(path)
+    listed = found.get("rows") if isinstance(found, dict) else found
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        hint = "It must be a list of mappings, or have one under `rows`."
+        raise InvalidInput(f"{path} holds no rows.", hint=hint)
+    rows = [Row(one) for one in listed]
+    for place, row in enumerate(rows):
+        if not row.id or not row.category:
+            raise InvalidInput(f"{path}: row {place + 1} lacks `id` or `cat`.")
+    return rows
+
+
+def newest(rows: Sequence[Row]) -> list[Row]:
+    """Of each configuration the row of the newest SDK, the last of equals; rows without a
+    configuration number stand for themselves."""
+    best: dict[str, Row] = {}
+    for row in rows:
+        key = f"{row.category}:{row.text('cfg') or row.id}"
+        if key not in best or _age(row) >= _age(best[key]):
+            best[key] = row
+    return list(best.values())
+
+
+def _age(row: Row) -> tuple[int, str]:
+    return (row.sdk_minor or 0, row.text("date"))

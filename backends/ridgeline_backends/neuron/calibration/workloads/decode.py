@@ -1,0 +1,178 @@
+"""Rows of token generation with one client: time to first token, time per token, throughput."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ridgeline_backends.errors import BackendError
+from ridgeline_backends.neuron.builders.architecture import DecoderArchitecture
+from ridgeline_backends.neuron.builders.configs import decoder_architecture
+from ridgeline_backends.neuron.builders.decoder import decoder_program
+from ridgeline_backends.neuron.builders.rules import (
+    NXDI,
+    TRANSFORMERS_NEURONX,
+    TRANSFORMERS_NEURONX_2_18,
+    LibraryRules,
+)
+from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.calibration.places import machine_of
+from ridgeline_backends.neuron.calibration.quantity import Quantity
+from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
+from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.config import NeuronConfig
+from ridgeline_backends.neuron.program import ElementType
+from ridgeline_backends.neuron.timing.machine import Machine
+from ridgeline_backends.neuron.timing.work import Work
+
+_LATENCY_BECAME_TPOT = 18
+"""From this SDK on tables give time per output token; before, time over all tokens."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A compiled model on a machine."""
+
+    model: DecoderArchitecture
+    machine: Machine
+    config: NeuronConfig
+    rules: LibraryRules
+
+    def step(self, batch: int, bucket: int) -> Work:
+        """One decode step."""
+        return self._work(Phase.TOKEN_GENERATION, batch, bucket)
+
+    def prefill(self, batch: int, bucket: int) -> Work:
+        """One call of context encoding."""
+        return self._work(Phase.CONTEXT_ENCODING, batch, bucket)
+
+    def _work(self, phase: Phase, batch: int, bucket: int) -> Work:
+        program = decoder_program(
+            self.model, self.config, phase=phase, bucket=bucket, rules=self.rules, batch=batch
+        )
+        return Work.of(program, self.machine)
+
+
+def decode_quantities(row: Row) -> list[Quantity]:
+    """Fields of "llm_decode"."""
+    if row.has("primary_ms_per_step"):
+        raise UnpredictableRow(f"{row.id}: two models that take turns are not modelled.")
+    decoder = decoder_of(row)
+    batch = row.integer("batch", 1)
+    length = sequence_length(row)
+    prompt = row.integer("input_len", default_prompt(row, length))
+    answer = row.integer("output_len", max(1, length - prompt))
+    step = decoder.step(batch, length)
+    prefill = decoder.prefill(prompts_at_once(row, batch), bucket_of(row, prompt, length))
+    domain = _domain(row)
+    if domain != "nxdi":
+        # The library's loop runs on the host: padding, transfers and choosing the first token.
+        prefill = Work.total((prefill, Work.host(steps=1.0)))
+    whole = Work.total((prefill, step * (answer - 1)))
+    old = (row.sdk_minor or 99) < _LATENCY_BECAME_TPOT
+    found = [
+        Quantity("ttft_p50_ms", f"{domain}:ttft", prefill, 1e3),
+        Quantity("tpot_p50_ms", f"{domain}:tpot", step, 1e3),
+        Quantity("lat_p50_ms", f"{domain}:tpot", step, 1e3),
+    ]
+    tokens = answer + (prompt if old and _counts_prompt(row) else 0)
+    found.append(Quantity("tok_lat_p50_ms", f"{domain}:tpot", whole, 1e3 / tokens))
+    if "tok_s_counts_prompt_tokens" in row.listing("flags"):
+        tokens = answer + prompt
+    rate = batch * tokens
+    if "lat_p50_is_per_token_step" in row.listing("flags"):
+        found.append(Quantity("tok_s", f"{domain}:tok_s", step, batch, rate=True))
+    else:
+        found.append(Quantity("tok_s", f"{domain}:tok_s", whole, rate, rate=True))
+    return found
+
+
+def decoder_of(row: Row, *, batch: int | None = None) -> Decoder:
+    """The model as its library compiles it. Raises `UnpredictableRow`."""
+    machine = machine_of(row)
+    degree = min(row.integer("tp", _default_degree(row, machine)), machine.cores)
+    length = sequence_length(row)
+    quantised = row.text("weight_dtype").startswith(("int8", "fp8", "FP8")) or "FP8" in row.model
+    several = batch or row.integer("batch", 1)
+    try:
+        config = NeuronConfig(
+            tp_degree=degree,
+            batch_size=several,
+            ctx_batch_size=several,
+            seq_len=length,
+            torch_dtype=ElementType.BF16,
+            quantized=quantised,
+            on_device_sampling=True,
+            output_logits=False,
+            fused_qkv=True,
+            ep_degree=row.integer("ep", 1),
+            logical_nc_config=machine.lnc,
+        )
+        return Decoder(architecture_of(row), machine, config, rules_of(row))
+    except BackendError as error:
+        raise UnpredictableRow(f"{row.id}: {error.message}") from error
+
+
+def architecture_of(row: Row) -> DecoderArchitecture:
+    """By the row's own config.json, else by name. Raises `NotFound`."""
+    if row.config is not None:
+        return decoder_architecture(row.config)
+    return _named(row.model)
+
+
+def rules_of(row: Row) -> LibraryRules:
+    """By library and version."""
+    library = row.text("framework").lower()
+    if "transformers neuron" in library or library.startswith("pytorch"):
+        old = (row.sdk_minor or 18) <= 18
+        return TRANSFORMERS_NEURONX_2_18 if old else TRANSFORMERS_NEURONX
+    return NXDI
+
+
+def sequence_length(row: Row) -> int:
+    """Compiled positions of a sequence. OPT was shown at its longest."""
+    if row.has("seq_len"):
+        return row.integer("seq_len")
+    if row.has("input_len"):
+        return row.integer("input_len") + row.integer("output_len", 128)
+    return 2048
+
+
+def default_prompt(row: Row, length: int) -> int:
+    """Where a row does not say how long its prompts were."""
+    return min(128, max(1, length // 2)) if row.has("output_len") else max(1, length // 2)
+
+
+def bucket_of(row: Row, prompt: int, length: int) -> int:
+    """The compiled length of a prompt: the next power of two, at most the whole."""
+    bucket = 128
+    while bucket < prompt:
+        bucket *= 2
+    return min(bucket, max(length, prompt))
+
+
+def prompts_at_once(row: Row, batch: int) -> int:
+    """transformers-neuronx encodes all prompts of a batch in one call; so does a row of one client
+    whose requests are a batch."""
+    return row.integer("ctx_batch", batch)
+
+
+def _default_degree(row: Row, machine: Machine) -> int:
+    known = machine.instance.tensor_parallel
+    return 8 if 8 in known and "13b" in row.model else known[-1]
+
+
+def _counts_prompt(row: Row) -> bool:
+    """Tables of SDK 2.16 and 2.17 divide a Llama-2-13b run by all its tokens."""
+    return (row.sdk_minor or 99) >= 16 and "13b" in row.model
+
+
+def _domain(row: Row) -> str:
+    if rules_of(row) is NXDI:
+        return "nxdi"
+    return "decode" if (row.sdk_minor or 18) >= _LATENCY_BECAME_TPOT else "decode_before_2.18"
+
+
+@lru_cache(maxsize=1024)
+def _named(model: str) -> DecoderArchitecture:
+    return decoder_architecture(find(model, "decoders").config)

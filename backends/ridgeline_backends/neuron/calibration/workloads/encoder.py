@@ -1,0 +1,143 @@
+"""Rows of encoders: calls of a fixed batch, copies of the model on several cores."""
+
+from __future__ import annotations
+
+from ridgeline_backends.neuron.builders.encoder import (
+    EncoderShape,
+    build_encoder,
+    build_speech_encoder,
+)
+from ridgeline_backends.neuron.calibration.places import machine_of
+from ridgeline_backends.neuron.calibration.quantity import Quantity
+from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
+from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.program import Program
+from ridgeline_backends.neuron.timing.machine import Machine
+from ridgeline_backends.neuron.timing.work import Work
+
+_RESULT_BYTES = 4
+_WAV2VEC = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
+_SAMPLES = 7 * 16000
+
+
+def encoder_quantities(row: Row) -> list[Quantity]:
+    """Fields of "encoder"."""
+    machine = machine_of(row)
+    batch = row.integer("batch", 1)
+    config = row.config or find(row.model, "encoders").config
+    program = encoder_program(config, row, batch, cores=row.integer("tp", 1))
+    work = Work.of(program, machine).compiled_by(row.sdk_minor)
+    work = Work.total((work, results(program)))
+    if "vllm" in row.text("framework").lower():
+        # The server fills a batch up with padding for each request that it encodes.
+        clients = row.integer("concurrency", 1)
+        return [
+            Quantity("lat_p50_ms", "encoder_other:latency", work, 1e3 * clients),
+            Quantity("inf_s", "encoder_other:rate", work, 1.0, rate=True),
+        ]
+    return calls(row, machine, work, batch, domain=_domain(row, machine))
+
+
+def encoder_program(config: object, row: Row, batch: int, *, cores: int = 1) -> Program:
+    """By config.json. Raises `UnpredictableRow`."""
+    shape = encoder_shape(config, row)
+    if row.model.lower().startswith("laughter") or _type(config) == "wav2vec2":
+        return build_speech_encoder(shape, batch=batch, samples=_SAMPLES, convolutions=_WAV2VEC)
+    length = row.integer("seq_len", 128)
+    return build_encoder(shape, batch=batch, length=length, cores=cores)
+
+
+def encoder_shape(config: object, row: Row) -> EncoderShape:
+    """Raises `UnpredictableRow` for a config that lacks a size."""
+    if not isinstance(config, dict):
+        raise UnpredictableRow(f"{row.id}: config must be a mapping.")
+    sizes = {**config, **(config.get("text_config") or {})}
+
+    def size(*names: str) -> int:
+        for name in names:
+            if isinstance(sizes.get(name), int):
+                return int(sizes[name])
+        raise UnpredictableRow(f"{row.id}: its config.json has none of {', '.join(names)}.")
+
+    hidden = size("hidden_size", "n_embd", "dim", "d_model")
+    inner = [sizes.get(name) for name in ("intermediate_size", "n_inner", "hidden_dim", "ffn_dim")]
+    kind = _type(config)
+    return EncoderShape(
+        hidden=hidden,
+        layers=size("num_hidden_layers", "n_layer", "n_layers", "encoder_layers"),
+        heads=size("num_attention_heads", "n_head", "n_heads", "encoder_attention_heads"),
+        intermediate=int(next((one for one in inner if isinstance(one, int)), 4 * hidden)),
+        vocab=int(sizes.get("vocab_size") or 0),
+        kv_heads=int(sizes.get("num_key_value_heads") or 0),
+        head_dim=int(sizes.get("head_dim") or 0),
+        causal=kind in ("gpt2", "qwen3", "llama"),
+        gated=kind in ("qwen3", "llama", "mistral", "gemma"),
+        logits=_reads_logits(row, kind),
+    )
+
+
+def calls(
+    row: Row, machine: Machine, work: Work, batch: int, *, domain: str, streams: int | None = None
+) -> list[Quantity]:
+    """Latency and throughput of calls: with more calls in flight than copies of the model they
+    queue, so that each takes as much longer."""
+    copies = streams or _copies(row, machine)
+    flying = _in_flight(row, copies)
+    busy = min(copies, flying)
+    return [
+        Quantity("lat_p50_ms", f"{domain}:latency", work, 1e3 * max(1.0, flying / copies)),
+        Quantity("inf_s", f"{domain}:rate", work, busy * batch, rate=True),
+    ]
+
+
+def results(program: Program) -> Work:
+    """What the host reads back and has written, in single precision."""
+    moved = sum(
+        buffer.elements * _RESULT_BYTES
+        for operation, _ in program.operations()
+        for buffer in (*operation.inputs, *operation.outputs)
+        if buffer.kind.value in ("input", "output")
+    )
+    return Work.host(gigabytes=moved / 1e9)
+
+
+def _in_flight(row: Row, copies: int) -> int:
+    """Calls at once: threads of the benchmark. Where a row does not say: one per core, and in
+    batch runs on images two."""
+    if row.has("inflight_batches"):
+        return max(1, round(row.number("inflight_batches")))
+    if row.has("concurrency"):
+        return row.integer("concurrency")
+    if row.category == "vision":
+        return 2 * copies if row.text("app") == "Batch" else 1
+    return copies if row.text("run_mode") else 1
+
+
+def _copies(row: Row, machine: Machine) -> int:
+    """Copies of the model, each on a core of its own. The scripts of Inferentia2 and Trainium1
+    use the two cores of one device."""
+    if row.has("tp"):
+        return row.integer("dp", 1)
+    if row.has("n_models"):
+        return row.integer("n_models")
+    if machine.chip.neuroncore == "v1":
+        return row.integer("cores", 4)
+    if not row.text("run_mode"):
+        return 2 if row.integer("batch", 1) > 1 or "2 cores" in row.text("note") else 1
+    return machine.chip.logical_cores(machine.lnc)
+
+
+def _domain(row: Row, machine: Machine) -> str:
+    if machine.chip.neuroncore == "v1":
+        return "encoder_inf1"
+    return "encoder" if row.text("run_mode") else "encoder_other"
+
+
+def _reads_logits(row: Row, kind: str) -> bool:
+    """The head over the vocabulary is read back by runs of a masked language model. Tables name
+    XLM-RoBERTa's that from SDK 2.27 on; its times say it was one before."""
+    return "MaskedLM" in row.text("task") or kind == "xlm-roberta"
+
+
+def _type(config: object) -> str:
+    return str(config.get("model_type", "")) if isinstance(config, dict) else ""

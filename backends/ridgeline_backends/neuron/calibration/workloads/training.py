@@ -1,0 +1,186 @@
+"""Rows of training throughput: sequences a second over all nodes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ridgeline.errors import NotFound
+from ridgeline_backends.neuron.builders.encoder import EncoderShape
+from ridgeline_backends.neuron.builders.training import (
+    TrainingPlan,
+    build_microbatch,
+    build_update,
+)
+from ridgeline_backends.neuron.calibration.places import machine_of
+from ridgeline_backends.neuron.calibration.quantity import Quantity
+from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
+from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.program import ElementType
+from ridgeline_backends.neuron.timing.work import Work
+
+_DEGREE = re.compile(r"\b(TP|DP|PP)\s*=\s*(\d+)")
+_OLD_TENSOR = re.compile(r"(\d+)xNC\(TP\)")
+_BYTES_PER_PARAMETER = 6
+"""Weights in bf16 and gradients in fp32: what a core must hold even if all else is cut."""
+
+_MASKED = 20
+"""Positions of 128 whose words BERT is asked for; 80 of 512."""
+
+_NAMES = re.compile(r"\s*(Ph[12])?\s*(pre-training|fine-tuning|training)\s*$", re.IGNORECASE)
+
+
+_FLASH = ("gpt2", "gpt_neox", "llama", "mistral", "mixtral")
+"""Decoders are trained with a kernel for attention."""
+
+
+@dataclass(frozen=True)
+class Degrees:
+    tensor: int
+    pipeline: int
+
+
+def training_quantities(row: Row) -> list[Quantity]:
+    """Fields of "training"."""
+    nodes = row.integer("nodes", 1)
+    machine = machine_of(row, nodes=nodes)
+    shape, length, scored = _model(row)
+    degrees = _degrees(row, shape)
+    data = max(1, machine.cores // (degrees.tensor * degrees.pipeline))
+    zero = "FP32Optimizer" in row.text("train_dtype") or "ZeRO" in row.text("topology")
+    plan = TrainingPlan(
+        shape=shape,
+        tensor=degrees.tensor,
+        data=data,
+        pipeline=degrees.pipeline,
+        microbatch=row.integer("microbatch", 1),
+        global_batch=row.integer("global_batch"),
+        length=length,
+        scored=scored,
+        zero=zero,
+        recompute=degrees.tensor > 1 and degrees.pipeline == 1 and not zero,
+        dropout=not shape.causal,
+    )
+    # Filling and draining the pipeline takes all but one of its stages' microbatches again.
+    turns = plan.microbatches + plan.pipeline - 1
+    step = Work.total(
+        (
+            Work.of(build_microbatch(plan), machine) * turns,
+            Work.of(build_update(plan), machine),
+        )
+    ).compiled_by(row.sdk_minor)
+    done = plan.microbatches * plan.microbatch * plan.data
+    return [Quantity("seq_per_s", "training", step, done, rate=True)]
+
+
+def possible(row: Row) -> bool:
+    """Whether the degrees that a row prints multiply to its cores."""
+    found = {name: int(value) for name, value in _DEGREE.findall(row.text("topology"))}
+    if not found:
+        return True
+    product = found.get("TP", 1) * found.get("DP", 1) * found.get("PP", 1)
+    return product == machine_of(row, nodes=row.integer("nodes", 1)).cores
+
+
+def _degrees(row: Row, shape: EncoderShape) -> Degrees:
+    printed = {name: int(value) for name, value in _DEGREE.findall(row.text("topology"))}
+    old = _OLD_TENSOR.search(row.text("topology"))
+    tensor = printed.get("TP", int(old.group(1)) if old else 1)
+    if "PP" in printed:
+        return Degrees(tensor, printed["PP"])
+    pipeline = 1
+    limit = machine_of(row).core_memory_bytes
+    while _core_bytes(shape, tensor, pipeline) > limit and pipeline < 64:
+        # A model that cannot lie on so few cores was cut into stages, whatever the table says.
+        pipeline *= 2
+    return Degrees(tensor, pipeline)
+
+
+def _core_bytes(shape: EncoderShape, tensor: int, pipeline: int) -> float:
+    each = (3 if shape.gated else 2) * shape.hidden * shape.intermediate
+    each += shape.width * shape.hidden * (2 * shape.heads + 2 * shape.key_heads)
+    return shape.layers * each * _BYTES_PER_PARAMETER / tensor / pipeline
+
+
+def _model(row: Row) -> tuple[EncoderShape, int, int]:
+    """Its shape, the length of its sequences, and how many of their places are scored."""
+    name = _NAMES.sub("", row.model).strip()
+    config, kind = row.config, "given"
+    if config is None:
+        config, kind = _catalogued(name, row)
+    if kind == "vision":
+        return _image_model(config)
+    length = row.integer("seq_len", 128 if kind == "encoders" else 2048)
+    if "Ph2" in row.model:
+        length = row.integer("seq_len", 512)
+    shape = _shape(config, row)
+    masked = kind == "encoders" or not shape.causal
+    scored = max(1, length * _MASKED // 128) if masked else length
+    return shape, length, scored
+
+
+def _catalogued(name: str, row: Row) -> tuple[Mapping[str, object], str]:
+    for kind in ("encoders", "vision", "decoders"):
+        try:
+            return find(name, kind).config, kind
+        except NotFound:
+            continue
+    raise UnpredictableRow(f"{row.id}: the sizes of {name!r} are not known.")
+
+
+def _image_model(config: Mapping[str, object]) -> tuple[EncoderShape, int, int]:
+    if config.get("builder") == "perceiver":
+        shape = EncoderShape(
+            hidden=_integer(config, "hidden_size"),
+            layers=_integer(config, "blocks") * _integer(config, "layers_per_block"),
+            heads=_integer(config, "num_attention_heads"),
+            intermediate=_integer(config, "hidden_size"),
+            vocab=1000,
+        )
+        return shape, _integer(config, "latents"), 1
+    if config.get("builder") not in ("vit", "clip"):
+        raise UnpredictableRow(f"Training of {config.get('builder')!r} is not modelled.")
+    side = _integer(config, "image") // _integer(config, "patch")
+    shape = EncoderShape(
+        hidden=_integer(config, "hidden_size"),
+        layers=_integer(config, "num_hidden_layers"),
+        heads=_integer(config, "num_attention_heads"),
+        intermediate=_integer(config, "intermediate_size"),
+        vocab=1000,
+    )
+    return shape, side * side + 1, 1
+
+
+def _shape(config: Mapping[str, object], row: Row) -> EncoderShape:
+    def size(*names: str, default: int | None = None) -> int:
+        for name in names:
+            value = config.get(name)
+            if type(value) is int:
+                return value
+        if default is None:
+            raise UnpredictableRow(f"{row.id}: its config.json has none of {', '.join(names)}.")
+        return default
+
+    hidden = size("hidden_size", "n_embd", "d_model")
+    family = str(config.get("model_type", ""))
+    return EncoderShape(
+        hidden=hidden,
+        layers=size("num_hidden_layers", "n_layer", "num_layers"),
+        heads=size("num_attention_heads", "n_head", "num_heads"),
+        intermediate=size("intermediate_size", "n_inner", "ffn_dim", "d_ff", default=4 * hidden),
+        vocab=size("vocab_size"),
+        kv_heads=size("num_key_value_heads", default=0),
+        head_dim=size("head_dim", default=0),
+        causal=family in ("gpt2", "gpt_neox", "llama", "mistral", "qwen3", "mixtral"),
+        kernel="flash" if family in _FLASH else "plain",
+        dtype=ElementType.FP32 if row.text("train_dtype") == "FP32" else ElementType.BF16,
+        gated=family in ("llama", "mistral", "qwen3", "mixtral"),
+    )
+
+
+def _integer(config: Mapping[str, object], name: str) -> int:
+    value = config.get(name)
+    if type(value) is not int:
+        raise UnpredictableRow(f"The model's sizes have no whole number {name!r}.")
+    return value

@@ -1,0 +1,179 @@
+"""Rows of networks on images: convolution nets, vision transformers, Perceivers, diffusion."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ridgeline_backends.neuron.builders.convnet import (
+    build_resnet,
+    build_unet,
+    build_vgg,
+    build_yolo_v4,
+)
+from ridgeline_backends.neuron.builders.diffusion import (
+    UNetShape,
+    build_image_decoder,
+    build_transformer_step,
+    build_unet_step,
+)
+from ridgeline_backends.neuron.builders.encoder import (
+    EncoderShape,
+    build_encoder,
+    build_vision_encoder,
+)
+from ridgeline_backends.neuron.builders.perceiver import PerceiverShape, build_perceiver
+from ridgeline_backends.neuron.calibration.places import machine_of
+from ridgeline_backends.neuron.calibration.quantity import Quantity
+from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
+from ridgeline_backends.neuron.calibration.workloads.encoder import calls, results
+from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.program import ElementType, Program
+from ridgeline_backends.neuron.timing.machine import Machine
+from ridgeline_backends.neuron.timing.work import Work
+
+_SIZE = re.compile(r"(\d+)\s*x\s*(\d+)")
+_DIFFUSION = ("unet2d", "dit")
+
+
+def vision_quantities(row: Row) -> list[Quantity]:
+    """Fields of "vision"."""
+    machine = machine_of(row)
+    sizes = row.config or find(row.model, "vision").config
+    builder = str(sizes.get("builder") or _builder(row, sizes))
+    batch = row.integer("batch", 1)
+    if builder in _DIFFUSION:
+        work = _diffusion(row, machine, builder, sizes).compiled_by(row.sdk_minor)
+        return calls(row, machine, work, batch, domain="diffusion", streams=1)
+    programs = _programs(row, builder, sizes, batch)
+    work = Work.total(
+        part
+        for program in programs
+        for part in (Work.of(program, machine).compiled_by(row.sdk_minor), results(program))
+    )
+    domain = "convnet" if builder in ("resnet", "vgg", "unet", "yolo") else "vision_transformer"
+    if machine.chip.neuroncore == "v1":
+        domain = "vision_inf1"
+    return calls(row, machine, work, batch, domain=domain)
+
+
+def _programs(
+    row: Row, builder: str, sizes: Mapping[str, object], batch: int
+) -> tuple[Program, ...]:
+    image = _image(row, sizes)[0]
+    dtype = ElementType.BF16
+    if builder == "resnet":
+        depth = _size(sizes, "depth")
+        return (build_resnet(depth, batch=batch, image=image, dtype=dtype),)
+    if builder == "vgg":
+        return (build_vgg(_size(sizes, "depth"), batch=batch, image=image, dtype=dtype),)
+    if builder == "unet":
+        return (build_unet(batch=batch, image=image, dtype=dtype),)
+    if builder == "yolo":
+        return (build_yolo_v4(batch=batch, image=image, dtype=dtype),)
+    if builder == "perceiver":
+        return (build_perceiver(_perceiver(sizes), batch=batch),)
+    tower = build_vision_encoder(
+        _tower(sizes), batch=batch, image=image, patch=_size(sizes, "patch")
+    )
+    if builder != "clip":
+        return (tower,)
+    hidden = _size(sizes, "text_hidden_size")
+    text = EncoderShape(
+        hidden=hidden,
+        layers=_size(sizes, "text_layers"),
+        heads=_size(sizes, "text_heads"),
+        intermediate=4 * hidden,
+        vocab=_size(sizes, "vocab_size"),
+        causal=True,
+    )
+    return (tower, build_encoder(text, batch=batch, length=_size(sizes, "text_length")))
+
+
+def _diffusion(row: Row, machine: Machine, builder: str, sizes: Mapping[str, object]) -> Work:
+    """An image: its steps, each on two latents where it is guided. The published pipelines run the
+    conditioned and the unconditioned latent on a core each, at once."""
+    height, width = (side // 8 for side in _image(row, sizes))
+    dtype = ElementType.FP32 if row.text("model_dtype") == "FP32" else ElementType.BF16
+    matrices = ElementType.BF16 if row.text("autocast") else dtype
+    decoder = build_image_decoder(batch=1, height=height, width=width, dtype=matrices)
+    if builder == "dit":
+        step = build_transformer_step(
+            _tower(sizes),
+            batch=2,
+            tokens=height * width // 4,
+            text=_size(sizes, "text_length"),
+        )
+    else:
+        shape = UNetShape(
+            block_out_channels=_listed(sizes, "block_out_channels"),
+            depths=_listed(sizes, "depths"),
+            cross_attention_dim=_size(sizes, "cross_attention_dim"),
+            head_dim=_size(sizes, "head_dim"),
+            in_channels=_size(sizes, "in_channels", 4),
+            dtype=matrices,
+        )
+        step = build_unet_step(shape, batch=1, height=height, width=width)
+    steps = _size(sizes, "steps")
+    return Work.total((Work.of(step, machine) * steps, Work.of(decoder, machine), results(decoder)))
+
+
+def _perceiver(sizes: Mapping[str, object]) -> PerceiverShape:
+    return PerceiverShape(
+        inputs=_size(sizes, "inputs"),
+        input_width=_size(sizes, "input_width"),
+        latents=_size(sizes, "latents"),
+        hidden=_size(sizes, "hidden_size"),
+        blocks=_size(sizes, "blocks"),
+        layers=_size(sizes, "layers_per_block"),
+        heads=_size(sizes, "num_attention_heads"),
+        outputs=_size(sizes, "outputs", 1),
+    )
+
+
+def _tower(sizes: Mapping[str, object]) -> EncoderShape:
+    return EncoderShape(
+        hidden=_size(sizes, "hidden_size"),
+        layers=_size(sizes, "num_hidden_layers"),
+        heads=_size(sizes, "num_attention_heads"),
+        intermediate=_size(sizes, "intermediate_size"),
+    )
+
+
+def _image(row: Row, sizes: Mapping[str, object]) -> tuple[int, int]:
+    """Height and width: the row's, else the model's own."""
+    found = _SIZE.search(row.text("image").replace("16x", "", 1))
+    if found is not None:
+        return int(found.group(1)), int(found.group(2))
+    side = _size(sizes, "image", _size(sizes, "image_size", 224))
+    return side, side
+
+
+def _builder(row: Row, sizes: Mapping[str, object]) -> str:
+    """For a config.json of the row's own."""
+    kind = str(sizes.get("model_type", ""))
+    if kind == "resnet":
+        return "resnet"
+    if "block_out_channels" in sizes:
+        return "unet2d"
+    if "patch_size" in sizes or "patch" in sizes:
+        return "vit"
+    raise UnpredictableRow(f"{row.id}: there is no builder for model_type {kind!r}.")
+
+
+def _size(sizes: Mapping[str, object], name: str, default: int | None = None) -> int:
+    value = sizes.get(name)
+    if name == "patch" and value is None:
+        value = sizes.get("patch_size")
+    if type(value) is int:
+        return value
+    if default is None:
+        raise UnpredictableRow(f"The model's sizes have no whole number {name!r}.")
+    return default
+
+
+def _listed(sizes: Mapping[str, object], name: str) -> tuple[int, ...]:
+    value = sizes.get(name)
+    if not isinstance(value, list | tuple):
+        raise UnpredictableRow(f"The model's sizes have no list {name!r}.")
+    return tuple(int(one) for one in value)

@@ -1,0 +1,87 @@
+"""Public models by name: what is known of their sizes, for planning and for published rows.
+
+A name is matched without owner, case and suffixes like "-instruct". A decoder that nobody knows is
+answered with the known one nearest in parameters, if its name says how many it has. No torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ridgeline.errors import NotFound
+from ridgeline_backends.neuron.datafile import read_plain
+
+DATA = Path(__file__).parent / "data"
+_KINDS = ("decoders", "encoders", "vision")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?b\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """`exact`: the catalogue knows this model; else `config` is the nearest one's."""
+
+    name: str
+    config: Mapping[str, object]
+    exact: bool
+
+
+def find(model: str, kind: str) -> Entry:
+    """`kind`: "decoders", "encoders" or "vision". Raises `NotFound`."""
+    known = entries(kind)
+    name = _plain(model)
+    for candidate in (name, aliases().get(name, "")):
+        if candidate in known:
+            return Entry(candidate, known[candidate], exact=True)
+    begun = [one for one in (*known, *aliases()) if _begins(name, one)]
+    for match in sorted(begun, key=len, reverse=True):
+        target = match if match in known else aliases()[match]
+        if target in known:
+            return Entry(target, known[target], exact=True)
+    return _nearest(model, kind)
+
+
+@cache
+def entries(kind: str) -> Mapping[str, Mapping[str, object]]:
+    """All models of a kind."""
+    found = read_plain(DATA / f"{kind}.yaml")
+    assert isinstance(found, dict)
+    return found
+
+
+@cache
+def aliases() -> Mapping[str, str]:
+    found = read_plain(DATA / "aliases.yaml")
+    assert isinstance(found, dict)
+    return found
+
+
+def _plain(model: str) -> str:
+    name = model.split("(")[0].strip().lower()
+    return name.rpartition("/")[2].replace("*", "").strip()
+
+
+def _begins(name: str, known: str) -> bool:
+    """Whether the name is the known one with a suffix: "llama-3-8b-instruct", not "llama-3-80b"."""
+    rest = name[len(known) :]
+    return name.startswith(known) and (not rest or not (rest[0].isalnum() or rest[0] == "."))
+
+
+def _nearest(model: str, kind: str) -> Entry:
+    size = _SIZE.search(model)
+    if kind != "decoders" or size is None:
+        raise NotFound(
+            f"The sizes of {model!r} are not known.",
+            hint="Give its config.json: `config:` in a row, or a path.",
+        )
+    wanted = float(size.group(1))
+    sized = {
+        name: float(found.group(1))
+        for name in entries(kind)
+        if (found := _SIZE.search(name)) is not None and "x" not in name
+    }
+    name = min(sized, key=lambda one: (abs(sized[one] - wanted) / wanted, one))
+    return Entry(name, entries(kind)[name], exact=False)

@@ -1,0 +1,39 @@
+"""The order of a program's operations on a core, and what passes between them.
+
+Operations follow one another as they are listed; within one, engines and DMA queues work at once
+(`timing.seconds`). What an operation of the Vector or Scalar engine reads right behind its writer
+passes tile by tile and never goes to memory: compilers fuse the two.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from ridgeline_backends.neuron.operations import (
+    Binary,
+    Cast,
+    Gated,
+    LayerNorm,
+    RMSNorm,
+    Unary,
+)
+from ridgeline_backends.neuron.program import BufferKind, Section
+
+_BY_ROW = (Binary, Cast, Gated, LayerNorm, RMSNorm, Unary)
+_AHEAD = 2
+"""So many operations later a tile is still at hand."""
+
+
+@lru_cache(maxsize=4096)
+def streamed_buffers(section: Section) -> frozenset[str]:
+    """Names of the scratch buffers that only such operations read, right behind their writer."""
+    last: dict[str, int] = {}
+    found: dict[str, bool] = {}
+    for place, operation in enumerate(section.operations):
+        for buffer in operation.inputs:
+            if buffer.kind is BufferKind.SCRATCH:
+                near = place - last.get(buffer.name, -_AHEAD - 1) <= _AHEAD
+                fused = near and isinstance(operation.attributes, _BY_ROW)
+                found[buffer.name] = found.get(buffer.name, True) and fused
+        last.update((buffer.name, place) for buffer in operation.outputs)
+    return frozenset(name for name, fused in found.items() if fused)

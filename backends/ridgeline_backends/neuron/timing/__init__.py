@@ -1,0 +1,1 @@
+"""From programs to seconds: work on a machine, coefficients, predictions with intervals."""

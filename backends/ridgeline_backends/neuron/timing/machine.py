@@ -1,0 +1,55 @@
+"""Where a program runs: an instance type, an LNC, and how a group of cores lies on its devices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from ridgeline_backends.neuron.devices import Chip, Instance
+from ridgeline_backends.neuron.topology import device_graph
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`lnc` physical cores make one logical core. `nodes` instances, joined by EFA."""
+
+    instance: Instance
+    lnc: int
+    nodes: int = 1
+
+    @property
+    def chip(self) -> Chip:
+        return self.instance.chip
+
+    @cached_property
+    def cores(self) -> int:
+        """Logical cores of all nodes."""
+        return self.instance.cores(self.lnc) * self.nodes
+
+    @cached_property
+    def memory_gb_s(self) -> float:
+        """Bandwidth of device memory of one logical core."""
+        return self.chip.memory_gb_s_per_core(self.lnc)
+
+    @cached_property
+    def core_memory_bytes(self) -> int:
+        return self.instance.core_memory_bytes(self.lnc)
+
+    def devices(self, members: int, stride: int) -> int:
+        """How many devices of one node a group of logical cores touches."""
+        cores = self.chip.logical_cores(self.lnc)
+        within = min(members * stride, self.instance.cores(self.lnc))
+        return max(1, -(-within // cores))
+
+    def spans(self, members: int, stride: int) -> int:
+        """How many nodes a group of logical cores touches."""
+        return max(1, -(-members * stride // self.instance.cores(self.lnc)))
+
+    def hops(self, members: int, stride: int) -> int:
+        """Links between the two farthest devices of a group on one node."""
+        return device_graph(self.instance).group_diameter(self.devices(members, stride))
+
+    @property
+    def network_gb_s(self) -> float:
+        """Of one node, one way. A type whose network is not published gets that of 100 Gb/s."""
+        return (self.instance.network_gbps or 100.0) / 8

@@ -1,0 +1,145 @@
+"""Work: what programs ask of a machine, in nominal seconds of each of its parts.
+
+One row per operation, one column per part, so that thousands of operations are timed with a few
+array operations, and so that the same code serves one prediction and the fit over all rows. What
+the columns become in seconds is `timing.seconds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ridgeline_backends.neuron.collectives import cost
+from ridgeline_backends.neuron.instructions import Engine, Lowered, Stream, Transfer
+from ridgeline_backends.neuron.lowering import lower
+from ridgeline_backends.neuron.program import Program
+from ridgeline_backends.neuron.schedule import streamed_buffers
+from ridgeline_backends.neuron.timing.machine import Machine
+
+Array = NDArray[np.float64]
+
+_HALF_SPEED_BYTES = 512
+"""Rows of fewer bytes lose more than half of a DMA engine's speed (source DM)."""
+
+_FULL_ROW_BYTES = 2048
+"""Rows of so many bytes are recommended (source DM)."""
+
+
+REFERENCE_MINOR = 18
+"""The coefficients stand for SDK 2.18."""
+
+
+class Part(IntEnum):
+    """Columns. Seconds at the data sheet's speed, or counts."""
+
+    TENSOR = 0
+    VECTOR = 1
+    SCALAR = 2
+    GPSIMD = 3
+    WEIGHTS = 4
+    CACHE = 5
+    SPILL = 6
+    STEPS = 7  # dependent steps of the operation
+    COLLECTIVES = 8
+    COLLECTIVE_STEPS = 9
+    LINK = 10
+    NETWORK = 11
+    HOST_BYTES = 12
+    HOST_STEPS = 13
+    VERSIONS = 14  # releases of the compiler after the one the coefficients stand for
+    REPEATS = 15
+
+
+@dataclass(frozen=True)
+class Work:
+    """`rows` [operations, parts]: the last column says how often each operation runs."""
+
+    rows: Array
+
+    @staticmethod
+    def of(program: Program, machine: Machine) -> Work:
+        """A program on one core of a machine; all cores of a group run alike."""
+        found = [
+            (*_parts_of(lower(operation, machine.chip, streamed), machine), float(section.repeats))
+            for section in program.sections
+            for streamed in (streamed_buffers(section),)
+            for operation in section.operations
+        ]
+        rows = np.array(found, dtype=np.float64).reshape(-1, len(Part))
+        return Work(rows[rows[:, : Part.REPEATS].any(axis=1)])
+
+    @staticmethod
+    def host(*, steps: float = 0.0, gigabytes: float = 0.0) -> Work:
+        """What the host does around calls: `steps` of its own, and bytes over PCIe."""
+        row = np.zeros((1, len(Part)))
+        row[0, Part.HOST_STEPS], row[0, Part.HOST_BYTES] = steps, gigabytes
+        row[0, Part.REPEATS] = 1.0
+        return Work(row)
+
+    @staticmethod
+    def total(works: Iterable[Work]) -> Work:
+        """One after the other."""
+        return Work(np.concatenate([work.rows for work in works]))
+
+    def compiled_by(self, minor: int | None) -> Work:
+        """The same, compiled by SDK 2.`minor`; None: as new as the coefficients."""
+        rows = self.rows.copy()
+        rows[:, Part.VERSIONS] = 0 if minor is None else minor - REFERENCE_MINOR
+        return Work(rows)
+
+    def __mul__(self, times: float) -> Work:
+        """The same work so many times over."""
+        rows = self.rows.copy()
+        rows[:, Part.REPEATS] *= times
+        return Work(rows)
+
+
+@lru_cache(maxsize=1 << 15)
+def _parts_of(lowered: Lowered, machine: Machine) -> tuple[float, ...]:
+    chip, lnc = machine.chip, machine.lnc
+    bandwidth = machine.memory_gb_s * 1e9
+    streams = tuple(
+        sum(_full_rows(one) for one in lowered.transfers if one.stream is stream) / bandwidth
+        for stream in Stream
+    )
+    engines = (
+        lowered.cycles(Engine.TENSOR) / chip.tensor_ghz,
+        lowered.cycles(Engine.VECTOR) / chip.vector_ghz,
+        lowered.cycles(Engine.SCALAR) / chip.scalar_ghz,
+        lowered.cycles(Engine.GPSIMD) / chip.gpsimd_ghz,
+    )
+    exchange = (0.0, 0.0, 0.0, 0.0)
+    if lowered.exchange is not None:
+        asked = cost(lowered.exchange, machine)
+        exchange = (1.0, asked.steps, asked.link_s, asked.network_s)
+    return (
+        *(cycles * 1e-9 / lnc for cycles in engines),
+        *streams,
+        float(lowered.depth),
+        *exchange,
+        0.0,
+        0.0,
+        0.0,
+    )
+
+
+def _full_rows(transfer: Transfer) -> float:
+    """Bytes that would take as long in rows of 2 KiB, the length that is recommended."""
+    row = transfer.row_bytes
+    if not 0 < row < _FULL_ROW_BYTES:
+        return float(transfer.bytes)
+    lost = (1 + _HALF_SPEED_BYTES / row) / (1 + _HALF_SPEED_BYTES / _FULL_ROW_BYTES)
+    return transfer.bytes * lost
+
+
+def stacked(works: Sequence[Work]) -> tuple[Array, NDArray[np.int64]]:
+    """All works' rows under each other, and where each begins."""
+    sizes = [len(work.rows) for work in works]
+    starts = np.concatenate(([0], np.cumsum(sizes)[:-1])).astype(np.int64)
+    return np.concatenate([work.rows for work in works]), starts

@@ -1,0 +1,90 @@
+"""Lowering keeps bytes and FLOPs, respects the hardware's limits, and is remembered."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ridgeline_backends.neuron.devices import chip
+from ridgeline_backends.neuron.instructions import Engine, Stream
+from ridgeline_backends.neuron.lowering import RULES, lower
+from ridgeline_backends.neuron.lowering.rules import row_bytes
+from ridgeline_backends.neuron.operations import KINDS, AllReduce, Group, Matmul, Unary
+from ridgeline_backends.neuron.program import Buffer, BufferKind, ElementType, Form, Operation
+
+INF2 = chip("inferentia2")
+TRN2 = chip("trainium2")
+BF16 = ElementType.BF16
+
+
+def matmul(rows: int, inner: int, columns: int, dtype: ElementType = BF16) -> Operation:
+    x = Buffer("x", Form((rows, inner), dtype))
+    weight = Buffer("w", Form((columns, inner), dtype), BufferKind.WEIGHT)
+    return Operation(Matmul(), (x, weight), (Buffer("y", Form((rows, columns), dtype)),))
+
+
+def test_every_kind_of_operation_has_a_rule() -> None:
+    assert {kind for kind in KINDS.values() if kind not in RULES} == set()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(1, 700))
+def test_a_product_keeps_its_flops_and_bytes(rows: int, inner: int, columns: int) -> None:
+    operation = matmul(rows, inner, columns)
+    lowered = lower(operation, INF2)
+    assert lowered.flops == operation.flops
+    assert lowered.bytes(Stream.WEIGHTS) == operation.read_bytes[1]
+    # The array can do no more than 128 x 128 products a cycle.
+    assert lowered.cycles(Engine.TENSOR) * 128 * 128 * 2 >= operation.flops
+
+
+def test_a_large_product_runs_at_the_peak_of_the_array() -> None:
+    lowered = lower(matmul(8192, 4096, 8192), INF2)
+    seconds = lowered.cycles(Engine.TENSOR) / (INF2.tensor_ghz * 1e9)
+    assert seconds == pytest.approx(5.99e-3, rel=0.01)
+
+
+def test_fp32_takes_four_passes_and_fp8_half_of_one_where_there_is_a_mode_for_it() -> None:
+    plain = lower(matmul(512, 512, 512), TRN2).cycles(Engine.TENSOR)
+    assert lower(matmul(512, 512, 512, ElementType.FP32), TRN2).cycles(
+        Engine.TENSOR
+    ) == pytest.approx(4 * plain)
+    eight = ElementType.FP8_E4M3
+    assert lower(matmul(512, 512, 512, eight), TRN2).cycles(Engine.TENSOR) == pytest.approx(
+        plain / 2
+    )
+    assert lower(matmul(512, 512, 512, eight), INF2).cycles(Engine.TENSOR) == pytest.approx(
+        lower(matmul(512, 512, 512), INF2).cycles(Engine.TENSOR)
+    )
+
+
+def test_an_equal_operation_is_lowered_once() -> None:
+    assert lower(matmul(64, 64, 64), INF2) is lower(matmul(64, 64, 64), INF2)
+    assert lower(matmul(64, 64, 64), INF2) is not lower(matmul(64, 64, 64), TRN2)
+
+
+def test_an_activation_stays_in_sbuf_unless_it_is_large() -> None:
+    def spilled(elements: int, streamed: frozenset[str] = frozenset()) -> int:
+        x, y = (Buffer(name, Form((elements,), BF16)) for name in "xy")
+        return lower(Operation(Unary("silu"), (x,), (y,)), INF2, streamed).bytes(Stream.SPILL)
+
+    assert spilled(1 << 20) == 0
+    assert spilled(1 << 24) == 4 << 24
+    assert spilled(1 << 24, frozenset("x")) == 2 << 24
+
+
+def test_a_prime_number_of_blocks_makes_short_rows() -> None:
+    assert row_bytes(4096, 4096, BF16) == 16 * 128 * 2
+    assert row_bytes(4096, 43 * 128, BF16) == 128 * 2
+    assert row_bytes(74 * 128, 3584, BF16) == 2 * 128 * 2
+    # Padded sizes are laid out anew.
+    assert row_bytes(6848, 4096, BF16) == 16 * 128 * 2
+
+
+def test_a_collective_becomes_an_exchange_unless_it_is_alone() -> None:
+    x, y = (Buffer(name, Form((64,), BF16)) for name in "xy")
+    assert lower(Operation(AllReduce(Group(1)), (x,), (y,)), INF2).exchange is None
+    exchange = lower(Operation(AllReduce(Group(8)), (x,), (y,)), INF2).exchange
+    assert exchange is not None
+    assert (exchange.bytes, exchange.members) == (128, 8)

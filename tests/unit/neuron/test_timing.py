@@ -1,0 +1,200 @@
+"""From programs to seconds, and from rows to predictions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ridgeline.errors import InvalidInput
+from ridgeline_backends.neuron.builders.build import build_decoder
+from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.calibration.evaluate import residuals
+from ridgeline_backends.neuron.calibration.fit import fit, observations
+from ridgeline_backends.neuron.calibration.rows import Row, newest, read_rows
+from ridgeline_backends.neuron.calibration.score import predict_row, score
+from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.collectives import algorithm, cost
+from ridgeline_backends.neuron.config import NeuronConfig
+from ridgeline_backends.neuron.datafile import InvalidDataFile
+from ridgeline_backends.neuron.devices import instance
+from ridgeline_backends.neuron.instructions import Exchange
+from ridgeline_backends.neuron.timing.coefficients import (
+    DATA,
+    NAMES,
+    load_priors,
+    prior_coefficients,
+    priors,
+)
+from ridgeline_backends.neuron.timing.machine import Machine
+from ridgeline_backends.neuron.timing.predict import calibration, load_calibration, predict
+from ridgeline_backends.neuron.timing.seconds import seconds
+from ridgeline_backends.neuron.timing.work import Work
+
+INF2 = Machine(instance("inf2.48xlarge"), 1)
+
+
+def step(batch: int = 1, tp: int = 8, length: int = 2048) -> Work:
+    config = NeuronConfig(tp_degree=tp, batch_size=batch, seq_len=length, fused_qkv=True)
+    program = build_decoder(
+        find("llama-3-8b", "decoders").config,
+        config,
+        phase=Phase.TOKEN_GENERATION,
+        bucket=length,
+    )
+    return Work.of(program, INF2)
+
+
+def decode_row(**fields: object) -> Row:
+    return Row(
+        {
+            "id": "LD1",
+            "cat": "llm_decode",
+            "kind": "measured",
+            "model": "Llama-3-8B",
+            "instance": "inf2.48xlarge",
+            "framework": "Transformers NeuronX",
+            "tp": 24,
+            "batch": 1,
+            "seq_len": 4096,
+            "input_len": 128,
+            "output_len": 3968,
+            "sdk": "2.18.0",
+            **fields,
+        }
+    )
+
+
+def test_there_are_at_most_twelve_coefficients_within_their_bounds() -> None:
+    assert len(NAMES) <= 12
+    fitted = calibration().coefficients
+    for name, prior in priors().items():
+        assert prior.low <= getattr(fitted, name) <= prior.high
+        assert prior.source
+
+
+def test_a_coefficient_out_of_its_bounds_is_an_error_with_its_line(tmp_path: Path) -> None:
+    text = (DATA / "fitted.yaml").read_text()
+    line = next(one for one in text.splitlines() if "weight_bandwidth" in one)
+    path = tmp_path / "fitted.yaml"
+    path.write_text(text.replace(line, "  weight_bandwidth: 1.5"))
+    with pytest.raises(InvalidDataFile, match=r"fitted\.yaml:\d+: .*within its bounds"):
+        load_calibration(path)
+    broken = tmp_path / "coefficients.yaml"
+    broken.write_text((DATA / "coefficients.yaml").read_text().replace("unit:", "units:", 1))
+    with pytest.raises(InvalidDataFile, match="lacks the field 'unit'"):
+        load_priors(broken)
+
+
+def test_more_of_anything_takes_longer() -> None:
+    c = prior_coefficients()
+    assert seconds(step(), c) < seconds(step(batch=8), c)
+    assert seconds(step(), c) < seconds(step(length=8192), c)
+    assert seconds(step(tp=8), c) < seconds(step(tp=2), c)
+    assert seconds(step() * 3, c) == pytest.approx(3 * seconds(step(), c))
+
+
+def test_a_decode_step_is_no_faster_than_its_bytes() -> None:
+    program_bytes = 8.03e9 * 2 / 8
+    assert seconds(step(), calibration().coefficients) > program_bytes / 410e9
+
+
+def test_collectives_by_size_and_distance() -> None:
+    small, large = (Exchange("all_reduce", size, 8, 1) for size in (1 << 12, 1 << 28))
+    assert (algorithm(small), algorithm(large)) == ("mesh", "ring")
+    assert algorithm(Exchange("all_gather", 1 << 20, 8, 1)) == "rdh"
+    assert cost(large, INF2).link_s > cost(small, INF2).link_s
+    two_nodes = Machine(instance("trn1.32xlarge"), 1, nodes=2)
+    across = Exchange("all_reduce", 1 << 20, 64, 1)
+    assert cost(across, two_nodes).network_s > 0
+    assert cost(Exchange("all_reduce", 1 << 20, 32, 1), two_nodes).network_s == 0
+
+
+def test_a_prediction_has_an_interval_and_a_label() -> None:
+    config = NeuronConfig(tp_degree=8, seq_len=2048)
+    program = build_decoder(
+        find("llama-3-8b", "decoders").config,
+        config,
+        phase=Phase.TOKEN_GENERATION,
+        bucket=2048,
+    )
+    found = predict(program, INF2)
+    assert found.low < found.seconds < found.high
+    assert found.label == "calibrated"
+
+
+def test_a_row_is_predicted_in_its_own_words() -> None:
+    found = predict_row(decode_row(), calibration())
+    assert set(found.prediction) >= {"ttft_p50_ms", "tpot_p50_ms", "tok_s"}
+    assert found.low["tpot_p50_ms"] < found.prediction["tpot_p50_ms"] < found.high["tpot_p50_ms"]
+    # Published: 6.42 ms with 8-bit weights.
+    assert found.prediction["tpot_p50_ms"] == pytest.approx(6.6, rel=0.2)
+
+
+def test_a_row_may_bring_its_config_along() -> None:
+    config = dict(find("llama-3-8b", "decoders").config)
+    named = predict_row(decode_row(), calibration()).prediction
+    assert predict_row(decode_row(model="?", config=config), calibration()).prediction == named
+    half = {**config, "num_hidden_layers": 16}
+    smaller = predict_row(decode_row(model="?", config=half), calibration()).prediction
+    assert smaller["tpot_p50_ms"] < named["tpot_p50_ms"]
+
+
+def test_unknown_models_are_guessed_by_size_or_refused() -> None:
+    guessed = predict_row(decode_row(model="Nobodys-8B"), calibration())
+    assert guessed.label == "prior-only"
+    refused = predict_row(decode_row(model="Nobodys"), calibration())
+    assert "not known" in refused.refused
+    assert refused.as_json() == {"id": "LD1", "refused": refused.refused}
+
+
+def test_refusals_count_in_the_score() -> None:
+    rows = [decode_row(tpot_p50_ms=6.4), decode_row(id="LD2", model="Nobodys", tpot_p50_ms=6.4)]
+    found = score([predict_row(row, calibration()) for row in rows])[0]
+    assert (found.predicted, found.refused) == (1, 1)
+    assert found.mape > 0.5
+
+
+def test_the_newest_row_of_a_configuration_stands_for_it() -> None:
+    rows = [decode_row(cfg=1, sdk="2.9.0"), decode_row(id="LD2", cfg=1, sdk="2.18.1")]
+    assert [row.id for row in newest(rows)] == ["LD2"]
+
+
+def test_a_fit_recovers_what_made_the_rows() -> None:
+    """Rows that take a fifth longer than predicted move the fit there, the same way each time."""
+    rows = [
+        decode_row(id=f"LD{batch}{length}{tp}", batch=batch, seq_len=length, tp=tp, tpot_p50_ms=1.0)
+        for batch in (1, 8)
+        for length in (2048, 8192)
+        for tp in (8, 24)
+    ]
+    c = prior_coefficients()
+    seen = observations(rows)
+    made = [
+        decode_row(**{**one.row.values, "tpot_p50_ms": 1.2 * made_by.predicted})
+        for one, made_by in zip(seen, residuals(seen, c), strict=True)
+    ]
+    fitted = fit(observations(made))
+    assert fitted == fit(observations(made))
+    ratios = [one.ratio for one in residuals(observations(made), fitted)]
+    assert all(0.9 < ratio < 1.1 for ratio in ratios)
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.yaml"
+    path.write_text("rows: {}")
+    with pytest.raises(InvalidInput, match="holds no rows"):
+        read_rows(path)
+    path.write_text("- {cat: encoder}")
+    with pytest.raises(InvalidInput, match="row 1 lacks"):
+        read_rows(path)
+
+
+def test_timing_needs_no_torch() -> None:
+    code = (
+        "import sys; import ridgeline_backends.neuron.calibration.score, "
+        "ridgeline_backends.neuron.calibration.evaluate; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
