@@ -1,4 +1,4 @@
-"""Ridgeline's client: deploy models and talk to them, on a service of your own or on AWS.
+"""Ridgeline's client: train models, deploy them, talk to them, on your own service or on AWS.
 
     from ridgeline import ZooModel
 
@@ -15,14 +15,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ridgeline import errors
-from ridgeline.errors import DeployFailed, NotRunning, RidgelineError
+from ridgeline.errors import DeployFailed, NotRunning, RidgelineError, TrainingFailed
 
 if TYPE_CHECKING:
     from ridgeline.async_inference import AsyncInferenceConfig, AsyncResult, WaiterConfig
+    from ridgeline.estimator import Estimator
+    from ridgeline.frameworks import HuggingFace, PyTorch, SKLearn
+    from ridgeline.inputs import TrainingInput
     from ridgeline.model import Model
     from ridgeline.predictor import Predictor
     from ridgeline.serverless import ServerlessInferenceConfig
     from ridgeline.session import Session
+    from ridgeline.training_job import TrainingJob
     from ridgeline.zoo import ZooModel
 
     __version__: str
@@ -30,10 +34,16 @@ if TYPE_CHECKING:
 _HOME = {
     "AsyncInferenceConfig": "async_inference",
     "AsyncResult": "async_inference",
+    "Estimator": "estimator",
+    "HuggingFace": "frameworks",
     "Model": "model",
     "Predictor": "predictor",
+    "PyTorch": "frameworks",
+    "SKLearn": "frameworks",
     "ServerlessInferenceConfig": "serverless",
     "Session": "session",
+    "TrainingInput": "inputs",
+    "TrainingJob": "training_job",
     "WaiterConfig": "async_inference",
     "ZooModel": "zoo",
 }
@@ -42,12 +52,19 @@ __all__ = [
     "AsyncInferenceConfig",
     "AsyncResult",
     "DeployFailed",
+    "Estimator",
+    "HuggingFace",
     "Model",
     "NotRunning",
     "Predictor",
+    "PyTorch",
     "RidgelineError",
+    "SKLearn",
     "ServerlessInferenceConfig",
     "Session",
+    "TrainingFailed",
+    "TrainingInput",
+    "TrainingJob",
     "WaiterConfig",
     "ZooModel",
     "__version__",

@@ -1,11 +1,12 @@
-"""The lines that an endpoint's replicas wrote, from CloudWatch Logs' API.
+"""The lines that an endpoint's replicas or a job's instances wrote, from CloudWatch Logs' API.
 
-One log group an endpoint, one stream a replica; here they become one sequence in order of time.
+One log group an endpoint and one for all jobs, one stream a replica or instance; here the streams
+of a source become one sequence in order of time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,82 +24,110 @@ _POLLS_BETWEEN_STREAM_LISTS = 5
 
 @dataclass(frozen=True, order=True)
 class LogLine:
-    """One line: milliseconds since the epoch, the stream (VARIANT/REPLICA) and the text."""
+    """One line: milliseconds since the epoch, the stream (VARIANT/REPLICA or JOB/HOST) and the
+    text."""
 
     timestamp_ms: int
     stream: str
     text: str
 
 
-def log_group(endpoint: str) -> str:
-    return f"/aws/sagemaker/Endpoints/{endpoint}"
+@dataclass(frozen=True)
+class Source:
+    """Streams that belong together: those of a group whose names begin with ``prefix``. ``lives``
+    tells whether more may come."""
+
+    group: str
+    prefix: str
+    lives: Callable[[Session], bool]
 
 
-def last_lines(session: Session, endpoint: str, count: int) -> tuple[str, ...]:
-    """The last ``count`` lines of all replicas, in order of time."""
-    return tuple(line.text for line in tail(session, endpoint, count))
+def of_endpoint(name: str) -> Source:
+    def lives(session: Session) -> bool:
+        try:
+            describe(session, name)
+        except NotFound:
+            return False
+        return True
+
+    return Source(f"/aws/sagemaker/Endpoints/{name}", "", lives)
 
 
-def tail(session: Session, endpoint: str, count: int) -> list[LogLine]:
+def last_lines(session: Session, source: Source, count: int) -> tuple[str, ...]:
+    """The last ``count`` lines of all streams, in order of time."""
+    return tuple(line.text for line in tail(session, source, count))
+
+
+def tail(session: Session, source: Source, count: int) -> list[LogLine]:
     """The same with time and stream. Raises NotFound if nothing was ever logged."""
     lines: list[LogLine] = []
-    for stream in _streams(session, endpoint) if count > 0 else ():
-        answer = _events(session, endpoint, stream, limit=min(count, _LIMIT), startFromHead=False)
+    for stream in _streams(session, source) if count > 0 else ():
+        answer = _events(session, source, stream, limit=min(count, _LIMIT), startFromHead=False)
         lines.extend(_lines(stream, answer))
     return sorted(lines, key=lambda line: line.timestamp_ms)[-count:]
 
 
-def follow(session: Session, endpoint: str, count: int) -> Iterator[LogLine]:
-    """The last ``count`` lines, then every new one, until the endpoint is gone.
+def follow(session: Session, source: Source, count: int) -> Iterator[LogLine]:
+    """The last ``count`` lines, then every new one, until no more can come.
 
-    An endpoint that has written nothing yet is waited for. Raises NotFound if there is neither an
-    endpoint nor a log of it.
+    What has written nothing yet is waited for. Raises NotFound if there is neither the thing nor a
+    log of it.
     """
-    tokens: dict[str, str] = {}
-    streams: list[str] = []
+    reader = Follower(session, source)
     living = True
     polls = 0
     while living:
         if polls % _POLLS_BETWEEN_STREAM_LISTS == 0:
-            living = _lives(session, endpoint)
+            living = source.lives(session)
             try:
-                streams = _streams(session, endpoint)
+                reader.find_streams()
             except NotFound:
                 if not living and polls == 0:
                     raise
-        fresh: list[LogLine] = []
-        for stream in streams:
-            fresh.extend(_news(session, endpoint, stream, tokens, count if polls == 0 else 0))
-        fresh.sort(key=lambda line: line.timestamp_ms)
-        if polls == 0:
-            fresh = fresh[-count:] if count > 0 else []
-        yield from fresh
+        yield from reader.fresh(count if polls == 0 else None)
         polls += 1
         if living:
             session.clock.sleep(_POLL_S)
 
 
-def _lives(session: Session, endpoint: str) -> bool:
-    try:
-        describe(session, endpoint)
-    except NotFound:
-        return False
-    return True
+class Follower:
+    """Reads what is new, stream by stream, whenever it is asked."""
+
+    def __init__(self, session: Session, source: Source) -> None:
+        self._session = session
+        self._source = source
+        self._tokens: dict[str, str] = {}
+        self._streams: list[str] = []
+
+    def find_streams(self) -> None:
+        """Look for streams that came. Raises NotFound before anything was logged."""
+        self._streams = _streams(self._session, self._source)
+
+    def fresh(self, last: int | None = None) -> list[LogLine]:
+        """New lines of all streams in order of time; with ``last``, of those so far only so
+        many."""
+        found: list[LogLine] = []
+        for stream in self._streams:
+            found.extend(_news(self._session, self._source, stream, self._tokens, last or 0))
+        found.sort(key=lambda line: line.timestamp_ms)
+        if last is None:
+            return found
+        return found[-last:] if last > 0 else []
 
 
 def _news(
-    session: Session, endpoint: str, stream: str, tokens: dict[str, str], count: int
+    session: Session, source: Source, stream: str, tokens: dict[str, str], count: int
 ) -> list[LogLine]:
     """What this stream has that we have not read; moves its token on."""
     lines: list[LogLine] = []
     if stream not in tokens and count > 0:
-        answer = _events(session, endpoint, stream, limit=min(count, _LIMIT), startFromHead=False)
+        answer = _events(session, source, stream, limit=min(count, _LIMIT), startFromHead=False)
         tokens[stream] = str(answer["nextForwardToken"])
         return _lines(stream, answer)
     while True:
         position = {"nextToken": tokens[stream]} if stream in tokens else {}
         try:
-            answer = _events(session, endpoint, stream, startFromHead=True, **position)
+            answer = _events(session, source, stream, startFromHead=True, **position)
         except NotFound:
             return lines
         lines.extend(_lines(stream, answer))
@@ -109,21 +138,22 @@ def _news(
         tokens[stream] = token
 
 
-def _streams(session: Session, endpoint: str) -> list[str]:
+def _streams(session: Session, source: Source) -> list[str]:
     names: list[str] = []
+    prefix = {"logStreamNamePrefix": source.prefix} if source.prefix else {}
     with session.call():
         pages = session.logs_client.get_paginator("describe_log_streams").paginate(
-            logGroupName=log_group(endpoint)
+            logGroupName=source.group, **prefix
         )
         for page in pages:
             names.extend(str(stream["logStreamName"]) for stream in page.get("logStreams", ()))
     return names
 
 
-def _events(session: Session, endpoint: str, stream: str, **arguments: Any) -> dict[str, Any]:
+def _events(session: Session, source: Source, stream: str, **arguments: Any) -> dict[str, Any]:
     with session.call():
         answer = session.logs_client.get_log_events(
-            logGroupName=log_group(endpoint), logStreamName=stream, **arguments
+            logGroupName=source.group, logStreamName=stream, **arguments
         )
     return dict(answer)
 

@@ -30,12 +30,13 @@ def image_name(image_uri: str) -> str:
     return image_uri.rpartition("/")[2].partition("@")[0].partition(":")[0]
 
 
-def check_name(name: str, given_as: str) -> str:
-    """``name`` if an endpoint may have it; else InvalidInput, which says where it was given."""
+def check_name(name: str, given_as: str, what: str = "an endpoint") -> str:
+    """``name`` if an endpoint or a job may have it; else InvalidInput, which says where it was
+    given."""
     if len(name) <= _LIMIT and _ALLOWED.fullmatch(name):
         return name
     raise InvalidInput(
-        f"{given_as}: {name!r} cannot be the name of an endpoint.",
+        f"{given_as}: {name!r} cannot be the name of {what}.",
         hint=f"Allowed: 1 to {_LIMIT} letters, digits and hyphens, a hyphen neither first nor "
         f"last; like {clean_name(name)!r}.",
     )

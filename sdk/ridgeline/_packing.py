@@ -1,4 +1,4 @@
-"""A model archive with the user's code in it, as SageMaker's hosting contract wants it.
+"""Archives with the user's code in them, as SageMaker's hosting and training contracts want them.
 
 ``code/`` inside model.tar.gz holds the entry point, the rest of its source folder and its
 dependencies. Everything else of the old archive stays; a ``code/`` that was there is replaced.
@@ -38,6 +38,23 @@ def pack_model(
         for name, path in files:
             new.add(path, arcname=f"code/{name}", recursive=False)
     return program
+
+
+def pack_source(
+    out: IO[bytes],
+    *,
+    entry_point: str | None,
+    source_dir: str | os.PathLike[str] | None,
+    dependencies: Sequence[str | os.PathLike[str]] = (),
+) -> None:
+    """Write sourcedir.tar.gz to ``out``: a training script with what lies around it.
+
+    Raises NotFound if the script or the folder is not there.
+    """
+    files, _ = _code_files(entry_point, source_dir, dependencies)
+    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as new:
+        for name, path in files:
+            new.add(path, arcname=name, recursive=False)
 
 
 def pack_directory(out: IO[bytes], directory: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ridgeline._endpoints import FAILED, IN_SERVICE, EndpointView, describe, look
-from ridgeline._logs import last_lines
+from ridgeline._logs import last_lines, of_endpoint
 from ridgeline.errors import DeployFailed, NotFound, NotReady, RidgelineError, Unavailable
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _failure(session: Session, view: EndpointView) -> DeployFailed:
     tail = view.log_tail
     if not tail:
         try:
-            tail = last_lines(session, view.name, _LOG_LINES)
+            tail = last_lines(session, of_endpoint(view.name), _LOG_LINES)
         except RidgelineError:
             # The failure is the news; that its log cannot be read is not.
             tail = ()

@@ -8,7 +8,9 @@
     ├── Unsupported                 known, but this version or machine cannot do it              400
     ├── AccessDenied                no key, a wrong key, or a key without the right              403
     ├── Overloaded                  a queue is full; carries retry_after_s                       429
-    ├── DeployFailed                an endpoint ended in Failed: carries the last log lines      500
+    ├── FailedWithLog               what was started failed: carries the last log lines          500
+    │   ├── DeployFailed            an endpoint ended in Failed                                  500
+    │   └── TrainingFailed          a training job ended in Failed, or was stopped               500
     ├── InvocationFailed            the model server answered with an error                      424
     ├── Unavailable                 a part of the service is away; trying again helps            503
     │   └── NotRunning              no service answers where this client looked for one          503
@@ -94,10 +96,10 @@ class Overloaded(RidgelineError):
         self.retry_after_s = retry_after_s
 
 
-class DeployFailed(RidgelineError):
-    """An endpoint ended in Failed. ``log_tail`` holds the last lines its replica wrote."""
+class FailedWithLog(RidgelineError):
+    """Something that was started failed. ``log_tail`` holds the last lines it wrote."""
 
-    code = "DeployFailed"
+    code = "Failed"
     http_status = 500
 
     def __init__(self, message: str, *, log_tail: Iterable[str] = (), hint: str = "") -> None:
@@ -108,6 +110,18 @@ class DeployFailed(RidgelineError):
         tail = ("Last lines of its log:", *(f"  {line}" for line in self.log_tail))
         parts = (self.message, *(tail if self.log_tail else ()), self.hint)
         return "\n".join(part for part in parts if part)
+
+
+class DeployFailed(FailedWithLog):
+    """An endpoint ended in Failed. ``log_tail`` holds the last lines its replica wrote."""
+
+    code = "DeployFailed"
+
+
+class TrainingFailed(FailedWithLog):
+    """A training job ended in Failed, or was stopped while somebody waited for its model."""
+
+    code = "TrainingFailed"
 
 
 class InvocationFailed(RidgelineError):

@@ -13,6 +13,9 @@ from botocore.exceptions import ClientError
 from ridgeline_jobs import BUCKET, Jobs, running_jobs
 from ridgeline_testing import until
 
+from ridgeline import PyTorch, Session, TrainingFailed
+from ridgeline._progress import SilentProgress
+
 pytestmark = pytest.mark.e2e
 
 SCRIPT = """
@@ -269,6 +272,15 @@ def test_a_job_survives_the_control_plane(jobs: Jobs) -> None:
     assert "Restarting" not in statuses
 
 
+def test_jobs_that_are_stopped_while_they_start(jobs: Jobs) -> None:
+    names = []
+    for number in range(6):
+        names.append(jobs.create(FOREVER))
+        time.sleep(0.1 * number)
+        jobs.sagemaker.stop_training_job(TrainingJobName=names[-1])
+    assert [jobs.wait(name, 20)["TrainingJobStatus"] for name in names] == ["Stopped"] * 6
+
+
 def test_names_are_unique_and_only_ended_jobs_go(jobs: Jobs) -> None:
     name = jobs.create(FOREVER)
     with pytest.raises(ClientError, match="must be unique"):
@@ -280,3 +292,41 @@ def test_names_are_unique_and_only_ended_jobs_go(jobs: Jobs) -> None:
     jobs.sagemaker.delete_training_job(TrainingJobName=name)
     with pytest.raises(ClientError, match="Requested resource not found"):
         jobs.describe(name)
+
+
+def test_the_sdk_and_the_command_line(jobs: Jobs, tmp_path: Path) -> None:
+    service = jobs.service
+    (tmp_path / "numbers").mkdir()
+    (tmp_path / "numbers" / "a.txt").write_text("20")
+    (tmp_path / "train.py").write_text(
+        "import argparse, os, pathlib\n"
+        "parser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--add', type=int)\n"
+        "args = parser.parse_args()\n"
+        "number = int(pathlib.Path(os.environ['SM_CHANNEL_TRAIN'], 'a.txt').read_text())\n"
+        "if args.add > 10:\n"
+        "    raise ValueError(f'{args.add} is too much')\n"
+        "print(f'total={number + args.add}')\n"
+        "pathlib.Path(os.environ['SM_MODEL_DIR'], 'n').write_text(str(number + args.add))\n"
+    )
+    arguments = [str(tmp_path / "train.py"), "--input", f"train={tmp_path / 'numbers'}"]
+    done = service.cli("train", *arguments, "--hp", "add=3", "--name", "by-cli")
+    assert done.stdout.strip() == "by-cli"
+    assert "Training - " in done.stderr
+    assert "total=23" in done.stderr
+    assert service.cli("logs", "by-cli").stdout.splitlines() == ["total=23"]
+    assert "by-cli: Completed" in service.cli("describe", "by-cli").stdout
+    assert "by-cli" in service.cli("jobs").stdout
+    estimator = PyTorch(
+        str(tmp_path / "train.py"),
+        hyperparameters={"add": 11},
+        sagemaker_session=Session(data_dir=service.data_dir, progress=SilentProgress()),
+    )
+    with pytest.raises(TrainingFailed, match="ValueError: 11 is too much") as caught:
+        estimator.fit({"train": str(tmp_path / "numbers")})
+    assert "ValueError: 11 is too much" in caught.value.log_tail[-1]
+    failed = service.cli("train", *arguments, "--hp", "add=12", check=False)
+    assert failed.returncode == 1
+    assert "ValueError: 12 is too much" in failed.stderr
+    attached = PyTorch.attach("by-cli", estimator.sagemaker_session)
+    assert jobs.artifact(attached.model_data) == {"n": b"23"}

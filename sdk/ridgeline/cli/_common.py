@@ -18,7 +18,7 @@ import typer
 from ridgeline.errors import (
     AccessDenied,
     AlreadyExists,
-    DeployFailed,
+    FailedWithLog,
     InvalidInput,
     NotFound,
     NotReady,
@@ -89,6 +89,35 @@ EndpointName = Annotated[
 ]
 
 
+EndpointOrJob = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Name of an endpoint or a training job.",
+        autocompletion=complete_endpoint,
+    ),
+]
+
+
+def is_job(session: Session, name: str) -> bool:
+    """Whether the name is a training job's and no endpoint's. Raises NotFound if it is neither."""
+    from ridgeline._endpoints import describe
+    from ridgeline.training_job import TrainingJob  # boto3: only for commands that ask
+
+    try:
+        describe(session, name)
+    except NotFound:
+        try:
+            TrainingJob(name, session).describe()
+        except NotFound:
+            raise NotFound(
+                f"There is neither an endpoint nor a training job {name!r}.",
+                hint="`ridgeline ls` lists endpoints, `ridgeline jobs` training jobs.",
+            ) from None
+        return True
+    return False
+
+
 def open_session(data_dir: Path | None) -> Session:
     """The session with the service that this command line means."""
     from ridgeline.session import Session  # boto3: only for commands that speak to the service
@@ -137,7 +166,7 @@ def report(error: RidgelineError, *, as_json: bool) -> int:
             "message": error.message,
             "hint": error.hint,
         }
-        if isinstance(error, DeployFailed):
+        if isinstance(error, FailedWithLog):
             body["log_tail"] = list(error.log_tail)
         say(json.dumps({"error": body}, ensure_ascii=False))
     else:

@@ -12,7 +12,20 @@ import typer
 from typer.core import TyperGroup
 
 import ridgeline
-from ridgeline.cli import _common, chat, delete, deploy, describe, invoke, keys, logs, ls, zoo
+from ridgeline.cli import (
+    _common,
+    chat,
+    delete,
+    deploy,
+    describe,
+    invoke,
+    jobs,
+    keys,
+    logs,
+    ls,
+    train,
+    zoo,
+)
 from ridgeline.cli._contributed import GlobalOptions, contributed
 from ridgeline.errors import RidgelineError
 
@@ -55,14 +68,14 @@ class RidgelineGroup(TyperGroup):
 app = typer.Typer(
     name="ridgeline",
     cls=RidgelineGroup,
-    help="Deploy machine-learning models and talk to them, on a service that you own.",
+    help="Train machine-learning models, deploy them and talk to them, on a service that you own.",
     epilog=_common.EXIT_CODES_HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_MODELS, _MORE = "Endpoints", "Zoo and keys"
+_MODELS, _JOBS, _MORE = "Endpoints", "Training", "Zoo and keys"
 app.command("deploy", rich_help_panel=_MODELS)(deploy.deploy)
 app.command("chat", rich_help_panel=_MODELS)(chat.chat)
 app.command("invoke", rich_help_panel=_MODELS)(invoke.invoke)
@@ -70,6 +83,9 @@ app.command("ls", rich_help_panel=_MODELS)(ls.ls)
 app.command("describe", rich_help_panel=_MODELS)(describe.describe)
 app.command("logs", rich_help_panel=_MODELS)(logs.logs)
 app.command("delete", rich_help_panel=_MODELS)(delete.delete)
+app.command("train", rich_help_panel=_JOBS)(train.train)
+app.command("jobs", rich_help_panel=_JOBS)(jobs.jobs)
+app.command("stop", rich_help_panel=_JOBS)(jobs.stop)
 app.add_typer(zoo.app, name="zoo", rich_help_panel=_MORE)
 app.add_typer(keys.app, name="keys", rich_help_panel=_MORE)
 

@@ -1,18 +1,28 @@
-"""``ridgeline describe``: what an endpoint runs, and how it came to its state."""
+"""``ridgeline describe``: what an endpoint or a training job is, and how it came to its state."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ridgeline.cli import _common
-from ridgeline.cli._common import AsJson, DataDir, EndpointName
+from ridgeline.cli._common import AsJson, DataDir, EndpointOrJob
 from ridgeline.errors import NotFound, Unsupported
 
+if TYPE_CHECKING:
+    from ridgeline.session import Session
 
-def describe(endpoint: EndpointName, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show an endpoint: state, variants, replicas, stages and the last lines of its log."""
+
+def describe(name: EndpointOrJob, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Show an endpoint (state, variants, replicas, log) or a training job (stages, metrics)."""
     session = _common.open_session(data_dir)
+    if _common.is_job(session, name):
+        _describe_job(session, name, as_json=as_json)
+    else:
+        _describe_endpoint(session, name, as_json=as_json)
+
+
+def _describe_endpoint(session: Session, endpoint: str, *, as_json: bool) -> None:
     from ridgeline import _endpoints  # boto3: not for --help
 
     aws = {
@@ -54,3 +64,27 @@ def describe(endpoint: EndpointName, data_dir: DataDir = None, as_json: AsJson =
         print("  last lines of its log:")
         for line in view.log_tail:
             print(f"    {line}")
+
+
+def _describe_job(session: Session, name: str, *, as_json: bool) -> None:
+    from ridgeline.training_job import TrainingJob  # boto3: not for --help
+
+    job = TrainingJob(name, session).describe()
+    if as_json:
+        _common.print_json(job)
+        return
+    print(f"{name}: {job['TrainingJobStatus']} ({job['SecondaryStatus']})")
+    if job.get("FailureReason"):
+        print(f"  reason: {job['FailureReason']}")
+    resources = job.get("ResourceConfig") or {}
+    count = resources.get("InstanceCount", 1)
+    print(f"  runs on: {count} x {resources.get('InstanceType', '')}")
+    for item in job.get("SecondaryStatusTransitions") or ():
+        began, ended = item["StartTime"], item.get("EndTime")
+        took = "" if ended is None else f" {(ended - began).total_seconds():.1f} s"
+        print(f"  {item['Status']}:{took} {item.get('StatusMessage', '')}".rstrip())
+    for metric in job.get("FinalMetricDataList") or ():
+        print(f"  metric {metric['MetricName']}: {metric['Value']:g}")
+    model = (job.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
+    if model:
+        print(f"  model: {model}")

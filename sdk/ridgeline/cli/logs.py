@@ -1,4 +1,4 @@
-"""``ridgeline logs``: what an endpoint's replicas wrote."""
+"""``ridgeline logs``: what an endpoint's replicas or a job's instances wrote."""
 
 from __future__ import annotations
 
@@ -9,35 +9,48 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ridgeline.cli import _common
-from ridgeline.cli._common import AsJson, DataDir, EndpointName
+from ridgeline.cli._common import AsJson, DataDir, EndpointOrJob
 from ridgeline.errors import NotFound
 
 if TYPE_CHECKING:
-    from ridgeline._logs import LogLine
+    from ridgeline._logs import LogLine, Source
+    from ridgeline.session import Session
 
 
 def logs(
-    endpoint: EndpointName,
+    name: EndpointOrJob,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines.")] = False,
     tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Lines to begin with.")] = 100,
     times: Annotated[bool, typer.Option("--times", "-t", help="Show when and who.")] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the log of an endpoint; with --json, one object a line."""
+    """Print the log of an endpoint or a training job; with --json, one object a line."""
     session = _common.open_session(data_dir)
-    from ridgeline import _endpoints, _logs  # boto3: not for --help
+    from ridgeline import _logs  # boto3: not for --help
 
     try:
-        lines = (
-            _logs.follow(session, endpoint, tail) if follow else _logs.tail(session, endpoint, tail)
-        )
+        source = _source(session, name)
+        lines = _logs.follow(session, source, tail) if follow else _logs.tail(session, source, tail)
         for line in lines:
             print(_text(line, times=times, as_json=as_json), flush=follow)
     except NotFound:
-        # No log yet, or no such endpoint: the second deserves an error that says so.
-        _endpoints.describe(session, endpoint)
-        _common.say(f"Endpoint {endpoint!r} has written nothing yet.")
+        # No log yet, or no such thing: the second deserves an error that says so.
+        what = "Training job" if _common.is_job(session, name) else "Endpoint"
+        _common.say(f"{what} {name!r} has written nothing yet.")
+
+
+def _source(session: Session, name: str) -> Source:
+    """An endpoint's log is read even when the endpoint is gone."""
+    from ridgeline._logs import of_endpoint
+    from ridgeline.training_job import TrainingJob  # boto3: not for --help
+
+    try:
+        if _common.is_job(session, name):
+            return TrainingJob(name, session).source
+    except NotFound:
+        return of_endpoint(name)
+    return of_endpoint(name)
 
 
 def _text(line: LogLine, *, times: bool, as_json: bool) -> str:

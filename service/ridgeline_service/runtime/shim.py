@@ -294,8 +294,12 @@ def _watch(spec: Spec, child: int, output: int, wakeup: int, log: Log) -> int:
                 caught = os.read(wakeup, 512)
                 if signal.SIGUSR1 in caught:
                     stopping, kill_at = True, 0.0
-                elif signal.SIGTERM in caught and not stopping:
-                    stopping, kill_at = True, time.monotonic() + spec.grace_s
+                elif signal.SIGTERM in caught:
+                    # Asked again, the server is told again: the first may have come before it
+                    # could hear.
+                    delivered = False
+                    if not stopping:
+                        stopping, kill_at = True, time.monotonic() + spec.grace_s
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             _kill_strays()

@@ -7,6 +7,7 @@ other way, as a file that says why, beside the signal that says now.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -62,25 +63,34 @@ class Report:
 
 
 class Reporter:
-    """Writes the report at every change. ``now`` gives microseconds since the epoch."""
+    """Writes the report at every change; thread-safe. ``now`` gives microseconds since the epoch."""
 
     def __init__(self, folder: Path, now: Callable[[], int]) -> None:
         self._path = folder / _FILE
         self._now = now
         self._report = Report()
+        self._lock = threading.RLock()
 
     @property
     def report(self) -> Report:
         return self._report
 
     def enter(self, status: str, message: str) -> None:
-        moment = Transition(status, self._now(), message)
-        self.change(transitions=(*self._report.transitions, moment))
+        with self._lock:
+            moment = Transition(status, self._now(), message)
+            self.change(transitions=(*self._report.transitions, moment))
+
+    def enter_once(self, status: str, message: str) -> None:
+        """``enter``, unless it is there already."""
+        with self._lock:
+            if all(moment.status != status for moment in self._report.transitions):
+                self.enter(status, message)
 
     def change(self, **values: Any) -> None:
         """Replace fields of the report, and write it."""
-        self._report = replace(self._report, **values)
-        write_atomic(self._path, json.dumps(asdict(self._report)), mode=0o600)
+        with self._lock:
+            self._report = replace(self._report, **values)
+            write_atomic(self._path, json.dumps(asdict(self._report)), mode=0o600)
 
     def end(self, outcome: Outcome, cause: Cause = Cause.NONE, message: str = "") -> None:
         self.change(ending=Ending(outcome, cause, message, self._now()))

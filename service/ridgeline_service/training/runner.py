@@ -83,8 +83,8 @@ class Runner:
             self._upload()
             end("completed" if stopped is Cause.NONE else "stopped", stopped)
         except JobStopped:
-            cause = asked_for_stop(self._folder)
-            end("stopped" if cause else "interrupted", cause or Cause.INTERRUPTED)
+            cause = self._why_stop()
+            end("interrupted" if cause is Cause.INTERRUPTED else "stopped", cause)
         except JobFailed as error:
             end("failed", error.cause, failure_reason(error))
         except Exception as error:  # a bug of ours must not leave the job without an ending
@@ -186,13 +186,18 @@ class Runner:
         return int(self._now() * 1e6)
 
     def _check_stop(self) -> None:
-        if self._asked.is_set():
+        if self._why_stop() is not Cause.NONE:
             raise JobStopped
 
     def _why_stop(self) -> Cause:
-        if not self._asked.is_set():
-            return Cause.NONE
-        return asked_for_stop(self._folder) or Cause.INTERRUPTED
+        """By what is written, so that a signal that came too early is not missed; a signal without
+        anything written means that the service goes down."""
+        cause = asked_for_stop(self._folder) or Cause.NONE
+        if cause is Cause.NONE and self._asked.is_set():
+            cause = Cause.INTERRUPTED
+        if cause is not Cause.NONE:
+            self._reporter.enter_once("Stopping", "Stopping the training job")
+        return cause
 
     def _grace_s(self, cause: Cause) -> float:
         if cause is Cause.DISK_FULL:

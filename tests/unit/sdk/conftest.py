@@ -95,6 +95,8 @@ class FakeService:
         self.rules["GET /api/info"] = Reply(
             {"region": "us-east-1", "role_arn": ROLE, "default_bucket": BUCKET}
         )
+        absent = aws_error("ValidationException", "Requested resource not found.")
+        self.rules["DescribeTrainingJob"] = absent
 
     def close(self) -> None:
         self._server.shutdown()

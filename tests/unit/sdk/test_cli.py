@@ -320,7 +320,7 @@ class TestEndpoints:
             )
             result = run(*command)
             assert result.exit_code == 4
-            assert '"e"' in result.stderr
+            assert '"e"' in result.stderr or "'e'" in result.stderr
 
     @staticmethod
     def goes_slowly(fake: Any, sdk_tools: Any) -> None:

@@ -46,7 +46,7 @@ def test_a_code_becomes_its_class(
 def test_every_class_of_the_tree_is_rebuilt_from_its_own_code() -> None:
     """What the service raises, the client raises; but for those that need a place or a log."""
     for cls in RidgelineError.__subclasses__():
-        if cls is not errors.DeployFailed and cls.__module__ == "ridgeline.errors":
+        if cls is not errors.FailedWithLog and cls.__module__ == "ridgeline.errors":
             assert type(error_from(cls.code, "m", cls.http_status)) is cls
 
 

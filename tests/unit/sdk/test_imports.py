@@ -68,12 +68,19 @@ def test_the_names_offered_are_these() -> None:
         "AsyncInferenceConfig",
         "AsyncResult",
         "DeployFailed",
+        "Estimator",
+        "HuggingFace",
         "Model",
         "NotRunning",
         "Predictor",
+        "PyTorch",
         "RidgelineError",
+        "SKLearn",
         "ServerlessInferenceConfig",
         "Session",
+        "TrainingFailed",
+        "TrainingInput",
+        "TrainingJob",
         "WaiterConfig",
         "ZooModel",
         "__version__",
@@ -88,5 +95,5 @@ def test_every_name_offered_is_there(name: str) -> None:
 
 
 def test_a_name_that_is_not_offered_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="Estimater"):
-        ridgeline.Estimater  # noqa: B018
+    with pytest.raises(AttributeError, match="Estimatr"):
+        ridgeline.Estimatr  # noqa: B018

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ridgeline._logs import follow, tail
+from ridgeline._logs import follow, of_endpoint, tail
 from ridgeline.errors import NotFound
 from ridgeline.session import Session
 
@@ -49,12 +49,12 @@ def streams(fake: Any, sdk_tools: Any) -> Streams:
 
 def test_replicas_are_merged_by_time(session: Session, streams: Streams) -> None:
     streams.lines = {"blue/1": [(1, "a"), (4, "d")], "blue/2": [(2, "b"), (3, "c")]}
-    assert [line.text for line in tail(session, "e", 10)] == ["a", "b", "c", "d"]
-    assert [(line.stream, line.text) for line in tail(session, "e", 2)] == [
+    assert [line.text for line in tail(session, of_endpoint("e"), 10)] == ["a", "b", "c", "d"]
+    assert [(line.stream, line.text) for line in tail(session, of_endpoint("e"), 2)] == [
         ("blue/2", "c"),
         ("blue/1", "d"),
     ]
-    assert tail(session, "e", 0) == []
+    assert tail(session, of_endpoint("e"), 0) == []
 
 
 def test_following_gives_every_line_once(session: Session, streams: Streams, clock: Any) -> None:
@@ -69,14 +69,14 @@ def test_following_gives_every_line_once(session: Session, streams: Streams, clo
             streams.lines["blue/2"] = [(4, "other replica")]
 
     clock.on_sleep = write
-    lines = islice(follow(session, "e", 1), 3)
+    lines = islice(follow(session, of_endpoint("e"), 1), 3)
     assert [line.text for line in lines] == ["last", "new", "other replica"]
 
 
 def test_following_from_now(session: Session, streams: Streams, clock: Any) -> None:
     streams.lines = {"blue/1": [(1, "old")]}
     clock.on_sleep = lambda: streams.lines["blue/1"].append((2, "new"))
-    assert next(follow(session, "e", 0)).text == "new"
+    assert next(follow(session, of_endpoint("e"), 0)).text == "new"
 
 
 def gone(fake: Any, sdk_tools: Any) -> None:
@@ -104,7 +104,7 @@ def test_following_ends_with_the_endpoint(
             gone(fake, sdk_tools)
 
     clock.on_sleep = delete
-    assert [line.text for line in follow(session, "e", 10)] == ["first", "last"]
+    assert [line.text for line in follow(session, of_endpoint("e"), 10)] == ["first", "last"]
     assert len(clock.slept) < 10
 
 
@@ -119,13 +119,13 @@ def test_following_an_endpoint_that_has_written_nothing_yet(
         fake.rules["DescribeLogStreams"] = known
 
     clock.on_sleep = begin
-    assert next(follow(session, "e", 10)).text == "hello"
+    assert next(follow(session, of_endpoint("e"), 10)).text == "hello"
 
 
 def test_a_log_that_never_was(fake: Any, session: Session, sdk_tools: Any) -> None:
     no_log(fake, sdk_tools)
     gone(fake, sdk_tools)
     with pytest.raises(NotFound):
-        tail(session, "e", 10)
+        tail(session, of_endpoint("e"), 10)
     with pytest.raises(NotFound):
-        next(follow(session, "e", 10))
+        next(follow(session, of_endpoint("e"), 10))

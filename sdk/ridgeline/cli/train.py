@@ -1,0 +1,116 @@
+"""``ridgeline train``: a script as a training job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ridgeline.cli import _common
+from ridgeline.cli._common import AsJson, DataDir
+from ridgeline.errors import InvalidInput, did_you_mean
+
+_FRAMEWORKS = ("pytorch", "huggingface", "sklearn")
+
+
+def train(
+    script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="The training script.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", "-i", metavar="CHANNEL=DATA", help="A folder, a file or an S3 URI."
+        ),
+    ] = None,
+    hyperparameters: Annotated[
+        list[str] | None,
+        typer.Option("--hp", metavar="NAME=VALUE", help="A hyperparameter: --NAME of the script."),
+    ] = None,
+    framework: Annotated[
+        str, typer.Option("--framework", help="pytorch, huggingface or sklearn.")
+    ] = "pytorch",
+    source_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--source-dir", help="Folder to send along, with requirements.txt; SCRIPT is in it."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the job.")] = None,
+    instance_type: Annotated[
+        str | None, typer.Option("--instance-type", help="Like ml.m5.xlarge.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="Number of instances.")] = 1,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="NAME=VALUE", help="Environment of the script."),
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME=REGEX", help="A metric in the script's output."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="S3URI", help="Where the model goes.")
+    ] = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option("--checkpoints", metavar="S3URI", help="Keep /opt/ml/checkpoints there."),
+    ] = None,
+    max_run: Annotated[int, typer.Option("--max-run", min=1, help="Seconds it may take.")] = 86_400,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Return when the job is accepted.")
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a script as a training job and wait for its model."""
+    if framework not in _FRAMEWORKS:
+        raise InvalidInput(
+            f"--framework {framework!r} is not known.", hint=did_you_mean(framework, _FRAMEWORKS)
+        )
+    channels = _common.parse_pairs(inputs or [], "--input")
+    values = _common.parse_pairs(hyperparameters or [], "--hp")
+    environment = _common.parse_pairs(env or [], "--env")
+    definitions = _common.parse_pairs(metrics or [], "--metric")
+    session = _common.open_session(data_dir)
+    from ridgeline import frameworks  # boto3: not for --help
+
+    kind = {
+        "pytorch": frameworks.PyTorch,
+        "huggingface": frameworks.HuggingFace,
+        "sklearn": frameworks.SKLearn,
+    }[framework]
+    estimator = kind(
+        str(script),
+        source_dir=None if source_dir is None else str(source_dir),
+        instance_count=count,
+        instance_type=instance_type,
+        environment=environment,
+        hyperparameters={key: _value(text) for key, text in values.items()},
+        metric_definitions=[{"Name": key, "Regex": regex} for key, regex in definitions.items()],
+        output_path=output,
+        checkpoint_s3_uri=checkpoints,
+        max_run=max_run,
+        sagemaker_session=session,
+    )
+    estimator.fit(dict(channels) or None, wait=not no_wait, job_name=name)
+    job = estimator.latest_training_job
+    if job is None:
+        raise AssertionError("fit made no job")
+    described = job.describe()
+    if as_json:
+        _common.print_json(described)
+        return
+    print(job.name)
+    if no_wait:
+        _common.say(f"It runs. Follow it with `ridgeline logs -f {job.name}`.")
+    else:
+        _common.say(f"Model: {described['ModelArtifacts']['S3ModelArtifacts']}")
+
+
+def _value(text: str) -> Any:
+    """A number or another JSON value where it is one, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
