@@ -21,7 +21,9 @@ from ridgeline_service.control.job_ending import (
     restart_changes,
     verdict_of,
 )
+from ridgeline_service.control.job_inputs import JobInputs
 from ridgeline_service.control.job_orders import Surroundings, hosts_of, runner_spec
+from ridgeline_service.control.staging import StagingCancelled
 from ridgeline_service.endings import sentences
 from ridgeline_service.placement.admission import Room
 from ridgeline_service.placement.gpus import GpuShares
@@ -75,6 +77,7 @@ class JobLife:
         holder: str,
         boot: str,
         runners: Runners,
+        inputs: JobInputs,
         room: Room,
         around: Surroundings,
         gpus: GpuShares,
@@ -85,6 +88,7 @@ class JobLife:
         self._holder = holder
         self._boot = boot
         self._runners = runners
+        self._inputs = inputs
         self._room = room
         self._around = around
         self._gpus = gpus
@@ -153,6 +157,12 @@ class JobLife:
         if job.desired is Desired.STOPPED:
             self._kill_all(self._look(job))
             return self._end(job, Verdict(Cause.STOP_REQUESTED))
+        try:
+            self._inputs.provide(job.request, lambda: self._stop_asked(job))
+        except StagingCancelled:
+            return 0.0
+        except JobFailed as error:
+            return self._end(job, Verdict(error.cause, failure_reason(error)))
         known = {record.id: record for record in self._runners.records()}
         started = []
         try:
@@ -166,6 +176,11 @@ class JobLife:
             return self._end(job, Verdict(failed.cause, failure_reason(failed)))
         held = self._change(job, phase=JobPhase.RUNNING, instances=tuple(started))
         return _FRESH_POLL_S if held else None
+
+    def _stop_asked(self, job: TrainingJobRecord) -> bool:
+        with self._context.db.read() as connection:
+            found = rows.get_job(connection, job.arn)
+        return found is None or found.desired is Desired.STOPPED
 
     def _start(self, job: TrainingJobRecord, instance: Instance) -> ProcessRecord:
         gpus = self._gpus.take(instance.id, gpus_of(job.spec.instance_type))

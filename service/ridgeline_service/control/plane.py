@@ -17,6 +17,7 @@ from ridgeline_service.control.endpoint_life import EndpointLife
 from ridgeline_service.control.endpoints import Endpoints
 from ridgeline_service.control.events import Events
 from ridgeline_service.control.holder import boot_id, holder_name, is_dead
+from ridgeline_service.control.job_inputs import JobInputs, ZooInputs
 from ridgeline_service.control.job_life import JobLife
 from ridgeline_service.control.job_orders import Surroundings
 from ridgeline_service.control.job_planning import JobPlanner
@@ -76,6 +77,7 @@ class Outside:
 
     launcher: Launcher | None = None
     runners: Runners | None = None
+    job_inputs: JobInputs | None = None
     stager: Stager | None = None
     probe: Probe = probe_replica
     submit: Callable[[Callable[[], None]], None] | None = None
@@ -185,6 +187,7 @@ class ControlPlane:
             holder=holder.name,
             boot=boot_id(),
             runners=runners,
+            inputs=outside.job_inputs or self._make_job_inputs(),
             room=room,
             around=Surroundings(self._data_dir, self._settings, self._machine.cores),
             gpus=gpus,
@@ -218,17 +221,23 @@ class ControlPlane:
 
     def _make_stager(self) -> Stager:
         cache_dir = self._data_dir.cache
-        client = _Lazy(self._client)
-        models = ModelCache(cache_dir / "models")
-        prepare = Prepare(self._data_dir, os.environ)
         return DiskStager(
-            bucket=ModelBucket(client),
-            cache=models,
-            weights=ZooWeights(self._settings, self._data_dir, client, models, prepare),
+            bucket=ModelBucket(_Lazy(self._client)),
+            cache=ModelCache(cache_dir / "models"),
+            weights=self._make_weights(),
             hub=HubCards(cache_dir / "hub-cards", os.environ),
             environments=Environments(cache_dir),
             cards=self._cards,
         )
+
+    def _make_weights(self) -> ZooWeights:
+        client, models = _Lazy(self._client), ModelCache(self._data_dir.cache / "models")
+        prepare = Prepare(self._data_dir, os.environ)
+        return ZooWeights(self._settings, self._data_dir, client, models, prepare)
+
+    def _make_job_inputs(self) -> JobInputs:
+        client = _Lazy(self._client)
+        return ZooInputs(self._settings, client, self._cards, self._make_weights())
 
     def _make_client(self) -> Any:
         # Inner: its module loads boto3, a part of this process's start.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ridgeline_service.settings import Settings
-from ridgeline_zoo import Card, Catalog
+from ridgeline_zoo import Card, Catalog, tuning
 
 _REGISTRY = "763104351884.dkr.ecr.{region}.amazonaws.com"
 IMAGES = {
@@ -39,4 +39,10 @@ class Zoo:
             **card.to_json(),
             "image_uri": f"{registry}/{IMAGES[card.image]}",
             "environment": {"HF_MODEL_ID": card.id, **card.environment},
+            "training": {
+                "image_uri": f"{registry}/{tuning.IMAGE}",
+                "model_uri": f"s3://{self._settings.zoo_bucket}/{card.model_prefix}",
+                "source_uri": f"s3://{self._settings.zoo_bucket}/{tuning.archive_key()}",
+                "recipes": [recipe.to_json() for recipe in tuning.recipes_of(card)],
+            },
         }

@@ -22,8 +22,6 @@ from ridgeline_recipes.job import Job, say
 from ridgeline_recipes.metrics import Metrics
 from ridgeline_recipes.options import Options, TuningOptions
 
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
 
 def arguments(options: Options, job: Job, scratch: Path, **more: object) -> dict[str, Any]:
     """What every trainer is told. Said in full where the libraries' defaults are for large GPUs."""
@@ -64,7 +62,7 @@ def adapter_config(options: TuningOptions) -> LoraConfig | None:
         r=options.rank,
         lora_alpha=options.lora_alpha,
         lora_dropout=0.0,
-        target_modules=list(LINEAR),
+        target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
 
