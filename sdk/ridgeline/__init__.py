@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ridgeline.session import Session
     from ridgeline.training_job import TrainingJob
     from ridgeline.zoo import ZooModel
+    from ridgeline.zoo_estimator import ZooEstimator
 
     __version__: str
 
@@ -45,6 +46,7 @@ _HOME = {
     "TrainingInput": "inputs",
     "TrainingJob": "training_job",
     "WaiterConfig": "async_inference",
+    "ZooEstimator": "zoo_estimator",
     "ZooModel": "zoo",
 }
 
@@ -66,6 +68,7 @@ __all__ = [
     "TrainingInput",
     "TrainingJob",
     "WaiterConfig",
+    "ZooEstimator",
     "ZooModel",
     "__version__",
     "errors",

@@ -82,6 +82,7 @@ def test_the_names_offered_are_these() -> None:
         "TrainingInput",
         "TrainingJob",
         "WaiterConfig",
+        "ZooEstimator",
         "ZooModel",
         "__version__",
         "errors",
