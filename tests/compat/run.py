@@ -49,17 +49,9 @@ def main() -> int:
                 service.deploy("compat-embed", "all-minilm-l6-v2")
             for name in wanted:
                 for mode, variables in modes(name, service).items():
-                    started = time.monotonic()
-                    done = subprocess.run(
-                        command(name), env=environment(name, home, variables), timeout=1200
-                    )
-                    outcome = "passed" if done.returncode == 0 else "FAILED"
-                    print(
-                        f"{name} ({mode}): {outcome} in {time.monotonic() - started:.0f} s",
-                        flush=True,
-                    )
-                    if done.returncode != 0:
-                        failed.append(f"{name} ({mode})")
+                    for what, words in commands(name).items():
+                        if not passes(f"{what} ({mode})", words, name, home, variables):
+                            failed.append(f"{what} ({mode})")
         assert list(home.rglob("*.pem")) == [], "nothing is written under the user's home"
     print("failed: " + ", ".join(failed) if failed else "all clients passed")
     return 1 if failed else 0
@@ -85,11 +77,25 @@ def modes(name: str, service: Service) -> dict[str, dict[str, str]]:
     return result
 
 
-def command(name: str) -> list[str]:
+def passes(what: str, words: list[str], name: str, home: Path, variables: dict[str, str]) -> bool:
+    started = time.monotonic()
+    done = subprocess.run(words, env=environment(name, home, variables), timeout=1200)
+    outcome = "passed" if done.returncode == 0 else "FAILED"
+    print(f"{what}: {outcome} in {time.monotonic() - started:.0f} s", flush=True)
+    return done.returncode == 0
+
+
+def commands(name: str) -> dict[str, list[str]]:
+    """What is run for a client: its endpoints, and its training where it has a script for that."""
     if name == "cli":
-        return ["sh", str(HERE / "aws_cli.sh")]
+        return {name: ["sh", str(HERE / "aws_cli.sh")]}
+    python = str(REPOSITORY / ".venvs" / name / "bin" / "python")
     script = f"{name}_client.py" if name in ("boto3", "openai") else f"sdk_{name}.py"
-    return [str(REPOSITORY / ".venvs" / name / "bin" / "python"), str(HERE / script)]
+    found = {name: [python, str(HERE / script)]}
+    training = HERE / f"sdk_{name}_training.py"
+    if training.exists():
+        found[f"{name} training"] = [python, str(training)]
+    return found
 
 
 def environment(name: str, home: Path, variables: dict[str, str]) -> dict[str, str]:

@@ -66,7 +66,7 @@ _HINTS = {
         "Choose a larger instance type, a smaller batch, or raise RIDGELINE_MEMORY_MB in the "
         "job's Environment where that set the limit."
     ),
-    Cause.DISK_FULL: "Free space on the service's disk, or write less.",
+    Cause.DISK_FULL: ("Raise VolumeSizeInGB, free space on the service's disk, or write less."),
     Cause.LAUNCH_FAILED: "`ridgeline doctor` shows what this machine lacks.",
     Cause.RUNNER_DIED: (
         "Start the job again; with a RetryStrategy or a CheckpointConfig it restarts by itself."

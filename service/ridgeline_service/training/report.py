@@ -63,7 +63,7 @@ class Report:
 
 
 class Reporter:
-    """Writes the report at every change; thread-safe. ``now`` gives microseconds since the epoch."""
+    """Writes the report at every change; thread-safe. ``now`` gives microseconds of the epoch."""
 
     def __init__(self, folder: Path, now: Callable[[], int]) -> None:
         self._path = folder / _FILE
