@@ -26,10 +26,8 @@ from ridgeline_backends.models.weights import weight_files
 from ridgeline_backends.neuron.plan import NeuronPlan, decoder_plan
 from ridgeline_backends.neuron.program import Program
 from ridgeline_backends.neuron.step_time import PredictTime
-from ridgeline_backends.neuron.timing.coefficients import prior_coefficients
 from ridgeline_backends.neuron.timing.machine import Machine
-from ridgeline_backends.neuron.timing.seconds import seconds
-from ridgeline_backends.neuron.timing.work import Work
+from ridgeline_backends.neuron.timing.predict import predict
 
 _NOTE = "Nothing here is a Neuron device: programs run on the processor, their time is predicted."
 
@@ -100,10 +98,8 @@ class NeuronBackend(Backend):
 
 
 def _predict(machine: Machine) -> PredictTime:
-    coefficients = prior_coefficients()
+    def time_of(program: Program) -> DeviceTime:
+        found = predict(program, machine)
+        return DeviceTime(seconds=found.seconds, low=found.low, high=found.high)
 
-    def predict(program: Program) -> DeviceTime:
-        found = seconds(Work.of(program, machine), coefficients)
-        return DeviceTime(seconds=found, low=found, high=found)
-
-    return predict
+    return time_of

@@ -1,0 +1,80 @@
+"""Why a module does not compile, with the compiler's own codes and the line of the model.
+
+CompileError                a `BackendError`
+├── UnsupportedOperator     NCC_EUOC002: an operator that there is no operation for
+├── DynamicShape            NCC_EMOD025: a shape or a branch depends on data
+└── NotSharded              more than one core, and nothing in the module is cut
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ridgeline_backends.errors import BackendError
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLine:
+    """A line of the model."""
+
+    file: str
+    line: int
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.code}"
+
+
+class CompileError(BackendError):
+    """A module that cannot be compiled as it is."""
+
+    code = "CompileError"
+    http_status = 400
+
+
+class UnsupportedOperator(CompileError):
+    """An operator that the compiler has no operation for."""
+
+    code = "UnsupportedOperator"
+
+    def __init__(self, operator: str, where: SourceLine | None, *, hint: str = "") -> None:
+        place = f", at {where}" if where else ""
+        super().__init__(
+            f"[NCC_EUOC002] Unsupported operator: {operator}{place}.",
+            hint=hint or "Write it with operators that are supported, or run it on the host.",
+        )
+        self.operator = operator
+        self.where = where
+
+
+class DynamicShape(CompileError):
+    """A shape, an index or a branch that depends on the values of tensors."""
+
+    code = "DynamicShape"
+
+    def __init__(self, reason: str, where: SourceLine | None) -> None:
+        place = f" at {where}" if where else ""
+        super().__init__(
+            f"[NCC_EMOD025] Dynamic shapes are not supported{place}: {reason}",
+            hint="Give every tensor a fixed shape: pad, and mask what is padding.",
+        )
+        self.where = where
+
+
+class NotSharded(CompileError):
+    """A tensor-parallel degree above 1 for a module of which every core would do all."""
+
+    code = "NotSharded"
+
+
+def line_of(stack_trace: str | None) -> SourceLine | None:
+    """The model's own line: the innermost one outside of torch."""
+    frames = re.findall(
+        r'File "([^"]+)", line (\d+), in \S+\n\s+(.*)', stack_trace or "", flags=re.MULTILINE
+    )
+    own = [one for one in frames if "/torch/" not in one[0]]
+    if not own:
+        return None
+    file, line, code = own[-1]
+    return SourceLine(file, int(line), code.strip())
