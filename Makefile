@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 SOURCES := sdk service backends model_zoo tests examples
 
-.PHONY: demo test kernels unit compat bench peers lint types fmt imports clean system
+.PHONY: demo test kernels unit compat bench peers recipes lint types fmt imports clean system
 
 demo: $(VENV)/.service system kernels
 	@$(BIN)/python examples/demo.py
@@ -38,6 +38,11 @@ bench: $(VENV)/.dev system
 # The servers that ours is compared with, each in an environment of its own.
 peers: $(VENV)/.dev
 	$(BIN)/python tests/bench/install_peers.py
+
+# The environment of fine-tuning jobs, and the tests that train tiny models in it.
+recipes: $(VENV)/.dev
+	$(BIN)/python tests/support/recipe_jobs.py
+	$(BIN)/python -m pytest tests/unit/recipes tests/e2e/test_zoo_training.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check $(SOURCES)

@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ridgeline_service.runtime.environments import Environments
+from ridgeline_service.runtime.images import runtime_named
+
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = REPOSITORY / "model_zoo/ridgeline_zoo/recipes"
+CACHE = REPOSITORY / ".cache/tests"
+RUNTIME = "huggingface-pytorch-training"
 ENVIRONMENTS = (
     REPOSITORY / ".venvs/recipes/bin/python",
-    *sorted(
-        (REPOSITORY / ".cache/tests/environments").glob("huggingface-pytorch-training-*/bin/python")
-    ),
+    *sorted(CACHE.glob(f"environments/{RUNTIME}-*/bin/python")),
 )
 
 
@@ -85,3 +88,7 @@ class Job:
         self, *arguments: str, before: Callable[[], None] | None = None, **variables: str
     ) -> Result:
         return self.ended(self.start(*arguments, before=before, **variables))
+
+
+if __name__ == "__main__":
+    print(Environments(CACHE).ensure(runtime_named(RUNTIME), print).python)

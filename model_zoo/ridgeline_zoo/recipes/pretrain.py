@@ -23,7 +23,7 @@ from ridgeline_recipes.sizing import setting_of
 class PretrainOptions(TuningOptions):
     """Texts are cut into blocks of ``max_length`` tokens, so every step is full."""
 
-    learning_rate: float = option(3e-4, "at its highest", within=POSITIVE)
+    learning_rate: float = option(5e-4, "at its highest", within=POSITIVE)
     batch_size: int = option(4, "blocks computed at once", within=POSITIVE)
     max_length: int = option(128, "tokens of a block", within=POSITIVE)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 _CPU = Path("/proc/cpuinfo")
 _GPU = Path("/proc/driver/nvidia/gpus")
-# Below this, bf16 products run in plain loops: fifty times slower than fp32.
+# Without any of these, bf16 products run in plain loops, tens of times slower than fp32.
 _BF16_FLAGS = frozenset({"avx512bw", "avx512_bf16", "amx_bf16", "bf16"})
 
 

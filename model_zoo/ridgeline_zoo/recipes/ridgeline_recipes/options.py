@@ -47,7 +47,7 @@ class Options:
     epochs: float = option(1.0, "how often each record is seen", within=POSITIVE)
     max_steps: int = option(0, "end after so many steps; 0: by epochs", within=NOT_NEGATIVE)
     learning_rate: float = option(1e-4, "at its highest", within=POSITIVE)
-    warmup_steps: int = option(5, "steps until it is reached", within=NOT_NEGATIVE)
+    warmup_share: float = option(0.1, "of all steps, until it is reached", within=SHARE)
     batch_size: int = option(8, "records computed at once", within=POSITIVE)
     gradient_accumulation: int = option(1, "batches of one step", within=POSITIVE)
     max_length: int = option(512, "tokens of a record; what is longer is cut", within=POSITIVE)

@@ -32,7 +32,7 @@ def arguments(options: Options, job: Job, scratch: Path, **more: object) -> dict
         "max_steps": options.max_steps or -1,
         "learning_rate": options.learning_rate,
         "lr_scheduler_type": "linear",
-        "warmup_steps": options.warmup_steps,
+        "warmup_steps": options.warmup_share,  # below 1 it is a share
         "per_device_train_batch_size": options.batch_size,
         "per_device_eval_batch_size": options.batch_size,
         "gradient_accumulation_steps": options.gradient_accumulation,
