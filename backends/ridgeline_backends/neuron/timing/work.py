@@ -34,6 +34,9 @@ _FULL_ROW_BYTES = 2048
 REFERENCE_MINOR = 18
 """The coefficients stand for SDK 2.18."""
 
+_SETTLED_MINOR = 22
+"""From this release on, tables of encoders and of training show no further gains."""
+
 
 class Part(IntEnum):
     """Columns. Seconds at the data sheet's speed, or counts."""
@@ -90,7 +93,8 @@ class Work:
     def compiled_by(self, minor: int | None) -> Work:
         """The same, compiled by SDK 2.`minor`; None: as new as the coefficients."""
         rows = self.rows.copy()
-        rows[:, Part.VERSIONS] = 0 if minor is None else minor - REFERENCE_MINOR
+        newest = min(minor or REFERENCE_MINOR, _SETTLED_MINOR)
+        rows[:, Part.VERSIONS] = newest - REFERENCE_MINOR
         return Work(rows)
 
     def __mul__(self, times: float) -> Work:

@@ -10,6 +10,7 @@ from ridgeline_backends.neuron.builders.encoder import (
 from ridgeline_backends.neuron.calibration.places import machine_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
+from ridgeline_backends.neuron.calibration.workloads.decode import bucket_of
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.program import Program
 from ridgeline_backends.neuron.timing.machine import Machine
@@ -26,7 +27,7 @@ def encoder_quantities(row: Row) -> list[Quantity]:
     batch = row.integer("batch", 1)
     config = row.config or find(row.model, "encoders").config
     program = encoder_program(config, row, batch, cores=row.integer("tp", 1))
-    work = Work.of(program, machine).compiled_by(row.sdk_minor)
+    work = Work.of(program, machine).compiled_by(compiler_of(row, machine))
     work = Work.total((work, results(program)))
     if "vllm" in row.text("framework").lower():
         # The server fills a batch up with padding for each request that it encodes.
@@ -44,6 +45,8 @@ def encoder_program(config: object, row: Row, batch: int, *, cores: int = 1) -> 
     if row.model.lower().startswith("laughter") or _type(config) == "wav2vec2":
         return build_speech_encoder(shape, batch=batch, samples=_SAMPLES, convolutions=_WAV2VEC)
     length = row.integer("seq_len", 128)
+    if row.has("input_len"):
+        length = bucket_of(row, row.integer("input_len"), length)
     return build_encoder(shape, batch=batch, length=length, cores=cores)
 
 
@@ -73,6 +76,7 @@ def encoder_shape(config: object, row: Row) -> EncoderShape:
         causal=kind in ("gpt2", "qwen3", "llama"),
         gated=kind in ("qwen3", "llama", "mistral", "gemma"),
         logits=_reads_logits(row, kind),
+        kernel="flash" if kind == "qwen3" else "plain",
     )
 
 
@@ -99,6 +103,11 @@ def results(program: Program) -> Work:
         if buffer.kind.value in ("input", "output")
     )
     return Work.host(gigabytes=moved / 1e9)
+
+
+def compiler_of(row: Row, machine: Machine) -> int | None:
+    """Inferentia1 has a compiler of its own, which was finished before the others began."""
+    return None if machine.chip.neuroncore == "v1" else row.sdk_minor
 
 
 def _in_flight(row: Row, copies: int) -> int:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row
 from ridgeline_backends.neuron.calibration.workloads.decode import (
+    accepted_tokens,
     bucket_of,
     decoder_of,
     sequence_length,
 )
 from ridgeline_backends.neuron.timing.work import Work
+
+_ASYNCHRONOUS_FROM = 31
 
 _VOCABULARY_BYTES = 4
 """A logit on its way to the host."""
@@ -19,7 +22,8 @@ def serving_quantities(row: Row) -> list[Quantity]:
     """Fields of "serving". With one client at a time a request has the machine to itself. Under
     load all slots are taken: while one sequence decodes, each other slot is refilled once, and the
     prompt that refills it stalls the rest; a new request waits behind a quarter of the slots'
-    prompts, since answers of like length end in clumps.
+    prompts, since answers of like length end in clumps. optimum-neuron compiles one length for all
+    prompts, the longest.
     """
     slots = row.integer("batch", row.integer("concurrency", 1))
     decoder = decoder_of(row, batch=slots)
@@ -27,11 +31,11 @@ def serving_quantities(row: Row) -> list[Quantity]:
     prompt = row.integer("input_len", 1024)
     answer = row.integer("output_len", 250)
     logits = _sampled_bytes(row, slots, decoder.model.vocab_size)
-    host = Work.host(steps=1.0, gigabytes=logits / 1e9)
+    host = Work.host(steps=_host_steps(row), gigabytes=logits / 1e9)
+    bucket = length if "optimum" in row.text("framework") else bucket_of(row, prompt, length)
     step = Work.total((decoder.step(slots, length), host))
-    prefill = Work.total((decoder.prefill(1, bucket_of(row, prompt, length)), host))
-    if "chunked" in row.text("scheduler"):
-        prefill = Work.total((decoder.prefill(1, bucket_of(row, prompt, length)), host * 2))
+    step = step * (1 / accepted_tokens(row))
+    prefill = Work.total((decoder.prefill(1, bucket), host))
     if _saturated(row):
         token = Work.total((step, prefill * (slots / answer)))
         busy = row.text("mode") == "throughput"
@@ -50,6 +54,14 @@ def serving_quantities(row: Row) -> list[Quantity]:
         Quantity("tok_s", f"{domain}:tok_s", whole, rate, rate=True),
         Quantity("max_tok_s", f"{domain}:tok_s", whole, rate, rate=True),
     ]
+
+
+def _host_steps(row: Row) -> float:
+    """From SDK 2.31 on the server prepares a step while the one before runs. Sampling on the host
+    is as much work again."""
+    if (row.sdk_minor or 0) >= _ASYNCHRONOUS_FROM:
+        return 0.2
+    return 2.0 if "CPU sampling" in row.text("scheduler") else 1.0
 
 
 def _saturated(row: Row) -> bool:

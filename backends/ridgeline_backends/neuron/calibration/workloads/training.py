@@ -61,6 +61,7 @@ def training_quantities(row: Row) -> list[Quantity]:
         zero=zero,
         recompute=degrees.tensor > 1 and degrees.pipeline == 1 and not zero,
         dropout=not shape.causal,
+        lamb=row.text("optimizer").lower() == "lamb",
     )
     # Filling and draining the pipeline takes all but one of its stages' microbatches again.
     turns = plan.microbatches + plan.pipeline - 1

@@ -26,7 +26,7 @@ from ridgeline_backends.neuron.builders.perceiver import PerceiverShape, build_p
 from ridgeline_backends.neuron.calibration.places import machine_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
-from ridgeline_backends.neuron.calibration.workloads.encoder import calls, results
+from ridgeline_backends.neuron.calibration.workloads.encoder import calls, compiler_of, results
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.program import ElementType, Program
 from ridgeline_backends.neuron.timing.machine import Machine
@@ -49,7 +49,10 @@ def vision_quantities(row: Row) -> list[Quantity]:
     work = Work.total(
         part
         for program in programs
-        for part in (Work.of(program, machine).compiled_by(row.sdk_minor), results(program))
+        for part in (
+            Work.of(program, machine).compiled_by(compiler_of(row, machine)),
+            results(program),
+        )
     )
     domain = "convnet" if builder in ("resnet", "vgg", "unet", "yolo") else "vision_transformer"
     if machine.chip.neuroncore == "v1":
