@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from ridgeline_zoo import tuning
 from ridgeline_zoo.card import Card, ExamplePayload, Json
 from ridgeline_zoo.families import FAMILIES
 
@@ -20,6 +21,7 @@ PROPRIETARY_MANIFEST_KEY = "proprietary-sdk-manifest.json"
 IMAGE_ACCOUNT = "763104351884"
 _IMAGE = "djl-inference:0.30.0-lmi12.0.0-cu124"
 _ALIAS = "llm_ecr_uri_1"
+_TRAINING_ALIAS = "train_ecr_uri_1"
 # The oldest SDK that knows variants, prefixes as artifacts and everything else used below.
 _MIN_SDK_VERSION = "2.189.0"
 _TIMEOUT_S = 1200
@@ -66,10 +68,6 @@ def spec(card: Card, region: str, account: str = IMAGE_ACCOUNT) -> dict[str, Jso
         _variable("SAGEMAKER_MODEL_SERVER_WORKERS", "1"),
     ]
     environment += [_variable(name, value) for name, value in sorted(card.environment.items())]
-    families = sorted({name.split(".")[1] for name in card.supported_instance_types})
-    variants: dict[str, Json] = {
-        family: {"regional_properties": {"image_uri": f"${_ALIAS}"}} for family in families
-    }
     payloads: dict[str, Json] = {
         payload.name: _payload(payload) for payload in card.example_payloads
     }
@@ -91,17 +89,14 @@ def spec(card: Card, region: str, account: str = IMAGE_ACCOUNT) -> dict[str, Jso
         "hosting_artifact_s3_data_type": "S3Prefix",
         "hosting_artifact_compression_type": "None",
         "hosting_use_script_uri": False,
-        "hosting_instance_type_variants": {
-            "regional_aliases": {region: {_ALIAS: image}},
-            "variants": variants,
-        },
+        "hosting_instance_type_variants": _variants(card, region, _ALIAS, image),
         "inference_environment_variables": environment,
         "inference_vulnerable": False,
         "inference_dependencies": [],
         "inference_vulnerabilities": [],
         "inference_volume_size": _volume_gib(card),
         "inference_enable_network_isolation": True,
-        "training_supported": False,
+        **_training(card, region, account),
         "training_vulnerable": False,
         "training_dependencies": [],
         "training_vulnerabilities": [],
@@ -109,7 +104,6 @@ def spec(card: Card, region: str, account: str = IMAGE_ACCOUNT) -> dict[str, Jso
         "default_inference_instance_type": card.default_instance_type,
         "supported_inference_instance_types": list(card.supported_instance_types),
         "dynamic_container_deployment_supported": False,
-        "metrics": [],
         "model_kwargs": {},
         "deploy_kwargs": {
             "model_data_download_timeout": _TIMEOUT_S,
@@ -124,6 +118,47 @@ def spec(card: Card, region: str, account: str = IMAGE_ACCOUNT) -> dict[str, Jso
         "resource_name_base": card.id,
         "default_payloads": payloads,
     }
+
+
+def _training(card: Card, region: str, account: str) -> dict[str, Json]:
+    """How the model is trained further, by the recipe that is usual for its kind."""
+    recipes = tuning.recipes_of(card)
+    if not recipes:
+        return {"training_supported": False, "metrics": []}
+    usual = recipes[0]
+    image = f"{account}.dkr.ecr.{region}.amazonaws.com/{tuning.IMAGE}"
+    types = {str: "text", int: "int", float: "float"}
+    hyperparameters: list[Json] = [
+        {"name": name, "type": types[type(value)], "default": value, "scope": "algorithm"}
+        for name, value in usual.hyperparameters.items()
+    ]
+    metrics: list[Json] = [{"Name": name, "Regex": text} for name, text in usual.metrics.items()]
+    return {
+        "training_supported": True,
+        "training_ecr_specs": {
+            "framework": "huggingface",
+            "framework_version": "2.8.0",
+            "py_version": "py312",
+        },
+        "training_artifact_key": card.model_prefix,
+        "training_script_key": tuning.archive_key(),
+        "training_instance_type_variants": _variants(card, region, _TRAINING_ALIAS, image),
+        "training_volume_size": _volume_gib(card),
+        "training_enable_network_isolation": True,
+        "default_training_instance_type": card.default_instance_type,
+        "supported_training_instance_types": list(card.supported_instance_types),
+        "hyperparameters": hyperparameters,
+        "metrics": metrics,
+    }
+
+
+def _variants(card: Card, region: str, alias: str, image: str) -> Json:
+    """One image for every family of instance types that the card supports."""
+    families = sorted({name.split(".")[1] for name in card.supported_instance_types})
+    variants: dict[str, Json] = {
+        family: {"regional_properties": {"image_uri": f"${alias}"}} for family in families
+    }
+    return {"regional_aliases": {region: {alias: image}}, "variants": variants}
 
 
 def render(document: list[Json] | dict[str, Json]) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ridgeline_zoo import Card, load_cards
+from ridgeline_zoo import Card, load_cards, tuning
 from ridgeline_zoo.jumpstart import (
     bucket,
     manifest,
@@ -75,6 +75,25 @@ def test_a_spec_resolves_to_an_image_and_the_stored_weights(card: Card) -> None:
     for variable in document["inference_environment_variables"]:
         assert set(variable) >= VARIABLE_FIELDS
     assert document["inference_volume_size"] << 30 > 2 * card.weights_bytes
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.id)
+def test_a_spec_says_how_the_model_is_trained_further(card: Card) -> None:
+    document: Any = spec(card, REGION)
+    recipes = tuning.recipes_of(card)
+    assert document["training_supported"] is bool(recipes)
+    if not recipes:
+        return
+    assert document["training_artifact_key"] == card.model_prefix
+    assert document["training_script_key"] == tuning.archive_key()
+    variants = document["training_instance_type_variants"]
+    aliases = variants["regional_aliases"][REGION]
+    for instance_type in document["supported_training_instance_types"]:
+        uri = variants["variants"][instance_type.split(".")[1]]["regional_properties"]["image_uri"]
+        assert aliases[uri.removeprefix("$")].endswith(f"/{tuning.IMAGE}")
+    defaults = {each["name"]: each["default"] for each in document["hyperparameters"]}
+    assert defaults == recipes[0].hyperparameters
+    assert {each["Name"] for each in document["metrics"]} == set(recipes[0].metrics)
 
 
 def test_payloads_are_the_cards_and_say_where_the_prompt_goes() -> None:
