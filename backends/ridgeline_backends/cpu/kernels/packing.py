@@ -65,7 +65,7 @@ def pack(
     n, k = weight.shape
     if dtype is torch.int8:
         # In parts: memory for all of a head at once is slow to come by.
-        panels = torch.cat([_int8_panels(part.float()) for part in weight.split(_PART)])
+        panels = torch.cat([_int8_panels(part.float()) for part in torch.split(weight, _PART)])
     else:
         together = 2 if dtype is torch.bfloat16 else 1
         panels = weight.to(dtype).view(n // PANEL, PANEL, k // together, together)
