@@ -7,13 +7,17 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 SOURCES := sdk service backends model_zoo tests examples
 
-.PHONY: demo test kernels unit compat bench peers recipes lint types fmt imports clean system
+.PHONY: demo test chaos kernels unit compat bench peers recipes lint types fmt imports clean system
 
 demo: $(VENV)/.service system kernels
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev system kernels
 	$(BIN)/python -m pytest tests/unit tests/contract tests/e2e tests/chaos tests/docs
+
+# Faults and kills in full, the slow ones too.
+chaos: $(VENV)/.dev system kernels
+	RIDGELINE_CHAOS=1 $(BIN)/python -m pytest tests/chaos tests/e2e/faults
 
 unit: $(VENV)/.dev kernels
 	$(BIN)/python -m pytest tests/unit
