@@ -19,7 +19,7 @@ from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import NeuronConfig, neuron_config
 from ridgeline_backends.neuron.liveness import CoreNeed, core_need
 from ridgeline_backends.neuron.placement import Placement, place
-from ridgeline_backends.neuron.program import ElementType, Program
+from ridgeline_backends.neuron.program import Program
 
 _DEFAULT_KV_BYTES = 1 << 30
 """KV memory where nobody asked for an amount: it is the host's that fills up."""
@@ -84,7 +84,7 @@ def decoder_plan(
     need = core_need(compiled_programs(config, neuron))
     limit = placement.core_memory_bytes
     if need.total > limit:
-        refusals.append(_too_large(need, placement, neuron))
+        refusals.append(out_of_memory(need, placement))
     memory = MemoryNeed(
         weights=need.weights * placement.cores,
         kv=slot * max(slots, 1),
@@ -168,14 +168,11 @@ def _slots(spec: LoadSpec, settings: Mapping[str, object], slot: int) -> int:
     return min(spec.max_num_seqs, room // slot)
 
 
-def _too_large(need: CoreNeed, placement: Placement, neuron: NeuronConfig) -> str:
+def out_of_memory(need: CoreNeed, placement: Placement) -> str:
     """As the runtime says it, with what to change."""
     table = "; ".join(f"{name} {size / _MIB:.1f}MB" for name, size in need.table().items())
-    larger = "a larger tp_degree, fewer sequences or a shorter seq_len"
-    if neuron.torch_dtype is not ElementType.FP32 and not neuron.quantized:
-        larger += ", or quantized weights"
     return (
         f'status=4 message="Allocation Failure": a core needs {need.total / _MIB:.1f}MB of '
         f"device memory and has {placement.core_memory_bytes / _MIB:.1f}MB ({table}). It takes "
-        f"{larger}."
+        "a larger tp_degree, fewer sequences, a shorter seq_len or quantized weights."
     )
