@@ -18,6 +18,7 @@ from ridgeline_backends.neuron.execute.collectives import EXCHANGES
 from ridgeline_backends.neuron.execute.kernels import KERNELS, Kernel
 from ridgeline_backends.neuron.execute.memory import CoreMemory
 from ridgeline_backends.neuron.execute.rounding import rounded
+from ridgeline_backends.neuron.execute.together import joined
 from ridgeline_backends.neuron.operations import (
     Collective,
     Concat,
@@ -115,6 +116,16 @@ class LoadedProgram:
             found = _tensors(line.kernel(line.kind, [one[0] for one in inputs], line.calls[0]))
             own = [_kept(line, found, index) for index in range(len(found))]
             results = [[one] * self._memory.cores for one in own]
+        elif (
+            together := joined(line.kind, inputs, line.calls[0], self._memory.whole_cache)
+        ) is not None:
+            found = _tensors(line.kernel(line.kind, together, line.calls[0]))
+            # A cache was written in its place.
+            results = (
+                [inputs[0]]
+                if isinstance(line.kind, KVWrite)
+                else [list(_kept(line, found, 0).chunk(self._memory.cores))]
+            )
         else:
             by_core = [
                 _tensors(line.kernel(line.kind, [one[core] for one in inputs], call))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class CoreMemory:
         self.cores = cores
         self._tensors: dict[str, list[Tensor]] = {}
         self._multiplies: dict[str, list[Multiply]] = {}
+        self._caches: dict[int, Tensor] = {}
 
     def load(self, programs: Iterable[Program], weight: LoadWeight) -> None:
         """Bring in what these programs read, each weight once, one at a time."""
@@ -55,11 +56,18 @@ class CoreMemory:
             for buffer, section in program.buffers(BufferKind.KV):
                 for name in names_of(buffer, section):
                     if name not in self._tensors:
-                        self._tensors[name] = [_empty(buffer) for _ in range(self.cores)]
+                        whole = _empty(buffer, self.cores)
+                        parts = list(whole.chunk(self.cores))
+                        self._tensors[name] = parts
+                        self._caches[id(parts)] = whole
 
     def tensors(self, name: str) -> list[Tensor]:
         """A buffer's tensor on each core; none for a matrix that is only multiplied by."""
         return self._tensors.get(name, [])
+
+    def whole_cache(self, parts: Sequence[Tensor]) -> Tensor | None:
+        """The tensor that the KV caches of the cores are parts of, by their list."""
+        return self._caches.get(id(parts))
 
     def multiplies(self, name: str) -> list[Multiply]:
         return self._multiplies.get(name, [])
@@ -77,11 +85,13 @@ def _multiplied_only(programs: Iterable[Program]) -> set[str]:
     return inside - elsewhere
 
 
-def _empty(buffer: Buffer) -> Tensor:
+def _empty(buffer: Buffer, cores: int) -> Tensor:
+    """KV of all cores below each other."""
     kept = buffer.dtype
     # torch computes nothing on 8-bit floats; what is kept are their values.
     narrow = kept in (ElementType.FP8_E4M3, ElementType.FP8_E5M2)
-    return torch.zeros(buffer.shape, dtype=torch.bfloat16 if narrow else torch_dtype(kept))
+    shape = (buffer.shape[0] * cores, *buffer.shape[1:])
+    return torch.zeros(shape, dtype=torch.bfloat16 if narrow else torch_dtype(kept))
 
 
 def stored(tensor: Tensor, dtype: ElementType) -> Tensor:
