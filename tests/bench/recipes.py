@@ -57,16 +57,19 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="SmolLM2's model folder")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", choices=("recipe", "bare trl"), help="one of the two")
     given = parser.parse_args()
     python = next((str(path) for path in ENVIRONMENTS if path.exists()), None)
     if python is None:
         sys.exit("No environment with trl and peft: `make recipes` makes one.")
-    found: dict[str, list[float]] = {"recipe": [], "bare trl": []}
+    runs = {"recipe": recipe, "bare trl": bare}
+    if given.only:
+        runs = {given.only: runs[given.only]}
+    found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(given.rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            found["recipe"].append(recipe(python, given.model, given.steps, Path(folder)))
-        with tempfile.TemporaryDirectory() as folder:
-            found["bare trl"].append(bare(python, given.model, given.steps, Path(folder)))
+        for name, run in runs.items():
+            with tempfile.TemporaryDirectory() as folder:
+                found[name].append(run(python, given.model, given.steps, Path(folder)))
     print(json.dumps(found))
 
 

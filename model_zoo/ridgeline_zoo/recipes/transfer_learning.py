@@ -1,4 +1,4 @@
-"""What JumpStart's clients start: the first recipe that suits the base model."""
+"""What JumpStart's clients start, under this name: the recipe that is usual for the base model."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@ it goes on to the same weights, and the end that somebody asks for."""
 
 from __future__ import annotations
 
+import resource
 import signal
 import tempfile
 import time
@@ -92,7 +93,10 @@ def train(trainer: Any, job: Job, training: str, metrics: Metrics) -> Trained:
     seconds = time.monotonic() - began
     tokens = trainer.state.num_input_tokens_seen - watch.tokens_before
     metrics.report(
-        training_seconds=seconds, train_tokens_per_second=tokens / seconds, final_loss=watch.loss
+        training_seconds=seconds,
+        train_tokens_per_second=tokens / seconds,
+        final_loss=watch.loss,
+        peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20),
     )
     return Trained(stopped=watch.stopping)
 
