@@ -23,6 +23,7 @@ _SUMMARIES = {
     "down": "Stop the service and everything it runs.",
     "env": "Print the environment variables that a shell needs.",
     "doctor": "Show what this machine can run, and what is missing.",
+    "plan": "Rank simulated Neuron instances for a model by cost.",
     "neuron": "List simulated Neuron devices, and score predictions of their speed.",
 }
 _EXTRAS = {"ridgeline_service": "service", "ridgeline_backends": "cpu"}

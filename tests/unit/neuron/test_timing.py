@@ -123,6 +123,8 @@ def test_a_prediction_has_an_interval_and_a_label() -> None:
     found = predict(program, INF2)
     assert found.low < found.seconds < found.high
     assert found.label == "calibrated"
+    assert predict(program, Machine(instance("trn2.48xlarge"), 2)).label == "extrapolated"
+    assert predict(program, Machine(instance("trn3.3xlarge"), 2)).label == "prior-only"
 
 
 def test_a_row_is_predicted_in_its_own_words() -> None:

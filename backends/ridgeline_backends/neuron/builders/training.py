@@ -35,9 +35,10 @@ from ridgeline_backends.neuron.program import (
     Section,
 )
 
-_ADAM, _LAMB = 14, 20
+_ADAM, _LAMB = 14, 50
 """Passes of an optimizer's step over its numbers, each an operation of its own: two moments of two
-operations each, corrections, root, quotient, decay, update; and the norms of LAMB."""
+operations each, corrections, root, quotient, decay, update; LAMB reads weights and updates of every
+tensor again for their norms and scales each by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

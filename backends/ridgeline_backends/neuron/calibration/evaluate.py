@@ -14,6 +14,7 @@ from ridgeline_backends.neuron.timing.coefficients import NAMES, Coefficients
 from ridgeline_backends.neuron.timing.seconds import all_seconds
 
 _COVERED = 0.9
+_MANY = 20
 _DIGITS = 6
 
 
@@ -74,8 +75,8 @@ def write_fitted(path: Path, coefficients: Coefficients, found: Sequence[Residua
 
 
 def _spread(name: str, logs: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Mapping[str, object]:
-    # Of n values sorted, a new one lies below the k-th with chance k / (n + 1).
-    tail = (1 - _COVERED) / 2
+    # Of few rows the outermost are no 90% yet; and the fewer, the less their ends are known.
+    tail = (1 - _COVERED) / 2 if len(logs) >= _MANY else 0.0
     few = np.sqrt(1 + 4 / len(logs))
     low, high = np.quantile(logs, [tail, 1 - tail])
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ridgeline_backends.neuron.builders.decoder import decoder_program
+from ridgeline_backends.neuron.builders.rules import NXDI, LibraryRules
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.calibration.rows import Row
 from ridgeline_backends.neuron.calibration.workloads.decode import bucket_of, decoder_of
@@ -25,11 +26,19 @@ def memory_prediction(row: Row) -> tuple[bool, Label]:
             phase=phase,
             bucket=bucket_of(row, length, length),
             rules=decoder.rules,
-            batch=batch,
+            batch=several,
         )
-        for phase in (Phase.TOKEN_GENERATION, Phase.CONTEXT_ENCODING)
+        for phase, several in (
+            (Phase.TOKEN_GENERATION, batch),
+            (Phase.CONTEXT_ENCODING, _prompts(row, decoder.rules, batch)),
+        )
     ]
     need = core_need(programs).total
     exact = row.config is not None or find(row.model, "decoders").exact
     limit = decoder.machine.core_memory_bytes * _CALM
     return need < limit, "extrapolated" if exact else "prior-only"
+
+
+def _prompts(row: Row, rules: LibraryRules, batch: int) -> int:
+    """Prompts encoded in one call: one, but for embeddings and where the library takes them all."""
+    return batch if "embedding" in row.model.lower() or rules is not NXDI else 1

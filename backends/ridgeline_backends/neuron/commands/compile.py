@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from ridgeline_backends.models.reader import read_json
 
 def compile_model(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A config.json, or a folder with one.")
+        str, typer.Argument(metavar="MODEL", help="Name of a public model, or a config.json.")
     ],
     instance: Annotated[
         str, typer.Option("--instance", metavar="TYPE", help="Instance type, like inf2.48xlarge.")
@@ -86,6 +87,15 @@ def compile_model(
     typer.echo(f"{made.cached} of {len(made.modules)} modules were in {folder}.")
 
 
-def _config_of(model: Path) -> dict[str, object]:
-    """The config.json of a file or of a model directory. Raises `InvalidModel`."""
-    return read_json(model / "config.json" if model.is_dir() else model)
+def _config_of(model: str) -> Mapping[str, object]:
+    """The config.json of a file or of a model directory, or that of a public model by its name.
+    Raises `InvalidModel` and `NotFound`."""
+    path = Path(model)
+    if path.is_dir():
+        return read_json(path / "config.json")
+    if path.suffix == ".json":
+        return read_json(path)
+    # Here, because it reads data that --help does without.
+    from ridgeline_backends.neuron.catalogue import find
+
+    return find(model, "decoders").config

@@ -33,6 +33,12 @@ _DOMAINS: Mapping[str, str] = {
     "training": "training",
 }
 
+_OTHERS: Mapping[tuple[str, str], str] = {
+    ("v1", "encoding"): "encoder_inf1:latency",
+    ("v3", "token_generation"): "nxdi:tpot",
+    ("v3", "context_encoding"): "nxdi:ttft",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -70,8 +76,16 @@ def predict(program: Program, machine: Machine) -> Prediction:
     """How long one call of a program takes on the device."""
     known = calibration()
     found = seconds(Work.of(program, machine), known.coefficients)
-    spread = known.spread(_DOMAINS.get(program.phase, ""))
+    spread = known.spread(_domain(program.phase, machine.chip.neuroncore))
     return Prediction(found, found * spread.low, found * spread.high, spread.label)
+
+
+def _domain(phase: str, neuroncore: str) -> str:
+    """Whose errors a prediction shares. Of Trainium2 there are rows of decoders alone, which took
+    no part in the fit; of Trainium3 none."""
+    if neuroncore == "v2":
+        return _DOMAINS.get(phase, "")
+    return _OTHERS.get((neuroncore, phase), "")
 
 
 @cache

@@ -28,6 +28,9 @@ from ridgeline_backends.neuron.timing.work import Work
 _LATENCY_BECAME_TPOT = 18
 """From this SDK on tables give time per output token; before, time over all tokens."""
 
+_LOOP_ON_DEVICE = 14
+"""Before this SDK the host chose every token and prepared every step."""
+
 
 @dataclass(frozen=True)
 class Decoder:
@@ -68,6 +71,8 @@ def decode_quantities(row: Row) -> list[Quantity]:
     if domain != "nxdi":
         # The library's loop runs on the host: padding, transfers and choosing the first token.
         prefill = Work.total((prefill, Work.host(steps=1.0)))
+    if (row.sdk_minor or 99) < _LOOP_ON_DEVICE:
+        step = Work.total((step, Work.host(steps=1.0)))
     whole = Work.total((prefill, step * (answer - 1)))
     old = (row.sdk_minor or 99) < _LATENCY_BECAME_TPOT
     found = [
@@ -80,7 +85,8 @@ def decode_quantities(row: Row) -> list[Quantity]:
     if "tok_s_counts_prompt_tokens" in row.listing("flags"):
         tokens = answer + prompt
     rate = batch * tokens
-    if "lat_p50_is_per_token_step" in row.listing("flags"):
+    per_step = "lat_p50_is_per_token_step" in row.listing("flags")
+    if per_step or row.text("origin") == "nxdi-contrib":
         found.append(Quantity("tok_s", f"{domain}:tok_s", step, batch, rate=True))
     else:
         found.append(Quantity("tok_s", f"{domain}:tok_s", whole, rate, rate=True))

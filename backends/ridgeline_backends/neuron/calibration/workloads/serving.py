@@ -14,6 +14,8 @@ from ridgeline_backends.neuron.timing.work import Work
 
 _ASYNCHRONOUS_FROM = 31
 
+_PER_SEQUENCE = 0.25
+
 _VOCABULARY_BYTES = 4
 """A logit on its way to the host."""
 
@@ -31,7 +33,7 @@ def serving_quantities(row: Row) -> list[Quantity]:
     prompt = row.integer("input_len", 1024)
     answer = row.integer("output_len", 250)
     logits = _sampled_bytes(row, slots, decoder.model.vocab_size)
-    host = Work.host(steps=_host_steps(row), gigabytes=logits / 1e9)
+    host = Work.host(steps=_host_steps(row, slots), gigabytes=logits / 1e9)
     bucket = length if "optimum" in row.text("framework") else bucket_of(row, prompt, length)
     step = Work.total((decoder.step(slots, length), host))
     step = step * (1 / accepted_tokens(row))
@@ -56,12 +58,14 @@ def serving_quantities(row: Row) -> list[Quantity]:
     ]
 
 
-def _host_steps(row: Row) -> float:
+def _host_steps(row: Row, slots: int) -> float:
     """From SDK 2.31 on the server prepares a step while the one before runs. Sampling on the host
-    is as much work again."""
+    is as much work again, and a quarter of it for each further sequence."""
     if (row.sdk_minor or 0) >= _ASYNCHRONOUS_FROM:
         return 0.2
-    return 2.0 if "CPU sampling" in row.text("scheduler") else 1.0
+    if "CPU sampling" not in row.text("scheduler"):
+        return 1.0
+    return 2.0 + (_PER_SEQUENCE * (slots - 1) if _saturated(row) else 0.0)
 
 
 def _saturated(row: Row) -> bool:

@@ -25,9 +25,6 @@ _OLD_TENSOR = re.compile(r"(\d+)xNC\(TP\)")
 _BYTES_PER_PARAMETER = 6
 """Weights in bf16 and gradients in fp32: what a core must hold even if all else is cut."""
 
-_MASKED = 20
-"""Positions of 128 whose words BERT is asked for; 80 of 512."""
-
 _NAMES = re.compile(r"\s*(Ph[12])?\s*(pre-training|fine-tuning|training)\s*$", re.IGNORECASE)
 
 
@@ -93,9 +90,10 @@ def _degrees(row: Row, shape: EncoderShape) -> Degrees:
     pipeline = 1
     limit = machine_of(row).core_memory_bytes
     while _core_bytes(shape, tensor, pipeline) > limit and pipeline < 64:
-        # A model that cannot lie on so few cores was cut into stages, whatever the table says.
+        # A model that cannot lie on so few cores was cut into stages, whatever the table says, and
+        # the largest over a whole instance too.
         pipeline *= 2
-    return Degrees(tensor, pipeline)
+    return Degrees(32, pipeline) if pipeline > 4 else Degrees(tensor, pipeline)
 
 
 def _core_bytes(shape: EncoderShape, tensor: int, pipeline: int) -> float:
@@ -116,9 +114,8 @@ def _model(row: Row) -> tuple[EncoderShape, int, int]:
     if "Ph2" in row.model:
         length = row.integer("seq_len", 512)
     shape = _shape(config, row)
-    masked = kind == "encoders" or not shape.causal
-    scored = max(1, length * _MASKED // 128) if masked else length
-    return shape, length, scored
+    # BERT's library computes the logits of all places, wanted or not.
+    return shape, length, length
 
 
 def _catalogued(name: str, row: Row) -> tuple[Mapping[str, object], str]:

@@ -1,0 +1,136 @@
+"""``ridgeline plan``: which instance type for a model, and why not the others."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ridgeline.cli._common import AsJson, print_json, print_table
+from ridgeline.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from ridgeline_backends.neuron.planner import Option, Plan
+
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)?")
+
+
+def plan(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Name of a public model, or a config.json.")
+    ],
+    ttft: Annotated[
+        str | None, typer.Option("--ttft", metavar="TIME", help="Time to first token, like 500ms.")
+    ] = None,
+    tpot: Annotated[
+        str | None, typer.Option("--tpot", metavar="TIME", help="Time per token, like 40ms.")
+    ] = None,
+    rps: Annotated[float | None, typer.Option("--rps", min=0, help="Requests a second.")] = None,
+    prompt: Annotated[int, typer.Option("--prompt", min=1, help="Tokens of a prompt.")] = 1024,
+    answer: Annotated[int, typer.Option("--answer", min=1, help="Tokens of an answer.")] = 256,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Settings to show.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Rank simulated Neuron instances for a model by the cost of a million tokens."""
+    from ridgeline_backends.neuron.planner import Target, make_plan  # numpy: not for --help
+
+    target = Target(
+        prompt=prompt, answer=answer, ttft_s=seconds_of(ttft), tpot_s=seconds_of(tpot), rps=rps
+    )
+    found = make_plan(config_of(model), target)
+    if as_json:
+        print_json(
+            {
+                "options": [_as_json(one) for one in found.options],
+                "near": [_as_json(one) for one in found.near],
+                "left_out": dict(found.left_out),
+            }
+        )
+        return
+    _print(found, rows)
+
+
+def config_of(model: str) -> Mapping[str, object]:
+    """The config of a file, or of a public model by name. Raises `InvalidInput`, `NotFound`."""
+    path = Path(model)
+    if path.suffix != ".json":
+        from ridgeline_backends.neuron.catalogue import find  # yaml: not for --help
+
+        return find(model, "decoders").config
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}.") from error
+    if not isinstance(config, dict):
+        raise InvalidInput(f"{path} must hold an object.", hint="A model's config.json.")
+    return config
+
+
+def seconds_of(text: str | None) -> float | None:
+    """`500ms`, `0.5s` or `0.5` in seconds. Raises `InvalidInput`."""
+    if text is None:
+        return None
+    found = _TIME.fullmatch(text.strip())
+    if found is None or float(found.group(1)) <= 0:
+        raise InvalidInput(f"{text!r} is no time.", hint="Like 500ms or 0.5s.")
+    return float(found.group(1)) / (1000 if found.group(2) == "ms" else 1)
+
+
+def _print(found: Plan, rows: int) -> None:
+    shown = found.options[:rows]
+    if shown:
+        columns = (
+            "INSTANCE TYPE", "COUNT", "TP", "LNC", "BATCH", "WEIGHTS", "GIB/CORE", "TTFT MS",
+            "MS/TOKEN", "TOKENS/S", "USD/M TOKENS", "LABEL",
+        )  # fmt: skip
+        print_table(columns, [_row(one) for one in shown])
+        best = shown[0]
+        price = "" if best.usd_per_million is None else f", {best.usd_per_million:.2f} USD/M tokens"
+        typer.echo(f"\n{best.setting}{price}")
+    else:
+        typer.echo("No setting meets the targets.")
+    for one in found.near[: 3 if shown else rows]:
+        typer.echo(f"near: {one.setting}: {'; '.join(one.misses)}")
+    for name, reason in found.left_out.items():
+        typer.echo(f"left out: {name}: {reason}")
+
+
+def _row(one: Option) -> tuple[object, ...]:
+    s = one.setting
+    return (
+        s.instance.name,
+        one.instances,
+        s.tp,
+        s.lnc,
+        s.batch,
+        "8-bit" if s.quantized else "bf16",
+        f"{one.core_bytes / 2**30:.1f}",
+        f"{one.ttft.seconds * 1e3:.0f}",
+        f"{one.tpot.seconds * 1e3:.1f} ({one.tpot.low * 1e3:.1f}-{one.tpot.high * 1e3:.1f})",
+        f"{one.tokens_s:.0f}",
+        "-" if one.usd_per_million is None else f"{one.usd_per_million:.2f}",
+        one.tpot.label,
+    )
+
+
+def _as_json(one: Option) -> dict[str, object]:
+    s = one.setting
+    return {
+        "instance_type": s.instance.name,
+        "instances": one.instances,
+        "tp": s.tp,
+        "lnc": s.lnc,
+        "batch": s.batch,
+        "weights": "8-bit" if s.quantized else "bf16",
+        "core_bytes": one.core_bytes,
+        "ttft_s": [one.ttft.low, one.ttft.seconds, one.ttft.high],
+        "tpot_s": [one.tpot.low, one.tpot.seconds, one.tpot.high],
+        "tokens_s": one.tokens_s,
+        "usd_per_million_tokens": one.usd_per_million,
+        "label": one.tpot.label,
+        "misses": list(one.misses),
+    }
