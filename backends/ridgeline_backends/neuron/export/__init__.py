@@ -1,6 +1,10 @@
 """Any PyTorch module as an operation list, by `torch.export`; layers that shard themselves."""
 
-from ridgeline_backends.neuron.export.compiled import CompiledModule, compile_module
+from ridgeline_backends.neuron.export.compiled import (
+    CompiledModule,
+    compile_module,
+    trace_module,
+)
 from ridgeline_backends.neuron.export.errors import (
     CompileError,
     DynamicShape,
@@ -29,4 +33,5 @@ __all__ = [
     "compile_module",
     "get_tensor_model_parallel_size",
     "tensor_model_parallel",
+    "trace_module",
 ]

@@ -27,9 +27,11 @@ from ridgeline_backends.neuron.export.errors import (
     UnsupportedOperator,
     line_of,
 )
+from ridgeline_backends.neuron.export.fusion import fused
 from ridgeline_backends.neuron.export.layers import PARTITION
-from ridgeline_backends.neuron.export.operators import OPERATORS, is_constant
+from ridgeline_backends.neuron.export.operators import OPERATORS
 from ridgeline_backends.neuron.export.parallel_state import tensor_model_parallel
+from ridgeline_backends.neuron.export.registry import is_constant
 from ridgeline_backends.neuron.export.writer import Writer
 from ridgeline_backends.neuron.operations import Embedding, Reshape
 from ridgeline_backends.neuron.program import (
@@ -74,19 +76,7 @@ def compile_module(
     `weights` is the state dict of the module that `make` makes for one core, whole tensors.
     Raises `UnsupportedOperator`, `DynamicShape` and `NotSharded`.
     """
-    with tensor_model_parallel(tensor_parallel):
-        module = make().eval()
-    cuts = {
-        name: getattr(parameter, PARTITION)
-        for name, parameter in module.named_parameters()
-        if hasattr(parameter, PARTITION)
-    }
-    if tensor_parallel > 1 and not cuts:
-        raise NotSharded(
-            f"Nothing in {type(module).__name__} is cut over {tensor_parallel} cores.",
-            hint="Compile it for one core, or make it of ColumnParallelLinear, RowParallelLinear "
-            "and ParallelEmbedding.",
-        )
+    module, cuts = _made(make, tensor_parallel)
     translated = _Translation(_export(module, tuple(example)), tensor_parallel)
     program = translated.program()
     memory = CoreMemory(tensor_parallel)
@@ -108,6 +98,32 @@ def compile_module(
     return CompiledModule(
         program, memory, translated.inputs, translated.outputs, LoadedProgram(program, memory)
     )
+
+
+def trace_module(
+    make: Callable[[], nn.Module], example: Sequence[Tensor], *, tensor_parallel: int = 1
+) -> Program:
+    """The program alone, without weights. Raises as `compile_module` does."""
+    module, _ = _made(make, tensor_parallel)
+    return _Translation(_export(module, tuple(example)), tensor_parallel).program()
+
+
+def _made(make: Callable[[], nn.Module], tensor_parallel: int) -> tuple[nn.Module, dict[str, int]]:
+    """The module of one core, and along which axis each of its cut weights is cut."""
+    with tensor_model_parallel(tensor_parallel):
+        module = make().eval()
+    cuts = {
+        name: getattr(parameter, PARTITION)
+        for name, parameter in module.named_parameters()
+        if hasattr(parameter, PARTITION)
+    }
+    if tensor_parallel > 1 and not cuts:
+        raise NotSharded(
+            f"Nothing in {type(module).__name__} is cut over {tensor_parallel} cores.",
+            hint="Compile it for one core, or make it of ColumnParallelLinear, RowParallelLinear "
+            "and ParallelEmbedding.",
+        )
+    return module, cuts
 
 
 def _export(module: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
@@ -156,7 +172,7 @@ class _Translation:
             elif node.op == "get_attr":
                 self._found[node] = self._traced.constants[str(node.target)]
         operations = self._outputs(results)
-        section = Section("module", tuple(_used(operations)))
+        section = Section("module", tuple(fused(_used(operations))))
         program = Program("module", (section,), cores=self._cores)
         program.check()
         return program

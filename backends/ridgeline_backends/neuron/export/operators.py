@@ -6,34 +6,19 @@ list of them. What an operator could be asked for and no operation does is refus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import prod
-from typing import TypeVar
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from ridgeline_backends.neuron import operations as ops
-from ridgeline_backends.neuron.execute.rounding import element_type
+from ridgeline_backends.neuron.export.layout_operators import to_dtype
+from ridgeline_backends.neuron.export.registry import OPERATORS, Translate, Value, translates
 from ridgeline_backends.neuron.export.writer import Writer
 from ridgeline_backends.neuron.operations.elementwise import BinaryFunction, UnaryFunction
 from ridgeline_backends.neuron.program import Buffer, BufferKind
 
-Value = object
-Translate = Callable[..., Buffer | list[Buffer]]
-Function = TypeVar("Function", bound=Translate)
-OPERATORS: dict[str, Translate] = {}
-
 Number = (int, float)
 _HIDDEN = -1e30
-
-
-def _translates(*names: str) -> Callable[[Function], Function]:
-    def register(function: Function) -> Function:
-        OPERATORS.update(dict.fromkeys(names, function))
-        return function
-
-    return register
 
 
 def _unary(name: str, function: UnaryFunction) -> None:
@@ -58,12 +43,12 @@ for _name, _function in {
     _unary(_name, _function)  # type: ignore[arg-type]
 
 
-@_translates("aten.gelu.default")
+@translates("aten.gelu.default")
 def _gelu(w: Writer, x: Buffer, approximate: str = "none") -> Buffer:
     return w.add(ops.Unary("gelu" if approximate == "none" else "gelu_tanh"), x)
 
 
-@_translates("aten.pow.Tensor_Scalar")
+@translates("aten.pow.Tensor_Scalar")
 def _power(w: Writer, x: Buffer, exponent: float) -> Buffer:
     return w.add(ops.Unary("power", float(exponent)), x)
 
@@ -105,24 +90,24 @@ for _place, _kind in {
     OPERATORS[f"aten.{_place}_.Tensor"] = _binary(_kind)  # type: ignore[arg-type]
 
 
-@_translates("aten.rsub.Scalar")
+@translates("aten.rsub.Scalar")
 def _subtracted_from(w: Writer, x: Buffer, number: float, alpha: float = 1) -> Buffer:
     return w.add(ops.Unary("shift", float(number)), w.add(ops.Unary("scale", -float(alpha)), x))
 
 
-@_translates("aten.where.self")
+@translates("aten.where.self")
 def _where(w: Writer, condition: Value, yes: Value, no: Value) -> Buffer:
     return w.add(ops.Binary("where"), w.tensor(condition), w.tensor(yes), w.tensor(no))
 
 
-@_translates("aten.masked_fill.Scalar")
+@translates("aten.masked_fill.Scalar")
 def _masked_fill(w: Writer, x: Buffer, mask: Value, value: float) -> Buffer:
     # Finite, so that a row of nothing else stays a row of numbers.
     filled = w.scalar(max(float(value), _HIDDEN), x.dtype)
     return w.add(ops.Binary("where"), w.tensor(mask), filled, x)
 
 
-@_translates("aten.linear.default")
+@translates("aten.linear.default")
 def _linear(w: Writer, x: Buffer, weight: Value, bias: Value = None) -> Buffer:
     matrix = w.tensor(weight)
     vectors = () if bias is None else (w.tensor(bias),)
@@ -132,7 +117,7 @@ def _linear(w: Writer, x: Buffer, weight: Value, bias: Value = None) -> Buffer:
     return w.add(ops.Binary("add"), out, *vectors) if vectors else out
 
 
-@_translates("aten.matmul.default", "aten.bmm.default", "aten.mm.default")
+@translates("aten.matmul.default", "aten.bmm.default", "aten.mm.default")
 def _matmul(w: Writer, left: Value, right: Value) -> Buffer:
     a, b = w.tensor(left), w.tensor(right)
     if min(len(a.shape), len(b.shape)) < 2:
@@ -140,13 +125,13 @@ def _matmul(w: Writer, left: Value, right: Value) -> Buffer:
     return w.add(ops.BatchMatmul(), a, b)
 
 
-@_translates("aten.softmax.int", "aten._softmax.default")
+@translates("aten.softmax.int", "aten._softmax.default")
 def _softmax(w: Writer, x: Buffer, axis: int, dtype: torch.dtype | None = None) -> Buffer:
     made = w.add(ops.Softmax(axis), x)
-    return made if dtype is None else _to(w, made, dtype)
+    return made if dtype is None else to_dtype(w, made, dtype)
 
 
-@_translates("aten.layer_norm.default")
+@translates("aten.layer_norm.default")
 def _layer_norm(
     w: Writer,
     x: Buffer,
@@ -164,7 +149,7 @@ def _layer_norm(
     return w.add(ops.LayerNorm(eps), x, *vectors)
 
 
-@_translates("aten.rms_norm.default")
+@translates("aten.rms_norm.default")
 def _rms_norm(
     w: Writer, x: Buffer, shape: Sequence[int], weight: Value = None, eps: float | None = None
 ) -> Buffer:
@@ -174,7 +159,7 @@ def _rms_norm(
     return w.add(ops.RMSNorm(torch.finfo(torch.float32).eps if eps is None else eps), x, found)
 
 
-@_translates("aten.group_norm.default")
+@translates("aten.group_norm.default")
 def _group_norm(
     w: Writer,
     x: Buffer,
@@ -188,12 +173,12 @@ def _group_norm(
     return w.add(ops.GroupNorm(groups, eps), x, *vectors)
 
 
-@_translates("aten.embedding.default")
+@translates("aten.embedding.default")
 def _embedding(w: Writer, table: Value, ids: Value, *_: object) -> Buffer:
     return w.add(ops.Embedding(), w.tensor(table), w.tensor(ids))
 
 
-@_translates("aten.scaled_dot_product_attention.default")
+@translates("aten.scaled_dot_product_attention.default")
 def _attention(
     w: Writer,
     q: Buffer,
@@ -232,160 +217,36 @@ def _bias(w: Writer, mask: Value, q: Buffer, k: Buffer) -> Buffer:
     return w.add(ops.Reshape(shape), found)
 
 
-@_translates(
-    "aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.unflatten.int"
-)
-def _reshape(w: Writer, x: Buffer, shape: Sequence[int], *rest: Sequence[int]) -> Buffer:
-    sizes = list(shape) if not isinstance(shape, int) else _unflattened(x, shape, rest[0])
-    if -1 in sizes:
-        known = prod(size for size in sizes if size != -1)
-        sizes[sizes.index(-1)] = prod(x.shape) // known
-    return w.add(ops.Reshape(tuple(sizes)), x)
-
-
-def _unflattened(x: Buffer, axis: int, sizes: Sequence[int]) -> list[int]:
-    place = axis % len(x.shape)
-    known = prod(size for size in sizes if size != -1)
-    filled = [x.shape[place] // known if size == -1 else size for size in sizes]
-    return [*x.shape[:place], *filled, *x.shape[place + 1 :]]
-
-
-@_translates("aten.flatten.using_ints")
-def _flatten(w: Writer, x: Buffer, start: int = 0, end: int = -1) -> Buffer:
-    first, last = start % len(x.shape), end % len(x.shape)
-    whole = prod(x.shape[first : last + 1])
-    return w.add(ops.Reshape((*x.shape[:first], whole, *x.shape[last + 1 :])), x)
-
-
-@_translates("aten.unsqueeze.default")
-def _unsqueeze(w: Writer, x: Buffer, axis: int) -> Buffer:
-    place = axis % (len(x.shape) + 1)
-    return w.add(ops.Reshape((*x.shape[:place], 1, *x.shape[place:])), x)
-
-
-@_translates("aten.squeeze.dim")
-def _squeeze(w: Writer, x: Buffer, axis: int) -> Buffer:
-    place = axis % len(x.shape)
-    shape = x.shape[:place] + x.shape[place + 1 :] if x.shape[place] == 1 else x.shape
-    return w.add(ops.Reshape(shape), x)
-
-
-@_translates("aten.transpose.int")
-def _transpose(w: Writer, x: Buffer, first: int, second: int) -> Buffer:
-    order = list(range(len(x.shape)))
-    order[first], order[second] = order[second], order[first]
-    return w.add(ops.Transpose(tuple(order)), x)
-
-
-@_translates("aten.permute.default")
-def _permute(w: Writer, x: Buffer, order: Sequence[int]) -> Buffer:
-    return w.add(ops.Transpose(tuple(axis % len(x.shape) for axis in order)), x)
-
-
-@_translates("aten.t.default", "aten.numpy_T.default")
-def _t(w: Writer, x: Buffer) -> Buffer:
-    return w.add(ops.Transpose(tuple(reversed(range(len(x.shape))))), x)
-
-
-@_translates("aten.expand.default")
-def _expand(w: Writer, x: Buffer, shape: Sequence[int], implicit: bool = False) -> Buffer:
-    own = (1,) * (len(shape) - len(x.shape)) + x.shape
-    filled = tuple(a if b == -1 else b for a, b in zip(own, shape, strict=True))
-    return w.add(ops.Expand(filled), x)
-
-
-@_translates("aten.chunk.default")
-def _chunk(w: Writer, x: Buffer, count: int, axis: int = 0) -> list[Buffer]:
-    size = -(-x.shape[axis] // count)
-    return _split_sizes(w, x, size, axis)
-
-
-@_translates("aten.split.Tensor", "aten.split.sizes", "aten.split_with_sizes.default")
-def _split_sizes(w: Writer, x: Buffer, sizes: int | Sequence[int], axis: int = 0) -> list[Buffer]:
-    whole = x.shape[axis]
-    if isinstance(sizes, int):
-        sizes = [min(sizes, whole - start) for start in range(0, whole, sizes)]
-    return w.add_all(ops.Split(tuple(sizes), axis), (x,), len(sizes))
-
-
-@_translates("aten.slice.Tensor")
-def _slice(
-    w: Writer,
-    x: Buffer,
-    axis: int = 0,
-    start: int | None = None,
-    end: int | None = None,
-    step: int = 1,
-) -> Buffer:
-    first, last, _ = slice(start, end).indices(x.shape[axis])
-    return w.add(ops.Slice(axis, first, last, step), x)
-
-
-@_translates("aten.select.int")
-def _select(w: Writer, x: Buffer, axis: int, index: int) -> Buffer:
-    place, own = axis % len(x.shape), index % x.shape[axis]
-    row = w.add(ops.Slice(place, own, own + 1), x)
-    return w.add(ops.Reshape((*x.shape[:place], *x.shape[place + 1 :])), row)
-
-
-@_translates("aten.cat.default")
-def _cat(w: Writer, parts: Sequence[Value], axis: int = 0) -> Buffer:
-    return w.add(ops.Concat(axis), *(w.tensor(part) for part in parts))
-
-
-@_translates(
-    "aten.dropout.default",
-    "aten.clone.default",
-    "aten.contiguous.default",
-    "aten.detach.default",
-    "aten.detach_.default",
-    "aten.alias.default",
-    "aten.lift_fresh_copy.default",
-)
-def _same(w: Writer, x: Buffer, *_: object, **__: object) -> Buffer:
-    return x
-
-
-@_translates("aten.to.dtype", "aten._to_copy.default", "aten.to.dtype_layout")
-def _to(w: Writer, x: Buffer, dtype: torch.dtype | None = None, *_: object, **__: object) -> Buffer:
-    if dtype is None:
-        return x
-    found = element_type(dtype)
-    if found is None:
-        raise w.refused(f"numbers of type {dtype}")
-    return x if found is x.dtype else w.add(ops.Cast(found), x)
-
-
-@_translates("aten.mean.dim", "aten.mean.default")
+@translates("aten.mean.dim", "aten.mean.default")
 def _mean(w: Writer, x: Buffer, axes: Sequence[int] = (), keep: bool = False) -> Buffer:
     return w.add(ops.Reduce("mean", tuple(axes) or tuple(range(len(x.shape))), keep), x)
 
 
-@_translates("aten.sum.dim_IntList")
+@translates("aten.sum.dim_IntList")
 def _sum(w: Writer, x: Buffer, axes: Sequence[int] = (), keep: bool = False) -> Buffer:
     return w.add(ops.Reduce("sum", tuple(axes) or tuple(range(len(x.shape))), keep), x)
 
 
-@_translates("aten.amax.default")
+@translates("aten.amax.default")
 def _amax(w: Writer, x: Buffer, axes: Sequence[int] = (), keep: bool = False) -> Buffer:
     return w.add(ops.Reduce("max", tuple(axes) or tuple(range(len(x.shape))), keep), x)
 
 
-@_translates("aten.argmax.default")
+@translates("aten.argmax.default")
 def _argmax(w: Writer, x: Buffer, axis: int | None = None, keep: bool = False) -> Buffer:
     if axis is None or axis % len(x.shape) != len(x.shape) - 1 or keep:
         raise w.refused("an axis other than the last")
     return w.add(ops.ArgMax(), x)
 
 
-@_translates("aten.topk.default")
+@translates("aten.topk.default")
 def _topk(w: Writer, x: Buffer, k: int, axis: int = -1, *_: object) -> list[Buffer]:
     if axis % len(x.shape) != len(x.shape) - 1:
         raise w.refused("an axis other than the last")
     return w.add_all(ops.TopK(k), (x,), 2)
 
 
-@_translates("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default")
+@translates("aten.conv1d.default", "aten.conv2d.default", "aten.conv3d.default")
 def _convolution(
     w: Writer,
     x: Buffer,
@@ -404,7 +265,7 @@ def _convolution(
     return w.add(kind, x, w.tensor(weight), *vectors)
 
 
-@_translates("aten.max_pool1d.default", "aten.max_pool2d.default")
+@translates("aten.max_pool1d.default", "aten.max_pool2d.default")
 def _max_pool(
     w: Writer,
     x: Buffer,
@@ -425,32 +286,21 @@ def _each(sizes: Sequence[int], axes: int) -> tuple[int, ...]:
     return tuple(sizes) if len(sizes) == axes else tuple(sizes) * axes
 
 
-@_translates("neuron.all_reduce.default")
+@translates("neuron.all_reduce.default")
 def _all_reduce(w: Writer, x: Buffer, size: int) -> Buffer:
     return w.add(ops.AllReduce(ops.Group(size)), x)
 
 
-@_translates("neuron.all_gather.default")
+@translates("neuron.all_gather.default")
 def _all_gather(w: Writer, x: Buffer, axis: int, size: int) -> Buffer:
     return w.add(ops.AllGather(ops.Group(size), axis), x)
 
 
-@_translates("neuron.own_part.default")
+@translates("neuron.own_part.default")
 def _own_part(w: Writer, x: Buffer, axis: int, size: int) -> Buffer:
     return w.add(ops.OwnPart(ops.Group(size), axis), x)
 
 
-@_translates("neuron.rope.default")
+@translates("neuron.rope.default")
 def _rope(w: Writer, x: Buffer, positions: Value, cos: Value, sin: Value) -> Buffer:
     return w.add(ops.Rope(), x, *(w.tensor(one) for one in (positions, cos, sin)))
-
-
-def is_constant(value: object) -> bool:
-    """Whether the trace knows the numbers of a tensor, or there is none."""
-    if isinstance(value, Buffer):
-        return False
-    if isinstance(value, list | tuple):
-        return all(is_constant(one) for one in value)
-    return isinstance(value, Tensor | int | float | bool | str | torch.dtype | torch.device) or (
-        value is None or isinstance(value, torch.layout | torch.memory_format)
-    )

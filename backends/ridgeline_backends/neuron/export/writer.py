@@ -10,6 +10,7 @@ from torch import Tensor
 from ridgeline_backends.neuron.builders.listing import Listing
 from ridgeline_backends.neuron.execute.rounding import element_type
 from ridgeline_backends.neuron.export.errors import SourceLine, UnsupportedOperator
+from ridgeline_backends.neuron.operations import Transpose
 from ridgeline_backends.neuron.program import (
     Buffer,
     BufferKind,
@@ -30,9 +31,22 @@ class Writer:
     where: SourceLine | None = None
     constants: dict[str, Tensor] = field(default_factory=dict)
     _count: int = 0
+    _transposes: dict[str, tuple[Buffer, tuple[int, ...]]] = field(default_factory=dict)
 
     def add(self, kind: OperationKind, *inputs: Buffer) -> Buffer:
+        if isinstance(kind, Transpose):
+            return self._transposed(kind, inputs[0])
         return self.out.add(kind, *inputs, to=self._fresh())
+
+    def _transposed(self, kind: Transpose, x: Buffer) -> Buffer:
+        """One that undoes another gives back what that one took."""
+        source, order = self._transposes.get(x.name, (x, tuple(range(len(x.shape)))))
+        whole = tuple(order[axis] for axis in kind.order)
+        if whole == tuple(range(len(whole))):
+            return source
+        made = self.out.add(kind, x, to=self._fresh())
+        self._transposes[made.name] = source, whole
+        return made
 
     def add_all(self, kind: OperationKind, inputs: tuple[Buffer, ...], count: int) -> list[Buffer]:
         return list(self.out.add_all(kind, inputs, tuple(self._fresh() for _ in range(count))))

@@ -117,3 +117,18 @@ def test_the_command_prints_modules_and_memory(
     again = CliRunner().invoke(app, [*given, "--json"])
     assert json.loads(again.output)["cached"] == 6
     assert json.loads(again.output)["core_bytes"]["model constants"] > 2**30
+
+
+def test_a_public_model_compiles_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    app = Typer()
+    app.command()(compile_model)
+    given = ["llama-3.1-8b", "--instance", "inf2.48xlarge", "--tp", "8"]
+    shown = CliRunner().invoke(app, [*given, "--batch", "4", "--seq", "4096", "--json"])
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.output)
+    assert {one["bucket"] for one in found["modules"]} == {128, 256, 512, 1024, 2048, 4096}
+    # 16 GB of bf16 weights over 8 cores.
+    assert found["core_bytes"]["model constants"] == pytest.approx(16.06e9 / 8, rel=0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from ridgeline_backends.models.config import DecoderConfig, decoder_config
+from ridgeline_backends.neuron.builders.architecture import dense
+from ridgeline_backends.neuron.builders.decoder import decoder_program
+from ridgeline_backends.neuron.builders.rules import NXDI
+from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.export import (
     ColumnParallelLinear,
     CompileError,
@@ -26,7 +33,11 @@ from ridgeline_backends.neuron.export import (
     UnsupportedOperator,
     compile_module,
     get_tensor_model_parallel_size,
+    trace_module,
 )
+from ridgeline_backends.neuron.export.functions import rope
+from ridgeline_backends.neuron.partition import KVRule, plan_heads, round_up
+from ridgeline_backends.neuron.program import ElementType, Program
 
 DEGREES = (1, 2, 4, 8)
 
@@ -257,3 +268,124 @@ def test_what_does_not_divide_is_refused_by_its_size() -> None:
 def test_padding_makes_it_divide() -> None:
     torch.manual_seed(0)
     agrees(lambda: ColumnParallelLinear(4, 6, pad=True), torch.randn(3, 4), degrees=(1, 4))
+
+
+class Decoder(nn.Module):
+    """A prompt through a Llama of parallel layers, as the builder writes it."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        cores = get_tensor_model_parallel_size()
+        self.config = config
+        self.heads = plan_heads(config.heads, config.kv_heads, cores, KVRule.REPLICATE_TO_TP_DEGREE)
+        hidden, dim = config.hidden, config.head_dim
+        self.sizes = [
+            self.heads.queries_per_core * dim,
+            self.heads.keys_per_core * dim,
+            self.heads.keys_per_core * dim,
+        ]
+
+        def column(own: int, *, bias: bool = False) -> ColumnParallelLinear:
+            return ColumnParallelLinear(hidden, own * cores, bias=bias, gather_output=False)
+
+        def row(own: int, *, bias: bool = False) -> RowParallelLinear:
+            return RowParallelLinear(own * cores, hidden, bias=bias, input_is_parallel=True)
+
+        inner = round_up(config.intermediate, cores) // cores
+        self.embedding = ParallelEmbedding(config.vocab_size, hidden, shard_across_embedding=True)
+        self.layers = nn.ModuleList()
+        for _ in range(config.layers):
+            layer = nn.Module()
+            layer.before = nn.RMSNorm(hidden, config.norm_eps)
+            layer.qkv = column(sum(self.sizes), bias=config.qkv_bias)
+            layer.q_norm = nn.RMSNorm(dim, config.norm_eps) if config.qk_norm else None
+            layer.k_norm = nn.RMSNorm(dim, config.norm_eps) if config.qk_norm else None
+            layer.o = row(self.sizes[0], bias=config.o_bias)
+            layer.after = nn.RMSNorm(hidden, config.norm_eps)
+            layer.gate_up, layer.down = column(2 * inner), row(inner)
+            self.layers.append(layer)
+        self.norm = nn.RMSNorm(hidden, config.norm_eps)
+        self.head = ColumnParallelLinear(
+            hidden, round_up(config.vocab_size, cores), bias=False, gather_output=False
+        )
+
+    def forward(self, ids: Tensor, positions: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = self.embedding(ids)
+        lead = ids.shape
+        for layer in self.layers:
+            parts = layer.qkv(layer.before(x)).split(self.sizes, -1)
+            q, k, v = (part.reshape(*lead, -1, self.config.head_dim) for part in parts)
+            if layer.q_norm is not None:
+                q, k = layer.q_norm(q), layer.k_norm(k)
+            q, k = rope(q, positions, cos, sin), rope(k, positions, cos, sin)
+            attended = F.scaled_dot_product_attention(
+                *(one.transpose(1, 2) for one in (q, k, v)), is_causal=True, enable_gqa=True
+            )
+            x = x + layer.o(attended.transpose(1, 2).reshape(*lead, -1))
+            gate, up = layer.gate_up(layer.after(x)).chunk(2, -1)
+            x = x + layer.down(F.silu(gate) * up)
+        return self.head(self.norm(x))
+
+
+BUILT_ALONE = ("kv_write",)
+"""What a builder's list has beside: a module that takes a prompt keeps nothing."""
+
+
+@pytest.mark.parametrize("degree", [1, 4])
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("LlamaForCausalLM", {}),
+        ("LlamaForCausalLM", {"attention_bias": True}),
+        ("Qwen2ForCausalLM", {}),
+        ("Qwen3ForCausalLM", {"attention_bias": False}),
+        ("MistralForCausalLM", {"sliding_window": None}),
+    ],
+)
+def test_both_front_ends_write_the_same_list(
+    family: str, changes: dict[str, object], degree: int
+) -> None:
+    """Kind by kind: as many operations, FLOPs, bytes read and written; collectives too."""
+    config = decoder_config(
+        {
+            "architectures": [family],
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "intermediate_size": 80,
+            "vocab_size": 200,
+            "max_position_embeddings": 64,
+            "tie_word_embeddings": False,
+            **changes,
+        }
+    )
+    neuron = NeuronConfig(
+        tp_degree=degree, seq_len=64, torch_dtype=ElementType.FP32, fused_qkv=True
+    )
+    built = decoder_program(
+        dense(config), neuron, phase=Phase.PROMPT_SCORING, bucket=32, rules=NXDI
+    )
+    tables = torch.zeros(64, config.rotary_dim), torch.zeros(64, config.rotary_dim)
+    ids = torch.zeros(1, 32, dtype=torch.int32)
+    traced = trace_module(lambda: Decoder(config), (ids, ids, *tables), tensor_parallel=degree)
+
+    def counted(program: Program) -> Counter[tuple[str, int, int, int]]:
+        return Counter(
+            {
+                place: times
+                for place, times in _totals(program).items()
+                if place[0] not in BUILT_ALONE
+            }
+        )
+
+    assert counted(traced) == counted(built)
+
+
+def _totals(program: Program) -> Counter[tuple[str, int, int, int]]:
+    found: Counter[tuple[str, int, int, int]] = Counter()
+    for one, times in program.operations():
+        if one.attributes.moves_data:
+            found[one.kind, one.flops, sum(one.read_bytes), one.written_bytes] += times
+    return found
