@@ -128,7 +128,10 @@ class Loop:
         for record in self._runners.records():
             if not self._is_known(record, runners.get(record.id)):
                 self._runners.kill(record)
-                self._runners.remove(record.id)
+        for id_ in self._runners.ids():
+            # Also what a control plane left that was killed between a job's end and its folder's.
+            if id_ not in runners:
+                self._runners.remove(id_)
 
     def _is_known(self, record: ProcessRecord, row: tuple[str, str] | None) -> bool:
         """Whether a row has the process, by its token; says so in the journal."""

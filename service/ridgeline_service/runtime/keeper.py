@@ -106,6 +106,10 @@ class ProcessKeeper:
                 found.append(record)
         return found
 
+    def ids(self) -> list[str]:
+        """Of all that were started and not removed, dead or alive."""
+        return sorted(path.parent.name for path in self._root.glob("*/spec.json"))
+
     def alive(self, record: ProcessRecord) -> bool:
         """Whether this very process (not another with its pid) runs."""
         self._reap(record.pid)

@@ -61,7 +61,7 @@ class Output:
     def _take(self, line: bytes) -> None:
         if not line.strip():
             return
-        text = line.decode("utf-8", "replace")
+        text = line[:MAX_LINE].decode("utf-8", "replace")
         self._tail.append(text)
         for name, pattern in self._patterns:
             found = pattern.search(text)

@@ -68,6 +68,10 @@ class Runners(ABC):
         """Runners that still live, whoever started them."""
 
     @abstractmethod
+    def ids(self) -> list[str]:
+        """Of all runners that were started and not removed, dead or alive."""
+
+    @abstractmethod
     def alive(self, record: ProcessRecord) -> bool:
         """Whether this very process runs."""
 
@@ -134,6 +138,9 @@ class ProcessRunners(Runners):
 
     def records(self) -> list[ProcessRecord]:
         return self._keeper.records()
+
+    def ids(self) -> list[str]:
+        return self._keeper.ids()
 
     def alive(self, record: ProcessRecord) -> bool:
         return self._keeper.alive(record)

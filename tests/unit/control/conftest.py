@@ -31,6 +31,7 @@ from ridgeline_service.snapshot import EndpointRoute, Snapshot, read_snapshot
 from ridgeline_service.store import Database, open_database
 from ridgeline_service.store.records import Stage
 from ridgeline_service.store.states import Reason
+from ridgeline_service.training.runners import Runners
 
 REGISTRY = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
 PYTORCH = f"{REGISTRY}/pytorch-inference:2.6.0-cpu-py312"
@@ -120,6 +121,7 @@ class World:
     memory_bytes: int = 64 * GIB
     sandbox_problem: str = ""
     cores: int = 2
+    runners: Runners | None = None
 
     def __post_init__(self) -> None:
         self.data_dir = DataDir(self.root)
@@ -145,6 +147,7 @@ class World:
             machine=Machine(self.memory_bytes, self.cores),
             outside=Outside(
                 launcher=self.launcher,
+                runners=self.runners,
                 stager=_Staging(self),
                 probe=self.probe,
                 submit=lambda task: task(),

@@ -1,0 +1,333 @@
+"""The life of training jobs over real rows, with runners that are values."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from ridgeline_service.control.job_ending import Ended, may_restart, verdict_of
+from ridgeline_service.errors import ResourceInUse, ValidationException
+from ridgeline_service.placement.machine import GIB
+from ridgeline_service.runtime.keeper import ExitStatus, ProcessRecord
+from ridgeline_service.settings import Settings
+from ridgeline_service.store.states import Desired
+from ridgeline_service.training.causes import Cause
+from ridgeline_service.training.report import Ending, MetricValue, Report, Transition
+from ridgeline_service.training.runners import Runners, RunnerSpec
+
+IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312"
+
+
+@dataclass
+class FakeRunner:
+    spec: RunnerSpec
+    record: ProcessRecord
+    alive: bool = True
+    report: Report | None = None
+    exit: ExitStatus | None = None
+    asked: list[Cause] = field(default_factory=list)
+
+
+class FakeRunners(Runners):
+    """Runners live here, so they outlive a control plane that is thrown away."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, FakeRunner] = {}
+        self.started: list[str] = []
+        self.numbers = itertools.count(1)
+
+    def start(self, spec: RunnerSpec) -> ProcessRecord:
+        assert spec.id not in self.running, "started twice"
+        number = next(self.numbers)
+        record = ProcessRecord(spec.id, number, number, spec.token)
+        self.running[spec.id] = FakeRunner(spec, record)
+        self.started.append(spec.id)
+        return record
+
+    def records(self) -> list[ProcessRecord]:
+        return [runner.record for runner in self.running.values() if runner.alive]
+
+    def ids(self) -> list[str]:
+        return list(self.running)
+
+    def alive(self, record: ProcessRecord) -> bool:
+        runner = self.running.get(record.id)
+        return runner is not None and runner.alive and runner.record == record
+
+    def exit_status(self, id_: str) -> ExitStatus | None:
+        return self.running[id_].exit if id_ in self.running else None
+
+    def report(self, id_: str) -> Report | None:
+        return self.running[id_].report if id_ in self.running else None
+
+    def was_interrupted(self, id_: str) -> bool:
+        return False
+
+    def ask_to_stop(self, record: ProcessRecord, cause: Cause) -> None:
+        self.running[record.id].asked.append(cause)
+
+    def kill(self, record: ProcessRecord) -> None:
+        self.running[record.id].alive = False
+
+    def remove(self, id_: str) -> None:
+        self.running.pop(id_, None)
+
+    # -- what a test lets happen
+
+    def one(self, job: str, host: str = "algo-1") -> FakeRunner:
+        return next(
+            runner
+            for runner in self.running.values()
+            if runner.spec.order.job == job and runner.spec.order.host == host
+        )
+
+    def end(self, job: str, host: str = "algo-1", **ending: Any) -> None:
+        runner = self.one(job, host)
+        values = {"outcome": "completed", "cause": Cause.NONE, "message": "", "at": 1, **ending}
+        told = runner.report or Report()
+        runner.report = replace(told, artifacts="s3://b/m.tar.gz", ending=Ending(**values))
+        runner.alive = False
+
+
+@pytest.fixture
+def runners() -> FakeRunners:
+    return FakeRunners()
+
+
+@pytest.fixture
+def jobs(make_world: Any, runners: FakeRunners) -> Any:
+    def make(**values: Any) -> Any:
+        return make_world(runners=runners, **values)
+
+    return make
+
+
+def create(world: Any, name: str, *, count: int = 1, **changes: Any) -> None:
+    world.plane.training_jobs.create(
+        {
+            "TrainingJobName": name,
+            "RoleArn": world.settings.role_arn,
+            "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+            "OutputDataConfig": {"S3OutputPath": "s3://b/out"},
+            "ResourceConfig": {
+                "InstanceType": "ml.m5.large",
+                "InstanceCount": count,
+                "VolumeSizeInGB": 1,
+            },
+            "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+            **changes,
+        }
+    )
+
+
+def describe(world: Any, name: str) -> dict[str, Any]:
+    return world.plane.training_jobs.describe({"TrainingJobName": name})
+
+
+def status(world: Any, name: str) -> tuple[str, str]:
+    found = describe(world, name)
+    return found["TrainingJobStatus"], found["SecondaryStatus"]
+
+
+def ticks(world: Any, count: int = 4) -> None:
+    for _ in range(count):
+        world.tick(0.6)
+
+
+def test_a_job_is_what_its_runner_reports(jobs: Any, runners: FakeRunners) -> None:
+    world = jobs()
+    create(world, "j")
+    ticks(world)
+    assert status(world, "j") == ("InProgress", "Starting")
+    runners.one("j").report = Report(
+        transitions=(Transition("Downloading", 5, "d"), Transition("Training", 9, "t")),
+        training_started_at=9,
+        metrics=(MetricValue("loss", 0.5, 9),),
+    )
+    ticks(world)
+    assert status(world, "j") == ("InProgress", "Training")
+    runners.end("j")
+    ticks(world)
+    found = describe(world, "j")
+    assert (found["TrainingJobStatus"], found["SecondaryStatus"]) == ("Completed", "Completed")
+    assert found["ModelArtifacts"] == {"S3ModelArtifacts": "s3://b/m.tar.gz"}
+    assert [metric["Value"] for metric in found["FinalMetricDataList"]] == [0.5]
+    assert runners.running == {}
+
+
+def test_jobs_wait_for_room_in_the_order_in_which_they_came(
+    jobs: Any, runners: FakeRunners
+) -> None:
+    world = jobs(settings=Settings(max_instances=2))
+    for name, count in (("first", 1), ("pair", 2), ("last", 1)):
+        create(world, name, count=count)
+        world.now += 1
+    ticks(world)
+    assert [runner.spec.order.job for runner in runners.running.values()] == ["first"]
+    assert status(world, "pair") == ("InProgress", "Pending")
+    moment = describe(world, "pair")["SecondaryStatusTransitions"][-1]
+    assert "1 of at most 2 run, and 2 are needed" in moment["StatusMessage"]
+    runners.end("first")
+    ticks(world)
+    assert {runner.spec.order.job for runner in runners.running.values()} == {"pair"}
+    world.plane.training_jobs.stop({"TrainingJobName": "last"})
+    ticks(world)
+    assert status(world, "last") == ("Stopped", "Stopped")
+    for host in ("algo-1", "algo-2"):
+        runners.end("pair", host)
+    ticks(world)
+    assert status(world, "pair")[0] == "Completed"
+
+
+def test_jobs_and_replicas_share_the_room(jobs: Any, runners: FakeRunners) -> None:
+    world = jobs(memory_bytes=2 * GIB)
+    world.deploy("e")
+    create(world, "a")
+    create(world, "b")
+    ticks(world)
+    assert [runner.spec.order.job for runner in runners.running.values()] == ["a"]
+    assert (
+        "Waiting for memory"
+        in describe(world, "b")["SecondaryStatusTransitions"][-1]["StatusMessage"]
+    )
+
+
+def test_one_failed_instance_ends_them_all(jobs: Any, runners: FakeRunners) -> None:
+    world = jobs()
+    create(world, "j", count=2)
+    ticks(world)
+    runners.end(
+        "j", "algo-2", outcome="failed", cause=Cause.SCRIPT_FAILED, message="AlgorithmError: x"
+    )
+    ticks(world)
+    found = describe(world, "j")
+    assert (found["TrainingJobStatus"], found["FailureReason"]) == ("Failed", "AlgorithmError: x")
+    assert runners.running == {}
+
+
+def test_a_killed_runner_starts_again_as_often_as_the_job_allows(
+    jobs: Any, runners: FakeRunners
+) -> None:
+    world = jobs()
+    create(world, "j", RetryStrategy={"MaximumRetryAttempts": 2})
+    for attempt in range(3):
+        ticks(world)
+        assert runners.one("j").spec.order.attempt == attempt
+        runners.one("j").alive = False
+    ticks(world)
+    found = describe(world, "j")
+    assert found["TrainingJobStatus"] == "Failed"
+    assert found["FailureReason"].startswith("InternalServerError: The job runner is gone")
+    statuses = [moment["Status"] for moment in found["SecondaryStatusTransitions"]]
+    assert statuses.count("Restarting") == 2
+
+
+def test_a_control_plane_that_was_killed_finds_its_jobs(jobs: Any, runners: FakeRunners) -> None:
+    world = jobs()
+    create(world, "running")
+    create(world, "ended")
+    ticks(world)
+    runners.end("ended")
+    world.kill_plane()
+    ticks(world)
+    assert len(runners.started) == 2
+    assert status(world, "ended")[0] == "Completed"
+    assert status(world, "running")[0] == "InProgress"
+    assert any(event["change"] == "Adopted" for event in world.plane.events.list())
+
+
+def test_a_runner_that_nobody_knows_is_ended(jobs: Any, runners: FakeRunners) -> None:
+    world = jobs()
+    create(world, "j")
+    ticks(world)
+    spec = runners.one("j").spec
+    for name in ("stranger", "leftover"):
+        runners.start(replace(spec, id=name))
+    runners.running["leftover"].alive = False
+    world.kill_plane()
+    assert set(runners.running) == {spec.id}
+
+
+def test_a_stop_is_passed_on_and_a_second_one_is_no_error(jobs: Any, runners: FakeRunners) -> None:
+    world = jobs()
+    create(world, "j")
+    ticks(world)
+    for _ in range(2):
+        world.plane.training_jobs.stop({"TrainingJobName": "j"})
+    assert status(world, "j") == ("Stopping", "Stopping")
+    with pytest.raises(ResourceInUse, match="Stop it first"):
+        world.plane.training_jobs.delete({"TrainingJobName": "j"})
+    ticks(world)
+    assert set(runners.one("j").asked) == {Cause.STOP_REQUESTED}
+    runners.end("j", outcome="stopped", cause=Cause.STOP_REQUESTED)
+    ticks(world)
+    assert status(world, "j") == ("Stopped", "Stopped")
+    with pytest.raises(ValidationException, match="in status Stopped"):
+        world.plane.training_jobs.stop({"TrainingJobName": "j"})
+
+
+def test_waiting_too_long_stops_a_job(jobs: Any, runners: FakeRunners) -> None:
+    world = jobs(settings=Settings(max_instances=1))
+    create(world, "first")
+    create(world, "late", StoppingCondition={"MaxRuntimeInSeconds": 5, "MaxWaitTimeInSeconds": 10})
+    ticks(world, 3)
+    world.tick(11)
+    ticks(world)
+    assert status(world, "late") == ("Stopped", "MaxWaitTimeExceeded")
+
+
+def ended(outcome: str | None, cause: Cause = Cause.NONE, at: int = 1, **more: Any) -> Ended:
+    ending = None if outcome is None else Ending(outcome, cause, f"of {at}", at)  # type: ignore[arg-type]
+    return Ended(Report(ending=ending), more.pop("exit", None), **more)
+
+
+def test_the_first_failure_tells() -> None:
+    verdict = verdict_of(
+        [
+            ended("completed"),
+            ended("failed", Cause.OUT_OF_MEMORY, at=5),
+            ended("failed", Cause.SCRIPT_FAILED, at=3),
+            ended(None, exit=ExitStatus(None, 9, 0.0)),
+        ]
+    )
+    assert (verdict.cause, verdict.reason) == (Cause.SCRIPT_FAILED, "of 3")
+
+
+def test_a_killed_runner_is_told_from_a_service_that_went_down() -> None:
+    killed = verdict_of([ended(None, exit=ExitStatus(None, 9, 0.0))])
+    assert killed.cause is Cause.RUNNER_DIED
+    assert "SIGKILL" in killed.reason
+    assert verdict_of([ended(None, interrupted=True)]).cause is Cause.INTERRUPTED
+    assert verdict_of([ended("interrupted", Cause.INTERRUPTED)]).cause is Cause.INTERRUPTED
+    stopped = [ended("stopped", Cause.MAX_RUNTIME), ended("completed")]
+    assert verdict_of(stopped).cause is Cause.MAX_RUNTIME
+    assert verdict_of([ended("completed")]).cause is Cause.NONE
+
+
+@pytest.mark.parametrize(
+    ("cause", "request_", "restarts"),
+    [
+        (Cause.INTERRUPTED, {}, True),
+        (Cause.RUNNER_DIED, {}, False),
+        (Cause.RUNNER_DIED, {"CheckpointConfig": {"S3Uri": "s3://b/c"}}, True),
+        (Cause.RUNNER_DIED, {"EnableManagedSpotTraining": True}, True),
+        (Cause.SCRIPT_FAILED, {"CheckpointConfig": {"S3Uri": "s3://b/c"}}, False),
+        (Cause.DATA_INVALID, {"RetryStrategy": {"MaximumRetryAttempts": 3}}, False),
+        (Cause.DATA_UNREACHABLE, {"RetryStrategy": {"MaximumRetryAttempts": 3}}, True),
+        (Cause.NONE, {"EnableManagedSpotTraining": True}, False),
+    ],
+)
+def test_what_starts_again(
+    jobs: Any, cause: Cause, request_: dict[str, Any], restarts: bool
+) -> None:
+    from ridgeline_service.store import training_jobs as rows
+
+    world = jobs()
+    create(world, "j", **request_)
+    with world.databases[-1].read() as connection:
+        [job] = rows.living_jobs(connection)
+    assert may_restart(job, cause) is restarts
+    assert not may_restart(replace(job, desired=Desired.STOPPED), cause)

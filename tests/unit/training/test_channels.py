@@ -1,0 +1,110 @@
+"""Which objects an instance gets, and at which paths."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ridgeline_service.objects.reading import S3Object, S3Reader
+from ridgeline_service.training.causes import Cause, JobFailed
+from ridgeline_service.training.channels import (
+    Wanted,
+    check_paths,
+    relative_path,
+    share_of,
+    stage,
+)
+from ridgeline_service.training.order import Channel
+
+
+@pytest.mark.parametrize(
+    ("prefix", "key", "path"),
+    [
+        ("data/", "data/a.csv", "a.csv"),
+        ("data/", "data/sub/a.csv", "sub/a.csv"),
+        ("data", "data/a.csv", "a.csv"),
+        ("data/a.csv", "data/a.csv", "a.csv"),
+        ("data/pa", "data/part0.csv", "part0.csv"),
+        ("data", "database.csv", "database.csv"),
+        ("", "a/b.csv", "a/b.csv"),
+    ],
+)
+def test_paths_follow_the_prefix(prefix: str, key: str, path: str) -> None:
+    assert relative_path(prefix, key) == path
+
+
+def fetch(channel: Channel, reader: S3Reader, into: Path, host: int = 0, hosts: int = 1) -> int:
+    return stage(channel, reader, into, host=host, hosts=hosts, took=lambda count: None)
+
+
+def test_a_prefix_is_downloaded_with_its_folders(s3: Any, reader: S3Reader, tmp_path: Path) -> None:
+    s3.objects = {"d/a": b"1", "d/sub/b": b"22", "other": b"3", "d/folder/": b""}
+    assert fetch(Channel("train", "s3://b/d/"), reader, tmp_path / "t") == 3
+    files = {p.relative_to(tmp_path / "t").as_posix() for p in (tmp_path / "t").rglob("*")}
+    assert files == {"a", "sub", "sub/b"}
+
+
+def test_a_manifest_names_its_objects(s3: Any, reader: S3Reader, tmp_path: Path) -> None:
+    s3.objects = {"d/a": b"1", "d/x/b": b"22", "d/c": b"3"}
+    s3.objects["m"] = json.dumps([{"prefix": "s3://b/d/"}, "a", "x/b"]).encode()
+    channel = Channel("train", "s3://b/m", data_type="ManifestFile")
+    assert fetch(channel, reader, tmp_path) == 3
+    assert (tmp_path / "x" / "b").read_bytes() == b"22"
+    for bad in (b"{", b"[]", b'[{"prefix": 1}]', b'[{"prefix": "s3://b/d/"}, 7]'):
+        s3.objects["m"] = bad
+        with pytest.raises(JobFailed, match="manifest"):
+            fetch(channel, reader, tmp_path)
+    s3.objects["m"] = b'[{"prefix": "s3://b/d/"}, "absent"]'
+    with pytest.raises(JobFailed, match="s3://b/d/absent"):
+        fetch(channel, reader, tmp_path)
+
+
+def test_no_data_says_where_it_was_looked_for(reader: S3Reader, tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match="s3://b/nothing/") as caught:
+        fetch(Channel("train", "s3://b/nothing/"), reader, tmp_path)
+    assert caught.value.cause is Cause.DATA_INVALID
+
+
+def wanted(*paths: str) -> list[Wanted]:
+    return [Wanted("b", S3Object(path, 1, "e"), path) for path in paths]
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/x", "a\0b"])
+def test_no_key_leads_out_of_its_folder(path: str) -> None:
+    with pytest.raises(JobFailed, match="leads out"):
+        check_paths(wanted("fine", path), "Channel 'c'")
+
+
+def test_a_file_cannot_be_a_folder() -> None:
+    with pytest.raises(JobFailed, match="'a/b' is an object and a folder"):
+        check_paths(wanted("a/b", "a/b/c"), "Channel 'c'")
+    check_paths(wanted("a/b", "a/bc"), "Channel 'c'")
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 30), st.integers(1, 7))
+def test_shards_share_everything_once(count: int, hosts: int) -> None:
+    items = wanted(*(f"{number:03}" for number in range(count)))
+    sharded = Channel("c", "s3://b/d", distribution="ShardedByS3Key")
+    shares = [share_of(items, sharded, host=host, hosts=hosts) for host in range(hosts)]
+    assert sorted(each.path for share in shares for each in share) == [i.path for i in items]
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert share_of(items, Channel("c", "s3://b/d"), host=0, hosts=hosts) == items
+
+
+def test_a_stop_ends_a_download(s3: Any, reader: S3Reader, tmp_path: Path) -> None:
+    s3.objects = {f"d/{number}": b"x" for number in range(20)}
+
+    class Stopped(Exception):
+        pass
+
+    def took(count: int) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        stage(Channel("c", "s3://b/d/"), reader, tmp_path, host=0, hosts=1, took=took)

@@ -1,0 +1,105 @@
+"""Script mode: arguments and SM_* variables as SageMaker's toolkit makes them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ridgeline_service.training import toolkit
+from ridgeline_service.training.causes import Cause, JobFailed
+from ridgeline_service.training.order import Channel, Order, read_order, write_order
+from ridgeline_service.training.toolkit import Hardware
+
+
+def test_arguments_are_those_of_the_toolkit() -> None:
+    values = toolkit.decoded(
+        {
+            "epochs": "3",
+            "lr": "0.5",
+            "name": '"a b"',
+            "plain": "text",
+            "flag": "true",
+            "layers": "[1, 2]",
+            "map": '{"b": 2, "a": 1}',
+            "x": "7",
+            "none": "null",
+            "sagemaker_program": '"train.py"',
+        }
+    )
+    assert toolkit.arguments(toolkit.users(values)) == [
+        *("--epochs", "3", "--flag", "True", "--layers", "[1, 2]", "--lr", "0.5"),
+        *("--map", "a=1,b=2", "--name", "a b", "--none", "", "--plain", "text", "-x", "7"),
+    ]
+
+
+def test_variables_name_everything_that_a_script_may_ask(order: Order) -> None:
+    job = replace(
+        order,
+        hyperparameters={"batch-size": "32", "name": '"n"', "sagemaker_program": '"train.py"'},
+        channels=(Channel("train", "s3://b/x"), Channel("test-set", "s3://b/y")),
+        hosts=("algo-1", "algo-2"),
+        host="algo-2",
+    )
+    found = toolkit.variables(job, Hardware(cpus=4, gpus=0))
+    assert found["SM_CHANNEL_TRAIN"] == "/opt/ml/input/data/train"
+    assert found["SM_CHANNEL_TEST_SET"] == "/opt/ml/input/data/test-set"
+    assert json.loads(found["SM_CHANNELS"]) == ["test-set", "train"]
+    assert (found["SM_HP_BATCH_SIZE"], found["SM_HP_NAME"]) == ("32", "n")
+    assert json.loads(found["SM_HPS"]) == {"batch-size": 32, "name": "n"}
+    assert json.loads(found["SM_USER_ARGS"]) == ["--batch-size", "32", "--name", "n"]
+    assert (found["SM_CURRENT_HOST"], json.loads(found["SM_HOSTS"])) == (
+        "algo-2",
+        ["algo-1", "algo-2"],
+    )
+    assert found["SM_MODEL_DIR"] == "/opt/ml/model"
+    assert found["SM_OUTPUT_DATA_DIR"] == "/opt/ml/output/data"
+    assert (found["SM_NUM_CPUS"], found["SM_NUM_GPUS"]) == ("4", "0")
+    assert (found["SM_USER_ENTRY_POINT"], found["SM_MODULE_NAME"]) == ("train.py", "train")
+    assert json.loads(found["SM_FRAMEWORK_PARAMS"]) == {"sagemaker_program": "train.py"}
+    whole = json.loads(found["SM_TRAINING_ENV"])
+    assert whole["hyperparameters"] == {"batch-size": 32, "name": "n"}
+    assert whole["channel_input_dirs"]["train"] == "/opt/ml/input/data/train"
+    assert not whole["is_master"]
+
+
+@pytest.mark.parametrize(
+    ("values", "program", "command"),
+    [
+        ({"epochs": "1"}, "train.py", ["python", "train.py", "--epochs", "1"]),
+        ({}, "run.sh", ["/bin/bash", "run.sh"]),
+        (
+            {"sagemaker_torch_distributed_enabled": "true"},
+            "train.py",
+            [
+                *("python", "-m", "torch.distributed.run", "--nnodes", "1"),
+                *("--nproc_per_node", "2", "--master_addr", "algo-1", "--master_port", "7777"),
+                *("--node_rank", "0", "train.py"),
+            ],
+        ),
+    ],
+)
+def test_the_program_decides_how_it_is_started(
+    order: Order, tmp_path: Path, values: dict[str, str], program: str, command: list[str]
+) -> None:
+    (tmp_path / program).touch()
+    job = replace(order, hyperparameters=values)
+    assert toolkit.script_command(job, program, tmp_path, Hardware(2, 2)) == command
+
+
+def test_what_does_not_run_here_is_named(order: Order, tmp_path: Path) -> None:
+    (tmp_path / "train.py").touch()
+    job = replace(order, hyperparameters={"sagemaker_mpi_enabled": "true"})
+    with pytest.raises(JobFailed, match="MPI") as caught:
+        toolkit.script_command(job, "train.py", tmp_path, Hardware(1, 0))
+    assert caught.value.cause is Cause.CODE_INVALID
+    with pytest.raises(JobFailed, match=r"other\.py.*train\.py"):
+        toolkit.script_command(order, "other.py", tmp_path, Hardware(1, 0))
+
+
+def test_an_order_is_read_as_it_was_written(order: Order, tmp_path: Path) -> None:
+    job = replace(order, channels=(Channel("a", "s3://b/c"),), entrypoint=("x", "y"))
+    write_order(tmp_path, job)
+    assert read_order(tmp_path) == job

@@ -1,0 +1,92 @@
+"""What user code wrote is read without following a link out of its room."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from ridgeline_service.objects.reading import S3Reader
+from ridgeline_service.training.artifacts import Artifacts, is_empty
+from ridgeline_service.training.checkpoints import Checkpoints
+from ridgeline_service.training.layout import Layout
+from ridgeline_service.training.walking import files_below, opened_below
+
+
+def below(root: Path, folder: str) -> list[str]:
+    with opened_below(root, folder) as handle:
+        return [found.path for found in files_below(handle)] if handle is not None else []
+
+
+def test_files_and_links_are_found_and_nothing_behind_a_link(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "key").write_text("k")
+    root = tmp_path / "ml"
+    (root / "model" / "sub").mkdir(parents=True)
+    (root / "model" / "sub" / "weights").write_text("w")
+    (root / "model" / "to-folder").symlink_to(secret)
+    (root / "model" / "to-file").symlink_to(secret / "key")
+    os.mkfifo(root / "model" / "pipe")
+    assert below(root, "model") == ["to-file", "to-folder", "sub/weights"]
+    (root / "whole").symlink_to(secret)
+    assert below(root, "whole") == []
+    assert below(root, "absent") == []
+
+
+def test_an_archive_of_a_folder_that_became_a_link_is_empty(
+    tmp_path: Path, s3: Any, reader: S3Reader
+) -> None:
+    root = tmp_path / "ml"
+    layout = Layout(root)
+    layout.make()
+    (layout.model / "a").write_text("1")
+    artifacts = Artifacts(reader, "s3://b/out/", tmp_path)
+    assert artifacts.upload(root, "model", "model", compress=True) == "s3://b/out/model.tar.gz"
+    packed = tmp_path / "packed"
+    packed.write_bytes(s3.objects["out/model.tar.gz"])
+    with tarfile.open(packed) as archive:
+        assert archive.getnames() == ["a"]
+    artifacts.upload(root, "model", "model", compress=False)
+    assert s3.objects["out/model/a"] == b"1"
+    assert is_empty(root, "output/data")
+    (layout.model / "a").unlink()
+    layout.model.rmdir()
+    layout.model.symlink_to(tmp_path)
+    assert is_empty(root, "model")
+
+
+def test_a_failure_file_is_read_and_a_link_in_its_place_is_not(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "ml")
+    layout.make()
+    assert layout.failure() == ""
+    (layout.root / "output" / "failure").write_text(" row 7 is bad \n")
+    assert layout.failure() == "row 7 is bad"
+    (tmp_path / "key").write_text("secret")
+    (layout.root / "output" / "failure").unlink()
+    (layout.root / "output" / "failure").symlink_to(tmp_path / "key")
+    assert layout.failure() == ""
+
+
+def test_checkpoints_go_up_when_they_are_settled_and_come_back(
+    tmp_path: Path, s3: Any, reader: S3Reader
+) -> None:
+    layout = Layout(tmp_path / "ml")
+    layout.make()
+    s3.objects["c/old"] = b"0"
+    kept = Checkpoints(reader, "s3://b/c/", "/opt/ml/checkpoints", layout)
+    assert kept.restore(lambda count: None) == 1
+    folder = layout.root / "checkpoints"
+    assert (folder / "old").read_bytes() == b"0"
+    (folder / "new").write_text("1")
+    assert [kept.sync(), kept.sync(), kept.sync()] == [0, 1, 0]
+    (folder / "new").write_text("22")
+    (folder / "last").write_text("3")
+    kept.finish()
+    assert (s3.objects["c/new"], s3.objects["c/last"]) == (b"22", b"3")
+    assert s3.uploads == ["c/new", "c/last", "c/new"]
+    again = Layout(tmp_path / "again")
+    again.make()
+    Checkpoints(reader, "s3://b/c", "/opt/ml/checkpoints", again).restore(lambda count: None)
+    assert sorted(os.listdir(again.root / "checkpoints")) == ["last", "new", "old"]
