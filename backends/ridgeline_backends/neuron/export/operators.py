@@ -17,6 +17,8 @@ from ridgeline_backends.neuron.export.writer import Writer
 from ridgeline_backends.neuron.operations.elementwise import BinaryFunction, UnaryFunction
 from ridgeline_backends.neuron.program import Buffer, BufferKind
 
+__all__ = ["OPERATORS"]
+
 Number = (int, float)
 _HIDDEN = -1e30
 
