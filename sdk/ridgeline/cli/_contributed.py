@@ -23,6 +23,7 @@ _SUMMARIES = {
     "down": "Stop the service and everything it runs.",
     "env": "Print the environment variables that a shell needs.",
     "doctor": "Show what this machine can run, and what is missing.",
+    "compile": "Compile a model for a simulated Neuron instance.",
     "plan": "Rank simulated Neuron instances for a model by cost.",
     "neuron": "List simulated Neuron devices, and score predictions of their speed.",
 }
