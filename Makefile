@@ -17,7 +17,7 @@ test: $(VENV)/.dev system kernels
 
 # Faults and kills in full, the slow ones too.
 chaos: $(VENV)/.dev system kernels
-	RIDGELINE_CHAOS=1 $(BIN)/python -m pytest tests/chaos tests/e2e/faults
+	RIDGELINE_CHAOS=1 $(BIN)/python -m pytest tests/chaos tests/e2e/faults tests/e2e/test_training_jobs.py
 
 unit: $(VENV)/.dev kernels
 	$(BIN)/python -m pytest tests/unit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -330,3 +331,52 @@ def test_the_sdk_and_the_command_line(jobs: Jobs, tmp_path: Path) -> None:
     assert "ValueError: 12 is too much" in failed.stderr
     attached = PyTorch.attach("by-cli", estimator.sagemaker_session)
     assert jobs.artifact(attached.model_data) == {"n": b"23"}
+
+
+DDP = """
+import json, os
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+dist.init_process_group("gloo")
+rank, world = dist.get_rank(), dist.get_world_size()
+torch.manual_seed(0)
+model = DistributedDataParallel(torch.nn.Linear(4, 1))
+data, target = torch.randn(8, 4), torch.randn(8, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+share = slice(rank * 8 // world, (rank + 1) * 8 // world)
+losses = []
+for step in range(5):
+    optimizer.zero_grad()
+    torch.nn.functional.mse_loss(model(data[share]), target[share]).backward()
+    optimizer.step()
+    with torch.no_grad():
+        losses.append(torch.nn.functional.mse_loss(model.module(data), target).item())
+if rank == 0:
+    Path("/opt/ml/model/losses.json").write_text(json.dumps([world, losses]))
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(not os.environ.get("RIDGELINE_CHAOS"), reason="slow: `make chaos` runs it")
+def test_two_instances_under_torchrun_train_as_one(jobs: Jobs) -> None:
+    """With the same global batch the loss curve is that of one process."""
+    curves = {}
+    for count in (1, 2):
+        described = jobs.run(
+            DDP,
+            hyperparameters={"sagemaker_torch_distributed_enabled": "true"},
+            ResourceConfig={
+                "InstanceType": "ml.m5.large",
+                "InstanceCount": count,
+                "VolumeSizeInGB": 5,
+            },
+        )
+        assert described["TrainingJobStatus"] == "Completed", described.get("FailureReason")
+        found = jobs.artifact(described["ModelArtifacts"]["S3ModelArtifacts"])
+        world, curves[count] = json.loads(found["losses.json"])
+        assert world == count
+    assert curves[2] == pytest.approx(curves[1], rel=1e-5)
