@@ -68,14 +68,15 @@ class Work:
     @staticmethod
     def of(program: Program, machine: Machine) -> Work:
         """A program on one core of a machine; all cores of a group run alike."""
-        found = [
-            (*_parts_of(lower(operation, machine.chip, streamed), machine), float(section.repeats))
-            for section in program.sections
-            for streamed in (streamed_buffers(section),)
-            for operation in section.operations
-        ]
-        rows = np.array(found, dtype=np.float64).reshape(-1, len(Part))
-        return Work(rows[rows[:, : Part.REPEATS].any(axis=1)])
+        # Equal operations are one row: a network of many like blocks is as small as one of them.
+        counts: dict[tuple[float, ...], int] = {}
+        for section in program.sections:
+            streamed = streamed_buffers(section)
+            for operation in section.operations:
+                parts = _parts_of(lower(operation, machine.chip, streamed), machine)
+                counts[parts] = counts.get(parts, 0) + section.repeats
+        found = [(*parts, float(times)) for parts, times in counts.items() if any(parts)]
+        return Work(np.array(found, dtype=np.float64).reshape(-1, len(Part)))
 
     @staticmethod
     def host(*, steps: float = 0.0, gigabytes: float = 0.0) -> Work:
