@@ -144,7 +144,8 @@ def _training(card: Card, region: str, account: str) -> dict[str, Json]:
         "training_script_key": tuning.archive_key(),
         "training_instance_type_variants": _variants(card, region, _TRAINING_ALIAS, image),
         "training_volume_size": _volume_gib(card),
-        "training_enable_network_isolation": True,
+        # With it the SDKs hand the scripts over in a channel, which the recipes do not need.
+        "training_enable_network_isolation": False,
         "default_training_instance_type": card.default_instance_type,
         "supported_training_instance_types": list(card.supported_instance_types),
         "hyperparameters": hyperparameters,
