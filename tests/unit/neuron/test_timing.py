@@ -15,7 +15,7 @@ from ridgeline_backends.neuron.calibration.evaluate import residuals
 from ridgeline_backends.neuron.calibration.fit import fit, observations
 from ridgeline_backends.neuron.calibration.rows import Row, newest, read_rows
 from ridgeline_backends.neuron.calibration.score import predict_row, score
-from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.catalogue import aliases, entries, find
 from ridgeline_backends.neuron.collectives import algorithm, cost
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.datafile import InvalidDataFile
@@ -150,6 +150,13 @@ def test_unknown_models_are_guessed_by_size_or_refused() -> None:
     refused = predict_row(decode_row(model="Nobodys"), calibration())
     assert "not known" in refused.refused
     assert refused.as_json() == {"id": "LD1", "refused": refused.refused}
+
+
+def test_every_alias_means_a_model_of_the_catalogue() -> None:
+    known = {name for kind in ("decoders", "encoders", "vision") for name in entries(kind)}
+    assert {name for name, target in aliases().items() if target not in known} == set()
+    assert find("meta-llama/Llama-3.1-8B-Instruct", "decoders").name == "llama-3-8b"
+    assert find("bert-large-uncased", "encoders").name == "bert-large"
 
 
 def test_refusals_count_in_the_score() -> None:
