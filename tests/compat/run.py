@@ -92,9 +92,10 @@ def commands(name: str) -> dict[str, list[str]]:
     python = str(REPOSITORY / ".venvs" / name / "bin" / "python")
     script = f"{name}_client.py" if name in ("boto3", "openai") else f"sdk_{name}.py"
     found = {name: [python, str(HERE / script)]}
-    training = HERE / f"sdk_{name}_training.py"
-    if training.exists():
-        found[f"{name} training"] = [python, str(training)]
+    for what in ("training", "zoo_training"):
+        training = HERE / f"sdk_{name}_{what}.py"
+        if training.exists():
+            found[f"{name} {what.replace('_', ' ')}"] = [python, str(training)]
     return found
 
 
