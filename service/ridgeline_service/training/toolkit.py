@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from ridgeline_service.training import layout
 from ridgeline_service.training.causes import Cause, JobFailed
@@ -20,7 +21,9 @@ from ridgeline_service.training.order import Order
 OWN_PREFIX = "sagemaker_"
 PROGRAM = "sagemaker_program"
 SUBMIT_DIRECTORY = "sagemaker_submit_directory"
-MASTER_PORT = 7777
+_MASTER_PORTS = range(10000, 30000)
+"""Below those that systems hand out by themselves."""
+
 _LOG_LEVEL = 20
 _TORCHRUN = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled")
 _UNSUPPORTED = {
@@ -105,6 +108,13 @@ def script_command(order: Order, program: str, code: Path, hardware: Hardware) -
     return ["python", program, *given]
 
 
+def master_port(order: Order) -> int:
+    """Where the first host's processes are met. Hosts of a job share this machine's network with
+    those of other jobs, so each attempt of a job has a port of its own, the same on all its hosts.
+    """
+    return _MASTER_PORTS[crc32(f"{order.arn}#{order.attempt}".encode()) % len(_MASTER_PORTS)]
+
+
 def variables(order: Order, hardware: Hardware) -> dict[str, str]:
     """The SM_* variables of SageMaker's training toolkit."""
     values = decoded(order.hyperparameters)
@@ -126,7 +136,7 @@ def variables(order: Order, hardware: Hardware) -> dict[str, str]:
         "is_hetero": False,
         "log_level": values.get("sagemaker_container_log_level", _LOG_LEVEL),
         "master_addr": order.hosts[0],
-        "master_port": MASTER_PORT,
+        "master_port": master_port(order),
         "model_dir": layout.MODEL,
         "module_dir": str(values.get(SUBMIT_DIRECTORY) or layout.CODE),
         "module_name": program.removesuffix(".py"),
@@ -168,7 +178,7 @@ def _torchrun(order: Order, processes: int) -> list[str]:
     return [
         *("python", "-m", "torch.distributed.run"),
         *("--nnodes", str(len(order.hosts)), "--nproc_per_node", str(processes)),
-        *("--master_addr", order.hosts[0], "--master_port", str(MASTER_PORT)),
+        *("--master_addr", order.hosts[0], "--master_port", str(master_port(order))),
         *("--node_rank", str(order.index)),
     ]
 

@@ -65,6 +65,16 @@ def test_variables_name_everything_that_a_script_may_ask(order: Order) -> None:
     assert not whole["is_master"]
 
 
+PORT = "a port"
+
+
+def test_a_job_meets_at_a_port_of_its_own_on_all_its_hosts(order: Order) -> None:
+    pair = [replace(order, hosts=("algo-1", "algo-2"), host=host) for host in ("algo-1", "algo-2")]
+    assert toolkit.master_port(pair[0]) == toolkit.master_port(pair[1])
+    others = {toolkit.master_port(replace(order, arn=f"{order.arn}{n}")) for n in range(20)}
+    assert len(others | {toolkit.master_port(order)}) > 15
+
+
 @pytest.mark.parametrize(
     ("values", "program", "command"),
     [
@@ -75,7 +85,7 @@ def test_variables_name_everything_that_a_script_may_ask(order: Order) -> None:
             "train.py",
             [
                 *("python", "-m", "torch.distributed.run", "--nnodes", "1"),
-                *("--nproc_per_node", "2", "--master_addr", "algo-1", "--master_port", "7777"),
+                *("--nproc_per_node", "2", "--master_addr", "algo-1", "--master_port", PORT),
                 *("--node_rank", "0", "train.py"),
             ],
         ),
@@ -86,7 +96,8 @@ def test_the_program_decides_how_it_is_started(
 ) -> None:
     (tmp_path / program).touch()
     job = replace(order, hyperparameters=values)
-    assert toolkit.script_command(job, program, tmp_path, Hardware(2, 2)) == command
+    expected = [str(toolkit.master_port(job)) if word is PORT else word for word in command]
+    assert toolkit.script_command(job, program, tmp_path, Hardware(2, 2)) == expected
 
 
 def test_what_does_not_run_here_is_named(order: Order, tmp_path: Path) -> None:
