@@ -8,6 +8,7 @@ latency, another derates the links.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil, log2
 
@@ -19,7 +20,7 @@ RING_ABOVE = 56 << 20
 EFA_HOP_US = 15.0
 """One hop between instances (source CC)."""
 
-_SENT = {
+_SENT: Mapping[str, Callable[[int], float]] = {
     # Bytes a core sends, as multiples of what it brings, of a group of n.
     "all_reduce": lambda n: 2 * (n - 1) / n,
     "reduce_scatter": lambda n: (n - 1) / n,

@@ -77,7 +77,7 @@ def device_graph(instance: Instance) -> DeviceGraph:
 
 def _wired(device: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Neighbours one step down in every dimension, then one step up: neuron-ls's order."""
-    position = []
+    position: list[int] = []
     rest = device
     for extent in reversed(shape):
         position.insert(0, rest % extent)

@@ -44,9 +44,9 @@ def ls(
                 device["nc_count"],
                 _span(device["neuroncore_ids"]),
                 f"{found.chip.memory_gib:g} GB",
-                ", ".join(str(other) for other in device["connected_to"]),
+                ", ".join(map(str, connected)),
             )
-            for device in devices
+            for device, connected in zip(devices, device_graph(found).neighbours, strict=True)
         ],
     )
 

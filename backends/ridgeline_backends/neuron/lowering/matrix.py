@@ -29,7 +29,7 @@ def _matmul(task: Task) -> Lowered:
                 flops=rows * columns * extra,
             ),
         ),
-        transfers=task.transfers(row_bytes(*weight.shape, weight.dtype)),
+        transfers=task.transfers(row_bytes(columns, weight.shape[1], weight.dtype)),
         depth=1,
     )  # fmt: skip
 
