@@ -5,6 +5,7 @@ Progress goes to standard output, which is the job's log.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,23 +105,36 @@ class Preparation:
             )
         return Prepared((_TRAIN, *order.arguments), packages, {})
 
-    def _unpack(self, uri: str) -> None:
+    def _unpack(self, source: str) -> None:
         # Inner: a job without submitted code starts sooner without it.
         from ridgeline_zoo.archive import extract_archive
 
         packed = self._room / "sourcedir.tar.gz"
         try:
-            bucket, key = parse_uri(uri)
-            self._reader.download(bucket, key, packed, lambda _: self._check())
-            extract_archive(packed, self._layout.code)
+            if source.startswith("s3://"):
+                bucket, key = parse_uri(source)
+                self._reader.download(bucket, key, packed, lambda _: self._check())
+                extract_archive(packed, self._layout.code)
+            else:
+                extract_archive(self._in_channel(source), self._layout.code)
         except S3Failed as error:
             cause = Cause.DATA_UNREACHABLE if error.retry else Cause.CODE_INVALID
             raise JobFailed(cause, f"The submitted code: {error.message}") from error
         except RidgelineError as error:
-            said = sentences(error.message, error.hint).replace(packed.name, uri)
+            said = sentences(error.message, error.hint).replace(packed.name, source)
             raise JobFailed(Cause.CODE_INVALID, f"The submitted code: {said}") from error
         finally:
             packed.unlink(missing_ok=True)
+
+    def _in_channel(self, source: str) -> Path:
+        """The archive of the code where a channel brought it: nothing but this runner has written
+        there yet."""
+        found = self._layout.outside(posixpath.normpath(source))
+        if not found.is_file():
+            raise JobFailed(
+                Cause.CODE_INVALID, f"The submitted code: there is no {source} in the channels."
+            )
+        return found
 
     def _with_requirements(self, packages: Packages) -> Packages:
         wanted = self._layout.code / _REQUIREMENTS

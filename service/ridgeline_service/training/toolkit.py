@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,11 +78,15 @@ def program_of(order: Order) -> str:
 
 
 def submitted(order: Order) -> str:
-    """Where the code was uploaded to; empty where it lies in the container already."""
+    """Where the code was uploaded to: an S3 URI, or with network isolation an archive in a channel,
+    as a path inside; empty where it lies in the container already."""
     value = decoded(order.hyperparameters).get(SUBMIT_DIRECTORY) or order.environment.get(
         "SAGEMAKER_SUBMIT_DIRECTORY", ""
     )
-    return value if isinstance(value, str) and value.startswith("s3://") else ""
+    if not isinstance(value, str):
+        return ""
+    in_channel = posixpath.normpath(value).startswith(f"{layout.DATA}/")
+    return value if value.startswith("s3://") or in_channel else ""
 
 
 def script_command(order: Order, program: str, code: Path, hardware: Hardware) -> list[str]:

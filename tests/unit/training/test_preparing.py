@@ -1,0 +1,70 @@
+"""Where a job's code is taken from."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ridgeline_service.objects.reading import S3Reader
+from ridgeline_service.training.causes import Cause, JobFailed
+from ridgeline_service.training.layout import Layout
+from ridgeline_service.training.order import Order
+from ridgeline_service.training.preparing import Preparation
+from ridgeline_service.training.sandboxing import Packages
+
+IN_CHANNEL = "/opt/ml/input/data/code/sourcedir.tar.gz"
+
+
+def archive(name: str, text: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as file:
+        member = tarfile.TarInfo(name)
+        member.size = len(text)
+        file.addfile(member, io.BytesIO(text.encode()))
+    return out.getvalue()
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    made = Layout(tmp_path / "ml")
+    made.make()
+    return made
+
+
+def prepare(order: Order, layout: Layout, reader: S3Reader, submitted: str) -> tuple[str, ...]:
+    values = {"sagemaker_program": "train.py", "sagemaker_submit_directory": submitted}
+    job = replace(order, hyperparameters=values)
+    preparation = Preparation(job, layout, reader, layout.root.parent, lambda: None)
+    return preparation.command(Packages(python=Path("/usr/bin/python3"))).command
+
+
+def test_with_network_isolation_the_code_comes_through_a_channel(
+    order: Order, layout: Layout, reader: S3Reader
+) -> None:
+    channel = layout.channel("code")
+    channel.mkdir(parents=True)
+    (channel / "sourcedir.tar.gz").write_bytes(archive("train.py", "print(1)"))
+    assert prepare(order, layout, reader, IN_CHANNEL) == ("python", "train.py")
+    assert (layout.code / "train.py").read_text() == "print(1)"
+
+
+@pytest.mark.parametrize("path", [IN_CHANNEL, "/opt/ml/input/data/nowhere/code.tar.gz"])
+def test_code_that_no_channel_brought_is_named(
+    order: Order, layout: Layout, reader: S3Reader, path: str
+) -> None:
+    with pytest.raises(JobFailed, match=path) as caught:
+        prepare(order, layout, reader, path)
+    assert caught.value.cause is Cause.CODE_INVALID
+
+
+def test_a_path_out_of_the_channels_is_not_followed(
+    order: Order, layout: Layout, reader: S3Reader
+) -> None:
+    (layout.root / "stolen.tar.gz").write_bytes(archive("train.py", "print(2)"))
+    with pytest.raises(JobFailed, match=r"train\.py"):
+        prepare(order, layout, reader, "/opt/ml/input/data/../../stolen.tar.gz")
+    assert not (layout.code / "train.py").exists()
