@@ -24,7 +24,7 @@ from ridgeline_service.runtime.pip import InstallFailed
 
 pytestmark = pytest.mark.e2e
 
-TINY = Runtime("tiny", "framework", "for tests", ("ridgepebble==1.0",), needs_opt_ml=True)
+TINY = Runtime("tiny", "framework", "for tests", "tiny", ("ridgepebble==1.0",), needs_opt_ml=True)
 
 
 def wheel(folder: Path, name: str, version: str, code: str, requires: str = "") -> None:
@@ -98,7 +98,7 @@ import sys
 from pathlib import Path
 from ridgeline_service.runtime.environments import Environments
 from ridgeline_service.runtime.images import Runtime
-runtime = Runtime("tiny", "framework", "for tests", ("ridgepebble==1.0",), needs_opt_ml=True)
+runtime = Runtime("tiny", "framework", "for tests", "tiny", ("ridgepebble==1.0",), needs_opt_ml=True)
 Environments(Path({str(tmp_path)!r})).ensure(runtime, lambda line: print(line, flush=True))
 """
     with subprocess.Popen((sys.executable, "-c", code), stdout=subprocess.PIPE) as builder:

@@ -163,10 +163,14 @@ class Runner:
                 "Raise VolumeSizeInGB, or write less.",
             )
         if finished.stopped is Cause.NONE and finished.ended.code != 0:
-            self._upload_output()
             said = self._layout.failure()
             command, tail = prepared.command, self._output.tail
-            raise script_failed(self._order, finished.ended, command, tail, said)
+            failed = script_failed(self._order, finished.ended, command, tail, said)
+            try:
+                self._upload_output()
+            except JobFailed as lost:
+                raise failed from lost  # why the script failed is what its user needs first
+            raise failed
 
     def _upload(self) -> None:
         self._reporter.enter("Uploading", "Uploading generated training model")
