@@ -98,7 +98,7 @@ import sys
 from pathlib import Path
 from ridgeline_service.runtime.environments import Environments
 from ridgeline_service.runtime.images import Runtime
-runtime = Runtime("tiny", "framework", "for tests", "tiny", ("ridgepebble==1.0",), needs_opt_ml=True)
+runtime = Runtime("tiny", "framework", "", "tiny", ("ridgepebble==1.0",), needs_opt_ml=True)
 Environments(Path({str(tmp_path)!r})).ensure(runtime, lambda line: print(line, flush=True))
 """
     with subprocess.Popen((sys.executable, "-c", code), stdout=subprocess.PIPE) as builder:
