@@ -11,7 +11,7 @@ from typing import Annotated, Any, Protocol
 from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
@@ -122,7 +122,15 @@ class EndpointState(Open):
     log_tail: list[str] = []
 
 
-Limit = Annotated[int, Field(ge=1, le=10**12)]
+def _no_other_kind(value: object) -> object:
+    """Pydantic would take true and "1" for 1."""
+    if isinstance(value, bool | str):
+        raise ValueError("a whole number is expected")
+    return value
+
+
+_Number = Annotated[int, Field(ge=1, le=10**12)]
+Limit = Annotated[_Number, BeforeValidator(_no_other_kind, json_schema_input_type=_Number)]
 
 
 class NewKey(Strict):

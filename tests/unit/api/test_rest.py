@@ -75,6 +75,8 @@ def test_events_and_facts(direct) -> None:
         ("POST", "/api/keys", {"name": "x", "admin": True}, "", "admin"),
         ("POST", "/api/keys", {"name": 5}, "", "name"),
         ("POST", "/api/keys", {"name": "x", "tokens_per_minute": 0}, "", "tokens_per_minute"),
+        ("POST", "/api/keys", {"name": "x", "tokens_per_minute": True}, "", "tokens_per_minute"),
+        ("POST", "/api/keys", {"name": "x", "requests_per_minute": "1"}, "", "requests_per_minute"),
         ("POST", "/api/keys", {"name": "\0"}, "", "name"),
         ("POST", "/api/keys", [], "", "body"),
         ("GET", "/api/events", None, "limit=0", "limit"),
