@@ -69,8 +69,8 @@ def _serving(report: dict[str, Any]) -> Iterator[str]:
         f"Medians of the runs in which other jobs took less than {QUIET_CORES} cores (of all runs "
         "where fewer than half were so quiet: marked †), servers in turn, the others frozen. "
         f"Rounds: {1 + max(sample['round'] for sample in report['samples'])}. Prompts of random "
-        "words make the model repeat itself, which flatters prompt lookup: the rows that are "
-        "compared do without it."
+        "words make the model repeat itself, which flatters prompt lookup, the default: the rows "
+        "without it are what other texts may expect."
     )
     yield ""
     yield "Output tokens per second (time to first token, time per further token, in ms):"
