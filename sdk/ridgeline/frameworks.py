@@ -11,7 +11,28 @@ _DEEP_LEARNING = "763104351884.dkr.ecr.{region}.amazonaws.com"
 _SKLEARN = "683313688378.dkr.ecr.{region}.amazonaws.com"
 
 
-class PyTorch(Estimator):
+class _Framework(Estimator):
+    """A script for the image of a framework: ``image`` with {region} in it, unless ``image_uri``
+    names another."""
+
+    def __init__(
+        self,
+        image: str,
+        entry_point: str,
+        image_uri: str | None,
+        sagemaker_session: Session | None,
+        **options: Any,
+    ) -> None:
+        session = sagemaker_session or Session()
+        super().__init__(
+            image_uri or image.format(region=session.region),
+            entry_point=entry_point,
+            sagemaker_session=session,
+            **options,
+        )
+
+
+class PyTorch(_Framework):
     """A PyTorch script. The version names the image; here the runtime's own version counts, which
     the documentation of the service lists."""
 
@@ -24,17 +45,11 @@ class PyTorch(Estimator):
         sagemaker_session: Session | None = None,
         **options: Any,
     ) -> None:
-        session = sagemaker_session or Session()
-        registry = _DEEP_LEARNING.format(region=session.region)
-        super().__init__(
-            image_uri or f"{registry}/pytorch-training:{framework_version}-cpu-{py_version}",
-            entry_point=entry_point,
-            sagemaker_session=session,
-            **options,
-        )
+        image = f"{_DEEP_LEARNING}/pytorch-training:{framework_version}-cpu-{py_version}"
+        super().__init__(image, entry_point, image_uri, sagemaker_session, **options)
 
 
-class HuggingFace(Estimator):
+class HuggingFace(_Framework):
     """A script with transformers, datasets, peft and trl."""
 
     def __init__(
@@ -47,18 +62,12 @@ class HuggingFace(Estimator):
         sagemaker_session: Session | None = None,
         **options: Any,
     ) -> None:
-        session = sagemaker_session or Session()
-        registry = _DEEP_LEARNING.format(region=session.region)
         tag = f"{pytorch_version}-transformers{transformers_version}-cpu-{py_version}"
-        super().__init__(
-            image_uri or f"{registry}/huggingface-pytorch-training:{tag}",
-            entry_point=entry_point,
-            sagemaker_session=session,
-            **options,
-        )
+        image = f"{_DEEP_LEARNING}/huggingface-pytorch-training:{tag}"
+        super().__init__(image, entry_point, image_uri, sagemaker_session, **options)
 
 
-class SKLearn(Estimator):
+class SKLearn(_Framework):
     """A scikit-learn script."""
 
     def __init__(
@@ -70,12 +79,5 @@ class SKLearn(Estimator):
         sagemaker_session: Session | None = None,
         **options: Any,
     ) -> None:
-        session = sagemaker_session or Session()
-        registry = _SKLEARN.format(region=session.region)
-        tag = f"{framework_version}-cpu-{py_version}"
-        super().__init__(
-            image_uri or f"{registry}/sagemaker-scikit-learn:{tag}",
-            entry_point=entry_point,
-            sagemaker_session=session,
-            **options,
-        )
+        image = f"{_SKLEARN}/sagemaker-scikit-learn:{framework_version}-cpu-{py_version}"
+        super().__init__(image, entry_point, image_uri, sagemaker_session, **options)
