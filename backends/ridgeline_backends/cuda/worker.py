@@ -7,9 +7,9 @@ import sys
 
 import torch
 
-from ridgeline_backends.cuda.config import read_config
 from ridgeline_backends.cuda.processes import Order
 from ridgeline_backends.cuda.program import DeviceDecoder
+from ridgeline_backends.models.stored_config import read_config
 
 
 def main(text: str) -> int:
