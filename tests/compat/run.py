@@ -64,8 +64,13 @@ def install(name: str) -> None:
     if stamp.exists() and stamp.read_text() == "\n".join(pins):
         return
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    install = [str(folder / "bin" / "pip"), "install", "-q"]
+    # What a client leaves open takes pip minutes to choose.
+    constraints = HERE / f"{name}-constraints.txt"
+    if constraints.exists():
+        install += ["-c", str(constraints)]
     for pin in pins:
-        subprocess.run([str(folder / "bin" / "pip"), "install", "-q", pin], check=True)
+        subprocess.run([*install, pin], check=True)
     stamp.write_text("\n".join(pins))
 
 

@@ -31,7 +31,12 @@ _CAUSE_ROOM = 760
 _SAID_ROOM = 560
 _HEADING = "\nLast log lines:\n"
 _ERROR = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Exit|Interrupt|Warning)\b(?:: .*)?$")
+_RANK = re.compile(r"^\[rank\d+\]: ")
 _USAGE = re.compile(r"^\S+: error: .+")
+_LAUNCHER = re.compile(
+    r"subprocess\.CalledProcessError|\bChildFailedError\b|^Training Execution failed\."
+)
+"""What starts a script, such as torchrun or a driver of SDK v3, says so of its child's end."""
 _NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|File too large")
 _USER_CODE = (layout.CODE, f"{layout.INSIDE}/input", layout.MODEL)
 
@@ -51,7 +56,9 @@ def script_failed(
     order: Order, ended: Ended, command: Sequence[str], log: Sequence[str], said: str
 ) -> JobFailed:
     """Of a script that failed; ``said`` is what it wrote to its failure file, which has the first
-    word."""
+    word, unless it tells no more than that a child failed."""
+    if _LAUNCHER.search(said):
+        said = ""
     cause = _cause(ended, log, said)
     if said:
         message = f"{shortened(said, _SAID_ROOM)}, {ended.words}"
@@ -65,11 +72,12 @@ def script_failed(
 
 
 def last_error(log: Sequence[str]) -> str:
-    """The line that names the error: the last that looks like one, else the last line."""
-    for line in reversed(log):
-        if _ERROR.match(line.strip()) or _USAGE.match(line.strip()):
-            return line.strip()
-    return log[-1].strip() if log else ""
+    """The line that names the error: the last that looks like one, else the last line. The script's
+    own words go before those of what started it."""
+    lines = [_RANK.sub("", line.strip()) for line in log]
+    found = [line for line in lines if _ERROR.match(line) or _USAGE.match(line)]
+    own = [line for line in found if not _LAUNCHER.search(line)]
+    return (own or found or lines or [""])[-1]
 
 
 def _cause(ended: Ended, log: Sequence[str], said: str) -> Cause:

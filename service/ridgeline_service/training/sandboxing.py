@@ -12,6 +12,7 @@ from ridgeline_service.runtime import sandbox
 from ridgeline_service.runtime.sandbox import Mount, Sandbox
 from ridgeline_service.training import layout
 from ridgeline_service.training.order import Order
+from ridgeline_service.training.toolkit import master_port
 
 LOOPBACK = "127.0.0.1"
 PACKAGES = f"{sandbox.HOME}/packages"
@@ -62,6 +63,8 @@ def environment(
     if confinement.gpus:
         recommended["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, confinement.gpus))
         recommended["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    # For a torchrun that is told no port: other jobs on this machine would take the usual one.
+    recommended["PET_MASTER_PORT"] = str(master_port(order))
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         recommended[name] = layout.NETWORK_INTERFACE
     promised = {

@@ -1,0 +1,46 @@
+"""The words a failed script ends with."""
+
+from __future__ import annotations
+
+import pytest
+
+from ridgeline_service.training.failing import failure_reason, last_error, script_failed
+from ridgeline_service.training.order import Order
+from ridgeline_service.training.script import Ended
+
+DRIVER = """Traceback (most recent call last):
+  File "/opt/ml/input/data/sm_drivers/common/utils.py", line 193, in execute_commands
+    raise subprocess.CalledProcessError(exitcode, commands)
+subprocess.CalledProcessError: Command '['python3', 'train.py']' returned non-zero exit status 1.
+"""
+TORCHRUN = [
+    "[rank0]: ValueError: too many epochs",
+    "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ",
+    "train.py FAILED",
+]
+
+
+def test_a_failure_file_has_the_first_word(order: Order) -> None:
+    failed = script_failed(order, Ended(2, None), ["python"], ["ValueError: x"], "row 7 is bad")
+    assert failure_reason(failed).startswith("AlgorithmError: row 7 is bad, ExitCode 2")
+
+
+@pytest.mark.parametrize("said", [DRIVER, "Training Execution failed. For more details, see ..."])
+def test_a_launcher_that_only_says_that_a_child_failed_gives_way_to_the_child(
+    order: Order, said: str
+) -> None:
+    log = ["ValueError: 10 epochs are too many", *DRIVER.splitlines()]
+    reason = failure_reason(script_failed(order, Ended(1, None), ["/bin/bash"], log, said))
+    assert reason.startswith(
+        'AlgorithmError: ExecuteUserScriptError: ExitCode 1, ErrorMessage "ValueError: 10 epochs'
+    )
+
+
+def test_what_a_rank_of_torchrun_said_is_the_error() -> None:
+    assert last_error(TORCHRUN) == "ValueError: too many epochs"
+
+
+def test_without_better_words_the_launcher_s_stand() -> None:
+    assert last_error(DRIVER.splitlines()).startswith("subprocess.CalledProcessError")
+    assert last_error(["one", "two"]) == "two"
+    assert last_error([]) == ""
