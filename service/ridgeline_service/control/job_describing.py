@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ridgeline_service.control.names import to_datetime
-from ridgeline_service.store.job_records import JobStatus, Moment, TrainingJobRecord
+from ridgeline_service.store.job_records import JobRecord, JobStatus, Moment
 
 
-def describe(job: TrainingJobRecord, now: int) -> dict[str, Any]:
+def describe(job: JobRecord, now: int) -> dict[str, Any]:
     request = job.request
     response: dict[str, Any] = {
         "EnableNetworkIsolation": False,
@@ -52,7 +52,7 @@ def describe(job: TrainingJobRecord, now: int) -> dict[str, Any]:
     return response
 
 
-def summary(job: TrainingJobRecord) -> dict[str, Any]:
+def summary(job: JobRecord) -> dict[str, Any]:
     found = {
         "TrainingJobName": job.name,
         "TrainingJobArn": job.arn,
@@ -66,7 +66,7 @@ def summary(job: TrainingJobRecord) -> dict[str, Any]:
     return found
 
 
-def secondary_status(job: TrainingJobRecord) -> str:
+def secondary_status(job: JobRecord) -> str:
     """The stop shows at once, before the runner has heard of it."""
     return "Stopping" if job.status is JobStatus.STOPPING else job.secondary
 

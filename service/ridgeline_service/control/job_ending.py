@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from ridgeline_service.runtime.keeper import ExitStatus
 from ridgeline_service.store.job_records import (
     JobPhase,
+    JobRecord,
     JobStatus,
     Moment,
-    TrainingJobRecord,
 )
+from ridgeline_service.store.jobs import JobChanges
 from ridgeline_service.store.states import Desired
-from ridgeline_service.store.training_jobs import JobChanges
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.failing import failure_reason
 from ridgeline_service.training.report import Ending, Report
@@ -76,7 +76,7 @@ def verdict_of(instances: Sequence[Ended]) -> Verdict:
     return Verdict(stopped[0].cause) if stopped else Verdict()
 
 
-def may_restart(job: TrainingJobRecord, cause: Cause) -> bool:
+def may_restart(job: JobRecord, cause: Cause) -> bool:
     """Whether another attempt is made: what the service's own end interrupted always goes on, what
     else was not the user's fault as often as the job allows."""
     if job.desired is Desired.STOPPED:
@@ -90,9 +90,7 @@ def may_restart(job: TrainingJobRecord, cause: Cause) -> bool:
     return job.attempt < max(job.spec.retries, RESTARTS_WITH_CHECKPOINTS if resumes else 0)
 
 
-def restart_changes(
-    job: TrainingJobRecord, verdict: Verdict, now: int, billed_us: int
-) -> JobChanges:
+def restart_changes(job: JobRecord, verdict: Verdict, now: int, billed_us: int) -> JobChanges:
     """Back into the queue, with what happened among the transitions."""
     moments = (
         *job.moments,
@@ -112,7 +110,7 @@ def restart_changes(
     )
 
 
-def ended_changes(job: TrainingJobRecord, verdict: Verdict, now: int, billed_us: int) -> JobChanges:
+def ended_changes(job: JobRecord, verdict: Verdict, now: int, billed_us: int) -> JobChanges:
     """The row of a job that is over."""
     cause = verdict.cause
     if job.desired is Desired.STOPPED and cause in (Cause.RUNNER_DIED, Cause.INTERRUPTED):

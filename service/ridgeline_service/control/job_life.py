@@ -29,16 +29,16 @@ from ridgeline_service.placement.admission import Room
 from ridgeline_service.placement.gpus import GpuShares
 from ridgeline_service.placement.profiles import gpus_of
 from ridgeline_service.runtime.keeper import ProcessRecord
-from ridgeline_service.store import training_jobs as rows
+from ridgeline_service.store import jobs as rows
 from ridgeline_service.store.job_records import (
     Instance,
     JobPhase,
+    JobRecord,
     Metric,
     Moment,
-    TrainingJobRecord,
 )
+from ridgeline_service.store.jobs import JobChanges
 from ridgeline_service.store.states import Desired
-from ridgeline_service.store.training_jobs import JobChanges
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.failing import failure_reason
 from ridgeline_service.training.report import Report
@@ -95,7 +95,7 @@ class JobLife:
         self._tokens = tokens
         self._changed = changed
 
-    def step(self, job: TrainingJobRecord) -> float | None:
+    def step(self, job: JobRecord) -> float | None:
         """Do what is due. Returns after how many seconds to look again; None at the end."""
         if job.phase is JobPhase.QUEUED:
             if job.desired is Desired.STOPPED:
@@ -107,7 +107,7 @@ class JobLife:
             return self._watch(job)
         return None
 
-    def _admit(self, job: TrainingJobRecord) -> float | None:
+    def _admit(self, job: JobRecord) -> float | None:
         now, spec = self._context.now(), job.spec
         waited_s = (now - job.created_at) / 1e6
         if spec.max_wait_s is not None and waited_s > spec.max_wait_s:
@@ -140,7 +140,7 @@ class JobLife:
             return 0.0
         return _QUEUED_POLL_S
 
-    def _instances(self, job: TrainingJobRecord) -> tuple[Instance, ...]:
+    def _instances(self, job: JobRecord) -> tuple[Instance, ...]:
         """Named before they are started, so that they are known whatever happens then."""
         stamp = int(self._context.clock())
         return tuple(
@@ -153,7 +153,7 @@ class JobLife:
             for host in hosts_of(job.spec.instance_count)
         )
 
-    def _launch(self, job: TrainingJobRecord) -> float | None:
+    def _launch(self, job: JobRecord) -> float | None:
         if job.desired is Desired.STOPPED:
             self._kill_all(self._look(job))
             return self._end(job, Verdict(Cause.STOP_REQUESTED))
@@ -177,17 +177,17 @@ class JobLife:
         held = self._change(job, phase=JobPhase.RUNNING, instances=tuple(started))
         return _FRESH_POLL_S if held else None
 
-    def _stop_asked(self, job: TrainingJobRecord) -> bool:
+    def _stop_asked(self, job: JobRecord) -> bool:
         with self._context.db.read() as connection:
             found = rows.get_job(connection, job.arn)
         return found is None or found.desired is Desired.STOPPED
 
-    def _start(self, job: TrainingJobRecord, instance: Instance) -> ProcessRecord:
+    def _start(self, job: JobRecord, instance: Instance) -> ProcessRecord:
         gpus = self._gpus.take(instance.id, gpus_of(job.spec.instance_type))
         self._runners.remove(instance.id)
         return self._runners.start(runner_spec(job, instance, self._around, gpus))
 
-    def _watch(self, job: TrainingJobRecord) -> float | None:
+    def _watch(self, job: JobRecord) -> float | None:
         seen = self._look(job)
         if job.desired is Desired.STOPPED:
             for each in seen:
@@ -210,11 +210,11 @@ class JobLife:
             return self._restart(told, verdict)
         return self._end(told, verdict)
 
-    def _ended(self, seen: Seen, job: TrainingJobRecord) -> Ended:
+    def _ended(self, seen: Seen, job: JobRecord) -> Ended:
         interrupted = self._runners.was_interrupted(seen.instance.id) or job.boot != self._boot
         return Ended(seen.report, self._runners.exit_status(seen.instance.id), interrupted)
 
-    def _look(self, job: TrainingJobRecord) -> list[Seen]:
+    def _look(self, job: JobRecord) -> list[Seen]:
         found = []
         for instance in job.instances:
             record = self._record(instance)
@@ -228,7 +228,7 @@ class JobLife:
             return next((r for r in self._runners.records() if r.id == instance.id), None)
         return ProcessRecord(instance.id, instance.pid, instance.start_time, instance.token)
 
-    def _news(self, job: TrainingJobRecord, seen: Sequence[Seen]) -> JobChanges:
+    def _news(self, job: JobRecord, seen: Sequence[Seen]) -> JobChanges:
         """What the first instance reported beyond the row."""
         report = seen[0].report if seen else None
         if report is None:
@@ -263,29 +263,29 @@ class JobLife:
             if self._context.now() - ending.at > HUNG_AFTER_END_S * 1e6:
                 self._runners.kill(each.record)
 
-    def _restart(self, job: TrainingJobRecord, verdict: Verdict) -> float | None:
+    def _restart(self, job: JobRecord, verdict: Verdict) -> float | None:
         changes = restart_changes(job, verdict, self._context.now(), self._billed(job))
         if self._change(job, **changes):
             self._forget(job)
         return 0.0
 
-    def _end(self, job: TrainingJobRecord, verdict: Verdict) -> float | None:
+    def _end(self, job: JobRecord, verdict: Verdict) -> float | None:
         changes = ended_changes(job, verdict, self._context.now(), self._billed(job))
         if self._change(job, **changes):
             self._forget(job)
         return None
 
-    def _billed(self, job: TrainingJobRecord) -> int:
+    def _billed(self, job: JobRecord) -> int:
         """Microseconds that the instances of this attempt were used, together."""
         used = [moment.at for moment in job.moments[job.settled - 1 :]] if job.instances else []
         return (self._context.now() - used[0]) * len(job.instances) if used else 0
 
-    def _forget(self, job: TrainingJobRecord) -> None:
+    def _forget(self, job: JobRecord) -> None:
         for instance in job.instances:
             self._gpus.give_back(instance.id)
             self._runners.remove(instance.id)
 
-    def _change(self, job: TrainingJobRecord, **changes: object) -> bool:
+    def _change(self, job: JobRecord, **changes: object) -> bool:
         """One transaction. Returns whether the claim was still held, else nothing was written."""
         values = JobChanges(**changes)  # type: ignore[typeddict-item]
         with self._context.db.write() as connection:

@@ -11,7 +11,7 @@ from ridgeline_service.paths import DataDir
 from ridgeline_service.placement.threads import thread_share
 from ridgeline_service.runtime import sandbox
 from ridgeline_service.settings import Settings
-from ridgeline_service.store.job_records import Instance, TrainingJobRecord
+from ridgeline_service.store.job_records import Instance, JobRecord
 from ridgeline_service.training.order import Channel, Confinement, MetricDefinition, Order
 from ridgeline_service.training.runners import RunnerSpec
 
@@ -32,7 +32,7 @@ def hosts_of(count: int) -> tuple[str, ...]:
 
 
 def runner_spec(
-    job: TrainingJobRecord, instance: Instance, around: Surroundings, gpus: tuple[int, ...]
+    job: JobRecord, instance: Instance, around: Surroundings, gpus: tuple[int, ...]
 ) -> RunnerSpec:
     """The order of one instance."""
     request, spec, data_dir = job.request, job.spec, around.data_dir

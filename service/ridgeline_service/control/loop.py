@@ -17,8 +17,9 @@ from ridgeline_service.control.driver import AFTER_A_BUG_S, Driver
 from ridgeline_service.control.endpoint_life import EndpointLife
 from ridgeline_service.runtime.keeper import ProcessRecord
 from ridgeline_service.runtime.launcher import Launcher
-from ridgeline_service.store import journal, replicas, training_jobs
-from ridgeline_service.store.job_records import JobPhase, TrainingJobRecord
+from ridgeline_service.store import jobs as job_rows
+from ridgeline_service.store import journal, replicas
+from ridgeline_service.store.job_records import JobPhase, JobRecord
 from ridgeline_service.store.records import ReplicaRecord
 from ridgeline_service.store.states import Desired
 from ridgeline_service.training.runners import Runners
@@ -40,7 +41,7 @@ class Loop:
         *,
         endpoints: EndpointLife,
         replica_driver: Driver[ReplicaRecord],
-        job_driver: Driver[TrainingJobRecord],
+        job_driver: Driver[JobRecord],
         launcher: Launcher,
         runners: Runners,
         submit: Callable[[Callable[[], None]], None],
@@ -94,7 +95,7 @@ class Loop:
             outcome = self._endpoints.reconcile_all()
         with self._context.db.read() as connection:
             living = replicas.living_replicas(connection)
-            jobs = training_jobs.living_jobs(connection)
+            jobs = job_rows.living_jobs(connection)
         self._latest = {replica.id: replica.desired for replica in living}
         if now >= self._next_sweep:
             self._sweep(now)
@@ -111,7 +112,7 @@ class Loop:
         """After a start: note what lives on, and end what no row knows."""
         with self._context.db.read() as connection:
             living = replicas.living_replicas(connection)
-            jobs = training_jobs.living_jobs(connection)
+            jobs = job_rows.living_jobs(connection)
         known = {
             replica.id: (replica.token, f"{replica.endpoint_arn}/{replica.variant}/{replica.id}")
             for replica in living
@@ -153,7 +154,7 @@ class Loop:
             journal.prune_events(connection, EVENTS_KEPT)
         with self._context.db.read() as connection:
             ids = {replica.id for replica in replicas.all_replicas(connection)}
-            jobs = training_jobs.living_jobs(connection)
+            jobs = job_rows.living_jobs(connection)
         for record in self._launcher.records():
             if record.id not in ids:
                 self._submit(partial(self._launcher.stop, record, 0))
@@ -163,12 +164,12 @@ class Loop:
                 self._submit(partial(self._runners.kill, record))
 
 
-def with_first_of_queue(jobs: Sequence[TrainingJobRecord]) -> list[TrainingJobRecord]:
+def with_first_of_queue(jobs: Sequence[JobRecord]) -> list[JobRecord]:
     """All that run, those that are to be stopped, and of those that wait only the oldest: jobs get
     room in the order in which they came."""
     waiting = [job for job in jobs if _waits(job)]
     return [job for job in jobs if not _waits(job)] + waiting[:1]
 
 
-def _waits(job: TrainingJobRecord) -> bool:
+def _waits(job: JobRecord) -> bool:
     return job.phase is JobPhase.QUEUED and job.desired is Desired.RUNNING

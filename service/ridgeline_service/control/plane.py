@@ -51,7 +51,8 @@ from ridgeline_service.runtime.launcher import Launcher, ProcessLauncher
 from ridgeline_service.security.keys import RootKey, ensure_root_key
 from ridgeline_service.settings import Settings
 from ridgeline_service.snapshot import Credential
-from ridgeline_service.store import Database, replicas, training_jobs
+from ridgeline_service.store import Database, replicas
+from ridgeline_service.store import jobs as job_rows
 from ridgeline_service.training.runners import ProcessRunners, Runners, Store
 from ridgeline_zoo import Catalog, load_cards
 
@@ -201,8 +202,8 @@ class ControlPlane:
             seen=lambda replica: (replica.status, replica.desired),
             step=life.step,
         )
-        job_rows = Subject(
-            claims=training_jobs.CLAIMS,
+        jobs = Subject(
+            claims=job_rows.CLAIMS,
             key=lambda job: job.arn,
             seen=lambda job: (job.phase, job.desired, job.attempt),
             step=job_life.step,
@@ -211,7 +212,7 @@ class ControlPlane:
             context,
             endpoints=EndpointLife(context, tokens),
             replica_driver=Driver(context, replica_rows, holder, submit=submit, wake=self._wake),
-            job_driver=Driver(context, job_rows, holder, submit=submit, wake=self._wake),
+            job_driver=Driver(context, jobs, holder, submit=submit, wake=self._wake),
             launcher=launcher,
             runners=runners,
             submit=submit,

@@ -13,7 +13,8 @@ from ridgeline_service.control.listing import tags_in
 from ridgeline_service.control.named import could_not_find
 from ridgeline_service.control.names import ENDPOINT, ENDPOINT_CONFIG, MODEL, TRAINING_JOB
 from ridgeline_service.errors import ValidationException
-from ridgeline_service.store import endpoints, journal, training_jobs
+from ridgeline_service.store import endpoints, journal
+from ridgeline_service.store import jobs as job_rows
 from ridgeline_service.store.resources import ENDPOINT_CONFIGS, MODELS
 
 MAX_TAGS = 50
@@ -68,7 +69,7 @@ class Tags:
         elif kind == ENDPOINT:
             found, words = endpoints.get_endpoint(connection, stored) is not None, "endpoint"
         elif kind == TRAINING_JOB:
-            found, words = training_jobs.get_job(connection, stored) is not None, "training job"
+            found, words = job_rows.get_job(connection, stored) is not None, "training job"
         else:
             raise ValidationException(f"Resources of the kind {kind!r} have no tags here.")
         if not found:

@@ -23,13 +23,15 @@ from ridgeline_service.control.listing import (
 )
 from ridgeline_service.control.names import TRAINING_JOB
 from ridgeline_service.errors import ResourceInUse, ValidationException
+from ridgeline_service.store import jobs as rows
 from ridgeline_service.store import journal
-from ridgeline_service.store import training_jobs as rows
 from ridgeline_service.store.job_records import (
+    JobKind,
     JobPhase,
+    JobRecord,
+    JobSpec,
     JobStatus,
     Moment,
-    TrainingJobRecord,
 )
 from ridgeline_service.store.states import Desired
 
@@ -50,33 +52,9 @@ class TrainingJobs:
             if rows.get_job(connection, arn) is not None:
                 raise _taken(arn)
         spec = self._planner.plan(request)
-        now = context.now()
-        job = TrainingJobRecord(
-            arn=arn,
-            name=name,
-            id=context.ids(),
-            created_at=now,
-            modified_at=now,
-            status=JobStatus.IN_PROGRESS,
-            phase=JobPhase.QUEUED,
-            cause="",
-            failure_reason="",
-            desired=Desired.RUNNING,
-            request={key: value for key, value in request.items() if key != "Tags"},
-            spec=spec,
-            attempt=0,
-            queued_at=now,
-            moments=(Moment("Starting", now, "Starting the training job"),),
-            settled=1,
-        )
-        warning = {WARNING_TAG: spec.warning[:256]} if spec.warning else {}
         try:
             with context.db.write() as connection:
-                rows.add_job(connection, job)
-                journal.put_tags(connection, arn, {**tags, **warning})
-                context.event(connection, arn, "Created")
-                if spec.warning:
-                    context.event(connection, arn, "Warning", message=spec.warning)
+                add_job(context, connection, request, spec, tags)
         except IntegrityError as error:
             raise _taken(arn) from error
         context.changed()
@@ -89,7 +67,7 @@ class TrainingJobs:
 
     def list(self, request: Mapping[str, Any]) -> dict[str, Any]:
         with bad_token_refused(), self._context.db.read() as connection:
-            jobs, token = rows.page_jobs(connection, list_filter(request))
+            jobs, token = rows.page_jobs(connection, JobKind.TRAINING, list_filter(request))
         return with_token({"TrainingJobSummaries": [summary(job) for job in jobs]}, token)
 
     def stop(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,14 +80,7 @@ class TrainingJobs:
                 )
             if job.status is JobStatus.STOPPING:
                 return {}
-            rows.change_job(
-                connection,
-                job.arn,
-                status=JobStatus.STOPPING,
-                desired=Desired.STOPPED,
-                modified_at=context.now(),
-            )
-            context.event(connection, job.arn, JobStatus.STOPPING, "Requested")
+            ask_to_stop(context, connection, job)
         context.changed()
         return {}
 
@@ -147,9 +118,7 @@ class TrainingJobs:
             context.event(connection, job.arn, "Deleted")
         return {}
 
-    def _find(
-        self, connection: Connection, name: str, *, for_update: bool = False
-    ) -> TrainingJobRecord:
+    def _find(self, connection: Connection, name: str, *, for_update: bool = False) -> JobRecord:
         arn = self._context.arns.of(TRAINING_JOB, name)
         job = rows.get_job(connection, arn, for_update=for_update)
         if job is None:
@@ -157,6 +126,56 @@ class TrainingJobs:
                 "Requested resource not found.", hint=f"There is no training job {name!r}."
             )
         return job
+
+
+def add_job(
+    context: Context,
+    connection: Connection,
+    request: Mapping[str, Any],
+    spec: JobSpec,
+    tags: Mapping[str, str],
+) -> JobRecord:
+    """The row of a new job, with its tags. Raises sqlalchemy's IntegrityError if its name is
+    taken."""
+    now, name = context.now(), request["TrainingJobName"]
+    job = JobRecord(
+        arn=context.arns.of(TRAINING_JOB, name),
+        name=name,
+        kind=JobKind.TRAINING,
+        id=context.ids(),
+        created_at=now,
+        modified_at=now,
+        status=JobStatus.IN_PROGRESS,
+        phase=JobPhase.QUEUED,
+        cause="",
+        failure_reason="",
+        desired=Desired.RUNNING,
+        request={key: value for key, value in request.items() if key != "Tags"},
+        spec=spec,
+        attempt=0,
+        queued_at=now,
+        moments=(Moment("Starting", now, "Starting the training job"),),
+        settled=1,
+    )
+    warning = {WARNING_TAG: spec.warning[:256]} if spec.warning else {}
+    rows.add_job(connection, job)
+    journal.put_tags(connection, job.arn, {**tags, **warning})
+    context.event(connection, job.arn, "Created")
+    if spec.warning:
+        context.event(connection, job.arn, "Warning", message=spec.warning)
+    return job
+
+
+def ask_to_stop(context: Context, connection: Connection, job: JobRecord) -> None:
+    """Of a job that has neither ended nor been asked before."""
+    rows.change_job(
+        connection,
+        job.arn,
+        status=JobStatus.STOPPING,
+        desired=Desired.STOPPED,
+        modified_at=context.now(),
+    )
+    context.event(connection, job.arn, JobStatus.STOPPING, "Requested")
 
 
 def _taken(arn: str) -> ResourceInUse:

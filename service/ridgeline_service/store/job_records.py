@@ -1,4 +1,4 @@
-"""Training jobs as frozen values. Times are whole microseconds since the epoch."""
+"""Jobs of all kinds as frozen values. Times are whole microseconds since the epoch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,18 @@ from sqlalchemy import RowMapping
 
 from ridgeline_service.store.records import Document
 from ridgeline_service.store.states import Desired
+
+
+class JobKind(StrEnum):
+    """What a job is, in the word of its ARN."""
+
+    TRAINING = "training-job"
+    PROCESSING = "processing-job"
+    TRANSFORM = "transform-job"
+
+    @property
+    def words(self) -> str:
+        return self.replace("-", " ")
 
 
 class JobStatus(StrEnum):
@@ -91,12 +103,14 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class TrainingJobRecord:
+class JobRecord:
     """``settled`` is how many of the moments are ours; those after it are told by the runner.
-    ``billable_us`` is what former attempts used."""
+    ``billable_us`` is what former attempts used; ``exit_message`` what a processing job said at its
+    end."""
 
     arn: str
     name: str
+    kind: JobKind
     id: str
     created_at: int
     modified_at: int
@@ -114,6 +128,7 @@ class TrainingJobRecord:
     instances: tuple[Instance, ...] = ()
     metrics: tuple[Metric, ...] = ()
     artifacts: str = ""
+    exit_message: str = ""
     started_at: int | None = None
     ended_at: int | None = None
     billable_us: int = 0
@@ -145,12 +160,13 @@ def columns_of(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def job_of(row: RowMapping) -> TrainingJobRecord:
+def job_of(row: RowMapping) -> JobRecord:
     """The job of a row."""
     kept = {name: value for name, value in row.items() if name not in _DERIVED}
-    return TrainingJobRecord(
+    return JobRecord(
         **{
             **kept,
+            "kind": JobKind(row["kind"]),
             "status": JobStatus(row["status"]),
             "phase": JobPhase(row["phase"]),
             "desired": Desired(row["desired"]),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, delete, func, insert, select
 
 from ridgeline_service.store import paging
 from ridgeline_service.store.paging import Order
@@ -68,11 +68,12 @@ ENDPOINT_CONFIGS = NamedRequests(endpoint_configs)
 
 
 def page_rows(
-    connection: Connection, table: Table, wanted: ListFilter
+    connection: Connection, table: Table, wanted: ListFilter, *conditions: ColumnElement[bool]
 ) -> tuple[list[RowMapping], str | None]:
-    """One page of a table and the token of the next. Raises InvalidInput for a bad token."""
+    """One page of the rows of a table for which all conditions hold, and the token of the next.
+    Raises InvalidInput for a bad token."""
     columns = table.c
-    statement: Any = select(table)
+    statement: Any = select(table).where(*conditions)
     if wanted.name_contains is not None:
         part = wanted.name_contains.lower()
         statement = statement.where(func.lower(columns.name).contains(part, autoescape=True))

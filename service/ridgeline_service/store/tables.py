@@ -114,11 +114,12 @@ replicas = Table(
     Index("ix_replicas_deployment", "deployment_id"),
 )
 
-training_jobs = Table(
-    "training_jobs",
+jobs = Table(
+    "jobs",
     metadata,
     Column("arn", String(512), primary_key=True),
     Column("name", String(128), nullable=False),
+    Column("kind", String(32), nullable=False),
     Column("id", String(64), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("modified_at", BigInteger, nullable=False),
@@ -136,6 +137,7 @@ training_jobs = Table(
     Column("instances", JSON, nullable=False),
     Column("metrics", JSON, nullable=False),
     Column("artifacts", Text, nullable=False),
+    Column("exit_message", Text, nullable=False),
     Column("started_at", BigInteger),
     Column("ended_at", BigInteger),
     Column("billable_us", BigInteger, nullable=False),
@@ -145,8 +147,8 @@ training_jobs = Table(
     Column("memory_bytes", BigInteger, nullable=False),
     Column("lock_token", String(128)),
     Column("lock_expires_at", BigInteger, nullable=False),
-    Index("ix_training_jobs_created", "created_at", "name"),
-    Index("ix_training_jobs_phase", "phase", "queued_at"),
+    Index("ix_jobs_created", "kind", "created_at", "name"),
+    Index("ix_jobs_phase", "phase", "queued_at"),
 )
 
 tags = Table(

@@ -323,7 +323,7 @@ def test_a_killed_runner_is_told_from_a_service_that_went_down() -> None:
 def test_what_starts_again(
     jobs: Any, cause: Cause, request_: dict[str, Any], restarts: bool
 ) -> None:
-    from ridgeline_service.store import training_jobs as rows
+    from ridgeline_service.store import jobs as rows
 
     world = jobs()
     create(world, "j", **request_)

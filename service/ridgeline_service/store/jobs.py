@@ -1,4 +1,4 @@
-"""Training jobs: the queries over their table."""
+"""Jobs of all kinds: the queries over their table."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from ridgeline_service.store.claims import Claims
 from ridgeline_service.store.job_records import (
     Instance,
+    JobKind,
     JobPhase,
+    JobRecord,
     JobStatus,
     Metric,
     Moment,
-    TrainingJobRecord,
     columns_of,
     job_of,
 )
 from ridgeline_service.store.records import Document
 from ridgeline_service.store.resources import ListFilter, page_rows
 from ridgeline_service.store.states import Desired
-from ridgeline_service.store.tables import training_jobs
+from ridgeline_service.store.tables import jobs
 
-CLAIMS = Claims(training_jobs, training_jobs.c.arn)
+CLAIMS = Claims(jobs, jobs.c.arn)
 
 _ADMITTED = [phase for phase in JobPhase if phase.admitted]
 
@@ -42,45 +43,44 @@ class JobChanges(TypedDict, total=False):
     instances: tuple[Instance, ...]
     metrics: tuple[Metric, ...]
     artifacts: str
+    exit_message: str
     started_at: int | None
     ended_at: int | None
     billable_us: int
     boot: str
 
 
-def add_job(connection: Connection, record: TrainingJobRecord) -> None:
+def add_job(connection: Connection, record: JobRecord) -> None:
     """Raises sqlalchemy's IntegrityError if the name is taken."""
-    connection.execute(insert(training_jobs), columns_of(record.__dict__))
+    connection.execute(insert(jobs), columns_of(record.__dict__))
 
 
-def get_job(
-    connection: Connection, arn: str, *, for_update: bool = False
-) -> TrainingJobRecord | None:
-    statement = select(training_jobs).where(training_jobs.c.arn == arn)
+def get_job(connection: Connection, arn: str, *, for_update: bool = False) -> JobRecord | None:
+    statement = select(jobs).where(jobs.c.arn == arn)
     if for_update:
         statement = statement.with_for_update()
     row = connection.execute(statement).mappings().first()
     return None if row is None else job_of(row)
 
 
-def living_jobs(connection: Connection) -> list[TrainingJobRecord]:
+def living_jobs(connection: Connection) -> list[JobRecord]:
     """Those with work left to do, oldest first."""
-    columns = training_jobs.c
-    statement = select(training_jobs).where(columns.phase != JobPhase.ENDED)
+    columns = jobs.c
+    statement = select(jobs).where(columns.phase != JobPhase.ENDED)
     rows = connection.execute(statement.order_by(columns.queued_at, columns.arn)).mappings()
     return [job_of(row) for row in rows]
 
 
 def page_jobs(
-    connection: Connection, wanted: ListFilter
-) -> tuple[list[TrainingJobRecord], str | None]:
-    rows, token = page_rows(connection, training_jobs, wanted)
+    connection: Connection, kind: JobKind, wanted: ListFilter
+) -> tuple[list[JobRecord], str | None]:
+    rows, token = page_rows(connection, jobs, wanted, jobs.c.kind == kind)
     return [job_of(row) for row in rows], token
 
 
 def admitted_load(connection: Connection) -> tuple[int, int]:
     """Instances of jobs that run or start on this machine, and the bytes they declare."""
-    columns = training_jobs.c
+    columns = jobs.c
     statement = select(
         func.coalesce(func.sum(columns.instance_count), 0),
         func.coalesce(func.sum(columns.memory_bytes), 0),
@@ -93,12 +93,12 @@ def change_job(
     connection: Connection, arn: str, *, token: str | None = None, **changes: Unpack[JobChanges]
 ) -> bool:
     """Write columns; with ``token`` only if the claim is still held. Returns whether it was."""
-    statement = update(training_jobs).where(training_jobs.c.arn == arn)
+    statement = update(jobs).where(jobs.c.arn == arn)
     if token is not None:
-        statement = statement.where(training_jobs.c.lock_token == token)
+        statement = statement.where(jobs.c.lock_token == token)
     values: dict[str, Any] = columns_of(changes)
     return connection.execute(statement.values(**values)).rowcount == 1
 
 
 def delete_job(connection: Connection, arn: str) -> None:
-    connection.execute(delete(training_jobs).where(training_jobs.c.arn == arn))
+    connection.execute(delete(jobs).where(jobs.c.arn == arn))
