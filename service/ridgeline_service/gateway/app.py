@@ -17,6 +17,7 @@ from ridgeline_service.gateway.async_invoke import AsyncInvocations
 from ridgeline_service.gateway.auth import Authenticator
 from ridgeline_service.gateway.dispatch import Destination, Room, destination
 from ridgeline_service.gateway.http import ClientGone, Exchange, Receive, Scope, Send
+from ridgeline_service.gateway.invocations import Invocations
 from ridgeline_service.gateway.limits import Limiter
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.openai import TASKS, OpenAI
@@ -43,6 +44,7 @@ class Rooms:
     snapshots: SnapshotReader
     authenticator: Authenticator
     metrics: Metrics
+    invocations: Invocations
     scraping: Scraping
     router: Router
     replicas: Replicas
@@ -159,11 +161,14 @@ class GatewayApp:
         await receive()
         rooms = self._rooms = await self._build()
         watching = asyncio.create_task(_watch_routes(rooms))
+        writing = asyncio.create_task(rooms.invocations.run())
         rooms.asynchronous.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         watching.cancel()
         await rooms.asynchronous.stop()
+        writing.cancel()
+        await rooms.invocations.flush()
         await rooms.close()
         await asyncio.to_thread(rooms.tracing.close)
         await send({"type": "lifespan.shutdown.complete"})

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from ridgeline_service.gateway.app import GatewayApp, Rooms
 from ridgeline_service.gateway.async_invoke import AsyncInvocations
 from ridgeline_service.gateway.auth import Authenticator
+from ridgeline_service.gateway.invocations import Invocations
 from ridgeline_service.gateway.limits import Limiter
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.openai import OpenAI
@@ -24,6 +25,7 @@ from ridgeline_service.objects.client import AsyncObjectClient
 from ridgeline_service.paths import DataDir
 from ridgeline_service.security.keys import ensure_internal_key, ensure_root_key
 from ridgeline_service.snapshot import Credential, SnapshotReader
+from ridgeline_service.telemetry.samples import SampleStore
 from ridgeline_service.telemetry.tracing import NO_TRACING, Tracing
 
 
@@ -63,7 +65,8 @@ def _build(
     session = make_session()
     router = Router(snapshots.current, metrics, limits)
     limiter = Limiter(snapshots.current, metrics, clock)
-    replicas = Replicas(session, router, metrics, answer_s=limits.answer_s)
+    invocations = Invocations(SampleStore(data_dir.samples))
+    replicas = Replicas(session, router, metrics, invocations, answer_s=limits.answer_s)
 
     def credential() -> Credential:
         """Some key that the store accepts now."""
@@ -77,6 +80,7 @@ def _build(
         snapshots=snapshots,
         authenticator=Authenticator(snapshots, root, lambda: datetime.now(UTC)),
         metrics=metrics,
+        invocations=invocations,
         scraping=Scraping(session, metrics, snapshots.current),
         router=router,
         replicas=replicas,

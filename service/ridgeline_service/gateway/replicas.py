@@ -7,6 +7,7 @@ have been broken by the request, so such a request gets one more attempt and no 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import aiohttp
 from yarl import URL
 
 from ridgeline_service.errors import AwsError, ModelError, ServiceUnavailable
+from ridgeline_service.gateway.invocations import Invocations
 from ridgeline_service.gateway.limits import UNMETERED, Meter
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.routing import Lease, Router
@@ -24,6 +26,8 @@ from ridgeline_service.telemetry.tracing import NO_SPAN, Span
 from ridgeline_service.usage import USAGE_HEADER, USAGE_MARK, Usage
 
 _BREAKS_ALLOWED = 1
+# What an invocation counts as whose replica gave no answer, or not all of it.
+_BROKE_OFF, _TIMED_OUT = 503, 504
 
 
 class ReplicaLost(AwsError):
@@ -74,6 +78,8 @@ class Streaming:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self.lease = lease
+        self.failed = 0
+        """The status that a break in mid-answer counts as; 0 without one."""
         self._response = response
         self._timeout_s = timeout_s
         self._meter = meter
@@ -108,8 +114,10 @@ class Streaming:
             while chunk := await self._response.content.readany():
                 yield chunk
         except TimeoutError:
+            self.failed = _TIMED_OUT
             raise _timeout(self.lease, self._timeout_s) from None
         except (aiohttp.ClientError, OSError) as error:
+            self.failed = _BROKE_OFF
             raise _lost(self.lease, error) from None
 
     async def read(self) -> bytes:
@@ -122,6 +130,7 @@ class Replicas:
         session: aiohttp.ClientSession,
         router: Router,
         metrics: Metrics,
+        invocations: Invocations,
         *,
         answer_s: float,
     ) -> None:
@@ -129,22 +138,31 @@ class Replicas:
         self._session = session
         self._router = router
         self._metrics = metrics
+        self._invocations = invocations
         self._answer_s = answer_s
 
     async def fetch(self, call: Call) -> Whole:
         """The whole answer; since nothing was passed on before, a break anywhere is retried."""
         breaks = 0
         excluded: set[str] = set()
+        watch = _Watch()
         while True:
             lease = await self._acquire(call, excluded)
+            watch.sent()
             try:
                 async with self._send(call, lease) as answer:
-                    return Whole(answer.status, answer.headers, await answer.read(), lease)
+                    body = await answer.read()
+                    self._record(lease, answer.status, watch)
+                    return Whole(answer.status, answer.headers, body, lease)
             except _Unreachable:
                 excluded.add(lease.replica.replica_id)
+            except ReplicaTimeout:
+                self._record(lease, _TIMED_OUT, watch)
+                raise
             except ReplicaLost:
                 breaks += 1
                 if breaks > _BREAKS_ALLOWED:
+                    self._record(lease, _BROKE_OFF, watch)
                     raise
             finally:
                 lease.release()
@@ -155,18 +173,25 @@ class Replicas:
         """The answer's head, with its body to come; retried until the head is here."""
         breaks = 0
         excluded: set[str] = set()
+        watch = _Watch()
         while True:
             lease = await self._acquire(call, excluded)
+            watch.sent()
             sending = self._send(call, lease)
             try:
                 answer = await sending.__aenter__()
             except _Unreachable:
                 lease.release()
                 excluded.add(lease.replica.replica_id)
+            except ReplicaTimeout:
+                lease.release()
+                self._record(lease, _TIMED_OUT, watch)
+                raise
             except ReplicaLost:
                 lease.release()
                 breaks += 1
                 if breaks > _BREAKS_ALLOWED:
+                    self._record(lease, _BROKE_OFF, watch)
                     raise
             except BaseException:
                 lease.release()
@@ -179,6 +204,11 @@ class Replicas:
         finally:
             await sending.__aexit__(None, None, None)
             lease.release()
+            self._record(lease, answer.failed or answer.status, watch)
+
+    def _record(self, lease: Lease, status: int, watch: _Watch) -> None:
+        model_s, overhead_s = watch.read()
+        self._invocations.record(lease, status, model_s=model_s, overhead_s=overhead_s)
 
     async def _acquire(self, call: Call, excluded: set[str]) -> Lease:
         try:
@@ -209,6 +239,20 @@ class Replicas:
             _url(lease.replica.url, call.path), data=call.body, headers=headers, timeout=timeout
         )
         return _Sending(request, lease, limit, call.meter, span)
+
+
+class _Watch:
+    """How long a call waited before it was last sent, and how long since."""
+
+    def __init__(self) -> None:
+        self._begun = self._sent = time.perf_counter()
+
+    def sent(self) -> None:
+        self._sent = time.perf_counter()
+
+    def read(self) -> tuple[float, float]:
+        """Seconds since it was sent, and before that."""
+        return time.perf_counter() - self._sent, self._sent - self._begun
 
 
 class _Unreachable(ServiceUnavailable):

@@ -13,6 +13,7 @@ from aiohttp import web
 from botocore.exceptions import ClientError
 
 from ridgeline_service.gateway.async_invoke import AsyncInvocations
+from ridgeline_service.gateway.invocations import Invocations
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.replicas import Replicas
 from ridgeline_service.gateway.routing import Limits, Router
@@ -20,6 +21,7 @@ from ridgeline_service.gateway.spool import Spool, SpooledRequest
 from ridgeline_service.gateway.upstream import make_session
 from ridgeline_service.objects.client import AsyncObjectClient
 from ridgeline_service.snapshot import AsyncRoute, SnapshotReader
+from ridgeline_service.telemetry.samples import SampleStore
 
 from .conftest import KEY, World, echo, route
 
@@ -202,11 +204,12 @@ def deliver(world: World, clock: Clock, request: SpooledRequest) -> None:
         session = make_session()
         snapshots = SnapshotReader(world.data_dir.snapshot)
         metrics = Metrics()
+        invocations = Invocations(SampleStore(world.data_dir.samples))
         router = Router(snapshots.current, metrics, Limits(absent_wait_s=0))
         spool = Spool(world.data_dir.spool)
         subject = AsyncInvocations(
             spool,
-            Replicas(session, router, metrics, answer_s=600),
+            Replicas(session, router, metrics, invocations, answer_s=600),
             router,
             AsyncObjectClient(session, world.store_url, lambda: KEY),
             metrics,
