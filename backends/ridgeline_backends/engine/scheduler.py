@@ -89,6 +89,38 @@ class Scheduler:
         seq.computed = chunk.start + len(chunk.tokens) - chunk.draft + accepted
         self.blocks.commit(seq)
 
+    def steady_steps(self) -> int:
+        """How many steps from here on are sure to decode one token of every running sequence and
+        nothing else, whoever else of no higher priority comes behind those that wait now: until
+        one has all its tokens or needs another block. 0: the next step is not known to."""
+        waiting, running = self.waiting, self.running
+        if self._speculation is not None or not running:
+            return 0
+        if waiting:
+            if waiting.first.rank[0] < running[-1].rank[0]:
+                return 0
+            full = len(running) >= self.limits.batch_limit
+            if not full and self.blocks.fits(waiting.first):
+                return 0
+        size, least = self.blocks.block_size, self.limits.max_model_len
+        for seq in running:
+            length = len(seq.tokens)
+            if seq.computed != length - 1:
+                return 0
+            room = len(seq.blocks) * size - length + 1
+            left = seq.max_tokens - length + seq.prompt_len
+            least = min(least, room, left)
+        return least
+
+    def advance(self, steps: int) -> None:
+        """Take `steps` steps of decoding at once, of at most `steady_steps`, without a runner: what
+        is chosen is token 0. For whoever wants to know when, not what."""
+        chosen = [0] * steps
+        for seq in self.running:
+            seq.tokens += chosen
+            seq.computed += steps
+            self.blocks.commit(seq)
+
     def check_integrity(self) -> None:
         """Raise `AssertionError` if a block leaked or a waiting sequence holds one."""
         assert all(not seq.blocks for seq in self.waiting), "a waiting sequence holds blocks"

@@ -1,0 +1,1 @@
+"""Serving under load on a virtual clock: our own scheduler, driven with predicted times."""
