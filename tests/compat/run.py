@@ -91,16 +91,15 @@ def passes(what: str, words: list[str], name: str, home: Path, variables: dict[s
 
 
 def commands(name: str) -> dict[str, list[str]]:
-    """What is run for a client: its endpoints, and its training where it has a script for that."""
-    if name == "cli":
-        return {name: ["sh", str(HERE / "aws_cli.sh")]}
+    """What is run for a client: its main script, then those that continue its name."""
+    first = {"cli": "aws_cli.sh", "boto3": "boto3_client.py", "openai": "openai_client.py"}
+    main = HERE / first.get(name, f"sdk_{name}.py")
     python = str(REPOSITORY / ".venvs" / name / "bin" / "python")
-    script = f"{name}_client.py" if name in ("boto3", "openai") else f"sdk_{name}.py"
-    found = {name: [python, str(HERE / script)]}
-    for what in ("training", "zoo_training"):
-        training = HERE / f"sdk_{name}_{what}.py"
-        if training.exists():
-            found[f"{name} {what.replace('_', ' ')}"] = [python, str(training)]
+    interpreter = "sh" if main.suffix == ".sh" else python
+    found = {}
+    for script in (main, *sorted(HERE.glob(f"{main.stem}_*{main.suffix}"))):
+        what = script.stem.removeprefix(main.stem).replace("_", " ")
+        found[f"{name}{what}"] = [interpreter, str(script)]
     return found
 
 

@@ -113,15 +113,20 @@ def failure(folder: Path) -> None:
 
 
 def torchrun(folder: Path) -> None:
-    for count, expected in ((1, [2, 3.0]), (2, [4, 10.0])):
+    # All at the same time: jobs share this machine's ports.
+    started = []
+    for count, expected in ((1, [2, 3.0]), (1, [2, 3.0]), (2, [4, 10.0])):
         trained = trainer(
             SourceCode(source_dir=str(folder / "code"), entry_script="ddp.py"),
             distributed=Torchrun(process_count_per_node=2),
             instances=count,
         )
-        trained.train(wait=True, logs=True)
+        trained.train(wait=False)
+        started.append((trained, expected))
+    for trained, expected in started:
+        trained._latest_training_job.wait(logs=True)
         assert model_of(trained) == expected, model_of(trained)
-    print("ModelTrainer with torchrun, two processes on one and on two instances: trained")
+    print("ModelTrainer with torchrun, two processes on one and on two instances, at once: trained")
 
 
 def command() -> None:
