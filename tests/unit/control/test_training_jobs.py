@@ -2,94 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from fake_runners import FakeRunners
 
 from ridgeline_service.control.job_ending import Ended, may_restart, verdict_of
 from ridgeline_service.errors import ResourceInUse, ValidationException
 from ridgeline_service.placement.machine import GIB
-from ridgeline_service.runtime.keeper import ExitStatus, ProcessRecord
+from ridgeline_service.runtime.keeper import ExitStatus
 from ridgeline_service.settings import Settings
 from ridgeline_service.store.states import Desired
 from ridgeline_service.training.causes import Cause
 from ridgeline_service.training.report import Ending, MetricValue, Report, Transition
-from ridgeline_service.training.runners import Runners, RunnerSpec
 
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312"
-
-
-@dataclass
-class FakeRunner:
-    spec: RunnerSpec
-    record: ProcessRecord
-    alive: bool = True
-    report: Report | None = None
-    exit: ExitStatus | None = None
-    asked: list[Cause] = field(default_factory=list)
-
-
-class FakeRunners(Runners):
-    """Runners live here, so they outlive a control plane that is thrown away."""
-
-    def __init__(self) -> None:
-        self.running: dict[str, FakeRunner] = {}
-        self.started: list[str] = []
-        self.numbers = itertools.count(1)
-
-    def start(self, spec: RunnerSpec) -> ProcessRecord:
-        assert spec.id not in self.running, "started twice"
-        number = next(self.numbers)
-        record = ProcessRecord(spec.id, number, number, spec.token)
-        self.running[spec.id] = FakeRunner(spec, record)
-        self.started.append(spec.id)
-        return record
-
-    def records(self) -> list[ProcessRecord]:
-        return [runner.record for runner in self.running.values() if runner.alive]
-
-    def ids(self) -> list[str]:
-        return list(self.running)
-
-    def alive(self, record: ProcessRecord) -> bool:
-        runner = self.running.get(record.id)
-        return runner is not None and runner.alive and runner.record == record
-
-    def exit_status(self, id_: str) -> ExitStatus | None:
-        return self.running[id_].exit if id_ in self.running else None
-
-    def report(self, id_: str) -> Report | None:
-        return self.running[id_].report if id_ in self.running else None
-
-    def was_interrupted(self, id_: str) -> bool:
-        return False
-
-    def ask_to_stop(self, record: ProcessRecord, cause: Cause) -> None:
-        self.running[record.id].asked.append(cause)
-
-    def kill(self, record: ProcessRecord) -> None:
-        self.running[record.id].alive = False
-
-    def remove(self, id_: str) -> None:
-        self.running.pop(id_, None)
-
-    # -- what a test lets happen
-
-    def one(self, job: str, host: str = "algo-1") -> FakeRunner:
-        return next(
-            runner
-            for runner in self.running.values()
-            if runner.spec.order.job == job and runner.spec.order.host == host
-        )
-
-    def end(self, job: str, host: str = "algo-1", **ending: Any) -> None:
-        runner = self.one(job, host)
-        values = {"outcome": "completed", "cause": Cause.NONE, "message": "", "at": 1, **ending}
-        told = runner.report or Report()
-        runner.report = replace(told, artifacts="s3://b/m.tar.gz", ending=Ending(**values))
-        runner.alive = False
 
 
 @pytest.fixture
