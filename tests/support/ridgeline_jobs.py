@@ -107,16 +107,16 @@ class Jobs:
         with tarfile.open(fileobj=io.BytesIO(body)) as archive:
             return {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}
 
-    def lines(self, name: str) -> list[str]:
+    def lines(self, name: str, group: str = LOGS) -> list[str]:
         found: list[str] = []
-        streams = self.logs.describe_log_streams(logGroupName=LOGS, logStreamNamePrefix=f"{name}/")[
-            "logStreams"
-        ]
+        streams = self.logs.describe_log_streams(
+            logGroupName=group, logStreamNamePrefix=f"{name}/"
+        )["logStreams"]
         for stream in streams:
             token: dict[str, str] = {}
             while True:
                 page = self.logs.get_log_events(
-                    logGroupName=LOGS,
+                    logGroupName=group,
                     logStreamName=stream["logStreamName"],
                     startFromHead=True,
                     **token,

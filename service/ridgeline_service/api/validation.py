@@ -13,7 +13,6 @@ import base64
 import binascii
 import json
 import math
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -21,6 +20,7 @@ from typing import TypeAlias
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from ridgeline.errors import did_you_mean
+from ridgeline_service.api.patterns import python_pattern
 from ridgeline_service.api.shapes import wire_name
 from ridgeline_service.errors import AwsError
 
@@ -190,25 +190,6 @@ class Validator:
             return checked
 
         return check
-
-
-def python_pattern(pattern: str) -> re.Pattern[str]:
-    """A pattern of the service models (Java's dialect) as Python's.
-
-    Java's ``\\w`` and ``\\d`` are ASCII. ``\\p{L}\\p{N}`` have no short form in Python; inside a
-    class, ``\\w`` of a Unicode pattern is both of them and the underscore, and ``\\p{Z}`` is a
-    short list of separators.
-    """
-    if "\\p{" not in pattern:
-        return re.compile(pattern, re.ASCII)
-    for name, replacement in (
-        ("\\p{L}", "\\w"),
-        ("\\p{N}", "\\d"),
-        ("\\p{Alnum}", "a-zA-Z0-9"),
-        ("\\p{Z}", " \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"),
-    ):
-        pattern = pattern.replace(name, replacement)
-    return re.compile(pattern)
 
 
 def _string(shape: Shape) -> Check:

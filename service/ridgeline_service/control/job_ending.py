@@ -20,16 +20,15 @@ from ridgeline_service.training.report import Ending, Report
 
 RESTARTS_WITH_CHECKPOINTS = 100
 
-_COMPLETED = "Training job completed"
-_ENDED_MESSAGES = {
-    Cause.STOP_REQUESTED: ("Stopped", "Training job stopped"),
+_STOPS = {
+    Cause.STOP_REQUESTED: ("Stopped", "stopped"),
     Cause.MAX_RUNTIME: (
         "MaxRuntimeExceeded",
-        "Training job runtime exceeded MaxRuntimeInSeconds provided",
+        "runtime exceeded MaxRuntimeInSeconds provided",
     ),
     Cause.MAX_WAIT: (
         "MaxWaitTimeExceeded",
-        "Training job waited for room longer than MaxWaitTimeInSeconds",
+        "waited for room longer than MaxWaitTimeInSeconds",
     ),
 }
 
@@ -95,7 +94,7 @@ def restart_changes(job: JobRecord, verdict: Verdict, now: int, billed_us: int) 
     moments = (
         *job.moments,
         Moment("Interrupted", now, verdict.reason.partition("\n")[0]),
-        Moment("Restarting", now, f"Restarting the training job, attempt {job.attempt + 2}"),
+        Moment("Restarting", now, f"Restarting the {job.kind.words}, attempt {job.attempt + 2}"),
     )
     return JobChanges(
         phase=JobPhase.QUEUED,
@@ -116,11 +115,12 @@ def ended_changes(job: JobRecord, verdict: Verdict, now: int, billed_us: int) ->
     if job.desired is Desired.STOPPED and cause in (Cause.RUNNER_DIED, Cause.INTERRUPTED):
         cause = Cause.STOP_REQUESTED
     if cause is Cause.NONE:
-        status, secondary, message = JobStatus.COMPLETED, "Completed", _COMPLETED
-    elif cause in _ENDED_MESSAGES:
-        status, (secondary, message) = JobStatus.STOPPED, _ENDED_MESSAGES[cause]
+        status, secondary, what = JobStatus.COMPLETED, "Completed", "completed"
+    elif cause in _STOPS:
+        status, (secondary, what) = JobStatus.STOPPED, _STOPS[cause]
     else:
-        status, secondary, message = JobStatus.FAILED, "Failed", "Training job failed"
+        status, secondary, what = JobStatus.FAILED, "Failed", "failed"
+    message = f"{job.kind.words.capitalize()} {what}"
     return JobChanges(
         status=status,
         phase=JobPhase.ENDED,
@@ -132,6 +132,7 @@ def ended_changes(job: JobRecord, verdict: Verdict, now: int, billed_us: int) ->
         billable_us=job.billable_us + billed_us,
         metrics=job.metrics,
         artifacts=job.artifacts,
+        exit_message=job.exit_message,
         modified_at=now,
     )
 

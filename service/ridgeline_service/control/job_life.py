@@ -1,4 +1,4 @@
-"""The life of one training job, step by step: room, runners, their reports, the end or a new start.
+"""The life of one job of any kind: room, runners, their reports, the end or a new start.
 
 A step looks at the row, at the runners' processes and at what they reported, does what is due, and
 says when to look again. Between two steps nothing of a job is in memory, so that a killed control
@@ -243,6 +243,8 @@ class JobLife:
             changes["metrics"] = metrics
         if report.artifacts != job.artifacts and report.artifacts:
             changes["artifacts"] = report.artifacts
+        if report.exit_message != job.exit_message:
+            changes["exit_message"] = report.exit_message
         if job.started_at is None and report.training_started_at is not None:
             changes["started_at"] = report.training_started_at
         if changes:
@@ -305,7 +307,7 @@ class JobLife:
         return held
 
 
-_PREPARING = "Preparing the instances for training"
+_PREPARING = "Preparing the instances"
 
 
 def _without_waits(moments: Sequence[Moment]) -> tuple[Moment, ...]:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ridgeline_service.control.job_planning import CHECKPOINTS
+from ridgeline_service.control.processing_planning import local_path
 from ridgeline_service.paths import DataDir
 from ridgeline_service.placement.threads import thread_share
 from ridgeline_service.runtime import sandbox
 from ridgeline_service.settings import Settings
-from ridgeline_service.store.job_records import Instance, JobRecord
-from ridgeline_service.training.order import Channel, Confinement, MetricDefinition, Order
+from ridgeline_service.store.job_records import Instance, JobKind, JobRecord
+from ridgeline_service.training.order import (
+    Channel,
+    Confinement,
+    MetricDefinition,
+    Order,
+    OutputFolder,
+    Processing,
+)
 from ridgeline_service.training.runners import RunnerSpec
 
-LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+LOG_GROUPS = {
+    JobKind.TRAINING: "/aws/sagemaker/TrainingJobs",
+    JobKind.PROCESSING: "/aws/sagemaker/ProcessingJobs",
+    JobKind.TRANSFORM: "/aws/sagemaker/TransformJobs",
+}
 
 
 @dataclass(frozen=True)
@@ -35,11 +47,24 @@ def runner_spec(
     job: JobRecord, instance: Instance, around: Surroundings, gpus: tuple[int, ...]
 ) -> RunnerSpec:
     """The order of one instance."""
+    order = _common(job, instance, around, gpus)
+    make = _processing if job.kind is JobKind.PROCESSING else _training
+    return RunnerSpec(
+        id=instance.id,
+        token=instance.token,
+        order=make(job, order),
+        log_group=LOG_GROUPS[job.kind],
+        log_stream=instance.log_stream,
+    )
+
+
+def _common(
+    job: JobRecord, instance: Instance, around: Surroundings, gpus: tuple[int, ...]
+) -> Order:
+    """What all kinds have."""
     request, spec, data_dir = job.request, job.spec, around.data_dir
-    algorithm = request["AlgorithmSpecification"]
-    output = request["OutputDataConfig"]
-    checkpoints = request.get("CheckpointConfig") or {}
-    order = Order(
+    isolation = request.get("NetworkConfig") or request
+    return Order(
         job=job.name,
         arn=job.arn,
         region=around.settings.region,
@@ -48,7 +73,6 @@ def runner_spec(
         hosts=hosts_of(spec.instance_count),
         instance_type=spec.instance_type,
         runtime=spec.runtime,
-        output_uri=f"{output['S3OutputPath'].rstrip('/')}/{job.name}/output",
         max_runtime_s=spec.max_runtime_s,
         stop_grace_s=around.settings.job_stop_grace_s,
         cache=str(data_dir.cache),
@@ -58,14 +82,24 @@ def runner_spec(
             hidden=(str(data_dir.root), str(data_dir.cache)),
             memory_bytes=spec.memory_limit_bytes,
             volume_bytes=spec.volume_bytes,
-            network=not request.get("EnableNetworkIsolation", False),
+            network=not isolation.get("EnableNetworkIsolation", False),
             gpus=gpus,
             threads=thread_share(around.cores, spec.instance_count),
         ),
+        environment=dict(request.get("Environment") or {}),
+    )
+
+
+def _training(job: JobRecord, order: Order) -> Order:
+    request = job.request
+    algorithm, output = request["AlgorithmSpecification"], request["OutputDataConfig"]
+    checkpoints = request.get("CheckpointConfig") or {}
+    return replace(
+        order,
+        output_uri=f"{output['S3OutputPath'].rstrip('/')}/{job.name}/output",
         entrypoint=tuple(algorithm.get("ContainerEntrypoint") or ()),
         arguments=tuple(algorithm.get("ContainerArguments") or ()),
         hyperparameters=dict(request.get("HyperParameters") or {}),
-        environment=dict(request.get("Environment") or {}),
         channels=tuple(
             _channel(item, algorithm.get("TrainingInputMode", "File"))
             for item in request.get("InputDataConfig") or ()
@@ -78,13 +112,6 @@ def runner_spec(
         checkpoint_uri=checkpoints.get("S3Uri", "").rstrip("/"),
         checkpoint_path=checkpoints.get("LocalPath", CHECKPOINTS).rstrip("/"),
     )
-    return RunnerSpec(
-        id=instance.id,
-        token=instance.token,
-        order=order,
-        log_group=LOG_GROUP,
-        log_stream=instance.log_stream,
-    )
 
 
 def _channel(item: Mapping[str, Any], default_mode: str) -> Channel:
@@ -96,4 +123,42 @@ def _channel(item: Mapping[str, Any], default_mode: str) -> Channel:
         distribution=source.get("S3DataDistributionType", "FullyReplicated"),
         mode=item.get("InputMode", default_mode),
         content_type=item.get("ContentType", ""),
+    )
+
+
+def _processing(job: JobRecord, order: Order) -> Order:
+    request = job.request
+    application = request["AppSpecification"]
+    outputs = (request.get("ProcessingOutputConfig") or {}).get("Outputs") or ()
+    stopping = {"MaxRuntimeInSeconds": int(job.spec.max_runtime_s)}
+    return replace(
+        order,
+        entrypoint=tuple(application["ContainerEntrypoint"]),
+        arguments=tuple(application.get("ContainerArguments") or ()),
+        channels=tuple(_input(item) for item in request.get("ProcessingInputs") or ()),
+        processing=Processing(
+            outputs=tuple(_output(item) for item in outputs),
+            config={"ProcessingJobArn": job.arn, "StoppingCondition": stopping, **request},
+        ),
+    )
+
+
+def _input(item: Mapping[str, Any]) -> Channel:
+    source = item["S3Input"]
+    return Channel(
+        name=item["InputName"],
+        uri=source["S3Uri"],
+        data_type=source["S3DataType"],
+        distribution=source.get("S3DataDistributionType", "FullyReplicated"),
+        path=local_path(source["LocalPath"]),
+    )
+
+
+def _output(item: Mapping[str, Any]) -> OutputFolder:
+    target = item["S3Output"]
+    return OutputFolder(
+        name=item["OutputName"],
+        path=local_path(target["LocalPath"]),
+        uri=target["S3Uri"],
+        continuous=target["S3UploadMode"] == "Continuous",
     )

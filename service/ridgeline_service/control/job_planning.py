@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ridgeline_service.errors import ResourceLimitExceeded, ValidationException
 from ridgeline_service.placement.machine import GIB, Machine, in_gib
 from ridgeline_service.placement.profiles import InstanceType, instance_type
-from ridgeline_service.runtime.images import resolve_training
+from ridgeline_service.runtime.images import Runtime, resolve_training
 from ridgeline_service.settings import Settings
 from ridgeline_service.store.job_records import JobSpec
 
@@ -25,6 +26,18 @@ DEFAULT_VOLUME_GIB = 30
 CHECKPOINTS = "/opt/ml/checkpoints"
 
 _OPT_ML = re.compile(r"/opt/ml/(?!(input|output|model|code)(/|$))[^/]+")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Instances that this machine can run. Bytes are of one: what it declares, and what one of its
+    processes may use."""
+
+    profile: InstanceType
+    count: int
+    memory_bytes: int
+    limit_bytes: int
+    warning: str
 
 
 class JobPlanner:
@@ -47,13 +60,7 @@ class JobPlanner:
                 "AlgorithmSpecification names no TrainingImage; algorithms by name cannot run "
                 "here. Give the URI of a training image."
             )
-        runtime = resolve_training(image)
-        if self._sandbox_problem():
-            raise ValidationException(
-                "Training jobs run user code, and this machine cannot give it an /opt/ml of its "
-                f"own ({self._sandbox_problem()}).",
-                hint="Install bubblewrap, or allow user namespaces; see `ridgeline doctor`.",
-            )
+        runtime = self.runtime(image)
         _check_inputs(request, algorithm)
         _check_metrics(algorithm)
         _check_places(request)
@@ -62,24 +69,40 @@ class JobPlanner:
             raise ValidationException(
                 "ResourceConfig names no InstanceType; groups of unlike instances cannot run here."
             )
-        profile = instance_type(resources["InstanceType"])
-        count = int(resources.get("InstanceCount", 1))
-        memory, limit = _memory(request, profile)
-        self._check_room(count, memory, profile)
         stopping = request.get("StoppingCondition") or {}
         wait = stopping.get("MaxWaitTimeInSeconds")
+        fit = self.fit(request, resources["InstanceType"], int(resources.get("InstanceCount", 1)))
         return JobSpec(
             runtime=runtime.name,
-            instance_type=profile.name,
-            instance_count=count,
-            memory_bytes=memory,
-            memory_limit_bytes=limit,
+            instance_type=fit.profile.name,
+            instance_count=fit.count,
+            memory_bytes=fit.memory_bytes,
+            memory_limit_bytes=fit.limit_bytes,
             volume_bytes=int(resources.get("VolumeSizeInGB", DEFAULT_VOLUME_GIB)) * GIB,
             max_runtime_s=float(stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME_S)),
             max_wait_s=None if wait is None else float(wait),
             retries=int((request.get("RetryStrategy") or {}).get("MaximumRetryAttempts", 0)),
-            warning=self._warning(profile),
+            warning=fit.warning,
         )
+
+    def runtime(self, image: str) -> Runtime:
+        """What runs an image's jobs. Raises ValidationException."""
+        runtime = resolve_training(image)
+        if self._sandbox_problem():
+            raise ValidationException(
+                "Jobs run user code, and this machine cannot give it an /opt/ml of its own "
+                f"({self._sandbox_problem()}).",
+                hint="Install bubblewrap, or allow user namespaces; see `ridgeline doctor`.",
+            )
+        return runtime
+
+    def fit(self, request: Mapping[str, Any], type_name: str, count: int) -> Fit:
+        """Whether this machine can run so many instances of what the request declares in its
+        Environment. Raises ValidationException or ResourceLimitExceeded."""
+        profile = instance_type(type_name)
+        memory, limit = _memory(request, profile)
+        self._check_room(count, memory, profile)
+        return Fit(profile, count, memory, limit, self._warning(profile))
 
     def _check_room(self, count: int, memory: int, profile: InstanceType) -> None:
         limit, room = self._settings.max_instances, self._machine.memory_bytes

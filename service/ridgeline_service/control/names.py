@@ -37,7 +37,6 @@ class Arns:
 MODEL = "model"
 ENDPOINT_CONFIG = "endpoint-config"
 ENDPOINT = "endpoint"
-TRAINING_JOB = "training-job"
 
 
 def to_micros(seconds: float) -> int:

@@ -28,6 +28,7 @@ from ridgeline_service.control.models import Models
 from ridgeline_service.control.names import Clock, Ids, random_id, system_clock
 from ridgeline_service.control.planning import Planner
 from ridgeline_service.control.probe import Probe, probe_replica
+from ridgeline_service.control.processing_jobs import ProcessingJobs
 from ridgeline_service.control.publisher import Publisher
 from ridgeline_service.control.replica_life import ReplicaLife
 from ridgeline_service.control.staging import Stager
@@ -124,6 +125,7 @@ class ControlPlane:
         self.endpoints = Endpoints(context, planner)
         job_planner = JobPlanner(settings, self._machine, outside.sandbox_problem)
         self.training_jobs = TrainingJobs(context, job_planner)
+        self.processing_jobs = ProcessingJobs(context, job_planner)
         self.tags = Tags(context)
         self.zoo = Zoo(settings, self._cards)
         self.keys = Keys(context)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,8 +23,10 @@ _TRANSFER = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=32 
 class Artifacts:
     """Uploads below ``uri``, the folder of the job's artifacts. Raises JobFailed."""
 
-    def __init__(self, reader: S3Reader, uri: str, room: Path) -> None:
-        """``room`` is a folder on disk for what is being packed."""
+    def __init__(self, reader: S3Reader, uri: str, room: Path, title: str = "S3OutputPath") -> None:
+        """``room`` is a folder on disk for what is being packed; ``title`` is what the user gave
+        ``uri`` as."""
+        self._title = title
         self._reader = reader
         self._uri = uri.rstrip("/")
         self._room = room
@@ -37,28 +41,24 @@ class Artifacts:
             if error.absent:
                 raise JobFailed(
                     Cause.UPLOAD_FAILED,
-                    f"The bucket of S3OutputPath {self._uri} does not exist. Create it, or "
+                    f"The bucket of {self._title} {self._uri} does not exist. Create it, or "
                     "correct the path.",
                 ) from error
             cause = Cause.DATA_UNREACHABLE if error.retry else Cause.UPLOAD_FAILED
-            raise JobFailed(cause, f"S3OutputPath {self._uri}: {error.message}") from error
+            raise JobFailed(cause, f"{self._title} {self._uri}: {error.message}") from error
 
     def upload(self, root: Path, folder: str, name: str, *, compress: bool) -> str:
         """``folder`` below ``root`` as ``name``.tar.gz, or as plain objects below ``name``/;
         returns where it lies. Empty folders give an empty archive."""
-        try:
+        with _failures(self._uri):
             if compress:
                 return self._archive(root, folder, f"{self._uri}/{name}.tar.gz")
             return self._objects(root, folder, f"{self._uri}/{name}/")
-        except S3Failed as error:
-            message = f"The artifacts could not be uploaded: {error.message}"
-            raise JobFailed(Cause.UPLOAD_FAILED, message) from error
-        except Boto3Error as error:
-            message = f"The artifacts could not be uploaded to {self._uri}: {error}"
-            raise JobFailed(Cause.UPLOAD_FAILED, message) from error
-        except OSError as error:
-            message = f"The artifacts could not be packed: {error}"
-            raise JobFailed(Cause.DISK_FULL, message) from error
+
+    def upload_files(self, root: Path, folder: str) -> None:
+        """The files of ``folder`` below ``root`` as plain objects."""
+        with _failures(self._uri):
+            self._objects(root, folder, f"{self._uri}/")
 
     def _archive(self, root: Path, folder: str, uri: str) -> str:
         with tempfile.TemporaryFile(dir=self._room) as packed:
@@ -81,6 +81,21 @@ class Artifacts:
         bucket, key = parse_uri(uri)
         with s3_failures(uri):
             self._reader.client.upload_fileobj(file, bucket, key, Config=_TRANSFER)
+
+
+@contextmanager
+def _failures(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except S3Failed as error:
+        message = f"The artifacts could not be uploaded: {error.message}"
+        raise JobFailed(Cause.UPLOAD_FAILED, message) from error
+    except Boto3Error as error:
+        message = f"The artifacts could not be uploaded to {uri}: {error}"
+        raise JobFailed(Cause.UPLOAD_FAILED, message) from error
+    except OSError as error:
+        message = f"The artifacts could not be packed: {error}"
+        raise JobFailed(Cause.DISK_FULL, message) from error
 
 
 def is_empty(root: Path, folder: str) -> bool:

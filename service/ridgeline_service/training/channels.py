@@ -44,7 +44,7 @@ def stage(
 
     ``took`` is told of every piece; what it raises ends the download. Raises JobFailed.
     """
-    with_reason = f"Channel {channel.name!r}"
+    with_reason = channel.title
     try:
         wanted = share_of(objects_of(channel, reader), channel, host=host, hosts=hosts)
         check_paths(wanted, with_reason)
@@ -67,8 +67,9 @@ def objects_of(channel: Channel, reader: S3Reader) -> list[Wanted]:
     if not found:
         raise JobFailed(
             Cause.DATA_INVALID,
-            f"Data download failed: no S3 objects found under {channel.uri}, given for channel "
-            f"{channel.name!r}. Upload the data there, or correct the channel's S3Uri.",
+            f"Data download failed: no S3 objects found under {channel.uri}, given for "
+            f"{channel.title[0].lower()}{channel.title[1:]}. Upload the data there, or correct its "
+            "S3Uri.",
         )
     return [Wanted(bucket, item, relative_path(prefix, item.key)) for item in found]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ridgeline_service.training.order import Order
+from ridgeline_service.training.order import Order, Processing
 from ridgeline_service.training.walking import opened_below, read_small
 
 INSIDE = "/opt/ml"
 CODE = f"{INSIDE}/code"
+PROCESSING = f"{INSIDE}/processing"
 MODEL = f"{INSIDE}/model"
 OUTPUT = f"{INSIDE}/output"
 DATA = f"{INSIDE}/input/data"
@@ -45,10 +47,9 @@ class Layout:
         """A path below /opt/ml as it is found from outside."""
         return self.root / inside.removeprefix(INSIDE).lstrip("/")
 
-    def make(self) -> None:
-        for name in ("code", "model", "output/data", "output/intermediate", "input/data"):
+    def make(self, folders: Iterable[str]) -> None:
+        for name in folders:
             (self.root / name).mkdir(parents=True, exist_ok=True)
-        (self.root / "input" / "config").mkdir(exist_ok=True)
 
     def write_config(self, order: Order) -> None:
         """The files that SageMaker's training contract promises."""
@@ -61,10 +62,21 @@ class Layout:
             path = self.root / "input" / "config" / f"{name}.json"
             path.write_text(json.dumps(value))
 
+    def write_processing_config(self, order: Order, processing: Processing) -> None:
+        """The same for SageMaker's processing contract."""
+        folder = self.root / "config"
+        files = {"processingjobconfig": processing.config, "resourceconfig": resource_config(order)}
+        for name, value in files.items():
+            (folder / f"{name}.json").write_text(json.dumps(value))
+
     def failure(self) -> str:
         """What the script wrote to /opt/ml/output/failure; empty if nothing."""
+        return self.said("failure", _FAILURE_BYTES)
+
+    def said(self, name: str, limit: int) -> str:
+        """The beginning of a file in /opt/ml/output; empty if there is none."""
         with opened_below(self.root, "output") as folder:
-            data = b"" if folder is None else read_small(folder, "failure", _FAILURE_BYTES)
+            data = b"" if folder is None else read_small(folder, name, limit)
         return data.decode("utf-8", "replace").strip()
 
 

@@ -26,7 +26,8 @@ _FILE = "order.json"
 @dataclass(frozen=True)
 class Channel:
     """One input: ``data_type`` is S3Prefix or ManifestFile, ``distribution`` FullyReplicated or
-    ShardedByS3Key, ``mode`` File or FastFile."""
+    ShardedByS3Key, ``mode`` File or FastFile. ``path`` is where an
+    input of a processing job lies inside."""
 
     name: str
     uri: str
@@ -34,6 +35,16 @@ class Channel:
     distribution: str = "FullyReplicated"
     mode: str = "File"
     content_type: str = ""
+    path: str = ""
+
+    @property
+    def inside(self) -> str:
+        """Where it lies: a training channel has its place by its name."""
+        return self.path or f"/opt/ml/input/data/{self.name}"
+
+    @property
+    def title(self) -> str:
+        return f"{'Input' if self.path else 'Channel'} {self.name!r}"
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,25 @@ class MetricDefinition:
 
     name: str
     regex: str
+
+
+@dataclass(frozen=True)
+class OutputFolder:
+    """What a processing script writes below ``path`` becomes objects below ``uri``: at its end, or
+    ``continuous``ly."""
+
+    name: str
+    path: str
+    uri: str
+    continuous: bool
+
+
+@dataclass(frozen=True)
+class Processing:
+    """What a processing job has beyond others. ``config`` is its processingjobconfig.json."""
+
+    outputs: tuple[OutputFolder, ...]
+    config: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -75,12 +105,12 @@ class Order:
     hosts: tuple[str, ...]
     instance_type: str
     runtime: str
-    output_uri: str
     max_runtime_s: float
     stop_grace_s: float
     cache: str
     samples: str
     confinement: Confinement
+    output_uri: str = ""
     entrypoint: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
@@ -90,6 +120,7 @@ class Order:
     compress: bool = True
     checkpoint_uri: str = ""
     checkpoint_path: str = "/opt/ml/checkpoints"
+    processing: Processing | None = None
 
     @property
     def index(self) -> int:
@@ -117,6 +148,7 @@ def read_order(folder: Path) -> Order:
             "arguments": tuple(raw["arguments"]),
             "channels": tuple(Channel(**item) for item in raw["channels"]),
             "metrics": tuple(MetricDefinition(**item) for item in raw["metrics"]),
+            "processing": _processing(raw["processing"]),
             "confinement": Confinement(
                 **{
                     **confinement,
@@ -126,3 +158,9 @@ def read_order(folder: Path) -> Order:
             ),
         }
     )
+
+
+def _processing(raw: dict[str, Any] | None) -> Processing | None:
+    if raw is None:
+        return None
+    return Processing(tuple(OutputFolder(**item) for item in raw["outputs"]), raw["config"])

@@ -24,6 +24,7 @@ from ridgeline_service.training.order import Order
 from ridgeline_service.training.sandboxing import Packages
 
 _REQUIREMENTS = "requirements.txt"
+_CODE = "sourcedir.tar.gz"
 _TRAIN = "train"
 
 
@@ -71,7 +72,7 @@ class Preparation:
             total += stage(
                 channel,
                 self._reader,
-                self._layout.channel(channel.name),
+                self._layout.outside(channel.inside),
                 host=order.index,
                 hosts=len(order.hosts),
                 took=lambda _: self._check(),
@@ -109,7 +110,7 @@ class Preparation:
         # Inner: a job without submitted code starts sooner without it.
         from ridgeline_zoo.archive import extract_archive
 
-        packed = self._room / "sourcedir.tar.gz"
+        packed = self._room / _CODE
         try:
             if source.startswith("s3://"):
                 bucket, key = parse_uri(source)
@@ -149,9 +150,9 @@ class Preparation:
     def _pip_settings(self, packages: Packages) -> dict[str, str]:
         """This machine's pip settings, where the job brings requirements that it installs itself;
         asking pip for them takes a third of a second."""
-        channels = (self._layout.channel(channel.name) for channel in self._order.channels)
+        folders = [self._layout.outside(channel.inside) for channel in self._order.channels]
         if not self._order.confinement.network or not any(
-            (channel / _REQUIREMENTS).is_file() for channel in channels
+            (folder / name).is_file() for folder in folders for name in (_REQUIREMENTS, _CODE)
         ):
             return {}
         return pip.settings(packages.python)

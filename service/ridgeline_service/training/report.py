@@ -52,13 +52,15 @@ class Ending:
 
 @dataclass(frozen=True)
 class Report:
-    """``artifacts`` is where the model was uploaded to, empty until it was."""
+    """``artifacts`` is where the model was uploaded to, empty until it was; ``exit_message`` what a
+    processing script left to be shown."""
 
     transitions: tuple[Transition, ...] = ()
     training_started_at: int | None = None
     training_ended_at: int | None = None
     metrics: tuple[MetricValue, ...] = ()
     artifacts: str = ""
+    exit_message: str = ""
     ending: Ending | None = None
 
 
@@ -109,6 +111,7 @@ def read_report(folder: Path) -> Report | None:
         training_ended_at=raw["training_ended_at"],
         metrics=tuple(MetricValue(**item) for item in raw["metrics"]),
         artifacts=raw["artifacts"],
+        exit_message=raw["exit_message"],
         ending=None if ending is None else Ending(**{**ending, "cause": Cause(ending["cause"])}),
     )
 

@@ -1,6 +1,6 @@
 """One instance of a job from its order to its ending.
 
-    environment -> Downloading -> Training -> Uploading -> an ending in the report
+    environment -> Downloading -> Training or Processing -> Uploading -> an ending in the report
 
 It is told to stop by SIGTERM. If the control plane left a reason, the script gets its grace and the
 artifacts are uploaded; without one the service is going down, and the job is interrupted: its
@@ -17,10 +17,8 @@ from pathlib import Path
 
 from ridgeline_service.objects.reading import S3Reader
 from ridgeline_service.runtime.sandbox import Limits
-from ridgeline_service.training import toolkit
-from ridgeline_service.training.artifacts import Artifacts, is_empty
 from ridgeline_service.training.causes import Cause, JobFailed, JobStopped
-from ridgeline_service.training.checkpoints import Checkpoints
+from ridgeline_service.training.contract import contract_of
 from ridgeline_service.training.failing import failure_reason, script_failed
 from ridgeline_service.training.layout import Layout
 from ridgeline_service.training.order import Order
@@ -61,13 +59,8 @@ class Runner:
         self._series = Series(order)
         self._asked = threading.Event()
         self._observed = 0
-        self._artifacts = Artifacts(reader, order.output_uri, folder)
-        self._checkpoints = (
-            Checkpoints(reader, order.checkpoint_uri, order.checkpoint_path, self._layout)
-            if order.checkpoint_uri
-            else None
-        )
         self._preparation = Preparation(order, self._layout, reader, folder, self._check_stop)
+        self._contract = contract_of(order, self._layout, reader, folder, self._check_stop)
 
     def stop(self) -> None:
         self._asked.set()
@@ -76,11 +69,11 @@ class Runner:
         """To the end, which is always in the report."""
         end = self._reporter.end
         try:
-            stopped = self._train(self._prepare())
+            stopped = self._work(self._prepare())
             if stopped is Cause.INTERRUPTED:
                 end("interrupted", stopped)
                 return
-            self._upload()
+            self._contract.upload(self._reporter)
             end("completed" if stopped is Cause.NONE else "stopped", stopped)
         except JobStopped:
             cause = self._why_stop()
@@ -96,22 +89,20 @@ class Runner:
             self._series.close()
 
     def _prepare(self) -> Prepared:
-        self._layout.make()
-        self._artifacts.check()
+        self._layout.make(self._contract.folders)
+        self._contract.check()
         packages = self._preparation.environment()
         self._reporter.enter("Downloading", "Downloading input data")
         self._preparation.data()
-        if self._checkpoints is not None:
-            self._checkpoints.restore(lambda _: self._check_stop())
-        self._layout.write_config(self._order)
+        self._contract.make()
+        self._contract.configure()
         return self._preparation.command(packages)
 
-    def _train(self, prepared: Prepared) -> Cause:
+    def _work(self, prepared: Prepared) -> Cause:
         """Run the script to its end; why it was stopped, if it was. Raises JobFailed."""
         self._check_stop()
         script = self._start(prepared)
-        if self._checkpoints is not None:
-            self._checkpoints.start()
+        self._contract.started()
         rules = Rules(
             max_runtime_s=self._order.max_runtime_s,
             why_stop=self._why_stop,
@@ -126,14 +117,13 @@ class Runner:
             self._output.close()
         self._series.metrics(self._output.take_fresh())
         self._reporter.change(training_ended_at=self._now_us(), metrics=self._output.metrics)
-        if self._checkpoints is not None:
-            self._checkpoints.finish()
+        self._contract.ended(self._reporter)
         self._check_ended(finished, prepared)
         return finished.stopped
 
     def _start(self, prepared: Prepared) -> Script:
         order, scratch = self._order, self._folder / "scratch"
-        facts = toolkit.variables(order, toolkit.hardware_of(order.confinement.gpus))
+        facts = self._contract.variables()
         script = Script(self._take)
         try:
             script.start(
@@ -149,7 +139,7 @@ class Runner:
             message = f"The script could not be started: {error}."
             raise JobFailed(Cause.LAUNCH_FAILED, message) from error
         self._reporter.change(training_started_at=self._now_us())
-        self._reporter.enter("Training", "Training image download completed. Training in progress.")
+        self._reporter.enter(*self._contract.stage)
         return script
 
     def _check_ended(self, finished: Finished, prepared: Prepared) -> None:
@@ -163,28 +153,14 @@ class Runner:
                 "Raise VolumeSizeInGB, or write less.",
             )
         if finished.stopped is Cause.NONE and finished.ended.code != 0:
-            said = self._layout.failure()
+            said = self._contract.failure()
             command, tail = prepared.command, self._output.tail
             failed = script_failed(self._order, finished.ended, command, tail, said)
             try:
-                self._upload_output()
+                self._contract.rescue()
             except JobFailed as lost:
                 raise failed from lost  # why the script failed is what its user needs first
             raise failed
-
-    def _upload(self) -> None:
-        self._reporter.enter("Uploading", "Uploading generated training model")
-        if self._order.is_first:
-            compress = self._order.compress
-            where = self._artifacts.upload(self._layout.root, "model", "model", compress=compress)
-            self._reporter.change(artifacts=where)
-        self._upload_output()
-
-    def _upload_output(self) -> None:
-        root = self._layout.root
-        if self._order.is_first and not is_empty(root, "output/data"):
-            compress = self._order.compress
-            self._artifacts.upload(root, "output/data", "output", compress=compress)
 
     def _now_us(self) -> int:
         return int(self._now() * 1e6)

@@ -41,7 +41,7 @@ def command_line(
         network=confinement.network,
         devices=gpu_files() if confinement.gpus else (),
         hostname=order.host,
-        cwd=layout.CODE,
+        cwd=layout.CODE if order.processing is None else layout.PROCESSING,
         names=dict.fromkeys(order.hosts, LOOPBACK),
         extra=(Mount("writable", layout.INSIDE, str(root)),),
     )
@@ -69,8 +69,6 @@ def environment(
         recommended[name] = layout.NETWORK_INTERFACE
     promised = {
         **facts,
-        "TRAINING_JOB_NAME": order.job,
-        "TRAINING_JOB_ARN": order.arn,
         "AWS_REGION": order.region,
         "CURRENT_HOST": order.host,
         "PIP_PREFIX": PACKAGES,

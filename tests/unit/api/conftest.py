@@ -176,6 +176,9 @@ class FakeControl:
         self.endpoint_configs = FakeVerbs("endpoint-config", "EndpointConfig", "EndpointConfigs")
         self.endpoints = FakeVerbs("endpoint", "Endpoint", "Endpoints")
         self.training_jobs = FakeVerbs("training-job", "TrainingJob", "TrainingJobSummaries")
+        self.processing_jobs = FakeVerbs(
+            "processing-job", "ProcessingJob", "ProcessingJobSummaries"
+        )
         self.tags = FakeTags()
         self.zoo = FakeZoo()
         self.keys = FakeKeys()

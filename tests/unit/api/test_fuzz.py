@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ridgeline_service.api.output import to_cbor
+from ridgeline_service.api.patterns import python_pattern
 from ridgeline_service.api.shapes import BY_SCOPE, SERVICES
-from ridgeline_service.api.validation import python_pattern
 from ridgeline_service.control import ControlPlane
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import Settings

@@ -10,12 +10,12 @@ from botocore.validate import ParamValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ridgeline_service.api.patterns import python_pattern
 from ridgeline_service.api.shapes import SERVICES, Service
 from ridgeline_service.api.validation import (
     InvalidRequest,
     SerializationException,
     Validator,
-    python_pattern,
 )
 
 ROLE = "arn:aws:iam::123456789012:role/R"
@@ -147,6 +147,9 @@ def test_tags_may_hold_letters_of_any_script() -> None:
         "AddTags", {"ResourceArn": "arn:aws:sagemaker:r:123456789012:model/m", "Tags": tags}
     )
     assert python_pattern("[\\p{L}\\p{Z}\\p{N}_.:/=+\\-@]*").fullmatch("!") is None
+    catalogue = python_pattern("[\\u0020-\\uD7FF\\uD800\\uDC00-\\uDBFF\\uDFFF\\t]*")
+    assert catalogue.fullmatch("a catalogue \U0001f600\t")
+    assert catalogue.fullmatch("\n") is None
 
 
 def test_secrets_are_not_repeated() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from ridgeline_service.objects.reading import S3Reader
 from ridgeline_service.training.causes import Cause, JobFailed
+from ridgeline_service.training.contract import TrainingContract
 from ridgeline_service.training.layout import Layout
 from ridgeline_service.training.order import Order
 from ridgeline_service.training.preparing import Preparation
@@ -31,7 +32,7 @@ def archive(name: str, text: str) -> bytes:
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     made = Layout(tmp_path / "ml")
-    made.make()
+    made.make(TrainingContract.folders)
     return made
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from ridgeline_service.objects.reading import S3Reader
 from ridgeline_service.training.artifacts import Artifacts, is_empty
 from ridgeline_service.training.checkpoints import Checkpoints
+from ridgeline_service.training.contract import TrainingContract
 from ridgeline_service.training.layout import Layout
 from ridgeline_service.training.walking import files_below, opened_below
 
@@ -40,7 +41,7 @@ def test_an_archive_of_a_folder_that_became_a_link_is_empty(
 ) -> None:
     root = tmp_path / "ml"
     layout = Layout(root)
-    layout.make()
+    layout.make(TrainingContract.folders)
     (layout.model / "a").write_text("1")
     artifacts = Artifacts(reader, "s3://b/out/", tmp_path)
     assert artifacts.upload(root, "model", "model", compress=True) == "s3://b/out/model.tar.gz"
@@ -59,7 +60,7 @@ def test_an_archive_of_a_folder_that_became_a_link_is_empty(
 
 def test_a_failure_file_is_read_and_a_link_in_its_place_is_not(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "ml")
-    layout.make()
+    layout.make(TrainingContract.folders)
     assert layout.failure() == ""
     (layout.root / "output" / "failure").write_text(" row 7 is bad \n")
     assert layout.failure() == "row 7 is bad"
@@ -73,7 +74,7 @@ def test_checkpoints_go_up_when_they_are_settled_and_come_back(
     tmp_path: Path, s3: Any, reader: S3Reader
 ) -> None:
     layout = Layout(tmp_path / "ml")
-    layout.make()
+    layout.make(TrainingContract.folders)
     s3.objects["c/old"] = b"0"
     kept = Checkpoints(reader, "s3://b/c/", "/opt/ml/checkpoints", layout)
     assert kept.restore(lambda count: None) == 1
@@ -87,6 +88,6 @@ def test_checkpoints_go_up_when_they_are_settled_and_come_back(
     assert (s3.objects["c/new"], s3.objects["c/last"]) == (b"22", b"3")
     assert s3.uploads == ["c/new", "c/last", "c/new"]
     again = Layout(tmp_path / "again")
-    again.make()
+    again.make(TrainingContract.folders)
     Checkpoints(reader, "s3://b/c", "/opt/ml/checkpoints", again).restore(lambda count: None)
     assert sorted(os.listdir(again.root / "checkpoints")) == ["last", "new", "old"]

@@ -1,0 +1,219 @@
+"""What one kind of job promises to user code, and what becomes of what that leaves behind.
+
+The runner takes a job from its order to its ending; a contract says what lies where, what runs and
+what is uploaded. Everything here raises JobFailed for what the user can put right.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from ridgeline_service.objects.reading import S3Reader
+from ridgeline_service.training import toolkit
+from ridgeline_service.training.artifacts import Artifacts, is_empty
+from ridgeline_service.training.checkpoints import Checkpoints
+from ridgeline_service.training.layout import INSIDE, Layout
+from ridgeline_service.training.order import Order, Processing
+from ridgeline_service.training.report import Reporter
+
+_MESSAGE_BYTES = 1024
+
+
+class Contract(ABC):
+    """In the order in which the runner calls it."""
+
+    stage: ClassVar[tuple[str, str]]
+    """The status while the script runs, and what is shown beside it."""
+
+    folders: ClassVar[tuple[str, ...]]
+    """What is there below /opt/ml before anything else."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Find out before the work whether its result can be kept."""
+
+    @abstractmethod
+    def make(self) -> None:
+        """The folders that the script finds, and what they hold from earlier attempts."""
+
+    @abstractmethod
+    def configure(self) -> None:
+        """The files that tell the script what it is part of."""
+
+    @abstractmethod
+    def variables(self) -> Mapping[str, str]:
+        """What the script finds in its environment, whatever the user set."""
+
+    @abstractmethod
+    def started(self) -> None:
+        """The script runs: begin what goes on beside it."""
+
+    @abstractmethod
+    def ended(self, reporter: Reporter) -> None:
+        """The script has ended, however it did: end what went on beside it."""
+
+    @abstractmethod
+    def failure(self) -> str:
+        """What the script wrote about its failure; empty if nothing."""
+
+    @abstractmethod
+    def rescue(self) -> None:
+        """Upload what is kept of a script that failed."""
+
+    @abstractmethod
+    def upload(self, reporter: Reporter) -> None:
+        """Upload what the script made."""
+
+
+class TrainingContract(Contract):
+    """/opt/ml/model and /opt/ml/output/data become archives; checkpoints go both ways."""
+
+    stage = ("Training", "Training image download completed. Training in progress.")
+    folders = (
+        *("code", "model", "output/data", "output/intermediate"),
+        *("input/data", "input/config"),
+    )
+
+    def __init__(
+        self,
+        order: Order,
+        layout: Layout,
+        reader: S3Reader,
+        folder: Path,
+        check_stop: Callable[[], None],
+    ) -> None:
+        self._order = order
+        self._layout = layout
+        self._check_stop = check_stop
+        self._artifacts = Artifacts(reader, order.output_uri, folder)
+        self._checkpoints = (
+            Checkpoints(reader, order.checkpoint_uri, order.checkpoint_path, layout)
+            if order.checkpoint_uri
+            else None
+        )
+
+    def check(self) -> None:
+        self._artifacts.check()
+
+    def make(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.restore(lambda _: self._check_stop())
+
+    def configure(self) -> None:
+        self._layout.write_config(self._order)
+
+    def variables(self) -> Mapping[str, str]:
+        order = self._order
+        return {
+            **toolkit.variables(order, toolkit.hardware_of(order.confinement.gpus)),
+            "TRAINING_JOB_NAME": order.job,
+            "TRAINING_JOB_ARN": order.arn,
+        }
+
+    def started(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.start()
+
+    def ended(self, reporter: Reporter) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.finish()
+
+    def failure(self) -> str:
+        return self._layout.failure()
+
+    def rescue(self) -> None:
+        root = self._layout.root
+        if self._order.is_first and not is_empty(root, "output/data"):
+            compress = self._order.compress
+            self._artifacts.upload(root, "output/data", "output", compress=compress)
+
+    def upload(self, reporter: Reporter) -> None:
+        reporter.enter("Uploading", "Uploading generated training model")
+        if self._order.is_first:
+            compress = self._order.compress
+            where = self._artifacts.upload(self._layout.root, "model", "model", compress=compress)
+            reporter.change(artifacts=where)
+        self.rescue()
+
+
+class ProcessingContract(Contract):
+    """Each output's folder becomes objects, at the end or all the time."""
+
+    stage = ("Processing", "Processing in progress")
+    folders = ("config", "output", "processing")
+
+    def __init__(
+        self,
+        order: Order,
+        processing: Processing,
+        layout: Layout,
+        reader: S3Reader,
+        folder: Path,
+    ) -> None:
+        self._order = order
+        self._processing = processing
+        self._layout = layout
+        self._outputs = [
+            (output, Artifacts(reader, output.uri, folder, f"S3Uri of output {output.name!r}"))
+            for output in processing.outputs
+        ]
+        self._synced = [
+            Checkpoints(reader, output.uri, output.path, layout)
+            for output in processing.outputs
+            if output.continuous
+        ]
+
+    def check(self) -> None:
+        for _, artifacts in self._outputs:
+            artifacts.check()
+
+    def make(self) -> None:
+        for output in self._processing.outputs:
+            self._layout.outside(output.path).mkdir(parents=True, exist_ok=True)
+
+    def configure(self) -> None:
+        self._layout.write_processing_config(self._order, self._processing)
+
+    def variables(self) -> Mapping[str, str]:
+        return {"PROCESSING_JOB_NAME": self._order.job, "PROCESSING_JOB_ARN": self._order.arn}
+
+    def started(self) -> None:
+        for output in self._synced:
+            output.start()
+
+    def ended(self, reporter: Reporter) -> None:
+        for output in self._synced:
+            output.finish()
+        said = self._layout.said("message", _MESSAGE_BYTES)
+        if said:
+            reporter.change(exit_message=said)
+
+    def failure(self) -> str:
+        """A processing script says what it has to say in its exit message."""
+        return ""
+
+    def rescue(self) -> None:
+        """What a script that failed left is not the result that was asked for."""
+
+    def upload(self, reporter: Reporter) -> None:
+        reporter.enter("Uploading", "Uploading the outputs")
+        for output, artifacts in self._outputs:
+            if not output.continuous:
+                below = output.path.removeprefix(INSIDE).strip("/")
+                artifacts.upload_files(self._layout.root, below)
+
+
+def contract_of(
+    order: Order,
+    layout: Layout,
+    reader: S3Reader,
+    folder: Path,
+    check_stop: Callable[[], None],
+) -> Contract:
+    """By the order's kind; ``folder`` is the runner's own."""
+    if order.processing is not None:
+        return ProcessingContract(order, order.processing, layout, reader, folder)
+    return TrainingContract(order, layout, reader, folder, check_stop)
