@@ -18,10 +18,11 @@ from ridgeline_service.control.endpoint_life import EndpointLife
 from ridgeline_service.runtime.keeper import ProcessRecord
 from ridgeline_service.runtime.launcher import Launcher
 from ridgeline_service.store import jobs as job_rows
-from ridgeline_service.store import journal, replicas
+from ridgeline_service.store import journal, replicas, tuning_jobs
 from ridgeline_service.store.job_records import JobPhase, JobRecord
 from ridgeline_service.store.records import ReplicaRecord
 from ridgeline_service.store.states import Desired
+from ridgeline_service.store.tuning_records import TuningRecord
 from ridgeline_service.training.runners import Runners
 
 IDLE_S = 5.0
@@ -42,6 +43,7 @@ class Loop:
         endpoints: EndpointLife,
         replica_driver: Driver[ReplicaRecord],
         job_driver: Driver[JobRecord],
+        tuning_driver: Driver[TuningRecord],
         launcher: Launcher,
         runners: Runners,
         submit: Callable[[Callable[[], None]], None],
@@ -52,6 +54,7 @@ class Loop:
         self._endpoints = endpoints
         self._replica_driver = replica_driver
         self._job_driver = job_driver
+        self._tuning_driver = tuning_driver
         self._launcher = launcher
         self._runners = runners
         self._submit = submit
@@ -83,6 +86,7 @@ class Loop:
         """Give the claims back, so that the next control plane need not wait for their end."""
         self._replica_driver.release()
         self._job_driver.release()
+        self._tuning_driver.release()
 
     def tick(self) -> float:
         """One round. Returns for how many seconds nothing will be due, if nothing changes."""
@@ -96,6 +100,7 @@ class Loop:
         with self._context.db.read() as connection:
             living = replicas.living_replicas(connection)
             jobs = job_rows.living_jobs(connection)
+            tunings = tuning_jobs.living_tunings(connection)
         self._latest = {replica.id: replica.desired for replica in living}
         if now >= self._next_sweep:
             self._sweep(now)
@@ -106,6 +111,8 @@ class Loop:
         next_at = self._job_driver.look(
             with_first_of_queue(jobs), [job.arn for job in jobs], now, next_at
         )
+        arns = [tuning.arn for tuning in tunings]
+        next_at = self._tuning_driver.look(tunings, arns, now, next_at)
         return max(0.0, next_at - now)
 
     def adopt(self) -> None:

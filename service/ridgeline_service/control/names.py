@@ -37,6 +37,7 @@ class Arns:
 MODEL = "model"
 ENDPOINT_CONFIG = "endpoint-config"
 ENDPOINT = "endpoint"
+TUNING_JOB = "hyper-parameter-tuning-job"
 
 
 def to_micros(seconds: float) -> int:

@@ -40,6 +40,8 @@ from ridgeline_service.control.staging.s3 import ModelBucket
 from ridgeline_service.control.staging.weights import ZooWeights
 from ridgeline_service.control.tags import Tags
 from ridgeline_service.control.training_jobs import TrainingJobs
+from ridgeline_service.control.tuning.jobs import TuningJobs
+from ridgeline_service.control.tuning.life import TuningLife
 from ridgeline_service.control.workers import Workers
 from ridgeline_service.control.zoo import Zoo
 from ridgeline_service.paths import DataDir
@@ -52,8 +54,9 @@ from ridgeline_service.runtime.launcher import Launcher, ProcessLauncher
 from ridgeline_service.security.keys import RootKey, ensure_root_key
 from ridgeline_service.settings import Settings
 from ridgeline_service.snapshot import Credential
-from ridgeline_service.store import Database, replicas
+from ridgeline_service.store import Database, replicas, tuning_jobs
 from ridgeline_service.store import jobs as job_rows
+from ridgeline_service.telemetry.samples import SampleStore
 from ridgeline_service.training.runners import ProcessRunners, Runners, Store
 from ridgeline_zoo import Catalog, load_cards
 
@@ -126,6 +129,7 @@ class ControlPlane:
         job_planner = JobPlanner(settings, self._machine, outside.sandbox_problem)
         self.training_jobs = TrainingJobs(context, job_planner)
         self.processing_jobs = ProcessingJobs(context, job_planner)
+        self.tuning_jobs = TuningJobs(context, job_planner)
         self.tags = Tags(context)
         self.zoo = Zoo(settings, self._cards)
         self.keys = Keys(context)
@@ -210,11 +214,24 @@ class ControlPlane:
             seen=lambda job: (job.phase, job.desired, job.attempt),
             step=job_life.step,
         )
+        tuning_life = TuningLife(
+            context,
+            holder=holder.name,
+            planner=JobPlanner(self._settings, self._machine, outside.sandbox_problem),
+            samples=SampleStore(self._data_dir.samples),
+        )
+        tunings = Subject(
+            claims=tuning_jobs.CLAIMS,
+            key=lambda tuning: tuning.arn,
+            seen=lambda tuning: (tuning.desired, tuning.cause),
+            step=tuning_life.step,
+        )
         return Loop(
             context,
             endpoints=EndpointLife(context, tokens),
             replica_driver=Driver(context, replica_rows, holder, submit=submit, wake=self._wake),
             job_driver=Driver(context, jobs, holder, submit=submit, wake=self._wake),
+            tuning_driver=Driver(context, tunings, holder, submit=submit, wake=self._wake),
             launcher=launcher,
             runners=runners,
             submit=submit,

@@ -11,9 +11,9 @@ from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoint_configs import CONFIG_WORDS
 from ridgeline_service.control.listing import tags_in
 from ridgeline_service.control.named import could_not_find
-from ridgeline_service.control.names import ENDPOINT, ENDPOINT_CONFIG, MODEL
+from ridgeline_service.control.names import ENDPOINT, ENDPOINT_CONFIG, MODEL, TUNING_JOB
 from ridgeline_service.errors import ValidationException
-from ridgeline_service.store import endpoints, journal
+from ridgeline_service.store import endpoints, journal, tuning_jobs
 from ridgeline_service.store import jobs as job_rows
 from ridgeline_service.store.job_records import JobKind
 from ridgeline_service.store.resources import ENDPOINT_CONFIGS, MODELS
@@ -61,7 +61,8 @@ class Tags:
             raise ValidationException(
                 f"Invalid ARN {arn!r}.",
                 hint=f"Resources here are {prefix}model/NAME, endpoint-config/NAME, endpoint/NAME, "
-                "training-job/NAME, processing-job/NAME, transform-job/NAME.",
+                "training-job/NAME, processing-job/NAME, transform-job/NAME, "
+                f"{TUNING_JOB}/NAME.",
             )
         stored = arns.of(kind, name)
         if kind == MODEL:
@@ -72,6 +73,9 @@ class Tags:
             found, words = endpoints.get_endpoint(connection, stored) is not None, "endpoint"
         elif kind in _JOBS:
             found, words = job_rows.get_job(connection, stored) is not None, JobKind(kind).words
+        elif kind == TUNING_JOB:
+            found = tuning_jobs.get_tuning(connection, stored) is not None
+            words = "hyperparameter tuning job"
         else:
             raise ValidationException(f"Resources of the kind {kind!r} have no tags here.")
         if not found:

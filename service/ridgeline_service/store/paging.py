@@ -43,13 +43,13 @@ def after(
     return statement.order_by(*columns)
 
 
-def token_for(order: Order, value: int | str, arn: str) -> str:
+def token_for(order: Order, value: int | float | str, arn: str) -> str:
     raw = json.dumps([order.key, order.descending, value, arn], separators=(",", ":"))
     return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")
 
 
 def next_token(
-    rows: Sequence[object], limit: int, order: Order, value: int | str, arn: str
+    rows: Sequence[object], limit: int, order: Order, value: int | float | str, arn: str
 ) -> str | None:
     """A token behind the last row given, if a further row was found beyond the limit."""
     return token_for(order, value, arn) if len(rows) > limit else None
@@ -63,14 +63,14 @@ def _beyond(
     return or_(column > value, and_(column == value, arn > last))
 
 
-def _decode(token: str, order: Order) -> tuple[int | str, str]:
+def _decode(token: str, order: Order) -> tuple[int | float | str, str]:
     try:
         raw = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         key, descending, value, arn = raw
     except (ValueError, TypeError, binascii.Error) as error:
         raise InvalidInput("NextToken was not given out by this service") from error
     # A boolean is an int to Python, and neither is a sort value of ours.
-    well_typed = type(value) in (int, str) and isinstance(arn, str)
+    well_typed = type(value) in (int, float, str) and isinstance(arn, str)
     if not well_typed or [key, descending] != [order.key, order.descending]:
         raise InvalidInput("NextToken belongs to a listing with another SortBy or SortOrder")
     return value, arn

@@ -9,7 +9,9 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -149,6 +151,49 @@ jobs = Table(
     Column("lock_expires_at", BigInteger, nullable=False),
     Index("ix_jobs_created", "kind", "created_at", "name"),
     Index("ix_jobs_phase", "phase", "queued_at"),
+)
+
+tuning_jobs = Table(
+    "tuning_jobs",
+    metadata,
+    Column("arn", String(512), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("modified_at", BigInteger, nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("cause", String(64), nullable=False),
+    Column("failure_reason", Text, nullable=False),
+    Column("desired", String(16), nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("history", JSON, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("lock_token", String(128)),
+    Column("lock_expires_at", BigInteger, nullable=False),
+    Index("ix_tuning_jobs_created", "created_at", "name"),
+)
+
+tuning_trials = Table(
+    "tuning_trials",
+    metadata,
+    Column("tuning_arn", String(512), ForeignKey("tuning_jobs.arn"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    # Of the training job, which may be deleted before its tuning job is.
+    Column("arn", String(512), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("definition", String(64), nullable=False),
+    Column("parameters", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("modified_at", BigInteger, nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("failure_reason", Text, nullable=False),
+    Column("retryable", Boolean, nullable=False),
+    Column("objective", Double),
+    Column("curve", JSON, nullable=False),
+    Column("started_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Index("ix_tuning_trials_arn", "arn"),
 )
 
 tags = Table(

@@ -20,6 +20,7 @@ from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.order import Order
 
 OWN_PREFIX = "sagemaker_"
+TUNING_OBJECTIVE = "_tuning_objective_metric"
 PROGRAM = "sagemaker_program"
 SUBMIT_DIRECTORY = "sagemaker_submit_directory"
 _MASTER_PORTS = range(10000, 30000)
@@ -56,7 +57,7 @@ def decoded(hyperparameters: Mapping[str, str]) -> dict[str, Any]:
 
 def users(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     """Those that are the script's and not the toolkit's."""
-    return {k: v for k, v in hyperparameters.items() if not k.startswith(OWN_PREFIX)}
+    return {k: v for k, v in hyperparameters.items() if not _is_own(k)}
 
 
 def arguments(hyperparameters: Mapping[str, Any]) -> list[str]:
@@ -132,7 +133,7 @@ def variables(order: Order, hardware: Hardware) -> dict[str, str]:
         "current_instance_type": order.instance_type,
         "current_instance_group": layout.INSTANCE_GROUP,
         "current_instance_group_hosts": sorted(order.hosts),
-        "framework_params": {k: v for k, v in values.items() if k.startswith(OWN_PREFIX)},
+        "framework_params": {k: v for k, v in values.items() if _is_own(k)},
         "hosts": sorted(order.hosts),
         "hps": own,
         "input_config_dir": layout.CONFIG,
@@ -186,6 +187,10 @@ def _torchrun(order: Order, processes: int) -> list[str]:
         *("--master_addr", order.hosts[0], "--master_port", str(master_port(order))),
         *("--node_rank", str(order.index)),
     ]
+
+
+def _is_own(name: str) -> bool:
+    return name.startswith(OWN_PREFIX) or name == TUNING_OBJECTIVE
 
 
 def _argument(value: Any) -> str:

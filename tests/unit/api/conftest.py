@@ -90,6 +90,7 @@ class FakeVerbs:
 
     update_weights_and_capacities = update
     stop = delete
+    list_training_jobs = list
 
     def stages(self, name: str) -> dict[str, Any]:
         if name not in self.rows:
@@ -178,6 +179,11 @@ class FakeControl:
         self.training_jobs = FakeVerbs("training-job", "TrainingJob", "TrainingJobSummaries")
         self.processing_jobs = FakeVerbs(
             "processing-job", "ProcessingJob", "ProcessingJobSummaries"
+        )
+        self.tuning_jobs = FakeVerbs(
+            "hyper-parameter-tuning-job",
+            "HyperParameterTuningJob",
+            "HyperParameterTuningJobSummaries",
         )
         self.tags = FakeTags()
         self.zoo = FakeZoo()

@@ -27,6 +27,7 @@ def test_arguments_are_those_of_the_toolkit() -> None:
             "x": "7",
             "none": "null",
             "sagemaker_program": '"train.py"',
+            "_tuning_objective_metric": "loss",
         }
     )
     assert toolkit.arguments(toolkit.users(values)) == [

@@ -1,0 +1,392 @@
+"""The life of tuning jobs over real rows, with runners that are values."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fake_runners import FakeRunners
+
+from ridgeline_service.errors import ResourceInUse, ResourceNotFound, ValidationException
+from ridgeline_service.settings import Settings
+from ridgeline_service.telemetry.samples import Metric, Sample, SampleStore
+from ridgeline_service.training.causes import Cause
+from ridgeline_service.training.report import MetricValue, Report
+from ridgeline_service.training.watching import NAMESPACE
+
+IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312"
+
+
+@pytest.fixture
+def runners() -> FakeRunners:
+    return FakeRunners()
+
+
+@pytest.fixture
+def world(make_world: Callable[..., Any], runners: FakeRunners) -> Any:
+    return make_world(runners=runners, settings=Settings(max_instances=4))
+
+
+def request(name: str = "t", **changes: Any) -> dict[str, Any]:
+    config = {
+        "Strategy": "Random",
+        "ResourceLimits": {"MaxNumberOfTrainingJobs": 4, "MaxParallelTrainingJobs": 2},
+        "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
+        "ParameterRanges": {
+            "ContinuousParameterRanges": [{"Name": "lr", "MinValue": "0", "MaxValue": "1"}]
+        },
+        "RandomSeed": 7,
+        **changes.pop("config", {}),
+    }
+    definition = {
+        "StaticHyperParameters": {"epochs": "9"},
+        "AlgorithmSpecification": {
+            "TrainingImage": IMAGE,
+            "TrainingInputMode": "File",
+            "MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9.]+)"}],
+        },
+        "RoleArn": "arn:aws:iam::123456789012:role/r",
+        "OutputDataConfig": {"S3OutputPath": "s3://b/out"},
+        "HyperParameterTuningResourceConfig": {
+            "InstanceType": "ml.m5.large",
+            "InstanceCount": 1,
+            "VolumeSizeInGB": 1,
+        },
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+        **changes.pop("definition", {}),
+    }
+    return {
+        "HyperParameterTuningJobName": name,
+        "HyperParameterTuningJobConfig": config,
+        "TrainingJobDefinition": definition,
+        **changes,
+    }
+
+
+def create(world: Any, name: str = "t", **changes: Any) -> None:
+    world.plane.tuning_jobs.create(request(name, **changes))
+
+
+def describe(world: Any, name: str = "t") -> dict[str, Any]:
+    found = world.plane.tuning_jobs.describe({"HyperParameterTuningJobName": name})
+    return dict(found)
+
+
+def trials(world: Any, name: str = "t", **query: Any) -> list[dict[str, Any]]:
+    found = world.plane.tuning_jobs.list_training_jobs(
+        {"HyperParameterTuningJobName": name, "MaxResults": 100, **query}
+    )
+    return list(found["TrainingJobSummaries"])
+
+
+def ticks(world: Any, count: int = 4) -> None:
+    for _ in range(count):
+        world.tick(0.6)
+
+
+def running(runners: FakeRunners) -> list[str]:
+    return sorted(each.spec.order.job for each in runners.running.values() if each.alive)
+
+
+def finish(world: Any, runners: FakeRunners, job: str, loss: float | None) -> None:
+    if loss is not None:
+        value = MetricValue("loss", loss, int(world.now * 1e6))
+        runners.one(job).report = Report(metrics=(value,), training_started_at=1)
+    runners.end(job)
+
+
+def finish_all(world: Any, runners: FakeRunners, loss: Callable[[str], float | None]) -> None:
+    for _ in range(40):
+        ticks(world, 3)
+        if describe(world)["HyperParameterTuningJobStatus"] not in ("InProgress", "Stopping"):
+            return
+        for job in running(runners):
+            finish(world, runners, job, loss(job))
+    raise AssertionError(describe(world))
+
+
+def test_trials_run_in_parallel_until_the_best_is_found(world: Any, runners: FakeRunners) -> None:
+    create(world, Tags=[{"Key": "team", "Value": "red"}])
+    ticks(world)
+    first = running(runners)
+    assert [name[:6] for name in first] == ["t-001-", "t-002-"]
+    order = runners.one(first[0]).spec.order
+    assert order.hyperparameters["_tuning_objective_metric"] == "loss"
+    assert order.hyperparameters["epochs"] == "9"
+    assert 0 <= float(order.hyperparameters["lr"]) <= 1
+    assert describe(world)["TrainingJobStatusCounters"]["InProgress"] == 2
+    values = {"t-001": 0.5, "t-002": 0.2, "t-003": 0.9, "t-004": 0.3}
+    finish_all(world, runners, lambda job: values[job[:5]])
+    found = describe(world)
+    assert found["HyperParameterTuningJobStatus"] == "Completed"
+    assert found["TrainingJobStatusCounters"]["Completed"] == 4
+    assert found["ObjectiveStatusCounters"] == {"Succeeded": 4, "Pending": 0, "Failed": 0}
+    best = found["BestTrainingJob"]
+    assert best["TrainingJobName"].startswith("t-002-")
+    assert best["FinalHyperParameterTuningJobObjectiveMetric"]["Value"] == 0.2
+    static = found["TrainingJobDefinition"]["StaticHyperParameters"]
+    assert static["_tuning_objective_metric"] == "loss"
+    ranked = trials(world, SortBy="FinalObjectiveMetricValue", SortOrder="Ascending")
+    assert [each["TrainingJobName"][:5] for each in ranked] == ["t-002", "t-004", "t-001", "t-003"]
+    job = world.plane.training_jobs.describe({"TrainingJobName": best["TrainingJobName"]})
+    assert job["TuningJobArn"] == found["HyperParameterTuningJobArn"]
+    tags = world.plane.tags.list({"ResourceArn": best["TrainingJobArn"]})["Tags"]
+    assert tags == [{"Key": "team", "Value": "red"}]
+
+
+def test_a_page_goes_on_where_the_last_one_ended(world: Any, runners: FakeRunners) -> None:
+    create(world)
+    finish_all(world, runners, lambda job: float(job[4]))
+    query = {"HyperParameterTuningJobName": "t", "SortBy": "FinalObjectiveMetricValue"}
+    names, token = [], None
+    while True:
+        page = world.plane.tuning_jobs.list_training_jobs(
+            {**query, "MaxResults": 1, **({"NextToken": token} if token else {})}
+        )
+        names += [each["TrainingJobName"][:5] for each in page["TrainingJobSummaries"]]
+        token = page.get("NextToken")
+        if token is None:
+            break
+    assert names == ["t-001", "t-002", "t-003", "t-004"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_plane_killed_at_any_moment_starts_every_trial_once(
+    world: Any, runners: FakeRunners, seed: int
+) -> None:
+    chance = random.Random(seed)
+    limits = {"MaxNumberOfTrainingJobs": 8, "MaxParallelTrainingJobs": 3}
+    create(world, config={"ResourceLimits": limits, "Strategy": "Bayesian"})
+    for _ in range(400):
+        if describe(world)["HyperParameterTuningJobStatus"] == "Completed":
+            break
+        if chance.random() < 0.3:
+            world.kill_plane()
+        world.tick(chance.random())
+        for job in running(runners):
+            if chance.random() < 0.3:
+                finish(world, runners, job, chance.random())
+    names = [each["TrainingJobName"] for each in trials(world)]
+    assert [name[:5] for name in names] == [f"t-{number:03d}" for number in range(1, 9)]
+    assert len(runners.started) == 8
+    assert describe(world)["TrainingJobStatusCounters"]["Completed"] == 8
+
+
+def test_the_same_seed_tries_the_same(world: Any, runners: FakeRunners) -> None:
+    for name in ("t", "u"):
+        create(world, name)
+        ticks(world, 8)
+    tried = [[each["TunedHyperParameters"] for each in trials(world, name)] for name in ("t", "u")]
+    assert tried[0] == tried[1]
+    assert len(tried[0]) == 2
+
+
+def test_a_stop_ends_the_trials_first(world: Any, runners: FakeRunners) -> None:
+    create(world)
+    ticks(world)
+    for _ in range(2):
+        world.plane.tuning_jobs.stop({"HyperParameterTuningJobName": "t"})
+    ticks(world)
+    assert describe(world)["HyperParameterTuningJobStatus"] == "Stopping"
+    with pytest.raises(ResourceInUse, match="Stop it first"):
+        world.plane.tuning_jobs.delete({"HyperParameterTuningJobName": "t"})
+    for job in running(runners):
+        assert runners.one(job).asked
+        runners.end(job, outcome="stopped", cause=Cause.STOP_REQUESTED)
+    ticks(world)
+    found = describe(world)
+    assert found["HyperParameterTuningJobStatus"] == "Stopped"
+    assert found["TrainingJobStatusCounters"]["Stopped"] == 2
+    with pytest.raises(ValidationException, match="in status Stopped"):
+        world.plane.tuning_jobs.stop({"HyperParameterTuningJobName": "t"})
+    world.plane.tuning_jobs.delete({"HyperParameterTuningJobName": "t"})
+    with pytest.raises(ResourceNotFound, match="can't find a tuning job"):
+        describe(world)
+    assert len(world.plane.training_jobs.list({"NameContains": "t-0"})["TrainingJobSummaries"]) == 2
+
+
+def test_failures_explain_themselves(world: Any, runners: FakeRunners) -> None:
+    create(world)
+    for _ in range(2):
+        ticks(world)
+        for job in running(runners):
+            failed = {"cause": Cause.SCRIPT_FAILED, "message": "AlgorithmError: no data"}
+            runners.end(job, outcome="failed", **failed)
+    ticks(world)
+    found = describe(world)
+    assert found["HyperParameterTuningJobStatus"] == "Failed"
+    assert found["FailureReason"].startswith("All training jobs failed.")
+    assert "AlgorithmError: no data" in found["FailureReason"]
+    assert found["TrainingJobStatusCounters"]["NonRetryableError"] == 4
+    create(world, "silent")
+    for _ in range(2):
+        ticks(world)
+        for job in running(runners):
+            finish(world, runners, job, None)
+    ticks(world)
+    found = describe(world, "silent")
+    assert "No training job reported the objective metric" in found["FailureReason"]
+    assert found["ObjectiveStatusCounters"]["Failed"] == 4
+
+
+def test_a_search_whose_trials_all_fail_is_given_up(world: Any, runners: FakeRunners) -> None:
+    create(world, config={"ResourceLimits": {"MaxParallelTrainingJobs": 2}})
+    for _ in range(8):
+        ticks(world)
+        for job in running(runners):
+            runners.end(job, outcome="failed", cause=Cause.SCRIPT_FAILED, message="AlgorithmError")
+    ticks(world)
+    found = describe(world)
+    assert found["HyperParameterTuningJobStatus"] == "Failed"
+    assert len(trials(world)) <= 12
+
+
+@pytest.mark.parametrize(
+    ("criteria", "loss", "most"),
+    [
+        ({"TargetObjectiveMetricValue": 0.5}, lambda number: 1.0 if number < 3 else 0.4, 5),
+        (
+            {"BestObjectiveNotImproving": {"MaxNumberOfTrainingJobsNotImproving": 3}},
+            lambda number: 1.0 - 0.001 * number,
+            7,
+        ),
+    ],
+)
+def test_criteria_end_a_search_early(
+    world: Any,
+    runners: FakeRunners,
+    criteria: dict[str, Any],
+    loss: Callable[[int], float],
+    most: int,
+) -> None:
+    limits = {"MaxNumberOfTrainingJobs": 50, "MaxParallelTrainingJobs": 2}
+    create(world, config={"ResourceLimits": limits, "TuningJobCompletionCriteria": criteria})
+    finish_all(world, runners, lambda job: loss(int(job[2:5])))
+    assert describe(world)["HyperParameterTuningJobStatus"] == "Completed"
+    assert len(trials(world)) <= most
+
+
+def test_the_time_of_a_search_is_bounded(world: Any, runners: FakeRunners) -> None:
+    limits = {"MaxParallelTrainingJobs": 1, "MaxRuntimeInSeconds": 120}
+    create(world, config={"ResourceLimits": limits})
+    ticks(world)
+    world.tick(121)
+    ticks(world)
+    [job] = running(runners)
+    runners.end(job, outcome="stopped", cause=Cause.STOP_REQUESTED)
+    ticks(world)
+    assert describe(world)["HyperParameterTuningJobStatus"] == "Stopped"
+
+
+def report_curve(world: Any, job: str, values: list[float]) -> None:
+    metric = Metric(NAMESPACE, "loss", (("TrainingJobName", job),))
+    store = SampleStore(world.data_dir.samples)
+    store.put(
+        [
+            Sample(metric, world.now + step / 1e3, "None", 1.0, value, value, value)
+            for step, value in enumerate(values)
+        ]
+    )
+    store.close()
+
+
+def test_early_stopping_ends_what_the_median_beats(world: Any, runners: FakeRunners) -> None:
+    limits = {"MaxNumberOfTrainingJobs": 5, "MaxParallelTrainingJobs": 1}
+    create(world, config={"ResourceLimits": limits, "TrainingJobEarlyStoppingType": "Auto"})
+    for _ in range(3):
+        ticks(world)
+        [job] = running(runners)
+        report_curve(world, job, [1.0, 0.5, 0.1])
+        finish(world, runners, job, 0.1)
+        ticks(world)
+    [job] = running(runners)
+    report_curve(world, job, [3.0, 2.0])
+    ticks(world)
+    assert runners.one(job).asked == [Cause.STOP_REQUESTED] * len(runners.one(job).asked)
+    assert runners.one(job).asked
+    runners.end(job, outcome="stopped", cause=Cause.STOP_REQUESTED)
+    ticks(world)
+    assert describe(world)["TrainingJobStatusCounters"]["Stopped"] == 1
+    assert len(running(runners)) == 1
+
+
+def test_a_warm_start_knows_what_its_parents_found(world: Any, runners: FakeRunners) -> None:
+    create(world)
+    finish_all(world, runners, lambda job: float(job[4]))
+    best = describe(world)["BestTrainingJob"]
+    world.plane.training_jobs.delete({"TrainingJobName": best["TrainingJobName"]})
+    warm = {
+        "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "t"}],
+        "WarmStartType": "IdenticalDataAndAlgorithm",
+    }
+    create(world, "child", config={"Strategy": "Bayesian"}, WarmStartConfig=warm)
+    world.plane.tuning_jobs.delete({"HyperParameterTuningJobName": "t"})
+    for _ in range(4):
+        ticks(world)
+        for job in running(runners):
+            finish(world, runners, job, 8.0)
+    ticks(world)
+    found = describe(world, "child")
+    assert found["OverallBestTrainingJob"]["TrainingJobName"] == best["TrainingJobName"]
+    assert found["OverallBestTrainingJob"]["TuningJobName"] == "t"
+    assert found["BestTrainingJob"]["TrainingJobName"].startswith("child-")
+    other = {"ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "child"}]}
+    other_goal = {"Type": "Maximize", "MetricName": "loss"}
+    with pytest.raises(ValidationException, match="another objective"):
+        create(
+            world,
+            "wrong",
+            config={"HyperParameterTuningJobObjective": other_goal},
+            WarmStartConfig={**warm, **other},
+        )
+    create(
+        world,
+        "transfer",
+        config={"HyperParameterTuningJobObjective": other_goal},
+        WarmStartConfig={**other, "WarmStartType": "TransferLearning"},
+    )
+    running_one = {"ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "transfer"}]}
+    with pytest.raises(ValidationException, match="is InProgress"):
+        create(world, "early", WarmStartConfig={**warm, **running_one})
+
+
+def test_what_no_trial_could_be_is_refused_at_once(world: Any) -> None:
+    algorithm = {**request()["TrainingJobDefinition"]["AlgorithmSpecification"]}
+    bad = {**algorithm, "TrainingImage": "nobody/knows:1"}
+    with pytest.raises(ValidationException):
+        create(world, definition={"AlgorithmSpecification": bad})
+    create(world)
+    with pytest.raises(ResourceInUse, match="must be unique"):
+        create(world)
+    listed = world.plane.tuning_jobs.list({})["HyperParameterTuningJobSummaries"]
+    assert [(each["HyperParameterTuningJobName"], each["Strategy"]) for each in listed] == [
+        ("t", "Random")
+    ]
+
+
+def test_checkpoints_of_trials_lie_apart(world: Any, runners: FakeRunners) -> None:
+    create(world, definition={"CheckpointConfig": {"S3Uri": "s3://b/c/"}})
+    ticks(world)
+    found = {runners.one(job).spec.order.checkpoint_uri for job in running(runners)}
+    assert found == {f"s3://b/c/{job}" for job in running(runners)}
+
+
+def test_several_definitions_take_turns(world: Any, runners: FakeRunners) -> None:
+    given = request()
+    config = dict(given["HyperParameterTuningJobConfig"])
+    one = {
+        **given.pop("TrainingJobDefinition"),
+        "HyperParameterRanges": config.pop("ParameterRanges"),
+        "TuningObjective": config.pop("HyperParameterTuningJobObjective"),
+    }
+    several = [{**one, "DefinitionName": name} for name in ("a", "b")]
+    world.plane.tuning_jobs.create(
+        {**given, "HyperParameterTuningJobConfig": config, "TrainingJobDefinitions": several}
+    )
+    finish_all(world, runners, lambda job: float(job[4]))
+    names = [each["TrainingJobDefinitionName"] for each in trials(world)]
+    assert names == ["a", "b", "a", "b"]
+    assert describe(world)["BestTrainingJob"]["TrainingJobDefinitionName"] == "a"
+    assert len(describe(world)["TrainingJobDefinitions"]) == 2
