@@ -11,10 +11,12 @@ from pathlib import Path
 
 import sagemaker
 from sagemaker.analytics import TrainingJobAnalytics
+from sagemaker.deserializers import JSONDeserializer
 from sagemaker.estimator import Estimator
 from sagemaker.exceptions import UnexpectedStatusException
 from sagemaker.inputs import TrainingInput
 from sagemaker.pytorch import PyTorch
+from sagemaker.serializers import JSONSerializer
 from sagemaker.sklearn import SKLearn
 
 TRAIN = """
@@ -37,6 +39,26 @@ for epoch in range(args.epochs):
     print(f"loss={1 / (epoch + 1)};", flush=True)
 result = {"name": args.name, "rows": len(rows), "helper": helper.VALUE, "verbose": args.verbose}
 (Path(os.environ["SM_MODEL_DIR"]) / "model.json").write_text(json.dumps(result))
+"""
+INFERENCE = """
+import json
+from pathlib import Path
+
+
+def model_fn(model_dir):
+    return json.loads((Path(model_dir) / "model.json").read_text())
+
+
+def predict_fn(data, model):
+    return {"name": model["name"], "y": [x * model["rows"] for x in data["x"]]}
+
+
+def input_fn(body, content_type):
+    return json.loads(body)
+
+
+def output_fn(prediction, accept):
+    return json.dumps(prediction), "application/json"
 """
 SKLEARN = """
 import os
@@ -67,6 +89,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "code").mkdir()
         (folder / "code" / "train.py").write_text(TRAIN)
+        (folder / "code" / "inference.py").write_text(INFERENCE)
         (folder / "code" / "helper.py").write_text("VALUE = 42")
         (folder / "code" / "requirements.txt").write_text("numpy\n")
         (folder / "sk.py").write_text(SKLEARN)
@@ -83,7 +106,7 @@ def pytorch(session: sagemaker.Session, role: str, folder: Path, data: str) -> N
         "entry_point": "train.py",
         "source_dir": str(folder / "code"),
         "role": role,
-        "framework_version": "2.8.0",
+        "framework_version": "2.6.0",
         "py_version": "py312",
         "instance_count": 1,
         "instance_type": "ml.m5.large",
@@ -105,13 +128,30 @@ def pytorch(session: sagemaker.Session, role: str, folder: Path, data: str) -> N
         estimator.latest_training_job.name, ["loss"], sagemaker_session=session
     ).dataframe()
     assert not series.empty
+    served(estimator, folder)
     said = ""
     try:
         PyTorch(**options, hyperparameters={**values, "lr": 3}).fit({"train": TrainingInput(data)})
     except UnexpectedStatusException as error:
         said = str(error)
     assert "a learning rate of 3.0 is too high" in said, said
-    print("PyTorch: fitted, attached, measured; a failure told")
+    print("PyTorch: fitted, attached, measured, deployed; a failure told")
+
+
+def served(estimator: PyTorch, folder: Path) -> None:
+    """What was trained answers."""
+    predictor = estimator.deploy(
+        initial_instance_count=1,
+        instance_type="ml.m5.large",
+        entry_point="inference.py",
+        source_dir=str(folder / "code"),
+        serializer=JSONSerializer(),
+        deserializer=JSONDeserializer(),
+    )
+    answer = predictor.predict({"x": [1, 2]})
+    assert answer == {"name": "a b", "y": [3, 6]}, answer
+    predictor.delete_model()
+    predictor.delete_endpoint()
 
 
 def sklearn(session: sagemaker.Session, role: str, folder: Path) -> None:
@@ -134,7 +174,7 @@ def plain(session: sagemaker.Session, role: str, folder: Path) -> None:
         image_uri=sagemaker.image_uris.retrieve(
             "pytorch",
             session.boto_region_name,
-            version="2.8.0",
+            version="2.6.0",
             py_version="py312",
             instance_type="ml.m5.large",
             image_scope="training",

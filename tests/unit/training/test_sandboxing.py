@@ -1,0 +1,31 @@
+"""The environment of a job's script: what is promised, what is recommended, whose word counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ridgeline_service.training.order import Order
+from ridgeline_service.training.sandboxing import Packages, environment
+
+PACKAGES = Packages(Path("/envs/e/bin/python"))
+
+
+def of(order: Order, **variables: str) -> dict[str, str]:
+    return environment(replace(order, environment=variables), PACKAGES, {"SM_HOSTS": "[]"}, {})
+
+
+def test_the_user_s_word_counts_for_what_is_recommended(order: Order) -> None:
+    assert of(order)["GOMP_SPINCOUNT"] == "1000"
+    assert of(order, GOMP_SPINCOUNT="300000")["GOMP_SPINCOUNT"] == "300000"
+    own = of(order, OMP_NUM_THREADS="3", CURRENT_HOST="other")
+    assert own["OMP_NUM_THREADS"] == "3"
+    assert own["CURRENT_HOST"] == "algo-1"
+
+
+def test_torchrun_without_a_port_meets_at_one_of_its_own(order: Order) -> None:
+    ports = {
+        of(replace(order, arn=f"{order.arn}-{number}"))["PET_MASTER_PORT"] for number in range(8)
+    }
+    assert len(ports) == 8
+    assert "29500" not in ports
