@@ -157,6 +157,8 @@ def test_points_of_parents_that_lie_outside_are_left_out() -> None:
 )
 def test_a_hint_becomes_a_range(hint: str, expected: Dimension) -> None:
     assert dimensions_of({"AutoParameters": [{"Name": "n", "ValueHint": hint}]}) == (expected,)
+    own = {"AutoParameters": [{"Name": "sagemaker_region", "ValueHint": hint}]}
+    assert dimensions_of(own)[0].values == (hint,)
 
 
 @pytest.mark.parametrize(

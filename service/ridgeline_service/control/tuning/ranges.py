@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ridgeline_service.errors import ValidationException
+from ridgeline_service.training.toolkit import OWN_PREFIX
 
 Kind = Literal["integer", "continuous", "categorical"]
 Scale = Literal["linear", "logarithmic", "reverse"]
@@ -128,8 +129,10 @@ def _categorical(item: Mapping[str, Any]) -> Dimension:
 
 def _hinted(item: Mapping[str, Any]) -> Dimension:
     """A range around an example: numbers from a tenth of it to ten times as much, both for a truth
-    value, and a text as it is."""
+    value, and a text as it is. What belongs to the toolkit stays as it is, whatever it is."""
     name, text = item["Name"], item["ValueHint"]
+    if name.startswith(OWN_PREFIX):
+        return Dimension(name, "categorical", values=(text,))
     try:
         hint = json.loads(text)
     except ValueError:
