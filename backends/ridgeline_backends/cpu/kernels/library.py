@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Array, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from ridgeline_backends.errors import KernelBuildFailed
 
 log = logging.getLogger(__name__)
 
-ABI = 1
+ABI = 2
 F32, BF16, INT8 = 0, 1, 2
 SILU, GELU_TANH = 0, 1
 TARGETS = ("qkv", "o", "gate_up", "down")
@@ -120,6 +120,45 @@ class Step(Structure):
     )
 
 
+class Product(Structure):
+    _fields_ = (
+        ("w", Matrix),
+        ("x", c_void_p),
+        ("y", c_void_p),
+        ("rows", c_int32),
+        ("reserved", c_int32),
+    )
+
+
+class Attention(Structure):
+    _fields_ = (
+        ("q", c_void_p),
+        ("k", c_void_p),
+        ("v", c_void_p),
+        ("position", c_void_p),
+        ("slot", c_void_p),
+        ("out", c_void_p),
+        ("slot_stride", c_int64),
+        ("head_stride", c_int64),
+        ("entry_stride", c_int64),
+        ("value_slot_stride", c_int64),
+        ("value_head_stride", c_int64),
+        ("value_entry_stride", c_int64),
+        ("rows", c_int32),
+        ("heads", c_int32),
+        ("kv_heads", c_int32),
+        ("dim", c_int32),
+        ("width", c_int32),
+        ("window", c_int32),
+        ("type", c_int32),
+        ("round", c_int32),
+        ("entries", c_int32),
+        ("threads", c_int32),
+        ("scale", c_float),
+        ("softcap", c_float),
+    )
+
+
 class Library:
     """The loaded library of `path`. `variant` is the one in use; there is one per process."""
 
@@ -128,13 +167,16 @@ class Library:
         self.path = path
         self._c = c = ctypes.CDLL(str(path))
         c.rl_use.restype = c.rl_variants.restype = c_char_p
-        c.rl_scratch_bytes.restype = c.rl_linear_scratch_bytes.restype = c_int64
+        c.rl_scratch_bytes.restype = c.rl_products_scratch_bytes.restype = c_int64
         c.rl_scratch_bytes.argtypes = (POINTER(Model), c_int32, c_int32, c_int32)
         c.rl_forward.argtypes = (POINTER(Model), POINTER(Step))
         c.rl_forward.restype = None
-        c.rl_linear_scratch_bytes.argtypes = (POINTER(Matrix), c_int32, c_int32)
-        c.rl_linear.argtypes = (POINTER(Matrix), c_void_p, c_void_p, c_int32, c_int32, c_void_p)
-        c.rl_linear.restype = None
+        c.rl_products_scratch_bytes.argtypes = (POINTER(Product), c_int32, c_int32)
+        c.rl_products.argtypes = (POINTER(Product), c_int32, c_int32, c_void_p)
+        c.rl_attention_scratch_bytes.argtypes = (c_int32, c_int32)
+        c.rl_attention_scratch_bytes.restype = c_int64
+        c.rl_attend.argtypes = (POINTER(Attention), c_void_p)
+        c.rl_products.restype = c.rl_attend.restype = None
         if c.rl_abi() != ABI:
             raise OSError(f"{path} has interface {c.rl_abi()}, not {ABI}")
         self.variant = self.use(variant)
@@ -162,11 +204,25 @@ class Library:
         self._c.rl_forward(model, step)
 
     def linear_scratch_bytes(self, matrix: Matrix, rows: int, threads: int) -> int:
-        return int(self._c.rl_linear_scratch_bytes(matrix, rows, threads))
+        return self.products_scratch_bytes((Product * 1)(Product(w=matrix, rows=rows)), threads)
 
     def linear(self, matrix: Matrix, x: int, y: int, rows: int, threads: int, scratch: int) -> None:
         """`x`, `y` and `scratch` are addresses."""
-        self._c.rl_linear(matrix, x, y, rows, threads, scratch)
+        self.products((Product * 1)(Product(w=matrix, x=x, y=y, rows=rows)), threads, scratch)
+
+    def products_scratch_bytes(self, products: Array[Product], threads: int) -> int:
+        return int(self._c.rl_products_scratch_bytes(products, len(products), threads))
+
+    def products(self, products: Array[Product], threads: int, scratch: int) -> None:
+        """Matrix products one after the other. `scratch` is an address."""
+        self._c.rl_products(products, len(products), threads, scratch)
+
+    def attention_scratch_bytes(self, entries: int, threads: int) -> int:
+        return int(self._c.rl_attention_scratch_bytes(entries, threads))
+
+    def attend(self, attention: Attention, scratch: int) -> None:
+        """`scratch` is an address."""
+        self._c.rl_attend(attention, scratch)
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 
 from torch import Tensor
 
-from ridgeline_backends.neuron.execute.linear import Multiply
+from ridgeline_backends.neuron.execute.linear import Matrices, Scratch
 from ridgeline_backends.neuron.program import ElementType, Form
 
 T = TypeVar("T")
@@ -16,13 +16,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operation on one core. `rank`: which core. `outputs`: the forms of what it gives.
-    `multiply`: by the operation's own matrix, prepared, where it has one. `memo`: what was found
-    out about the inputs of this run; it is emptied before the next."""
+    """One operation. `rank`: on which core, where cores are computed one by one. `outputs`: the
+    forms of what it gives. `matrices`: the operation's own, prepared, where it has some. `memo`:
+    what was found out about the inputs of this run; it is emptied before the next."""
 
     rank: int
     outputs: tuple[Form, ...]
-    multiply: Multiply | None = None
+    scratch: Scratch
+    matrices: Matrices | None = None
     memo: dict[tuple[str, int], object] = field(default_factory=dict)
 
     @property

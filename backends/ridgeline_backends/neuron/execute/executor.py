@@ -1,13 +1,14 @@
 """Runs a program on all of its cores, operation by operation.
 
-The cores are in step: each operation runs on every core before the next one begins, so a collective
-finds all its inputs. Where an operation's inputs are one and the same tensor on all cores, as after
-a sum over them, it is computed once: their results would be equal to the bit.
+The cores are in step: each operation runs on every core before the next one begins, so that a
+collective finds all its inputs. Which tensors differ between cores is known when a program is
+loaded: those are spread (see `spread`); the others, as after a sum over all cores, are computed
+once, because results would be equal to the bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,20 +16,25 @@ from torch import Tensor
 
 from ridgeline_backends.neuron.execute.call import Call
 from ridgeline_backends.neuron.execute.collectives import EXCHANGES
-from ridgeline_backends.neuron.execute.kernels import KERNELS, Kernel
+from ridgeline_backends.neuron.execute.kernels import KERNELS, Results
+from ridgeline_backends.neuron.execute.linear import Matrices
 from ridgeline_backends.neuron.execute.memory import CoreMemory
 from ridgeline_backends.neuron.execute.rounding import rounded
-from ridgeline_backends.neuron.execute.together import joined
+from ridgeline_backends.neuron.execute.spread import spread_kernel
 from ridgeline_backends.neuron.operations import (
+    AllGather,
+    AllReduce,
     Collective,
     Concat,
     Embedding,
     KVWrite,
+    Matmul,
     OwnPart,
     Take,
 )
 from ridgeline_backends.neuron.program import (
     BufferKind,
+    ElementType,
     InvalidProgram,
     Operation,
     OperationKind,
@@ -38,22 +44,18 @@ from ridgeline_backends.neuron.program import (
 _UNCHANGED = (Concat, Embedding, KVWrite, Take)
 """Kinds that give numbers as they were, beside those that move nothing."""
 
-Cores = list[Tensor]
-"""A tensor for each core; the same one where cores are known to hold equal numbers."""
+Compute = Callable[[Sequence[Tensor]], Results]
 
 
 @dataclass(slots=True)
 class _Line:
-    """One operation of one repeat. `uniform`: equal inputs give equal results on every core.
-    `done` are the places of the tensors that nobody reads later."""
+    """One operation of one repeat. `inputs` and `outputs` are places of tensors, `done` those of
+    the ones that nobody reads later. `kept`: it runs even if nobody reads its outputs."""
 
-    kind: OperationKind
-    kernel: Kernel | None
-    calls: list[Call]
+    compute: Compute
     inputs: list[int]
     outputs: list[int]
-    rounds: bool
-    uniform: bool
+    kept: bool
     done: list[int]
 
 
@@ -69,7 +71,8 @@ class LoadedProgram:
         self._memory = memory
         self._memo: dict[tuple[str, int], object] = {}
         self._places: dict[str, int] = {}
-        self._resident: dict[int, Cores] = {}
+        self._resident: dict[int, Tensor] = {}
+        self._spread: dict[int, bool] = {}
         wanted = None if outputs is None else set(outputs)
         self._lines = self._flatten(wanted)
         self._outputs = {
@@ -84,61 +87,40 @@ class LoadedProgram:
         }
         self._release()
 
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Cores]:
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
         """The outputs of every core. Every core gets the same inputs; "rank" is its own number.
 
         Raises `InvalidProgram` for an input that is missing or of another shape.
         """
         self._memo.clear()
-        held: list[Cores | None] = [None] * len(self._places)
-        for place, tensors in self._resident.items():
-            held[place] = tensors
+        cores = self._memory.cores
+        held: list[Tensor] = [_NOTHING] * len(self._places)
+        for place, tensor in self._resident.items():
+            held[place] = tensor
         for name, buffer in self._inputs.items():
             if name == "rank":
-                held[self._places[name]] = _ranks(self._memory.cores)
+                ranks = torch.arange(cores)
+                held[self._places[name]] = ranks[:, None] if cores > 1 else ranks
                 continue
             given = inputs.get(name)
             if given is None or tuple(given.shape) != buffer.shape:
                 found = "missing" if given is None else f"{tuple(given.shape)}"
                 raise InvalidProgram(f"Input {name!r} must be {buffer.shape}, not {found}.")
-            held[self._places[name]] = [given] * self._memory.cores
+            held[self._places[name]] = given
         for line in self._lines:
-            self._step(line, held)
+            results = line.compute([held[place] for place in line.inputs])
+            if isinstance(results, tuple):
+                for place, result in zip(line.outputs, results, strict=True):
+                    held[place] = result
+            else:
+                held[line.outputs[0]] = results
+            for place in line.done:
+                held[place] = _NOTHING
         self._memo.clear()
-        return {name: _held(held, place) for name, place in self._outputs.items()}
-
-    def _step(self, line: _Line, held: list[Cores | None]) -> None:
-        inputs = [_held(held, place) for place in line.inputs]
-        if line.kernel is None:
-            assert isinstance(line.kind, Collective)
-            results = [_exchanged(line, inputs[0])]
-        elif _alike(line, inputs):
-            found = _tensors(line.kernel(line.kind, [one[0] for one in inputs], line.calls[0]))
-            own = [_kept(line, found, index) for index in range(len(found))]
-            results = [[one] * self._memory.cores for one in own]
-        elif (
-            together := joined(line.kind, inputs, line.calls[0], self._memory.whole_cache)
-        ) is not None:
-            found = _tensors(line.kernel(line.kind, together, line.calls[0]))
-            # A cache was written in its place.
-            results = (
-                [inputs[0]]
-                if isinstance(line.kind, KVWrite)
-                else [list(_kept(line, found, 0).chunk(self._memory.cores))]
-            )
-        else:
-            by_core = [
-                _tensors(line.kernel(line.kind, [one[core] for one in inputs], call))
-                for core, call in enumerate(line.calls)
-            ]
-            results = [
-                [_kept(line, found, index) for found in by_core]
-                for index in range(len(line.outputs))
-            ]
-        for place, result in zip(line.outputs, results, strict=True):
-            held[place] = result
-        for place in line.done:
-            held[place] = None
+        return {
+            name: list(held[place]) if self._spread[place] else [held[place]] * cores
+            for name, place in self._outputs.items()
+        }
 
     def _flatten(self, wanted: set[str] | None) -> list[_Line]:
         lines: list[_Line] = []
@@ -151,43 +133,55 @@ class LoadedProgram:
         needed = {self._places[name] for name in wanted}
         kept: list[_Line] = []
         for line in reversed(lines):
-            if isinstance(line.kind, KVWrite) or not needed.isdisjoint(line.outputs):
+            if line.kept or not needed.isdisjoint(line.outputs):
                 kept.append(line)
                 needed.difference_update(line.outputs)
                 needed.update(line.inputs)
         return kept[::-1]
 
     def _line(self, operation: Operation, layers: Sequence[int]) -> _Line:
-        kind = operation.attributes
-        multiplies = []
-        inputs = []
-        for place, buffer in enumerate(operation.inputs):
-            name = buffer.name.format(*layers) if "{" in buffer.name else buffer.name
-            inputs.append(self._place(name))
-            if operation.kind == "matmul" and place == 1:
-                multiplies = self._memory.multiplies(name)
-        outputs = [
-            self._place(one.name.format(*layers) if "{" in one.name else one.name)
-            for one in operation.outputs
-        ]
+        names = [one.name.format(*layers) for one in operation.inputs]
+        inputs = [self._place(name) for name in names]
+        outputs = [self._place(one.name.format(*layers)) for one in operation.outputs]
+        matrices = self._memory.matrices(names[1]) if operation.kind == "matmul" else None
+        compute, spread = self._bound(operation, [self._spread[one] for one in inputs], matrices)
+        for place in outputs:
+            self._spread[place] = spread
+        return _Line(compute, inputs, outputs, isinstance(operation.attributes, KVWrite), [])
+
+    def _bound(
+        self, operation: Operation, spread: list[bool], matrices: Matrices | None
+    ) -> tuple[Compute, bool]:
+        """What computes an operation, and whether its results are spread."""
+        kind, cores = operation.attributes, self._memory.cores
         forms = tuple(one.form for one in operation.outputs)
-        calls = [
-            Call(core, forms, multiplies[core] if multiplies else None, self._memo)
-            for core in range(self._memory.cores)
-        ]
+        call = Call(0, forms, self._memory.scratch, matrices, self._memo)
+        if isinstance(kind, Collective):
+            alike = isinstance(kind, AllReduce | AllGather) and kind.group.size == cores
+            return _exchange(kind, call, cores, spread=spread[0], alike=alike), not alike
+        apart = any(spread) or (matrices is not None and matrices.count > 1)
+        apart = apart or (isinstance(kind, OwnPart) and cores > 1)
+        compute = _together(kind, call, spread, cores) if apart else _once(kind, call)
         rounds = kind.moves_data and not isinstance(kind, _UNCHANGED)
-        own = {id(call.multiply) for call in calls}
-        uniform = len(own) == 1 and not isinstance(kind, OwnPart)
-        return _Line(kind, KERNELS.get(type(kind)), calls, inputs, outputs, rounds, uniform, [])
+        if not rounds or all(form.dtype is ElementType.FP32 for form in forms):
+            return compute, apart
+        if len(forms) > 1:
+            return _rounded_all(compute, [form.dtype for form in forms]), apart
+        return _rounded(compute, forms[0].dtype), apart
 
     def _place(self, name: str) -> int:
-        place = self._places.setdefault(name, len(self._places))
-        tensors = self._memory.tensors(name)
-        if tensors:
-            self._resident[place] = tensors
-        elif self._memory.multiplies(name):
-            # Never read as a tensor: the product goes by what was prepared.
-            self._resident[place] = [_NOTHING] * self._memory.cores
+        place = self._places.get(name)
+        if place is not None:
+            return place
+        place = self._places[name] = len(self._places)
+        found = self._memory.tensor(name)
+        if found is not None:
+            self._resident[place], self._spread[place] = found
+        else:
+            # A matrix that is only multiplied by is never read as a tensor.
+            self._spread[place] = name == "rank" and self._memory.cores > 1
+            if self._memory.matrices(name) is not None:
+                self._resident[place] = _NOTHING
         return place
 
     def _release(self) -> None:
@@ -205,46 +199,54 @@ class LoadedProgram:
 _NOTHING = torch.empty(0)
 
 
-def _ranks(cores: int) -> Cores:
-    return [torch.tensor([core]) for core in range(cores)]
+def _once(kind: OperationKind, call: Call) -> Compute:
+    """All cores would compute the same."""
+    if isinstance(kind, Matmul) and call.matrices is not None:
+        # One core, or one matrix for all.
+        product = spread_kernel(kind, ())
+        return lambda inputs: _only(product(kind, inputs, (False,) * len(inputs), call, 1))
+    kernel = KERNELS[type(kind)]
+    return lambda inputs: kernel(kind, inputs, call)
 
 
-def _held(held: list[Cores | None], place: int) -> Cores:
-    found = held[place]
-    assert found is not None, "an operation reads what was let go"
-    return found
+def _only(found: Results) -> Tensor:
+    assert isinstance(found, Tensor), "a product has one result"
+    return found[0]
 
 
-def _alike(line: _Line, inputs: list[Cores]) -> bool:
-    """Whether every core would compute the same."""
-    return line.uniform and all(one is own[0] for own in inputs for one in own)
+def _together(kind: OperationKind, call: Call, spread: Sequence[bool], cores: int) -> Compute:
+    kernel = spread_kernel(kind, spread)
+    return lambda inputs: kernel(kind, inputs, spread, call, cores)
 
 
-def _tensors(found: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return found if isinstance(found, tuple) else (found,)
+def _rounded(compute: Compute, dtype: ElementType) -> Compute:
+    def run(inputs: Sequence[Tensor]) -> Results:
+        found = compute(inputs)
+        return rounded(found[0] if isinstance(found, tuple) else found, dtype)
+
+    return run
 
 
-def _kept(line: _Line, found: tuple[Tensor, ...], index: int) -> Tensor:
-    """One output, as its buffer keeps it."""
-    if not line.rounds:
-        return found[index]
-    return rounded(found[index], line.calls[0].outputs[index].dtype)
+def _rounded_all(compute: Compute, dtypes: Sequence[ElementType]) -> Compute:
+    return lambda inputs: tuple(
+        rounded(one, dtype) for one, dtype in zip(compute(inputs), dtypes, strict=True)
+    )
 
 
-def _exchanged(line: _Line, parts: Cores) -> Cores:
-    kind = line.kind
-    assert isinstance(kind, Collective)
-    exchange = EXCHANGES[type(kind)]
-    results: dict[int, Tensor] = {}
-    dtype = line.calls[0].dtype
-    for core in range(len(parts)):
-        if core in results:
-            continue
-        group = kind.group.of(core)
-        received = exchange(kind, [parts[member] for member in group])
-        made: dict[int, Tensor] = {}
-        for member, tensor in zip(group, received, strict=True):
-            if id(tensor) not in made:
-                made[id(tensor)] = rounded(tensor, dtype)
-            results[member] = made[id(tensor)]
-    return [results[core] for core in range(len(parts))]
+def _exchange(kind: Collective, call: Call, cores: int, *, spread: bool, alike: bool) -> Compute:
+    """`alike`: every core gets the same."""
+    exchange, dtype = EXCHANGES[type(kind)], call.dtype
+
+    def run(inputs: Sequence[Tensor]) -> Results:
+        parts = list(inputs[0]) if spread else [inputs[0]] * cores
+        if alike:
+            return rounded(exchange(kind, parts)[0], dtype)
+        results: dict[int, Tensor] = {}
+        for core in range(cores):
+            if core not in results:
+                group = kind.group.of(core)
+                received = exchange(kind, [parts[member] for member in group])
+                results.update(zip(group, received, strict=True))
+        return rounded(torch.stack([results[core] for core in range(cores)]), dtype)
+
+    return run

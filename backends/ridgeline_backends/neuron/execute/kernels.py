@@ -18,6 +18,11 @@ from ridgeline_backends.models.rope import rotate
 from ridgeline_backends.neuron import operations as ops
 from ridgeline_backends.neuron.execute.attention import TILE, attend, padded_keys, tiles_of
 from ridgeline_backends.neuron.execute.call import Call
+from ridgeline_backends.neuron.execute.native_attention import (
+    attend_native,
+    kernels_for,
+    prompt_rows,
+)
 from ridgeline_backends.neuron.program import OperationKind
 
 Results = Tensor | tuple[Tensor, ...]
@@ -45,13 +50,17 @@ def _computes(
 @_computes(ops.Matmul)
 def _matmul(kind: ops.Matmul, inputs: Sequence[Tensor], call: Call) -> Tensor:
     x, weight, *vectors = inputs
-    rows = x.reshape(-1, x.shape[-1])
-    out = F.linear(rows, weight.float()) if call.multiply is None else call.multiply(rows)
+    out = F.linear(x.reshape(-1, x.shape[-1]), weight.float())
+    return scaled_and_biased(kind, out, vectors).reshape(*x.shape[:-1], out.shape[-1])
+
+
+def scaled_and_biased(kind: ops.Matmul, out: Tensor, vectors: Sequence[Tensor]) -> Tensor:
+    """What follows a product; vectors stretch to its rows."""
     if kind.scaled:
         out = out * vectors[-1]
     if kind.biased:
         out = out + vectors[0]
-    return out.reshape(*x.shape[:-1], out.shape[-1])
+    return out
 
 
 @_computes(ops.BatchMatmul)
@@ -273,6 +282,21 @@ def _kv_write(kind: ops.KVWrite, inputs: Sequence[Tensor], call: Call) -> Tensor
 @_computes(ops.CachedAttention)
 def _cached_attention(kind: ops.CachedAttention, inputs: Sequence[Tensor], call: Call) -> Tensor:
     q, k_cache, v_cache, positions, slots = inputs
+    native = kernels_for(call.dtype)
+    if native is not None:
+        return attend_native(
+            native,
+            q,
+            k_cache,
+            v_cache,
+            positions,
+            slots,
+            call.scratch,
+            scale=kind.scale,
+            cap=kind.softcap,
+            window=kind.window,
+            dtype=call.dtype,
+        )
     batch, queries, heads, dim = q.shape
     kv_heads = k_cache.shape[1]
     group = heads // kv_heads
@@ -306,6 +330,20 @@ def _cached_attention(kind: ops.CachedAttention, inputs: Sequence[Tensor], call:
 @_computes(ops.Attention)
 def _attention(kind: ops.Attention, inputs: Sequence[Tensor], call: Call) -> Tensor:
     q, k, v, *rest = inputs
+    native = kernels_for(call.dtype)
+    if native is not None and kind.causal and not rest and q.shape[1] == k.shape[1]:
+        return attend_native(
+            native,
+            q,
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            *prompt_rows(*q.shape[:2]),
+            call.scratch,
+            scale=kind.scale,
+            cap=kind.softcap,
+            window=kind.window,
+            dtype=call.dtype,
+        )
     lengths = rest[0] if kind.masked else None
     bias = rest[-1] if kind.biased else None
     batch, queries, heads, dim = q.shape

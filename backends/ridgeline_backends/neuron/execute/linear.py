@@ -1,59 +1,104 @@
-"""Matrix products whose rows do not depend on each other, prepared once when weights are loaded.
+"""Matrix products of all cores at once, prepared when weights are loaded.
 
-Sums are in fp32, products of bfloat16 numbers exact, as in the tensor engine and its accumulators.
-The processor backend's kernels do that where they are; else torch, in whichever form gives a row
-the same bits in any company.
+Sums are in fp32, products of bfloat16 numbers exact, as in the tensor engine and its accumulators,
+and a row's numbers do not depend on the rows beside it. The processor backend's kernels do that
+where they are, in one call for all cores; else torch, in whichever form gives a row the same bits
+in any company.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ridgeline_backends.cpu.kernels.library import WIDTH, Library, library
+from ridgeline_backends.cpu.kernels.library import WIDTH, Library, Product, library
 from ridgeline_backends.cpu.kernels.packing import pack
 from ridgeline_backends.cpu.linear import choose_form
-
-Multiply = Callable[[Tensor], Tensor]
-"""[rows, in] -> [rows, out], both float32."""
 
 _ALIGNMENT = 64
 
 
-def prepare(weight: Tensor) -> Multiply:
-    """From a weight [out, in] of any type whose numbers bfloat16 or float32 can hold."""
+class Scratch:
+    """Memory that one kernel call after the other works in."""
+
+    def __init__(self) -> None:
+        self._bytes = torch.empty(0, dtype=torch.uint8)
+
+    def address(self, size: int) -> int:
+        """An aligned address of so many bytes."""
+        if self._bytes.numel() < size + _ALIGNMENT:
+            self._bytes = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
+        return -(-self._bytes.data_ptr() // _ALIGNMENT) * _ALIGNMENT
+
+
+class Matrices(ABC):
+    """A weight [out, in] on each core, or one that all have."""
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        self.count = len(parts)
+        self.rows, self.columns = parts[0].shape
+
+    @abstractmethod
+    def multiply(self, x: Tensor, *, spread: bool) -> Tensor:
+        """x [rows, in], with `spread` [cores, rows, in], in float32 -> [cores, rows, out]; without
+        the cores where neither x nor the weight differs between them."""
+
+
+def prepare(parts: Sequence[Tensor], scratch: Scratch) -> Matrices:
+    """From the weight of each core, or the one of all, of a type that bfloat16 or float32 hold."""
     # 8-bit numbers, whole or not, are bfloat16 numbers too.
-    kept = torch.float32 if weight.dtype in (torch.float32, torch.float16) else torch.bfloat16
+    kept = torch.float32 if parts[0].dtype in (torch.float32, torch.float16) else torch.bfloat16
     kernels = library()
     if kernels is not None:
-        return _Native(kernels, weight.to(kept))
-    _, form = choose_form([(weight.shape[0], weight.shape[1])], torch.float32)
-    return form(weight.float())
+        return _Native(kernels, [part.to(kept) for part in parts], scratch)
+    return _Plain(parts)
 
 
-class _Native:
-    def __init__(self, kernels: Library, weight: Tensor) -> None:
+class _Native(Matrices):
+    def __init__(self, kernels: Library, parts: Sequence[Tensor], scratch: Scratch) -> None:
+        super().__init__(parts)
         self._kernels = kernels
-        self._rows, self._columns = weight.shape
-        self._packed = pack(weight, weight.dtype)
-        self._matrix = self._packed.struct()
-        self._scratch = torch.empty(0, dtype=torch.uint8)
-        self._room = 0
-        self._padding = -self._columns % WIDTH
+        self._packed = [pack(part, part.dtype) for part in parts]
+        self._out, self._in = self._packed[0].n, self._packed[0].k
+        self._products = (Product * self.count)(*(Product(w=p.struct()) for p in self._packed))
         self._threads = torch.get_num_threads()
+        self._scratch = scratch
+        self._room = self._size = 0
+        self._padding = -self.columns % WIDTH
 
-    def __call__(self, x: Tensor) -> Tensor:
-        rows = x.shape[0]
-        threads = self._threads
-        if rows > self._room:
-            size = self._kernels.linear_scratch_bytes(self._matrix, rows, threads)
-            self._scratch = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
-            self._room = rows
+    def multiply(self, x: Tensor, *, spread: bool) -> Tensor:
+        if spread and self.count == 1:
+            # All cores' rows below each other.
+            return self.multiply(x.flatten(0, 1), spread=False).view(*x.shape[:2], -1)
+        rows = x.shape[-2]
         wide = (F.pad(x, (0, self._padding)) if self._padding else x).contiguous()
-        out = torch.empty(rows, self._packed.n)
-        address = -(-self._scratch.data_ptr() // _ALIGNMENT) * _ALIGNMENT
-        self._kernels.linear(self._matrix, wide.data_ptr(), out.data_ptr(), rows, threads, address)
-        return out if self._packed.n == self._rows else out[:, : self._rows]
+        out = torch.empty((self.count, rows, self._out))
+        source, target = wide.data_ptr(), out.data_ptr()
+        for core, product in enumerate(self._products):
+            product.rows = rows
+            product.x = source + (core * rows * self._in * 4 if spread else 0)
+            product.y = target + core * rows * self._out * 4
+        if rows > self._room:
+            self._size = self._kernels.products_scratch_bytes(self._products, self._threads)
+            self._room = rows
+        self._kernels.products(self._products, self._threads, self._scratch.address(self._size))
+        own = out if self._out == self.rows else out[..., : self.rows]
+        return own if self.count > 1 else own[0]
+
+
+class _Plain(Matrices):
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        super().__init__(parts)
+        _, form = choose_form([(self.rows, self.columns)], torch.float32)
+        self._forms = [form(part.float()) for part in parts]
+
+    def multiply(self, x: Tensor, *, spread: bool) -> Tensor:
+        if self.count == 1:
+            rows = self._forms[0](x.flatten(0, -2))
+            return rows.view(*x.shape[:-1], self.rows)
+        inputs = x.unbind(0) if spread else [x] * self.count
+        return torch.stack([form(one) for form, one in zip(self._forms, inputs, strict=True)])

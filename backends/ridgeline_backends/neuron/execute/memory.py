@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-from ridgeline_backends.neuron.execute.linear import Multiply, prepare
+from ridgeline_backends.neuron.execute.linear import Matrices, Scratch, prepare
 from ridgeline_backends.neuron.execute.rounding import rounded, torch_dtype
 from ridgeline_backends.neuron.program import Buffer, BufferKind, ElementType, Program, Section
 
@@ -25,15 +25,16 @@ def names_of(buffer: Buffer, section: Section) -> list[str]:
 class CoreMemory:
     """Weights and KV of every core of a program, by name.
 
-    A matrix that only matrix products read is kept as these want it. Two names may share a tensor
-    of the host's, never of a core's.
+    What differs between cores is *spread*: a tensor [cores, ...], one core's below the other's.
+    What is equal on all is held once: two cores may share a tensor of the host's. A matrix that
+    only matrix products read is kept as these want it.
     """
 
     def __init__(self, cores: int) -> None:
         self.cores = cores
-        self._tensors: dict[str, list[Tensor]] = {}
-        self._multiplies: dict[str, list[Multiply]] = {}
-        self._caches: dict[int, Tensor] = {}
+        self.scratch = Scratch()
+        self._tensors: dict[str, tuple[Tensor, bool]] = {}
+        self._matrices: dict[str, Matrices] = {}
 
     def load(self, programs: Iterable[Program], weight: LoadWeight) -> None:
         """Bring in what these programs read, each weight once, one at a time."""
@@ -42,35 +43,37 @@ class CoreMemory:
         for program in programs:
             for buffer, section in program.buffers(BufferKind.WEIGHT):
                 for name in names_of(buffer, section):
-                    if name in self._tensors or name in self._multiplies:
+                    if name in self._tensors or name in self._matrices:
                         continue
-                    # Parts that are one tensor of the loader's, as of a norm, stay one.
                     parts = weight(name)
-                    own = {id(part): part for part in parts}
+                    # Parts that are one tensor of the loader's, as of a norm, stay one.
+                    alike = all(part is parts[0] for part in parts)
                     if buffer.name in multiplied:
-                        ready = {key: prepare(part) for key, part in own.items()}
-                        self._multiplies[name] = [ready[id(part)] for part in parts]
+                        own = parts[:1] if alike else parts
+                        self._matrices[name] = prepare(own, self.scratch)
                     else:
-                        kept = {key: part.clone() for key, part in own.items()}
-                        self._tensors[name] = [kept[id(part)] for part in parts]
+                        kept = parts[0].clone() if alike else torch.stack(parts)
+                        self._tensors[name] = kept, not alike
             for buffer, section in program.buffers(BufferKind.KV):
                 for name in names_of(buffer, section):
                     if name not in self._tensors:
-                        whole = _empty(buffer, self.cores)
-                        parts = list(whole.chunk(self.cores))
-                        self._tensors[name] = parts
-                        self._caches[id(parts)] = whole
+                        self._tensors[name] = self._empty(buffer)
 
-    def tensors(self, name: str) -> list[Tensor]:
-        """A buffer's tensor on each core; none for a matrix that is only multiplied by."""
-        return self._tensors.get(name, [])
+    def tensor(self, name: str) -> tuple[Tensor, bool] | None:
+        """A buffer's tensor and whether it is spread; None for what is no weight or KV, and for a
+        matrix that is only multiplied by."""
+        return self._tensors.get(name)
 
-    def whole_cache(self, parts: Sequence[Tensor]) -> Tensor | None:
-        """The tensor that the KV caches of the cores are parts of, by their list."""
-        return self._caches.get(id(parts))
+    def matrices(self, name: str) -> Matrices | None:
+        return self._matrices.get(name)
 
-    def multiplies(self, name: str) -> list[Multiply]:
-        return self._multiplies.get(name, [])
+    def _empty(self, buffer: Buffer) -> tuple[Tensor, bool]:
+        kept = buffer.dtype
+        # torch computes nothing on 8-bit floats; what is kept are their values.
+        narrow = kept in (ElementType.FP8_E4M3, ElementType.FP8_E5M2)
+        spread = self.cores > 1
+        shape = (self.cores, *buffer.shape) if spread else buffer.shape
+        return torch.zeros(shape, dtype=torch.bfloat16 if narrow else torch_dtype(kept)), spread
 
 
 def _multiplied_only(programs: Iterable[Program]) -> set[str]:
@@ -83,15 +86,6 @@ def _multiplied_only(programs: Iterable[Program]) -> set[str]:
                 own = operation.kind == "matmul" and place == 1
                 (inside if own else elsewhere).add(buffer.name)
     return inside - elsewhere
-
-
-def _empty(buffer: Buffer, cores: int) -> Tensor:
-    """KV of all cores below each other."""
-    kept = buffer.dtype
-    # torch computes nothing on 8-bit floats; what is kept are their values.
-    narrow = kept in (ElementType.FP8_E4M3, ElementType.FP8_E5M2)
-    shape = (buffer.shape[0] * cores, *buffer.shape[1:])
-    return torch.zeros(shape, dtype=torch.bfloat16 if narrow else torch_dtype(kept))
 
 
 def stored(tensor: Tensor, dtype: ElementType) -> Tensor:

@@ -8,16 +8,21 @@ typedef struct {
     const char *name;
     int64_t (*scratch_bytes)(const rl_model *, int32_t, int32_t, int32_t);
     void (*forward)(const rl_model *, const rl_step *);
-    int64_t (*linear_scratch_bytes)(const rl_matrix *, int32_t, int32_t);
-    void (*linear)(const rl_matrix *, const float *, float *, int32_t, int32_t, void *);
+    int64_t (*products_scratch_bytes)(const rl_product *, int32_t, int32_t);
+    void (*products)(const rl_product *, int32_t, int32_t, void *);
+    int64_t (*attention_scratch_bytes)(int32_t, int32_t);
+    void (*attend)(const rl_attention *, void *);
 } variant;
 
 #define DECLARE(v) \
     int64_t rl_##v##_scratch_bytes(const rl_model *, int32_t, int32_t, int32_t); \
     void rl_##v##_forward(const rl_model *, const rl_step *); \
-    int64_t rl_##v##_linear_scratch_bytes(const rl_matrix *, int32_t, int32_t); \
-    void rl_##v##_linear(const rl_matrix *, const float *, float *, int32_t, int32_t, void *);
-#define ENTRY(v) {#v, rl_##v##_scratch_bytes, rl_##v##_forward, rl_##v##_linear_scratch_bytes, rl_##v##_linear}
+    int64_t rl_##v##_products_scratch_bytes(const rl_product *, int32_t, int32_t); \
+    void rl_##v##_products(const rl_product *, int32_t, int32_t, void *); \
+    int64_t rl_##v##_attention_scratch_bytes(int32_t, int32_t); \
+    void rl_##v##_attend(const rl_attention *, void *);
+#define ENTRY(v) {#v, rl_##v##_scratch_bytes, rl_##v##_forward, rl_##v##_products_scratch_bytes, \
+                  rl_##v##_products, rl_##v##_attention_scratch_bytes, rl_##v##_attend}
 
 DECLARE(plain)
 #if defined(__x86_64__)
@@ -75,12 +80,19 @@ int64_t rl_scratch_bytes(const rl_model *model, int32_t rows, int32_t threads, i
 
 void rl_forward(const rl_model *model, const rl_step *step) { chosen->forward(model, step); }
 
-int64_t rl_linear_scratch_bytes(const rl_matrix *w, int32_t rows, int32_t threads)
+int64_t rl_products_scratch_bytes(const rl_product *product, int32_t count, int32_t threads)
 {
-    return chosen->linear_scratch_bytes(w, rows, threads);
+    return chosen->products_scratch_bytes(product, count, threads);
 }
 
-void rl_linear(const rl_matrix *w, const float *x, float *y, int32_t rows, int32_t threads, void *scratch)
+void rl_products(const rl_product *product, int32_t count, int32_t threads, void *scratch)
 {
-    chosen->linear(w, x, y, rows, threads, scratch);
+    chosen->products(product, count, threads, scratch);
 }
+
+int64_t rl_attention_scratch_bytes(int32_t entries, int32_t threads)
+{
+    return chosen->attention_scratch_bytes(entries, threads);
+}
+
+void rl_attend(const rl_attention *attention, void *scratch) { chosen->attend(attention, scratch); }

@@ -4,6 +4,7 @@
 
 #include "arena.h"
 #include "attention.h"
+#include "contiguous.h"
 #include "linear.h"
 #include "ridgeline.h"
 #include "rows.h"
@@ -316,38 +317,60 @@ void RL_VARIANT(forward)(const rl_model *model, const rl_step *step)
 }
 
 /* One product is two phases at most. */
-#define LINEAR_PHASES 2
+#define PRODUCT_PHASES 2
 
-int64_t RL_VARIANT(linear_scratch_bytes)(const rl_matrix *w, int32_t rows, int32_t threads)
+int64_t RL_VARIANT(products_scratch_bytes)(const rl_product *product, int32_t count, int32_t threads)
 {
-    return align64(LINEAR_PHASES * sizeof(rl_phase)) + (int64_t)rows * align64(4 * (int64_t)w->k)
+    int64_t packed = 0;
+    for (int32_t i = 0; i < count; i++) {
+        int64_t own = product[i].rows * align64(4 * (int64_t)product[i].w.k);
+        if (own > packed) packed = own;
+    }
+    return align64(count * PRODUCT_PHASES * sizeof(rl_phase)) + packed
          + threads * align64(BLOCK_ROWS * WIDTH * sizeof(float));
 }
 
 typedef struct {
-    const arena *s;
-    const rl_matrix *w;
-    const float *x;
-    float *y;
-    int32_t rows, threads;
-} product_job;
+    const rl_product *product;
+    rl_phase *phases;
+    char *own, *packed;
+    int32_t count, threads;
+} products_job;
 
-static void run_product(void *data)
+static void run_products(void *data)
 {
-    const product_job *job = data;
+    const products_job *job = data;
     const rl_model plain = {0};
-    rl_worker worker = {job->s->phases, omp_get_thread_num(), job->threads, 0, 0};
-    product(&worker, job->s, &plain, job->w, job->x, job->w->k, job->rows, STORE, job->y, job->w->n);
+    rl_worker worker = {job->phases, omp_get_thread_num(), job->threads, 0, 0};
+    for (int32_t i = 0; i < job->count; i++) {
+        const rl_product *p = job->product + i;
+        arena s = {0};
+        s.own = job->own, s.own_bytes = align64(BLOCK_ROWS * WIDTH * sizeof(float));
+        s.packed = job->packed, s.packed_stride = align64(4 * (int64_t)p->w.k);
+        product(&worker, &s, &plain, &p->w, p->x, p->w.k, p->rows, STORE, p->y, p->w.n);
+    }
 }
 
-void RL_VARIANT(linear)(const rl_matrix *w, const float *x, float *y, int32_t rows, int32_t threads, void *scratch)
+void RL_VARIANT(products)(const rl_product *product, int32_t count, int32_t threads, void *scratch)
 {
-    arena s = {0};
+    int64_t phases = align64(count * PRODUCT_PHASES * sizeof(rl_phase));
+    int64_t own = threads * align64(BLOCK_ROWS * WIDTH * sizeof(float));
     char *at = scratch;
-    s.phases = (rl_phase *)at, at += align64(LINEAR_PHASES * sizeof(rl_phase));
-    memset(s.phases, 0, LINEAR_PHASES * sizeof(rl_phase));
-    s.packed = at, s.packed_stride = align64(4 * (int64_t)w->k), at += rows * s.packed_stride;
-    s.own = at, s.own_bytes = align64(BLOCK_ROWS * WIDTH * sizeof(float));
-    product_job job = {&s, w, x, y, rows, threads};
-    GOMP_parallel(run_product, &job, (unsigned)threads, 0);
+    memset(at, 0, (size_t)phases);
+    products_job job = {product, (rl_phase *)at, at + phases, at + phases + own, count, threads};
+    GOMP_parallel(run_products, &job, (unsigned)threads, 0);
+}
+
+int64_t RL_VARIANT(attention_scratch_bytes)(int32_t entries, int32_t threads)
+{
+    return align64(sizeof(rl_phase)) + threads * align64(4 * (int64_t)round_up(entries, PADDING));
+}
+
+void RL_VARIANT(attend)(const rl_attention *attention, void *scratch)
+{
+    char *at = scratch;
+    memset(at, 0, sizeof(rl_phase));
+    attention_job job = {attention, (rl_phase *)at, (float *)(at + align64(sizeof(rl_phase))),
+                         round_up(attention->entries, PADDING)};
+    GOMP_parallel(run_attention, &job, (unsigned)attention->threads, 0);
 }

@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define RL_ABI 1
+#define RL_ABI 2
 #define RL_PUBLIC __attribute__((visibility("default")))
 
 enum rl_type { RL_F32 = 0, RL_BF16 = 1, RL_INT8 = 2 };
@@ -80,9 +80,35 @@ RL_PUBLIC int64_t rl_scratch_bytes(const rl_model *model, int32_t rows, int32_t 
 /* Run the step. */
 RL_PUBLIC void rl_forward(const rl_model *model, const rl_step *step);
 
-/* y[rows, n] = x[rows, k] W^T + bias: one matrix product, for tests and benches. */
-RL_PUBLIC int64_t rl_linear_scratch_bytes(const rl_matrix *w, int32_t rows, int32_t threads);
-RL_PUBLIC void rl_linear(const rl_matrix *w, const float *x, float *y, int32_t rows, int32_t threads, void *scratch);
+/* y[rows, n] = x[rows, k] W^T + bias. */
+typedef struct {
+    rl_matrix w;
+    const float *x;
+    float *y;
+    int32_t rows, reserved;
+} rl_product;
+
+/* Matrix products, one after the other in one parallel region. */
+RL_PUBLIC int64_t rl_products_scratch_bytes(const rl_product *product, int32_t count, int32_t threads);
+RL_PUBLIC void rl_products(const rl_product *product, int32_t count, int32_t threads, void *scratch);
+
+/* Attention of rows q [rows, heads, dim] -> out [rows, heads, width], each over the keys of its slot
+ * up to its own position, or the last `window` of them; zeros where the position is negative. Keys
+ * and values are F32 or BF16; strides are in numbers. A score is `scale` * q.k, capped softly where
+ * softcap > 0. With `round` shares are rounded to bfloat16 before they weigh values. */
+typedef struct {
+    const float *q;
+    const void *k, *v;
+    const int64_t *position, *slot; /* [rows] */
+    float *out;
+    int64_t slot_stride, head_stride, entry_stride;
+    int64_t value_slot_stride, value_head_stride, value_entry_stride;
+    int32_t rows, heads, kv_heads, dim, width, window, type, round, entries, threads;
+    float scale, softcap;
+} rl_attention;
+
+RL_PUBLIC int64_t rl_attention_scratch_bytes(int32_t entries, int32_t threads);
+RL_PUBLIC void rl_attend(const rl_attention *attention, void *scratch);
 
 RL_PUBLIC int32_t rl_abi(void);
 /* Names of the variants this processor can run, best first, separated by commas. */
