@@ -25,8 +25,7 @@ pytestmark = pytest.mark.e2e
 FULL = bool(os.environ.get("RIDGELINE_CHAOS"))
 SEEDS = range(20) if FULL else (7,)
 KILLS = 20 if FULL else 1
-KILLED_AFTER_S = (0.0, 12.0) if FULL else (7.0, 8.0)
-"""Of an attempt. In the shorter run there is a checkpoint by then."""
+CHECKPOINTS = "storm/killed"
 JOBS = 10
 STEPS = 40
 STORM_S = 12.0
@@ -213,13 +212,15 @@ def test_a_job_killed_again_and_again_trains_to_the_same_bits(jobs: Jobs) -> Non
     name = jobs.create(
         TRAINING,
         Environment=steps,
-        CheckpointConfig={"S3Uri": f"s3://{BUCKET}/storm/killed"},
+        CheckpointConfig={"S3Uri": f"s3://{BUCKET}/{CHECKPOINTS}"},
     )
     dice = random.Random(11)
     killed = 0
     while killed < KILLS:
         until(lambda: running_one(jobs, name) is not None, 60)
-        time.sleep(dice.uniform(*KILLED_AFTER_S))
+        if not FULL:  # of one kill it is wanted that there is something to go on from
+            until(lambda: has_checkpoint(jobs), 60)
+        time.sleep(dice.uniform(0.0, 12.0 if FULL else 1.0))
         shim = running_one(jobs, name)
         assert status_of(jobs, name) == "InProgress", f"ended after {killed} kills"
         pid = runner_below(shim) if shim is not None else None
@@ -239,3 +240,7 @@ def test_a_job_killed_again_and_again_trains_to_the_same_bits(jobs: Jobs) -> Non
 
 def running_one(jobs: Jobs, name: str) -> int | None:
     return dict(running(jobs)).get(name)
+
+
+def has_checkpoint(jobs: Jobs) -> bool:
+    return bool(jobs.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{CHECKPOINTS}/")["KeyCount"])
