@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import text
 
 from ridgeline_service.errors import AwsError, ResourceLimitExceeded, ValidationException
 from ridgeline_service.placement.machine import GIB
 from ridgeline_service.settings import Settings
-from ridgeline_service.store.database import connect
-from ridgeline_service.store.tables import metadata
 
 
 def test_an_endpoint_comes_into_service_with_routes_to_its_replicas(world):
@@ -423,16 +419,8 @@ def test_a_long_failure_keeps_its_cause_and_the_last_line(world):
     assert reason.endswith("the last line")
 
 
-def test_a_whole_life_on_postgresql(make_world):
-    url = os.environ.get("RIDGELINE_TEST_POSTGRES")
-    if not url:
-        pytest.skip("RIDGELINE_TEST_POSTGRES is not set")
-    database = connect(url)
-    with database.write() as connection:
-        metadata.drop_all(connection)
-        connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
-    database.close()
-    world = make_world(settings=Settings(database_url=url))
+def test_a_whole_life_on_postgresql(make_world, postgresql):
+    world = make_world(settings=Settings(database_url=postgresql))
     other, _ = world.new_plane()
     world.deploy("e", count=2)
     world.model("m2")

@@ -1,11 +1,10 @@
 """Transactions, migrations, claims: on SQLite, and on PostgreSQL where a URL is given.
 
-RIDGELINE_TEST_POSTGRES names a database that the tests may empty.
+RIDGELINE_TEST_POSTGRES names a server on which the tests may make databases.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 import ridgeline_service.store.database as database_module
@@ -37,32 +35,16 @@ from ridgeline_service.store.resources import MODELS
 from ridgeline_service.store.states import Desired, EndpointStatus, Reason, ReplicaStatus
 from ridgeline_service.store.tables import metadata
 
-POSTGRES = os.environ.get("RIDGELINE_TEST_POSTGRES", "")
-
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request):
-    if request.param == "sqlite":
-        return ""
-    if not POSTGRES:
-        pytest.skip("RIDGELINE_TEST_POSTGRES is not set")
-    return POSTGRES
+    return "" if request.param == "sqlite" else request.getfixturevalue("postgresql")
 
 
 @pytest.fixture
 def db(url, tmp_path):
-    if url:
-        empty(url)
     found = open_database(Settings(database_url=url), DataDir(tmp_path))
     yield found
-    found.close()
-
-
-def empty(url: str) -> None:
-    found = database_module.connect(url)
-    with found.write() as connection:
-        metadata.drop_all(connection)
-        connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
     found.close()
 
 
