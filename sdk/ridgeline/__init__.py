@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ridgeline import errors
-from ridgeline.errors import DeployFailed, NotRunning, RidgelineError, TrainingFailed
+from ridgeline.errors import DeployFailed, NotRunning, RidgelineError, TrainingFailed, TuningFailed
 
 if TYPE_CHECKING:
     from ridgeline.async_inference import AsyncInferenceConfig, AsyncResult, WaiterConfig
@@ -23,10 +23,17 @@ if TYPE_CHECKING:
     from ridgeline.frameworks import HuggingFace, PyTorch, SKLearn
     from ridgeline.inputs import TrainingInput
     from ridgeline.model import Model
+    from ridgeline.parameter import (
+        CategoricalParameter,
+        ContinuousParameter,
+        IntegerParameter,
+    )
     from ridgeline.predictor import Predictor
     from ridgeline.serverless import ServerlessInferenceConfig
     from ridgeline.session import Session
     from ridgeline.training_job import TrainingJob
+    from ridgeline.tuner import HyperparameterTuner, WarmStartConfig, WarmStartTypes
+    from ridgeline.tuning_job import TuningJob
     from ridgeline.zoo import ZooModel
     from ridgeline.zoo_estimator import ZooEstimator
 
@@ -35,8 +42,12 @@ if TYPE_CHECKING:
 _HOME = {
     "AsyncInferenceConfig": "async_inference",
     "AsyncResult": "async_inference",
+    "CategoricalParameter": "parameter",
+    "ContinuousParameter": "parameter",
     "Estimator": "estimator",
     "HuggingFace": "frameworks",
+    "HyperparameterTuner": "tuner",
+    "IntegerParameter": "parameter",
     "Model": "model",
     "Predictor": "predictor",
     "PyTorch": "frameworks",
@@ -45,7 +56,10 @@ _HOME = {
     "Session": "session",
     "TrainingInput": "inputs",
     "TrainingJob": "training_job",
+    "TuningJob": "tuning_job",
     "WaiterConfig": "async_inference",
+    "WarmStartConfig": "tuner",
+    "WarmStartTypes": "tuner",
     "ZooEstimator": "zoo_estimator",
     "ZooModel": "zoo",
 }
@@ -53,9 +67,13 @@ _HOME = {
 __all__ = [
     "AsyncInferenceConfig",
     "AsyncResult",
+    "CategoricalParameter",
+    "ContinuousParameter",
     "DeployFailed",
     "Estimator",
     "HuggingFace",
+    "HyperparameterTuner",
+    "IntegerParameter",
     "Model",
     "NotRunning",
     "Predictor",
@@ -67,7 +85,11 @@ __all__ = [
     "TrainingFailed",
     "TrainingInput",
     "TrainingJob",
+    "TuningFailed",
+    "TuningJob",
     "WaiterConfig",
+    "WarmStartConfig",
+    "WarmStartTypes",
     "ZooEstimator",
     "ZooModel",
     "__version__",

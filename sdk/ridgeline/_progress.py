@@ -11,10 +11,11 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import IO, Protocol
 
 from ridgeline._endpoints import EndpointView
+from ridgeline._trials import PlainTrials, TrialsDisplay
 
 
 class Display(Protocol):
@@ -30,6 +31,11 @@ class Progress(ABC):
     @abstractmethod
     def waiting(self, title: str) -> AbstractContextManager[Display]:
         """A display that lives as long as the wait does."""
+
+    def trials(self, title: str) -> AbstractContextManager[TrialsDisplay]:
+        """The same for a search: a line for each trial that has ended."""
+        self.note(title)
+        return nullcontext(PlainTrials(self.note))
 
     @abstractmethod
     def note(self, text: str) -> None:
@@ -67,6 +73,9 @@ class AutoProgress(Progress):
 
     def waiting(self, title: str) -> AbstractContextManager[Display]:
         return self._chosen().waiting(title)
+
+    def trials(self, title: str) -> AbstractContextManager[TrialsDisplay]:
+        return self._chosen().trials(title)
 
     def note(self, text: str) -> None:
         PlainProgress().note(text)

@@ -14,7 +14,9 @@ from rich.text import Text
 
 from ridgeline._endpoints import EndpointView, Stage
 from ridgeline._progress import Display, Progress, stage_text
+from ridgeline._trials import Search, TrialsDisplay, short
 
+_TRIALS_SHOWN = 20
 _MARKS = {"done": ("✓", "green"), "failed": ("✗", "red"), "waiting": ("·", "dim")}
 
 
@@ -29,6 +31,11 @@ class RichProgress(Progress):
         with Live(console=self._console, refresh_per_second=8) as live:
             display = _RichDisplay(live, title)
             yield display
+
+    @contextmanager
+    def trials(self, title: str) -> Iterator[TrialsDisplay]:
+        with Live(console=self._console, refresh_per_second=4) as live:
+            yield _RichTrials(live, title)
 
     def note(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)
@@ -60,6 +67,33 @@ class _RichDisplay:
             return self._spinner
         mark, style = _MARKS.get(stage.state, ("·", "dim"))
         return Text(mark, style=style)
+
+
+class _RichTrials:
+    """A table of the trials, of which the last ones show."""
+
+    def __init__(self, live: Live, title: str) -> None:
+        self._live = live
+        self._title = title
+
+    def update(self, search: Search) -> None:
+        names = list(dict.fromkeys(name for trial in search.trials for name in trial.parameters))
+        table = Table("trial", *names, search.metric, "time", "status", box=None)
+        for trial in search.trials[-_TRIALS_SHOWN:]:
+            value = "" if trial.objective is None else f"{trial.objective:.6g}"
+            best = trial.name == search.best
+            table.add_row(
+                trial.name.removeprefix(f"{search.name}-"),
+                *(short(trial.parameters.get(name, "")) for name in names),
+                f"{value} ★" if best else value,
+                stage_text(trial.seconds),
+                trial.status,
+                style="bold green" if best else "red" if trial.status == "Failed" else None,
+            )
+        ended = sum(trial.ended for trial in search.trials)
+        most = "" if search.most is None else f" of {search.most}"
+        foot = Text(f"  {search.status}: {ended}{most} trials have ended", style="dim")
+        self._live.update(Group(Text(self._title, style="bold"), table, foot))
 
 
 def _measure(stage: Stage) -> RenderableType:

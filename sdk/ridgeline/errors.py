@@ -10,7 +10,8 @@
     ├── Overloaded                  a queue is full; carries retry_after_s                       429
     ├── FailedWithLog               what was started failed: carries the last log lines          500
     │   ├── DeployFailed            an endpoint ended in Failed                                  500
-    │   └── TrainingFailed          a training job ended in Failed, or was stopped               500
+    │   ├── TrainingFailed          a training job ended in Failed, or was stopped               500
+    │   └── TuningFailed            a tuning job ended in Failed                                 500
     ├── InvocationFailed            the model server answered with an error                      424
     ├── Unavailable                 a part of the service is away; trying again helps            503
     │   └── NotRunning              no service answers where this client looked for one          503
@@ -122,6 +123,12 @@ class TrainingFailed(FailedWithLog):
     """A training job ended in Failed, or was stopped while somebody waited for its model."""
 
     code = "TrainingFailed"
+
+
+class TuningFailed(FailedWithLog):
+    """A tuning job ended in Failed: none of its training jobs has a value of the objective."""
+
+    code = "TuningFailed"
 
 
 class InvocationFailed(RidgelineError):

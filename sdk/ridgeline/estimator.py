@@ -125,7 +125,7 @@ class Estimator:
         name = job_name or unique_name(
             self.base_job_name or image_name(self.image_uri), session.clock
         )
-        request = self._request(name, inputs)
+        request = self.training_request(name, inputs)
         with session.call():
             session.sagemaker_client.create_training_job(**request)
         self.latest_training_job = TrainingJob(name, session)
@@ -206,12 +206,8 @@ class Estimator:
             initial_instance_count, instance_type or self.instance_type, **deployment
         )
 
-    def _job(self) -> TrainingJob:
-        if self.latest_training_job is None:
-            raise NotFound("This estimator has no training job.", hint="Call fit() or attach().")
-        return self.latest_training_job
-
-    def _request(self, name: str, inputs: Inputs) -> dict[str, Any]:
+    def training_request(self, name: str, inputs: Inputs) -> dict[str, Any]:
+        """The CreateTrainingJob request of a job of this name; what is local is uploaded."""
         session = self.sagemaker_session
         output = self.output_path or f"s3://{session.default_bucket()}"
         resources: dict[str, Any] = {
@@ -245,6 +241,11 @@ class Estimator:
         if self.max_retry_attempts is not None:
             request["RetryStrategy"] = {"MaximumRetryAttempts": self.max_retry_attempts}
         return request
+
+    def _job(self) -> TrainingJob:
+        if self.latest_training_job is None:
+            raise NotFound("This estimator has no training job.", hint="Call fit() or attach().")
+        return self.latest_training_job
 
     def _algorithm(self) -> dict[str, Any]:
         found: dict[str, Any] = {

@@ -92,8 +92,8 @@ class ZooEstimator(Estimator):
             sagemaker_session=self.sagemaker_session,
         )
 
-    def _request(self, name: str, inputs: Inputs) -> dict[str, Any]:
-        request = super()._request(name, inputs)
+    def training_request(self, name: str, inputs: Inputs) -> dict[str, Any]:
+        request = super().training_request(name, inputs)
         given = request.setdefault("InputDataConfig", [])
         if all(channel["ChannelName"] != _MODEL_CHANNEL for channel in given):
             base = TrainingInput(self._model_uri)

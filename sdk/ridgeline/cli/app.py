@@ -24,6 +24,7 @@ from ridgeline.cli import (
     logs,
     ls,
     train,
+    tune,
     zoo,
 )
 from ridgeline.cli._contributed import GlobalOptions, contributed
@@ -84,6 +85,7 @@ app.command("describe", rich_help_panel=_MODELS)(describe.describe)
 app.command("logs", rich_help_panel=_MODELS)(logs.logs)
 app.command("delete", rich_help_panel=_MODELS)(delete.delete)
 app.command("train", rich_help_panel=_JOBS)(train.train)
+app.command("tune", rich_help_panel=_JOBS)(tune.tune)
 app.command("jobs", rich_help_panel=_JOBS)(jobs.jobs)
 app.command("stop", rich_help_panel=_JOBS)(jobs.stop)
 app.add_typer(zoo.app, name="zoo", rich_help_panel=_MORE)

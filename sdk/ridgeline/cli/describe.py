@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ridgeline.cli import _common
 from ridgeline.cli._common import AsJson, DataDir, EndpointOrJob
+from ridgeline.cli._tuning import describe_tuning
 from ridgeline.errors import NotFound, Unsupported
 
 if TYPE_CHECKING:
@@ -14,9 +15,18 @@ if TYPE_CHECKING:
 
 
 def describe(name: EndpointOrJob, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show an endpoint (state, variants, replicas, log) or a training job (stages, metrics)."""
+    """Show an endpoint (state, variants, replicas, log), a training job (stages, metrics) or a
+    tuning job (trials)."""
     session = _common.open_session(data_dir)
-    if _common.is_job(session, name):
+    try:
+        is_job = _common.is_job(session, name)
+    except NotFound as unknown:
+        try:
+            describe_tuning(session, name, as_json=as_json)
+        except NotFound:
+            raise unknown from None
+        return
+    if is_job:
         _describe_job(session, name, as_json=as_json)
     else:
         _describe_endpoint(session, name, as_json=as_json)

@@ -1,14 +1,15 @@
-"""``ridgeline jobs`` and ``ridgeline stop``: the training jobs of the service."""
+"""``ridgeline jobs`` and ``ridgeline stop``: the training and tuning jobs of the service."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ridgeline.cli import _common
 from ridgeline.cli._common import AsJson, DataDir
-from ridgeline.errors import RidgelineError
+from ridgeline.cli._tuning import stage, stop_tuning, tuning_jobs
+from ridgeline.errors import NotFound, RidgelineError
 
 
 def complete_job(incomplete: str) -> list[str]:
@@ -35,17 +36,20 @@ def jobs(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the training jobs, newest first."""
+    """List the training and tuning jobs, newest first."""
     session = _common.open_session(data_dir)
-    query = {"NameContains": contains, "StatusEquals": status}
+    given = {"NameContains": contains, "StatusEquals": status}
+    query = {key: value for key, value in given.items() if value}
     with session.call():
         pages = session.sagemaker_client.get_paginator("list_training_jobs").paginate(
             SortBy="CreationTime",
             SortOrder="Descending",
             PaginationConfig={"MaxItems": last},
-            **{key: value for key, value in query.items() if value},
+            **query,
         )
         found = [item for page in pages for item in page["TrainingJobSummaries"]]
+    found += tuning_jobs(session, query, last)
+    found = sorted(found, key=lambda item: item["CreationTime"], reverse=True)[:last]
     if as_json:
         _common.print_json(found)
         return
@@ -53,15 +57,18 @@ def jobs(
         _common.say("No training jobs. `ridgeline train SCRIPT` starts one.")
         return
     rows = [
-        (
-            item["TrainingJobName"],
-            item["TrainingJobStatus"],
-            item.get("SecondaryStatus", ""),
-            item["CreationTime"].astimezone().strftime("%Y-%m-%d %H:%M:%S"),
-        )
+        (*_state(item), item["CreationTime"].astimezone().strftime("%Y-%m-%d %H:%M:%S"))
         for item in found
     ]
     _common.print_table(("NAME", "STATUS", "STAGE", "CREATED"), rows)
+
+
+def _state(item: dict[str, Any]) -> tuple[str, str, str]:
+    """Name, status and stage of a job of either kind."""
+    if "HyperParameterTuningJobName" in item:
+        status = item["HyperParameterTuningJobStatus"]
+        return item["HyperParameterTuningJobName"], status, stage(item)
+    return item["TrainingJobName"], item["TrainingJobStatus"], item.get("SecondaryStatus", "")
 
 
 def stop(
@@ -72,7 +79,7 @@ def stop(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stop training jobs; what they made until then is kept."""
+    """Stop training or tuning jobs; what they made until then is kept."""
     session = _common.open_session(data_dir)
     from ridgeline.training_job import TrainingJob  # boto3: not for --help
 
@@ -80,7 +87,10 @@ def stop(
     exit_codes: list[int] = []
     for name in names:
         try:
-            TrainingJob(name, session).stop()
+            try:
+                TrainingJob(name, session).stop()
+            except NotFound as unknown:
+                stop_tuning(session, name, unknown)
         except RidgelineError as error:
             # One name that is wrong must not keep the others running.
             exit_codes.append(_common.report(error, as_json=as_json))

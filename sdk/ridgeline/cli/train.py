@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ridgeline.cli import _common
 from ridgeline.cli._common import AsJson, DataDir
 from ridgeline.errors import InvalidInput, did_you_mean
+
+if TYPE_CHECKING:
+    from ridgeline.estimator import Estimator
+    from ridgeline.session import Session
 
 _FRAMEWORKS = ("pytorch", "huggingface", "sklearn")
 
@@ -64,34 +69,20 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Run a script as a training job and wait for its model."""
-    if framework not in _FRAMEWORKS:
-        raise InvalidInput(
-            f"--framework {framework!r} is not known.", hint=did_you_mean(framework, _FRAMEWORKS)
-        )
     channels = _common.parse_pairs(inputs or [], "--input")
-    values = _common.parse_pairs(hyperparameters or [], "--hp")
-    environment = _common.parse_pairs(env or [], "--env")
-    definitions = _common.parse_pairs(metrics or [], "--metric")
-    session = _common.open_session(data_dir)
-    from ridgeline import frameworks  # boto3: not for --help
-
-    kind = {
-        "pytorch": frameworks.PyTorch,
-        "huggingface": frameworks.HuggingFace,
-        "sklearn": frameworks.SKLearn,
-    }[framework]
-    estimator = kind(
-        str(script),
-        source_dir=None if source_dir is None else str(source_dir),
+    estimator = estimator_for(
+        framework,
+        script,
+        _common.open_session(data_dir),
+        source_dir=source_dir,
+        hyperparameters=hyperparameters,
+        env=env,
+        metrics=_common.parse_pairs(metrics or [], "--metric"),
         instance_count=count,
         instance_type=instance_type,
-        environment=environment,
-        hyperparameters={key: _value(text) for key, text in values.items()},
-        metric_definitions=[{"Name": key, "Regex": regex} for key, regex in definitions.items()],
         output_path=output,
         checkpoint_s3_uri=checkpoints,
         max_run=max_run,
-        sagemaker_session=session,
     )
     estimator.fit(dict(channels) or None, wait=not no_wait, job_name=name)
     job = estimator.latest_training_job
@@ -106,6 +97,42 @@ def train(
         _common.say(f"It runs. Follow it with `ridgeline logs -f {job.name}`.")
     else:
         _common.say(f"Model: {described['ModelArtifacts']['S3ModelArtifacts']}")
+
+
+def estimator_for(
+    framework: str,
+    script: Path,
+    session: Session,
+    *,
+    source_dir: Path | None,
+    hyperparameters: Sequence[str] | None,
+    env: Sequence[str] | None,
+    metrics: Mapping[str, str],
+    **options: Any,
+) -> Estimator:
+    """The estimator that a command line means. Raises InvalidInput."""
+    if framework not in _FRAMEWORKS:
+        raise InvalidInput(
+            f"--framework {framework!r} is not known.", hint=did_you_mean(framework, _FRAMEWORKS)
+        )
+    values = _common.parse_pairs(hyperparameters or [], "--hp")
+    environment = _common.parse_pairs(env or [], "--env")
+    from ridgeline import frameworks  # boto3: not for --help
+
+    kinds: dict[str, Callable[..., Estimator]] = {
+        "pytorch": frameworks.PyTorch,
+        "huggingface": frameworks.HuggingFace,
+        "sklearn": frameworks.SKLearn,
+    }
+    return kinds[framework](
+        str(script),
+        source_dir=None if source_dir is None else str(source_dir),
+        environment=environment,
+        hyperparameters={key: _value(text) for key, text in values.items()},
+        metric_definitions=[{"Name": key, "Regex": regex} for key, regex in metrics.items()],
+        sagemaker_session=session,
+        **options,
+    )
 
 
 def _value(text: str) -> Any:

@@ -97,6 +97,11 @@ class FakeService:
         )
         absent = aws_error("ValidationException", "Requested resource not found.")
         self.rules["DescribeTrainingJob"] = absent
+        self.rules["DescribeHyperParameterTuningJob"] = aws_error(
+            "ResourceNotFound", "Amazon SageMaker can't find a tuning job with that name."
+        )
+        no_tuning = Reply({"HyperParameterTuningJobSummaries": []})
+        self.rules["ListHyperParameterTuningJobs"] = no_tuning
 
     def close(self) -> None:
         self._server.shutdown()
