@@ -79,6 +79,11 @@ class DataDir:
         return self.root / "jobs"
 
     @property
+    def job_work(self) -> Path:
+        """One folder a job that keeps something between its attempts."""
+        return self.root / "job-work"
+
+    @property
     def samples(self) -> Path:
         """CloudWatch's samples."""
         return self.root / "telemetry" / "samples.db"

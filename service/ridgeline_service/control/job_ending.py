@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ridgeline_service.runtime.keeper import ExitStatus
 from ridgeline_service.store.job_records import (
+    JobKind,
     JobPhase,
     JobRecord,
     JobStatus,
@@ -86,6 +87,8 @@ def may_restart(job: JobRecord, cause: Cause) -> bool:
         return False
     request = job.request
     resumes = "CheckpointConfig" in request or request.get("EnableManagedSpotTraining")
+    if job.kind is JobKind.TRANSFORM:
+        resumes = True  # what was answered is kept
     return job.attempt < max(job.spec.retries, RESTARTS_WITH_CHECKPOINTS if resumes else 0)
 
 

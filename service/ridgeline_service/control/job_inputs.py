@@ -45,7 +45,7 @@ class ZooInputs:
         try:
             for card in self._cards():
                 if card.id in wanted:
-                    self._weights.stage(card, _no_report, cancelled)
+                    self._weights.stage(card, no_report, cancelled)
             if f"s3://{self._bucket}/{tuning.archive_key()}" in _code(request):
                 self._provide_recipes()
         except StagingFailed as error:
@@ -72,5 +72,5 @@ def _code(request: Mapping[str, Any]) -> set[str]:
     return {re.sub(r'^"(.*)"$', r"\1", values[name]) for name in _SUBMITTED if name in values}
 
 
-def _no_report(stage: str, done: int, total: int) -> None:
+def no_report(stage: str, done: int, total: int) -> None:
     """A job shows no stages of its inputs."""

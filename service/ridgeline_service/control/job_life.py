@@ -21,9 +21,11 @@ from ridgeline_service.control.job_ending import (
     restart_changes,
     verdict_of,
 )
-from ridgeline_service.control.job_inputs import JobInputs
-from ridgeline_service.control.job_orders import Surroundings, hosts_of, runner_spec
-from ridgeline_service.control.staging import StagingCancelled
+from ridgeline_service.control.job_inputs import JobInputs, no_report
+from ridgeline_service.control.job_orders import hosts_of, runner_spec
+from ridgeline_service.control.job_surroundings import Surroundings
+from ridgeline_service.control.job_work import remove_work
+from ridgeline_service.control.staging import Staged, Stager, StagingCancelled, StagingFailed
 from ridgeline_service.endings import sentences
 from ridgeline_service.placement.admission import Room
 from ridgeline_service.placement.gpus import GpuShares
@@ -78,6 +80,7 @@ class JobLife:
         boot: str,
         runners: Runners,
         inputs: JobInputs,
+        stager: Stager,
         room: Room,
         around: Surroundings,
         gpus: GpuShares,
@@ -89,6 +92,7 @@ class JobLife:
         self._boot = boot
         self._runners = runners
         self._inputs = inputs
+        self._stager = stager
         self._room = room
         self._around = around
         self._gpus = gpus
@@ -159,6 +163,7 @@ class JobLife:
             return self._end(job, Verdict(Cause.STOP_REQUESTED))
         try:
             self._inputs.provide(job.request, lambda: self._stop_asked(job))
+            staged = self._stage_model(job)
         except StagingCancelled:
             return 0.0
         except JobFailed as error:
@@ -168,7 +173,7 @@ class JobLife:
         try:
             for instance in job.instances:
                 # It runs already if the control plane was killed between its start and the row.
-                record = known.get(instance.id) or self._start(job, instance)
+                record = known.get(instance.id) or self._start(job, instance, staged)
                 started.append(replace(instance, pid=record.pid, start_time=record.start_time))
         except RidgelineError as error:
             self._kill_all(self._look(job))
@@ -182,10 +187,21 @@ class JobLife:
             found = rows.get_job(connection, job.arn)
         return found is None or found.desired is Desired.STOPPED
 
-    def _start(self, job: JobRecord, instance: Instance) -> ProcessRecord:
+    def _stage_model(self, job: JobRecord) -> Staged | None:
+        """The model that a transform job asks, as endpoints have it. Raises JobFailed."""
+        if job.spec.model is None:
+            return None
+        try:
+            return self._stager.stage(job.spec.model, no_report, lambda: self._stop_asked(job))
+        except StagingFailed as error:
+            cause = Cause.DATA_UNREACHABLE if error.reason.retried else Cause.DATA_INVALID
+            words = f"{error.reason.words} {error.message}"
+            raise JobFailed(cause, words, error.log) from error
+
+    def _start(self, job: JobRecord, instance: Instance, staged: Staged | None) -> ProcessRecord:
         gpus = self._gpus.take(instance.id, gpus_of(job.spec.instance_type))
         self._runners.remove(instance.id)
-        return self._runners.start(runner_spec(job, instance, self._around, gpus))
+        return self._runners.start(runner_spec(job, instance, self._around, gpus, staged))
 
     def _watch(self, job: JobRecord) -> float | None:
         seen = self._look(job)
@@ -275,6 +291,7 @@ class JobLife:
         changes = ended_changes(job, verdict, self._context.now(), self._billed(job))
         if self._change(job, **changes):
             self._forget(job)
+            remove_work(self._context.data_dir, job.id)
         return None
 
     def _billed(self, job: JobRecord) -> int:

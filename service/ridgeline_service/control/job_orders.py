@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ridgeline_service.control.job_planning import CHECKPOINTS
-from ridgeline_service.control.processing_planning import local_path
-from ridgeline_service.paths import DataDir
+from ridgeline_service.control.job_surroundings import LOG_GROUPS, Surroundings
+from ridgeline_service.control.processing_orders import processing_order
+from ridgeline_service.control.staging import Staged
+from ridgeline_service.control.transform_orders import transform_order
 from ridgeline_service.placement.threads import thread_share
 from ridgeline_service.runtime import sandbox
-from ridgeline_service.settings import Settings
 from ridgeline_service.store.job_records import Instance, JobKind, JobRecord
-from ridgeline_service.training.order import (
-    Channel,
-    Confinement,
-    MetricDefinition,
-    Order,
-    OutputFolder,
-    Processing,
-)
+from ridgeline_service.training.order import Channel, Confinement, MetricDefinition, Order
 from ridgeline_service.training.runners import RunnerSpec
-
-LOG_GROUPS = {
-    JobKind.TRAINING: "/aws/sagemaker/TrainingJobs",
-    JobKind.PROCESSING: "/aws/sagemaker/ProcessingJobs",
-    JobKind.TRANSFORM: "/aws/sagemaker/TransformJobs",
-}
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What orders take from the service."""
-
-    data_dir: DataDir
-    settings: Settings
-    cores: int
 
 
 def hosts_of(count: int) -> tuple[str, ...]:
@@ -44,15 +23,24 @@ def hosts_of(count: int) -> tuple[str, ...]:
 
 
 def runner_spec(
-    job: JobRecord, instance: Instance, around: Surroundings, gpus: tuple[int, ...]
+    job: JobRecord,
+    instance: Instance,
+    around: Surroundings,
+    gpus: tuple[int, ...],
+    staged: Staged | None = None,
 ) -> RunnerSpec:
-    """The order of one instance."""
+    """The order of one instance; ``staged`` is the model of a transform job."""
     order = _common(job, instance, around, gpus)
-    make = _processing if job.kind is JobKind.PROCESSING else _training
+    if job.kind is JobKind.PROCESSING:
+        order = processing_order(job, order)
+    elif staged is not None:
+        order = transform_order(job, instance, around, order, staged)
+    else:
+        order = _training(job, order)
     return RunnerSpec(
         id=instance.id,
         token=instance.token,
-        order=make(job, order),
+        order=order,
         log_group=LOG_GROUPS[job.kind],
         log_stream=instance.log_stream,
     )
@@ -123,42 +111,4 @@ def _channel(item: Mapping[str, Any], default_mode: str) -> Channel:
         distribution=source.get("S3DataDistributionType", "FullyReplicated"),
         mode=item.get("InputMode", default_mode),
         content_type=item.get("ContentType", ""),
-    )
-
-
-def _processing(job: JobRecord, order: Order) -> Order:
-    request = job.request
-    application = request["AppSpecification"]
-    outputs = (request.get("ProcessingOutputConfig") or {}).get("Outputs") or ()
-    stopping = {"MaxRuntimeInSeconds": int(job.spec.max_runtime_s)}
-    return replace(
-        order,
-        entrypoint=tuple(application["ContainerEntrypoint"]),
-        arguments=tuple(application.get("ContainerArguments") or ()),
-        channels=tuple(_input(item) for item in request.get("ProcessingInputs") or ()),
-        processing=Processing(
-            outputs=tuple(_output(item) for item in outputs),
-            config={"ProcessingJobArn": job.arn, "StoppingCondition": stopping, **request},
-        ),
-    )
-
-
-def _input(item: Mapping[str, Any]) -> Channel:
-    source = item["S3Input"]
-    return Channel(
-        name=item["InputName"],
-        uri=source["S3Uri"],
-        data_type=source["S3DataType"],
-        distribution=source.get("S3DataDistributionType", "FullyReplicated"),
-        path=local_path(source["LocalPath"]),
-    )
-
-
-def _output(item: Mapping[str, Any]) -> OutputFolder:
-    target = item["S3Output"]
-    return OutputFolder(
-        name=item["OutputName"],
-        path=local_path(target["LocalPath"]),
-        uri=target["S3Uri"],
-        continuous=target["S3UploadMode"] == "Continuous",
     )

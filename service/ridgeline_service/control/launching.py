@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ridgeline_service.control.names import log_group, log_stream
 from ridgeline_service.control.staging import Staged
@@ -27,10 +28,26 @@ INSTANCE_VARIABLE = "RIDGELINE_INSTANCE_TYPE"
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Who a model server is, and where it logs."""
+
+    id: str
+    token: str
+    log_group: str
+    log_stream: str
+
+
+def replica_identity(
+    replica: ReplicaRecord, variant: VariantSpec, endpoint: EndpointRecord
+) -> Identity:
+    stream = log_stream(variant.name, replica.id)
+    return Identity(replica.id, replica.token, log_group(endpoint.name), stream)
+
+
 def launch_order(
-    replica: ReplicaRecord,
+    identity: Identity,
     variant: VariantSpec,
-    endpoint: EndpointRecord,
     staged: Staged,
     *,
     port: int,
@@ -61,7 +78,7 @@ def launch_order(
         environment.setdefault(BACKEND_VARIABLE, "neuron")
         environment.setdefault(INSTANCE_VARIABLE, variant.instance_type)
     return ReplicaSpec(
-        replica_id=replica.id,
+        replica_id=identity.id,
         runtime_name=staged.runtime_name,
         kind=staged.kind,
         python=staged.python,
@@ -69,9 +86,9 @@ def launch_order(
         environment=environment,
         model_dir=staged.model_dir,
         port=port,
-        token=replica.token,
-        log_group=log_group(endpoint.name),
-        log_stream=log_stream(variant.name, replica.id),
+        token=identity.token,
+        log_group=identity.log_group,
+        log_stream=identity.log_stream,
         overlays=staged.overlays,
         read_only=staged.read_only,
         memory_bytes=_reservable(variant, staged),

@@ -15,6 +15,7 @@ from functools import partial
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.driver import AFTER_A_BUG_S, Driver
 from ridgeline_service.control.endpoint_life import EndpointLife
+from ridgeline_service.control.job_work import remove_work_but_of
 from ridgeline_service.runtime.keeper import ProcessRecord
 from ridgeline_service.runtime.launcher import Launcher
 from ridgeline_service.store import jobs as job_rows
@@ -136,6 +137,7 @@ class Loop:
         for record in self._runners.records():
             if not self._is_known(record, runners.get(record.id)):
                 self._runners.kill(record)
+        remove_work_but_of(self._context.data_dir, {job.id for job in jobs})
         for id_ in self._runners.ids():
             # Also what a control plane left that was killed between a job's end and its folder's.
             if id_ not in runners:

@@ -19,8 +19,8 @@ from ridgeline_service.control.events import Events
 from ridgeline_service.control.holder import boot_id, holder_name, is_dead
 from ridgeline_service.control.job_inputs import JobInputs, ZooInputs
 from ridgeline_service.control.job_life import JobLife
-from ridgeline_service.control.job_orders import Surroundings
 from ridgeline_service.control.job_planning import JobPlanner
+from ridgeline_service.control.job_surroundings import Surroundings
 from ridgeline_service.control.jumpstart import JumpStartCatalogue
 from ridgeline_service.control.keys import Keys
 from ridgeline_service.control.loop import Loop
@@ -40,6 +40,7 @@ from ridgeline_service.control.staging.s3 import ModelBucket
 from ridgeline_service.control.staging.weights import ZooWeights
 from ridgeline_service.control.tags import Tags
 from ridgeline_service.control.training_jobs import TrainingJobs
+from ridgeline_service.control.transform_jobs import TransformJobs
 from ridgeline_service.control.tuning.jobs import TuningJobs
 from ridgeline_service.control.tuning.life import TuningLife
 from ridgeline_service.control.workers import Workers
@@ -129,6 +130,7 @@ class ControlPlane:
         job_planner = JobPlanner(settings, self._machine, outside.sandbox_problem)
         self.training_jobs = TrainingJobs(context, job_planner)
         self.processing_jobs = ProcessingJobs(context, job_planner)
+        self.transform_jobs = TransformJobs(context, planner)
         self.tuning_jobs = TuningJobs(context, job_planner)
         self.tags = Tags(context)
         self.zoo = Zoo(settings, self._cards)
@@ -177,11 +179,12 @@ class ControlPlane:
         runners = outside.runners or ProcessRunners(self._data_dir, self._store)
         room = Room(self._settings.max_instances, self._machine.memory_bytes)
         gpus = GpuShares(self._machine.gpus)
+        stager = outside.stager or self._make_stager()
         life = ReplicaLife(
             context,
             holder=holder.name,
             launcher=launcher,
-            stager=outside.stager or self._make_stager(),
+            stager=stager,
             probe=outside.probe,
             room=room,
             cores=self._machine.cores,
@@ -195,6 +198,7 @@ class ControlPlane:
             boot=boot_id(),
             runners=runners,
             inputs=outside.job_inputs or self._make_job_inputs(),
+            stager=stager,
             room=room,
             around=Surroundings(self._data_dir, self._settings, self._machine.cores),
             gpus=gpus,

@@ -14,7 +14,7 @@ from ridgeline.errors import RidgelineError
 from ridgeline_service.control.admitting import place
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.failures import failure_message
-from ridgeline_service.control.launching import GRACE_S, launch_order
+from ridgeline_service.control.launching import GRACE_S, launch_order, replica_identity
 from ridgeline_service.control.probe import Identity, Probe
 from ridgeline_service.control.replica_logs import write_first_line
 from ridgeline_service.control.replica_rows import (
@@ -193,9 +193,8 @@ class ReplicaLife:
                 data_dir, now = self._context.data_dir, self._context.now()
                 write_first_line(data_dir, endpoint.name, replica, now, line)
             port = self._launcher.free_port()
-            order = launch_order(
-                replica, variant, endpoint, staged, port=port, threads=threads, gpus=gpus
-            )
+            identity = replica_identity(replica, variant, endpoint)
+            order = launch_order(identity, variant, staged, port=port, threads=threads, gpus=gpus)
             record = self._launcher.start(order)
         except RidgelineError as error:
             cause = sentences(error.message, error.hint)

@@ -156,56 +156,76 @@ class ProcessLauncher(Launcher):
 
     def _order(self, spec: ReplicaSpec, scratch: Path) -> shim.Spec:
         """What the shim is told: a command line, an environment, and where to write."""
-        isolated = spec.sandbox and spec.kind == "framework" and not spec.network
-        wanted = {
-            **spec.environment,
-            "SAGEMAKER_BIND_TO_PORT": str(spec.port),
-            "RIDGELINE_REPLICA_ID": spec.replica_id,
-            "RIDGELINE_REPLICA_TOKEN": spec.token,
-            "RIDGELINE_RUNTIME": spec.runtime_name,
-        }
-        if spec.overlays:
-            path = [*map(str, spec.overlays), wanted.get("PYTHONPATH", "")]
-            wanted["PYTHONPATH"] = os.pathsep.join(part for part in path if part)
-        argv = spec.argv
-        cwd = "/"
-        if spec.sandbox:
-            tool = sandboxes.require()
-            inside = sandboxes.Sandbox(
-                python=spec.python,
-                scratch=scratch,
-                model_dir=spec.model_dir,
-                read_only=(*spec.overlays, *spec.read_only),
-                hidden=(self._data_dir.root, self._data_dir.cache),
-                network=not isolated,
-                devices=spec.devices,
-            )
-            argv = sandboxes.wrap(argv, inside, tool)
-            environment = sandboxes.environment(wanted, python=spec.python)
-        else:
-            sandboxes.prepare_scratch(scratch)
-            if spec.model_dir is not None:
-                wanted["RIDGELINE_MODEL_DIR"] = str(spec.model_dir)
-            environment = sandboxes.environment(
-                wanted, python=spec.python, home=str(scratch / "home"), tmp=str(scratch / "tmp")
-            )
-            cwd = str(scratch / "home")
-        limits = sandboxes.Limits(memory_bytes=spec.memory_bytes)
+        command = server_command(spec, scratch, (self._data_dir.root, self._data_dir.cache))
         return shim.Spec(
             id=spec.replica_id,
             token=spec.token,
             port=spec.port,
-            argv=argv,
-            environment=environment,
-            cwd=cwd,
+            argv=command.argv,
+            environment=command.environment,
+            cwd=command.cwd,
             namespace=spec.sandbox,
-            listen=isolated,
-            data_bytes=limits.memory_bytes,
-            processes=limits.processes,
+            listen=command.listen,
+            data_bytes=command.data_bytes,
+            processes=command.processes,
             grace_s=spec.grace_s,
             log_file=str(log_file(self._data_dir, spec.log_group, spec.log_stream)),
             log_limit_bytes=LOG_LIMIT_BYTES,
         )
+
+
+@dataclass(frozen=True)
+class ServerCommand:
+    """A model server as a process: what is executed, with which limits. ``listen`` says that
+    whoever starts it hands it its listening socket."""
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    cwd: str
+    listen: bool
+    data_bytes: int | None
+    processes: int | None
+
+
+def server_command(spec: ReplicaSpec, scratch: Path, hidden: tuple[Path, ...]) -> ServerCommand:
+    """How a model server is started, by whomever. ``scratch`` is its own room on disk; ``hidden``
+    is what it must not see. Raises Unsupported where its sandbox cannot be made."""
+    isolated = spec.sandbox and spec.kind == "framework" and not spec.network
+    wanted = {
+        **spec.environment,
+        "SAGEMAKER_BIND_TO_PORT": str(spec.port),
+        "RIDGELINE_REPLICA_ID": spec.replica_id,
+        "RIDGELINE_REPLICA_TOKEN": spec.token,
+        "RIDGELINE_RUNTIME": spec.runtime_name,
+    }
+    if spec.overlays:
+        path = [*map(str, spec.overlays), wanted.get("PYTHONPATH", "")]
+        wanted["PYTHONPATH"] = os.pathsep.join(part for part in path if part)
+    argv = spec.argv
+    cwd = "/"
+    if spec.sandbox:
+        tool = sandboxes.require()
+        inside = sandboxes.Sandbox(
+            python=spec.python,
+            scratch=scratch,
+            model_dir=spec.model_dir,
+            read_only=(*spec.overlays, *spec.read_only),
+            hidden=hidden,
+            network=not isolated,
+            devices=spec.devices,
+        )
+        argv = sandboxes.wrap(argv, inside, tool)
+        environment = sandboxes.environment(wanted, python=spec.python)
+    else:
+        sandboxes.prepare_scratch(scratch)
+        if spec.model_dir is not None:
+            wanted["RIDGELINE_MODEL_DIR"] = str(spec.model_dir)
+        environment = sandboxes.environment(
+            wanted, python=spec.python, home=str(scratch / "home"), tmp=str(scratch / "tmp")
+        )
+        cwd = str(scratch / "home")
+    limits = sandboxes.Limits(memory_bytes=spec.memory_bytes)
+    return ServerCommand(argv, environment, cwd, isolated, limits.memory_bytes, limits.processes)
 
 
 def _is_free(port: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from ridgeline_service.store.records import Document
+from ridgeline_service.store.records import Document, VariantSpec
 from ridgeline_service.store.states import Desired
 
 
@@ -58,7 +58,8 @@ class JobPhase(StrEnum):
 class JobSpec:
     """What was decided about a job when it was created. Sizes are bytes, of one instance;
     ``memory_bytes`` is what it declares and is admitted by, ``memory_limit_bytes`` what one of its
-    processes may use. ``warning`` is what its user should know."""
+    processes may use. ``warning`` is what its user should know; ``model`` what a transform job
+    asks, copied when it was created."""
 
     runtime: str
     instance_type: str
@@ -70,6 +71,7 @@ class JobSpec:
     max_wait_s: float | None = None
     retries: int = 0
     warning: str = ""
+    model: VariantSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -170,9 +172,14 @@ def job_of(row: RowMapping) -> JobRecord:
             "status": JobStatus(row["status"]),
             "phase": JobPhase(row["phase"]),
             "desired": Desired(row["desired"]),
-            "spec": JobSpec(**row["spec"]),
+            "spec": _spec(row["spec"]),
             "moments": tuple(Moment(**item) for item in row["moments"]),
             "instances": tuple(Instance(**item) for item in row["instances"]),
             "metrics": tuple(Metric(**item) for item in row["metrics"]),
         }
     )
+
+
+def _spec(raw: Mapping[str, Any]) -> JobSpec:
+    model = raw.get("model")
+    return JobSpec(**{**raw, "model": None if model is None else VariantSpec.from_json(model)})

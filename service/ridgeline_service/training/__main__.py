@@ -15,8 +15,15 @@ from pathlib import Path
 from ridgeline_service.objects.boto import make_client
 from ridgeline_service.objects.reading import S3Reader
 from ridgeline_service.snapshot import Credential
-from ridgeline_service.training.order import STORE_KEY, STORE_SECRET, STORE_URL, read_order
-from ridgeline_service.training.runner import Runner
+from ridgeline_service.training.order import (
+    STORE_KEY,
+    STORE_SECRET,
+    STORE_URL,
+    TOKEN,
+    Order,
+    read_order,
+)
+from ridgeline_service.training.running import JobRunner
 
 
 def main(folder: Path) -> None:
@@ -24,9 +31,20 @@ def main(folder: Path) -> None:
     order = read_order(folder)
     credential = Credential(os.environ[STORE_KEY], os.environ[STORE_SECRET])
     client = make_client(os.environ[STORE_URL], credential, order.region)
-    runner = Runner(folder, order, S3Reader(client))
+    runner = _runner(folder, order, S3Reader(client))
     signal.signal(signal.SIGTERM, lambda number, frame: runner.stop())
     runner.run()
+
+
+def _runner(folder: Path, order: Order, reader: S3Reader) -> JobRunner:
+    # Inner: each kind of runner loads modules that the other needs not.
+    if order.transform is not None:
+        from ridgeline_service.training.transform.runner import TransformRunner
+
+        return TransformRunner(folder, order, order.transform, reader, os.environ[TOKEN])
+    from ridgeline_service.training.runner import ScriptRunner
+
+    return ScriptRunner(folder, order, reader)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ class Cause(StrEnum):
     CODE_INVALID = "CodeInvalid"
     ENVIRONMENT_FAILED = "EnvironmentFailed"
     SCRIPT_FAILED = "ScriptFailed"
+    RECORD_INVALID = "RecordInvalid"
+    MODEL_FAILED = "ModelFailed"
     OUT_OF_MEMORY = "OutOfMemory"
     DISK_FULL = "DiskFull"
     UPLOAD_FAILED = "UploadFailed"
@@ -52,6 +54,8 @@ _BLAMES = {
     Cause.CODE_INVALID: "ClientError",
     Cause.ENVIRONMENT_FAILED: "ClientError",
     Cause.SCRIPT_FAILED: "AlgorithmError",
+    Cause.RECORD_INVALID: "ClientError",
+    Cause.MODEL_FAILED: "AlgorithmError",
     Cause.OUT_OF_MEMORY: "AlgorithmError",
     Cause.DISK_FULL: "AlgorithmError",
     Cause.UPLOAD_FAILED: "ClientError",

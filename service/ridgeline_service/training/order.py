@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ridgeline_service.files import write_atomic
+from ridgeline_service.runtime.launcher import ReplicaSpec
 from ridgeline_service.runtime.sandbox import Tool
+from ridgeline_service.training.transform.records import SplitType
+from ridgeline_service.training.transform.rows import Filters
 
 STORE_URL = "RIDGELINE_STORE_URL"
 STORE_KEY = "RIDGELINE_STORE_KEY"
@@ -75,6 +78,30 @@ class Processing:
 
 
 @dataclass(frozen=True)
+class Transform:
+    """What a transform job has beyond others: the records of ``input`` go through a model server,
+    as SageMaker's CreateTransformJob words it. ``max_bytes`` None is no limit of a request;
+    ``accept`` and filters may be empty. ``work`` is a folder that outlives the attempt, for what
+    was answered."""
+
+    input: Channel
+    output_uri: str
+    server: ReplicaSpec
+    startup_s: float
+    work: str
+    gzip: bool
+    split: SplitType
+    single: bool
+    lines: bool
+    accept: str
+    max_bytes: int | None
+    concurrent: int
+    timeout_s: float
+    retries: int
+    filters: Filters
+
+
+@dataclass(frozen=True)
 class Confinement:
     """How user code is shut in: by which tool, from what, and within which limits. ``tool`` is what
     the control plane found to work; ``hidden`` are directories that must not be seen. A process may
@@ -121,6 +148,14 @@ class Order:
     checkpoint_uri: str = ""
     checkpoint_path: str = "/opt/ml/checkpoints"
     processing: Processing | None = None
+    transform: Transform | None = None
+
+    @property
+    def words(self) -> str:
+        """What its kind is called."""
+        if self.transform is not None:
+            return "transform job"
+        return "training job" if self.processing is None else "processing job"
 
     @property
     def index(self) -> int:
@@ -134,7 +169,7 @@ class Order:
 
 
 def write_order(folder: Path, order: Order) -> None:
-    write_atomic(folder / _FILE, json.dumps(asdict(order)), mode=0o600)
+    write_atomic(folder / _FILE, json.dumps(asdict(order), default=str), mode=0o600)
 
 
 def read_order(folder: Path) -> Order:
@@ -149,6 +184,7 @@ def read_order(folder: Path) -> Order:
             "channels": tuple(Channel(**item) for item in raw["channels"]),
             "metrics": tuple(MetricDefinition(**item) for item in raw["metrics"]),
             "processing": _processing(raw["processing"]),
+            "transform": _transform(raw["transform"]),
             "confinement": Confinement(
                 **{
                     **confinement,
@@ -164,3 +200,26 @@ def _processing(raw: dict[str, Any] | None) -> Processing | None:
     if raw is None:
         return None
     return Processing(tuple(OutputFolder(**item) for item in raw["outputs"]), raw["config"])
+
+
+def _transform(raw: dict[str, Any] | None) -> Transform | None:
+    if raw is None:
+        return None
+    server = raw["server"]
+    paths = ("overlays", "read_only", "devices")
+    return Transform(
+        **{
+            **raw,
+            "input": Channel(**raw["input"]),
+            "filters": Filters(**raw["filters"]),
+            "server": ReplicaSpec(
+                **{
+                    **server,
+                    "python": Path(server["python"]),
+                    "argv": tuple(server["argv"]),
+                    "model_dir": None if server["model_dir"] is None else Path(server["model_dir"]),
+                    **{name: tuple(map(Path, server[name])) for name in paths},
+                }
+            ),
+        }
+    )

@@ -1,15 +1,13 @@
-"""One instance of a job from its order to its ending.
+"""One instance of a job that runs a script, from its order to its ending.
 
     environment -> Downloading -> Training or Processing -> Uploading -> an ending in the report
 
-It is told to stop by SIGTERM. If the control plane left a reason, the script gets its grace and the
-artifacts are uploaded; without one the service is going down, and the job is interrupted: its
-checkpoints are kept and it will go on later. It outlives the control plane and does not need it.
+Told to stop for a reason, the script gets its grace and the artifacts are uploaded; when the
+service goes down, its checkpoints are kept and it will go on later.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -17,14 +15,14 @@ from pathlib import Path
 
 from ridgeline_service.objects.reading import S3Reader
 from ridgeline_service.runtime.sandbox import Limits
-from ridgeline_service.training.causes import Cause, JobFailed, JobStopped
+from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.contract import contract_of
-from ridgeline_service.training.failing import failure_reason, script_failed
+from ridgeline_service.training.failing import script_failed
 from ridgeline_service.training.layout import Layout
 from ridgeline_service.training.order import Order
 from ridgeline_service.training.output import Output
 from ridgeline_service.training.preparing import Preparation, Prepared
-from ridgeline_service.training.report import Reporter, asked_for_stop
+from ridgeline_service.training.running import JobRunner
 from ridgeline_service.training.sandboxing import command_line, environment
 from ridgeline_service.training.script import Script
 from ridgeline_service.training.supervising import Finished, Rules, until_ended
@@ -33,11 +31,9 @@ from ridgeline_service.training.watching import Series, disk_usage, usage_of
 INTERRUPTED_GRACE_S = 3.0
 _OBSERVATIONS_BETWEEN_USAGE = 5
 
-log = logging.getLogger(__name__)
 
-
-class Runner:
-    """``stop`` may be called from a signal handler; ``run`` once."""
+class ScriptRunner(JobRunner):
+    """By the contract of the order's kind."""
 
     def __init__(
         self,
@@ -48,45 +44,24 @@ class Runner:
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder = folder
-        self._order = order
+        super().__init__(folder, order, now=now)
         self._monotonic = monotonic
-        self._now = now
-        self._reporter = Reporter(folder, self._now_us)
         self._layout = Layout(folder / "scratch" / "ml")
-        self._output = Output(order.metrics, self._now_us)
+        self._output = Output(order.metrics, self.now_us)
         self._output_lock = threading.Lock()
         self._series = Series(order)
-        self._asked = threading.Event()
         self._observed = 0
-        self._preparation = Preparation(order, self._layout, reader, folder, self._check_stop)
-        self._contract = contract_of(order, self._layout, reader, folder, self._check_stop)
+        self._preparation = Preparation(order, self._layout, reader, folder, self.check_stop)
+        self._contract = contract_of(order, self._layout, reader, folder, self.check_stop)
 
-    def stop(self) -> None:
-        self._asked.set()
-
-    def run(self) -> None:
-        """To the end, which is always in the report."""
-        end = self._reporter.end
-        try:
-            stopped = self._work(self._prepare())
-            if stopped is Cause.INTERRUPTED:
-                end("interrupted", stopped)
-                return
+    def work(self) -> Cause:
+        stopped = self._run_script(self._prepare())
+        if stopped is not Cause.INTERRUPTED:
             self._contract.upload(self._reporter)
-            end("completed" if stopped is Cause.NONE else "stopped", stopped)
-        except JobStopped:
-            cause = self._why_stop()
-            end("interrupted" if cause is Cause.INTERRUPTED else "stopped", cause)
-        except JobFailed as error:
-            end("failed", error.cause, failure_reason(error))
-        except Exception as error:  # a bug of ours must not leave the job without an ending
-            log.exception("the job runner failed")
-            words = f"The job runner failed: {type(error).__name__}: {error}"
-            failed = JobFailed(Cause.INTERNAL, words)
-            end("failed", failed.cause, failure_reason(failed))
-        finally:
-            self._series.close()
+        return stopped
+
+    def close(self) -> None:
+        self._series.close()
 
     def _prepare(self) -> Prepared:
         self._layout.make(self._contract.folders)
@@ -98,14 +73,14 @@ class Runner:
         self._contract.configure()
         return self._preparation.command(packages)
 
-    def _work(self, prepared: Prepared) -> Cause:
+    def _run_script(self, prepared: Prepared) -> Cause:
         """Run the script to its end; why it was stopped, if it was. Raises JobFailed."""
-        self._check_stop()
+        self.check_stop()
         script = self._start(prepared)
         self._contract.started()
         rules = Rules(
             max_runtime_s=self._order.max_runtime_s,
-            why_stop=self._why_stop,
+            why_stop=self.why_stop,
             observe=lambda: self._observe(script),
             grace_s=self._grace_s,
         )
@@ -116,7 +91,7 @@ class Runner:
         with self._output_lock:
             self._output.close()
         self._series.metrics(self._output.take_fresh())
-        self._reporter.change(training_ended_at=self._now_us(), metrics=self._output.metrics)
+        self._reporter.change(training_ended_at=self.now_us(), metrics=self._output.metrics)
         self._contract.ended(self._reporter)
         self._check_ended(finished, prepared)
         return finished.stopped
@@ -138,7 +113,7 @@ class Runner:
         except OSError as error:
             message = f"The script could not be started: {error}."
             raise JobFailed(Cause.LAUNCH_FAILED, message) from error
-        self._reporter.change(training_started_at=self._now_us())
+        self._reporter.change(training_started_at=self.now_us())
         self._reporter.enter(*self._contract.stage)
         return script
 
@@ -161,23 +136,6 @@ class Runner:
             except JobFailed as lost:
                 raise failed from lost  # why the script failed is what its user needs first
             raise failed
-
-    def _now_us(self) -> int:
-        return int(self._now() * 1e6)
-
-    def _check_stop(self) -> None:
-        if self._why_stop() is not Cause.NONE:
-            raise JobStopped
-
-    def _why_stop(self) -> Cause:
-        """By what is written, so that a signal that came too early is not missed; a signal without
-        anything written means that the service goes down."""
-        cause = asked_for_stop(self._folder) or Cause.NONE
-        if cause is Cause.NONE and self._asked.is_set():
-            cause = Cause.INTERRUPTED
-        if cause is not Cause.NONE:
-            self._reporter.enter_once("Stopping", "Stopping the training job")
-        return cause
 
     def _grace_s(self, cause: Cause) -> float:
         if cause is Cause.DISK_FULL:

@@ -51,6 +51,8 @@ class Script:
         data_bytes: int | None,
         processes: int | None,
         file_bytes: int | None,
+        cwd: str = "/",
+        pass_fds: Sequence[int] = (),
     ) -> None:
         """``argv`` is a sandbox tool's command line. Raises OSError if it cannot be started."""
         # Between fork and exec nothing but system calls through objects that exist already.
@@ -61,7 +63,8 @@ class Script:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=dict(environment),
-            cwd="/",
+            cwd=cwd,
+            pass_fds=pass_fds,
             bufsize=0,
             preexec_fn=limits,
         )

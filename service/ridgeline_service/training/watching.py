@@ -67,6 +67,7 @@ class Series:
 
     def __init__(self, order: Order) -> None:
         self._store = SampleStore(Path(order.samples))
+        self._namespace = f"/aws/sagemaker/{order.words.title().replace(' ', '')}s"
         self._order = order
         self._before: tuple[float, Usage] | None = None
 
@@ -89,9 +90,9 @@ class Series:
         host = (("Host", f"{self._order.job}/{self._order.host}"),)
         self._put(
             [
-                _sample(Metric(NAMESPACE, "CPUUtilization", host), now, "Percent", percent),
+                _sample(Metric(self._namespace, "CPUUtilization", host), now, "Percent", percent),
                 _sample(
-                    Metric(NAMESPACE, "MemoryUtilization", host),
+                    Metric(self._namespace, "MemoryUtilization", host),
                     now,
                     "Percent",
                     100 * usage.resident_bytes / limit,

@@ -180,6 +180,7 @@ class FakeControl:
         self.processing_jobs = FakeVerbs(
             "processing-job", "ProcessingJob", "ProcessingJobSummaries"
         )
+        self.transform_jobs = FakeVerbs("transform-job", "TransformJob", "TransformJobSummaries")
         self.tuning_jobs = FakeVerbs(
             "hyper-parameter-tuning-job",
             "HyperParameterTuningJob",

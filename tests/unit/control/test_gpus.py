@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ridgeline_service.control import launching
-from ridgeline_service.control.launching import launch_order
+from ridgeline_service.control.launching import launch_order, replica_identity
 from ridgeline_service.control.planning import Planner
 from ridgeline_service.control.staging import Staged
 from ridgeline_service.errors import ValidationException
@@ -119,7 +119,13 @@ class TestLaunch:
             model_dir=None,
         )
         return launch_order(
-            replica, variant, endpoint, staged, port=1, threads=None, gpus=gpus, own_environment={}
+            replica_identity(replica, variant, endpoint),
+            variant,
+            staged,
+            port=1,
+            threads=None,
+            gpus=gpus,
+            own_environment={},
         )
 
     def test_gpus_bring_the_backend_their_numbers_and_their_files(self, monkeypatch, dev, records):  # type: ignore[no-untyped-def]
