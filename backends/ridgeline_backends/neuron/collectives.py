@@ -1,9 +1,8 @@
-"""How cores exchange data: the algorithm by size, its steps and the bytes over the slowest link.
+"""How cores exchange data: the algorithm by size, what it waits for, the bytes that a core sends.
 
 Inside an instance (source CC): mesh below 1 MB, every core writes to every other at once; recursive
-doubling and halving up to 56 MB; a ring above. Between instances: a ring over EFA of what the cores
-of an instance have first reduced among themselves. Knows no seconds: a coefficient turns steps into
-latency, another derates the links.
+doubling and halving up to 56 MB; a ring above. Between instances: a tree below 1 KB, above it a
+ring through all cores of the group. A coefficient derates the bandwidth.
 """
 
 from __future__ import annotations
@@ -17,8 +16,20 @@ from ridgeline_backends.neuron.timing.machine import Machine
 
 MESH_BELOW = 1 << 20
 RING_ABOVE = 56 << 20
+TREE_BELOW = 1 << 10
+STEP_US = 1.5
+"""One hop inside an instance: 1 to 2 us (source CC)."""
+
 EFA_HOP_US = 15.0
 """One hop between instances (source CC)."""
+
+RING_STEP_US = 6.7
+"""One step of a ring that leaves the instance: 64 cores of two instances take 1.3 ms for whatever
+is between 64 KB and 4 MB (nccom-test, source CC), of which 0.46 ms are the host's start."""
+
+_DMA_SHARE = 4
+"""The DMA engines of a core are shared: this fraction of them moves what is exchanged. 2 cores of a
+chip and 64 of two instances come to the same 52 to 57 GB/s each (nccom-test, busbw)."""
 
 _SENT: Mapping[str, Callable[[int], float]] = {
     # Bytes a core sends, as multiples of what it brings, of a group of n.
@@ -32,17 +43,17 @@ _SENT: Mapping[str, Callable[[int], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`steps` that wait for each other inside an instance; seconds of data at nominal speed;
-    seconds that EFA adds, latency included."""
+    """`waits_s`: steps that wait for each other; seconds of data at nominal speed between cores,
+    and what EFA adds to that."""
 
-    steps: float
+    waits_s: float
     link_s: float
     network_s: float
 
 
 def algorithm(exchange: Exchange) -> str:
     """`mesh`, `rdh` or `ring`, by the size of the whole tensor."""
-    whole = exchange.bytes * (exchange.members if exchange.name == "all_gather" else 1)
+    whole = _whole(exchange)
     if whole < MESH_BELOW:
         return "mesh"
     return "rdh" if whole <= RING_ABOVE else "ring"
@@ -54,22 +65,27 @@ def cost(exchange: Exchange, machine: Machine) -> Cost:
     local = max(1, exchange.members // nodes)
     sent = _SENT[exchange.name](local) * exchange.bytes
     link_s = sent / (_core_gb_s(machine, local, exchange.stride) * 1e9)
+    inside = _steps(algorithm(exchange), local, machine.hops(local, exchange.stride))
     return Cost(
-        steps=_steps(algorithm(exchange), local, machine.hops(local, exchange.stride)),
+        waits_s=(inside * STEP_US if nodes == 1 else _across_us(exchange, nodes)) * 1e-6,
         link_s=link_s if local > 1 else 0.0,
         network_s=_network_s(exchange, machine, nodes, local),
     )
 
 
+def _whole(exchange: Exchange) -> int:
+    return exchange.bytes * (exchange.members if exchange.name == "all_gather" else 1)
+
+
 def _core_gb_s(machine: Machine, members: int, stride: int) -> float:
-    """What one core can send: its share of the device's links, or of its memory within one."""
+    """What one core can send: what its DMA engines carry, at most its share of the links."""
     devices = machine.devices(members, stride)
-    inside = machine.memory_gb_s / 2
+    chip = machine.chip
+    inside = chip.dma_engines_per_core * chip.dma_engine_gb_s * machine.lnc / _DMA_SHARE
     if devices == 1:
         return inside
-    sharing = machine.chip.logical_cores(machine.lnc) / min(
-        stride, machine.chip.logical_cores(machine.lnc)
-    )
+    cores = chip.logical_cores(machine.lnc)
+    sharing = cores / min(stride, cores)
     return min(inside, machine.instance.link_gb_s / 2 / sharing)
 
 
@@ -77,10 +93,20 @@ def _steps(name: str, members: int, hops: int) -> float:
     if members == 1:
         return 0.0
     if name == "mesh":
-        return max(1.0, hops)
+        return 1.0
     if name == "rdh":
         return 2 * ceil(log2(members)) + hops
     return 2.0 * (members - 1)
+
+
+def _across_us(exchange: Exchange, nodes: int) -> float:
+    """Waiting between instances."""
+    if exchange.name == "permute":
+        return EFA_HOP_US
+    rounds = 2 if exchange.name == "all_reduce" else 1
+    if _whole(exchange) < TREE_BELOW:
+        return rounds * ceil(log2(nodes)) * EFA_HOP_US
+    return rounds * (exchange.members - 1) * RING_STEP_US
 
 
 def _network_s(exchange: Exchange, machine: Machine, nodes: int, local: int) -> float:
@@ -90,5 +116,4 @@ def _network_s(exchange: Exchange, machine: Machine, nodes: int, local: int) -> 
     share = exchange.bytes / (local if exchange.name == "all_reduce" else 1)
     sent = _SENT[exchange.name](nodes) * share
     sharing = machine.instance.cores(machine.lnc)
-    hops = 2 * ceil(log2(nodes))
-    return sent * sharing / (machine.network_gb_s * 1e9) + hops * EFA_HOP_US * 1e-6
+    return sent * sharing / (machine.network_gb_s * 1e9)

@@ -21,6 +21,7 @@ from ridgeline_backends.neuron.operations import (
     Matmul,
     Reshape,
     RMSNorm,
+    Slice,
     Split,
     Transpose,
     Unary,
@@ -40,7 +41,8 @@ from ridgeline_backends.neuron.program import (
 class EncoderShape:
     """A stack of transformer layers. `kv_heads` below `heads` for grouped queries; `gated`: an MLP
     of three matrices; `vocab` 0 for one that is fed with patches. `logits`: the head over the
-    vocabulary is part of the call."""
+    vocabulary is part of the call. `labels`: a sequence's first state is classified, and no other
+    comes out."""
 
     hidden: int
     layers: int
@@ -52,6 +54,7 @@ class EncoderShape:
     causal: bool = False
     gated: bool = False
     logits: bool = False
+    labels: int = 0
     kernel: AttentionKernel = "plain"
     dtype: ElementType = ElementType.BF16
 
@@ -76,7 +79,13 @@ def build_encoder(shape: EncoderShape, *, batch: int, length: int, cores: int = 
 
 
 def build_vision_encoder(
-    shape: EncoderShape, *, batch: int, image: int, patch: int, channels: int = 3
+    shape: EncoderShape,
+    *,
+    batch: int,
+    image: int,
+    patch: int,
+    channels: int = 3,
+    cores: int = 1,
 ) -> Program:
     """A vision transformer on square images of `image` pixels."""
     side = image // patch
@@ -93,9 +102,10 @@ def build_vision_encoder(
         "encoding",
         (
             patches.section(),
-            layer_section(shape, batch=batch, length=length),
-            _head(shape, batch, length, 1),
+            layer_section(shape, batch=batch, length=length, cores=cores),
+            _head(shape, batch, length, cores),
         ),
+        cores=cores,
         batch=batch,
         bucket=length,
     )
@@ -128,16 +138,35 @@ def build_speech_encoder(
 
 
 def layer_section(
-    shape: EncoderShape, *, batch: int, length: int, cores: int = 1, name: str = "layers"
+    shape: EncoderShape,
+    *,
+    batch: int,
+    length: int,
+    cores: int = 1,
+    name: str = "layers",
+    sequence_parallel: bool = False,
 ) -> Section:
-    """All layers: attention, MLP, a norm and a sum with the residual stream for each."""
+    """All layers: attention, MLP, a norm and a sum with the residual stream for each. Where the
+    sequence is parallel, each core keeps its part of the positions between the products."""
     listing = Listing(name, cores)
     listing.layer = "layers.{0}"
-    hidden = stream(shape, batch, length)
+    split = sequence_parallel and cores > 1
+    hidden = stream(shape, batch, -(-length // cores) if split else length)
+
+    def whole(x: Buffer, to: str) -> Buffer:
+        return listing.all_gather(x, axis=1, to=to) if split else x
+
+    def summed(part: Buffer, to: str) -> Buffer:
+        if split:
+            return listing.reduce_scatter(part, axis=1, to=to)
+        return listing.all_reduce(part, to=to)
+
     x = listing.add(_norm(shape), hidden, *_norm_weights(shape, "in"), to="normed")
-    listing.into(Binary("add"), hidden, _attend(listing, shape, x, cores), target=hidden)
+    part = _attend(listing, shape, whole(x, "gathered"), cores)
+    listing.into(Binary("add"), hidden, summed(part, "reduced"), target=hidden)
     x = listing.add(_norm(shape), hidden, *_norm_weights(shape, "out"), to="normed2")
-    listing.into(Binary("add"), hidden, _mlp(listing, shape, x, cores), target=hidden)
+    part = _mlp(listing, shape, whole(x, "gathered2"), cores)
+    listing.into(Binary("add"), hidden, summed(part, "summed"), target=hidden)
     return listing.section(repeats=shape.layers)
 
 
@@ -164,7 +193,7 @@ def _attend(listing: Listing, shape: EncoderShape, x: Buffer, cores: int) -> Buf
     mixed = listing.add(kind, q, k, v, to="mixed")
     mixed = listing.shape(mixed, batch, length, heads * width, to="joined")
     out = weight("layers.{0}.out", hidden, heads * width, dtype=shape.dtype)
-    return listing.all_reduce(listing.linear(mixed, out, to="projected"), to="reduced")
+    return listing.linear(mixed, out, to="projected")
 
 
 def _mlp(listing: Listing, shape: EncoderShape, x: Buffer, cores: int) -> Buffer:
@@ -174,7 +203,7 @@ def _mlp(listing: Listing, shape: EncoderShape, x: Buffer, cores: int) -> Buffer
     down = weight("layers.{0}.down", shape.hidden, inner, dtype=shape.dtype)
     y = listing.linear(x, up, to="up")
     y = listing.add(Gated("silu") if shape.gated else Unary("gelu"), y, to="act")
-    return listing.all_reduce(listing.linear(y, down, to="down"), to="summed")
+    return listing.linear(y, down, to="down")
 
 
 def _token_embedding(shape: EncoderShape, batch: int, length: int) -> Section:
@@ -191,6 +220,14 @@ def _token_embedding(shape: EncoderShape, batch: int, length: int) -> Section:
 def _head(shape: EncoderShape, batch: int, length: int, cores: int) -> Section:
     listing = Listing("head", cores)
     x = stream(shape, batch, length)
+    if shape.labels:
+        first = listing.add(Slice(1, 0, 1), x, to="first")
+        pooler = weight("pooler", shape.hidden, shape.hidden, dtype=shape.dtype)
+        pooled = listing.add(Unary("tanh"), listing.linear(first, pooler, to="pool"), to="pooled")
+        matrix = weight("classifier", shape.labels, shape.hidden, dtype=shape.dtype)
+        scores = listing.linear(pooled, matrix, to="scores")
+        listing.settle(Buffer("labels", scores.form, BufferKind.OUTPUT))
+        return listing.section()
     if not shape.logits:
         x = listing.add(_norm(shape), x, *_norm_weights(shape, "final"), to="states")
         listing.settle(Buffer("states", x.form, BufferKind.OUTPUT))

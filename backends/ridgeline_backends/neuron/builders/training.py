@@ -35,10 +35,15 @@ from ridgeline_backends.neuron.program import (
     Section,
 )
 
-_ADAM, _LAMB = 14, 50
-"""Passes of an optimizer's step over its numbers, each an operation of its own: two moments of two
-operations each, corrections, root, quotient, decay, update; LAMB reads weights and updates of every
-tensor again for their norms and scales each by itself."""
+_ADAM, _LAMB = 7, 10
+"""An optimizer's step in operations that read two arrays of all its numbers and write one. AdamW as
+torch writes it: decay (1 read, 1 written), first moment (2, 1), second moment (1, 1) and (2, 1),
+root (1, 1), quotient (1, 1), constant (1, 1), update (3, 1): 20 arrays. LAMB reads weights and
+updates again for their norms, scales the updates and applies them: 8 more."""
+
+_BUCKET_BYTES = {False: 50 << 20, True: 512 << 20}
+"""So many bytes of gradients are summed at once: ALLREDUCE_GRADIENTS_BUCKET_SIZE_MB as
+torch-neuronx sets it, and NxD's bucket where tensors are parallel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +51,9 @@ class TrainingPlan:
     """`tensor` x `data` x `pipeline` cores. `zero`: gradients and optimizer states are cut over
     the data-parallel cores. `recompute`: activations are made again on the way back.
     `dropout`: a tenth of them is dropped at random. `scored`: positions of a sequence whose logits
-    are wanted. `lamb`: that optimizer, else Adam."""
+    are wanted. `lamb`: that optimizer, else Adam. `own_layers`: how many have weights of their own;
+    0: all. `whole_gradients`: they are summed in fp32. `sequence_parallel`: of the tensor-parallel
+    cores each keeps its part of the positions between the products."""
 
     shape: EncoderShape
     tensor: int
@@ -60,6 +67,9 @@ class TrainingPlan:
     recompute: bool = False
     dropout: bool = False
     lamb: bool = False
+    own_layers: int = 0
+    whole_gradients: bool = False
+    sequence_parallel: bool = False
 
     @property
     def microbatches(self) -> int:
@@ -72,7 +82,7 @@ class TrainingPlan:
         s = self.shape
         inner = (3 if s.gated else 2) * s.hidden * s.intermediate
         heads = s.width * s.hidden * (2 * s.heads + 2 * s.key_heads)
-        layers = s.layers // self.pipeline * (inner + heads)
+        layers = (self.own_layers or s.layers) // self.pipeline * (inner + heads)
         return (layers + s.vocab * s.hidden) // self.tensor
 
 
@@ -81,35 +91,65 @@ def build_microbatch(plan: TrainingPlan) -> Program:
     shape = replace(plan.shape, layers=max(1, plan.shape.layers // plan.pipeline))
     layers = _with_dropout(
         plan,
-        layer_section(shape, batch=plan.microbatch, length=plan.length, cores=plan.tensor),
+        layer_section(
+            shape,
+            batch=plan.microbatch,
+            length=plan.length,
+            cores=plan.tensor,
+            sequence_parallel=plan.sequence_parallel,
+        ),
     )
     there = (_embedding(plan), layers, _head(plan) if plan.pipeline == 1 else _pass(plan))
     again = (replace(layers, name="layers.again"),) if plan.recompute else ()
     back = tuple(_back(section) for section in reversed(there))
-    sections = (*there, *again, *back)
+    sections = (*there, *again, *back, *_accumulation(plan))
     return Program("training", sections, cores=plan.tensor, batch=plan.microbatch)
 
 
 def build_update(plan: TrainingPlan) -> Program:
     """Gradients summed over the data-parallel cores, and the optimizer's step."""
-    out = Listing("update", plan.data)
-    group = Group(plan.data, plan.tensor)
-    count = plan.parameters
-    grads = Buffer("gradients", Form((count,), ElementType.FP32), BufferKind.WEIGHT)
-    if plan.zero and plan.data > 1:
-        count = -(-count // plan.data)
-        whole = Buffer("gradients", Form((count * plan.data,), ElementType.BF16), BufferKind.WEIGHT)
-        out.add(ReduceScatter(group, 0), whole, to="own")
-    elif plan.data > 1:
-        out.add(AllReduce(group), grads, to="summed")
-    state = weight("state", count, dtype=ElementType.FP32)
+    own = plan.parameters
+    sections: list[Section] = []
+    if plan.data > 1:
+        own = -(-own // plan.data) if plan.zero else own
+        sections.append(_gradient_sum(plan))
+    out = Listing("optimizer", plan.data)
+    state = weight("state", own, dtype=ElementType.FP32)
     for index in range(_LAMB if plan.lamb else _ADAM):
-        other = weight(f"state{index}", count, dtype=ElementType.FP32)
+        other = weight(f"state{index}", own, dtype=ElementType.FP32)
         out.into(Binary("add"), state, other, target=state)
     if plan.zero and plan.data > 1:
-        part = weight("updated", count, dtype=ElementType.BF16)
-        out.add(AllGather(group, 0), part, to="parameters")
-    return Program("update", (out.section(),), cores=plan.data)
+        part = weight("updated", own, dtype=ElementType.BF16)
+        out.add(AllGather(Group(plan.data, plan.tensor), 0), part, to="parameters")
+    return Program("update", (*sections, out.section()), cores=plan.data)
+
+
+def _gradient_sum(plan: TrainingPlan) -> Section:
+    """Bucket by bucket."""
+    out = Listing("gradients", plan.data)
+    dtype = ElementType.FP32 if plan.whole_gradients else ElementType.BF16
+    bucket = _BUCKET_BYTES[plan.tensor > 1]
+    buckets = max(1, -(-plan.parameters * dtype.bytes // bucket))
+    count = -(-plan.parameters // buckets // plan.data) * plan.data
+    gradients = weight("gradients", count, dtype=dtype)
+    group = Group(plan.data, plan.tensor)
+    if plan.zero:
+        out.add(ReduceScatter(group, 0), gradients, to="own")
+    else:
+        out.add(AllReduce(group), gradients, to="summed")
+    return out.section(repeats=buckets)
+
+
+def _accumulation(plan: TrainingPlan) -> tuple[Section, ...]:
+    """Gradients of a microbatch added to those of the ones before it."""
+    if plan.microbatches == 1:
+        return ()
+    out = Listing("accumulation", 1)
+    dtype = ElementType.FP32 if plan.whole_gradients else ElementType.BF16
+    sums = weight("sums", plan.parameters, dtype=dtype)
+    new = weight("new", plan.parameters, dtype=dtype)
+    out.into(Binary("add"), sums, new, target=sums)
+    return (out.section(),)
 
 
 def _embedding(plan: TrainingPlan) -> Section:

@@ -11,7 +11,6 @@ import yaml
 
 from ridgeline_backends.neuron.calibration.fit import NOISE, Observation, fit
 from ridgeline_backends.neuron.timing.coefficients import NAMES, Coefficients
-from ridgeline_backends.neuron.timing.seconds import all_seconds
 
 _COVERED = 0.9
 _MANY = 20
@@ -37,11 +36,7 @@ class Residual:
 
 def residuals(seen: Sequence[Observation], coefficients: Coefficients) -> list[Residual]:
     """Of all observations under one set of coefficients."""
-    times = all_seconds([one.quantity.work for one in seen], coefficients)
-    return [
-        Residual(one, one.quantity.value(float(time)))
-        for one, time in zip(seen, times, strict=True)
-    ]
+    return [Residual(one, one.quantity.predicted(coefficients)) for one in seen]
 
 
 def leave_one_out(seen: Sequence[Observation], full: Coefficients) -> list[Residual]:

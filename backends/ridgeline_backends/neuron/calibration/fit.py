@@ -16,7 +16,7 @@ import numpy as np
 
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.neuron.calibration.groups import architecture_of
-from ridgeline_backends.neuron.calibration.quantity import Quantity
+from ridgeline_backends.neuron.calibration.quantity import Quantity, Simulated
 from ridgeline_backends.neuron.calibration.rows import Row, newest
 from ridgeline_backends.neuron.calibration.workloads import quantities
 from ridgeline_backends.neuron.calibration.workloads.training import possible
@@ -50,12 +50,12 @@ class Observation:
     """One measured field of one row."""
 
     row: Row
-    quantity: Quantity
+    quantity: Quantity | Simulated
     architecture: str
 
     @property
-    def measured_s(self) -> float:
-        return self.quantity.seconds(self.row.number(self.quantity.field))
+    def measured(self) -> float:
+        return self.row.number(self.quantity.field)
 
 
 def observations(rows: Sequence[Row]) -> list[Observation]:
@@ -77,8 +77,7 @@ def observations(rows: Sequence[Row]) -> list[Observation]:
 
 def fit(seen: Sequence[Observation], start: Coefficients | None = None) -> Coefficients:
     """The coefficients that explain the observations of `NOISE`'s domains best."""
-    used = [one for one in seen if one.quantity.domain in NOISE and _trusted(one.row)]
-    problem = _Problem(used)
+    problem = _Problem([one for one in seen if _teaches(one)])
     values = np.log(np.array(start.values() if start else problem.prior))
     damping = 1e-3
     best = problem.loss(values)
@@ -106,8 +105,9 @@ def coefficients_of(values: Array) -> Coefficients:
 
 class _Problem:
     def __init__(self, used: Sequence[Observation]) -> None:
-        self._rows, self._starts = stacked([one.quantity.work for one in used])
-        self._measured = np.log([one.measured_s for one in used])
+        timed = [(q, one.measured) for one in used if isinstance(q := one.quantity, Quantity)]
+        self._rows, self._starts = stacked([quantity.work for quantity, _ in timed])
+        self._measured = np.log([quantity.seconds(measured) for quantity, measured in timed])
         crowd = Counter((one.architecture, one.quantity.domain) for one in used)
         self._weights = np.array(
             [
@@ -151,6 +151,9 @@ def _huber(residuals: Array) -> Array:
     return np.minimum(1.0, _HUBER / np.maximum(np.abs(residuals), 1e-12))
 
 
-def _trusted(row: Row) -> bool:
-    """Rows whose printed topology cannot be are predicted, but teach nothing."""
-    return row.category != "training" or possible(row)
+def _teaches(one: Observation) -> bool:
+    """Whether an observation takes part. Rows whose printed topology cannot be are predicted, but
+    teach nothing; neither do figures of a simulated run, which are no sums of times."""
+    if not isinstance(one.quantity, Quantity) or one.quantity.domain not in NOISE:
+        return False
+    return one.row.category != "training" or possible(one.row)

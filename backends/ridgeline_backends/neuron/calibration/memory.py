@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ridgeline.errors import NotFound
 from ridgeline_backends.neuron.builders.decoder import decoder_program
 from ridgeline_backends.neuron.builders.rules import NXDI, LibraryRules
 from ridgeline_backends.neuron.builders.site import Phase
@@ -16,8 +17,12 @@ _CALM = 0.9
 
 
 def memory_prediction(row: Row) -> tuple[bool, Label]:
-    """Whether it fits, and how far to trust that. Raises `UnpredictableRow`, `NotFound`."""
-    decoder = decoder_of(row)
+    """Whether it fits, and how far to trust that: a model of which nothing is known is not said to.
+    Raises `UnpredictableRow`."""
+    try:
+        decoder = decoder_of(row)
+    except NotFound:
+        return False, "prior-only"
     batch, length = row.integer("batch", 1), row.integer("seq_len", 1024)
     programs = [
         decoder_program(

@@ -8,12 +8,11 @@ from statistics import mean, median
 
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.neuron.calibration.memory import memory_prediction
-from ridgeline_backends.neuron.calibration.quantity import Quantity
+from ridgeline_backends.neuron.calibration.quantity import Quantity, Simulated
 from ridgeline_backends.neuron.calibration.rows import SCORED, Row, newest
 from ridgeline_backends.neuron.calibration.workloads import quantities
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.timing.predict import Calibration, Label
-from ridgeline_backends.neuron.timing.seconds import seconds
 
 _ORDER: tuple[Label, ...] = ("calibrated", "extrapolated", "prior-only")
 _GUESSED = 1.5
@@ -156,8 +155,10 @@ def _fits(predictions: Sequence[RowPrediction]) -> list[Error]:
     ]
 
 
-def _interval(one: Quantity, known: Calibration, wider: float) -> tuple[float, float, float]:
-    value = one.value(seconds(one.work, known.coefficients))
+def _interval(
+    one: Quantity | Simulated, known: Calibration, wider: float
+) -> tuple[float, float, float]:
+    value = one.predicted(known.coefficients)
     spread = known.spread(one.domain)
     return value, value * spread.low / wider, value * spread.high * wider
 

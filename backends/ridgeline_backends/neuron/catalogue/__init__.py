@@ -1,7 +1,8 @@
 """Public models by name: what is known of their sizes, for planning and for published rows.
 
 A name is matched without owner, case and suffixes like "-instruct". A decoder that nobody knows is
-answered with the known one nearest in parameters, if its name says how many it has. No torch.
+answered with the known one nearest in parameters, if its name says how many it has, or with one
+of the sizes that the name spells out ("36L d2048 16H"). No torch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from ridgeline_backends.neuron.datafile import read_plain
 
 DATA = Path(__file__).parent / "data"
 _KINDS = ("decoders", "encoders", "vision")
+_LAYERS = re.compile(r"\b(\d+)L\b")
+_WIDTH, _HEADS = re.compile(r"\bd(\d+)\b"), re.compile(r"\b(\d+)H\b")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?b\b", re.IGNORECASE)
 
 
@@ -72,6 +75,8 @@ def _begins(name: str, known: str) -> bool:
 
 def _nearest(model: str, kind: str) -> Entry:
     size = _SIZE.search(model)
+    if kind == "decoders" and size is None and _LAYERS.search(model):
+        return Entry(_plain(model), _spelled(model), exact=False)
     if kind != "decoders" or size is None:
         raise NotFound(
             f"The sizes of {model!r} are not known.",
@@ -85,3 +90,17 @@ def _nearest(model: str, kind: str) -> Entry:
     }
     name = min(sized, key=lambda one: (abs(sized[one] - wanted) / wanted, one))
     return Entry(name, entries(kind)[name], exact=False)
+
+
+def _spelled(model: str) -> Mapping[str, object]:
+    """Several stacks of layers ("28L+12L") run one after the other."""
+    width, heads = _WIDTH.search(model), _HEADS.search(model)
+    hidden = int(width.group(1)) if width else 2048
+    return {
+        "model_type": "llama",
+        "hidden_size": hidden,
+        "num_hidden_layers": sum(map(int, _LAYERS.findall(model))),
+        "num_attention_heads": int(heads.group(1)) if heads else max(1, hidden // 128),
+        "intermediate_size": 4 * hidden,
+        "vocab_size": 32768,
+    }

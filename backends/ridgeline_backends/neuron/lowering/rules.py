@@ -35,9 +35,9 @@ START_CYCLES = 60
 
 _BLOCKS_AT_ONCE = 16
 
-_RESIDENT_SHARE = 4
-"""A tensor of up to this fraction of SBUF stays there between two operations: beside it lie the
-operation's other tensors and the weights that are being fetched."""
+_RESIDENT_SHARE = 2
+"""A tensor of up to this fraction of SBUF stays there between two operations: the other half is for
+what the operation makes of it."""
 
 
 @dataclass(frozen=True)

@@ -7,27 +7,16 @@ top. Operations of a program follow one another. Newer compilers do the same in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ridgeline_backends.neuron.timing.coefficients import Coefficients
-from ridgeline_backends.neuron.timing.work import Array, Part, Work, stacked
-
-_COLLECTIVE_STEP_US = 1.5
-"""1 to 2 us a hop (source CC)."""
+from ridgeline_backends.neuron.timing.work import Array, Part, Work
 
 
 def seconds(work: Work, coefficients: Coefficients) -> float:
     """Of one work."""
     return float(operation_seconds(work.rows, coefficients).sum())
-
-
-def all_seconds(works: Sequence[Work], coefficients: Coefficients) -> Array:
-    """Of each work."""
-    rows, starts = stacked(works)
-    return sums(operation_seconds(rows, coefficients), starts)
 
 
 def sums(values: Array, starts: NDArray[np.int64]) -> Array:
@@ -52,7 +41,7 @@ def operation_seconds(rows: Array, c: Coefficients) -> Array:
     return rows[:, Part.REPEATS] * (
         compiled * (computing + rows[:, Part.STEPS] * c.step_us * 1e-6)
         + rows[:, Part.COLLECTIVES] * c.collective_us * 1e-6
-        + rows[:, Part.COLLECTIVE_STEPS] * _COLLECTIVE_STEP_US * 1e-6
+        + rows[:, Part.FIXED]
         + (rows[:, Part.LINK] + rows[:, Part.NETWORK]) / c.link_efficiency
         + rows[:, Part.HOST_BYTES] / c.host_gb_s
         + rows[:, Part.HOST_STEPS] * c.host_step_ms * 1e-3

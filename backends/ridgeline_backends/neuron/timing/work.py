@@ -50,7 +50,7 @@ class Part(IntEnum):
     SPILL = 6
     STEPS = 7  # dependent steps of the operation
     COLLECTIVES = 8
-    COLLECTIVE_STEPS = 9
+    FIXED = 9  # seconds that no coefficient changes
     LINK = 10
     NETWORK = 11
     HOST_BYTES = 12
@@ -79,10 +79,11 @@ class Work:
         return Work(np.array(found, dtype=np.float64).reshape(-1, len(Part)))
 
     @staticmethod
-    def host(*, steps: float = 0.0, gigabytes: float = 0.0) -> Work:
-        """What the host does around calls: `steps` of its own, and bytes over PCIe."""
+    def host(*, steps: float = 0.0, gigabytes: float = 0.0, fixed_s: float = 0.0) -> Work:
+        """What the host does around calls: `steps` of its own, bytes over PCIe, and seconds."""
         row = np.zeros((1, len(Part)))
         row[0, Part.HOST_STEPS], row[0, Part.HOST_BYTES] = steps, gigabytes
+        row[0, Part.FIXED] = fixed_s
         row[0, Part.REPEATS] = 1.0
         return Work(row)
 
@@ -122,7 +123,7 @@ def _parts_of(lowered: Lowered, machine: Machine) -> tuple[float, ...]:
     exchange = (0.0, 0.0, 0.0, 0.0)
     if lowered.exchange is not None:
         asked = cost(lowered.exchange, machine)
-        exchange = (1.0, asked.steps, asked.link_s, asked.network_s)
+        exchange = (1.0, asked.waits_s, asked.link_s, asked.network_s)
     return (
         *(cycles * 1e-9 / lnc for cycles in engines),
         *streams,

@@ -5,9 +5,9 @@ One function per category. Raises `UnpredictableRow` for a row that says too lit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from ridgeline_backends.neuron.calibration.quantity import Quantity
+from ridgeline_backends.neuron.calibration.quantity import Quantity, Simulated
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.calibration.workloads.collective import collective_quantities
 from ridgeline_backends.neuron.calibration.workloads.decode import decode_quantities
@@ -17,7 +17,7 @@ from ridgeline_backends.neuron.calibration.workloads.serving import serving_quan
 from ridgeline_backends.neuron.calibration.workloads.training import training_quantities
 from ridgeline_backends.neuron.calibration.workloads.vision import vision_quantities
 
-_BY_CATEGORY: Mapping[str, Callable[[Row], list[Quantity]]] = {
+_BY_CATEGORY: Mapping[str, Callable[[Row], Sequence[Quantity | Simulated]]] = {
     "llm_decode": decode_quantities,
     "llm_profile": profile_quantities,
     "serving": serving_quantities,
@@ -28,7 +28,7 @@ _BY_CATEGORY: Mapping[str, Callable[[Row], list[Quantity]]] = {
 }
 
 
-def quantities(row: Row) -> list[Quantity]:
+def quantities(row: Row) -> Sequence[Quantity | Simulated]:
     """All fields of a row that can be predicted."""
     if row.category not in _BY_CATEGORY:
         raise UnpredictableRow(f"{row.id}: rows of category {row.category!r} are not predicted.")

@@ -28,8 +28,18 @@ from ridgeline_backends.neuron.timing.work import Work
 _LATENCY_BECAME_TPOT = 18
 """From this SDK on tables give time per output token; before, time over all tokens."""
 
+_WHOLE_RUN_FROM = 16
+"""From this SDK until then "latency per token" is a run's, prompt and all; before, a step's."""
+
 _LOOP_ON_DEVICE = 14
 """Before this SDK the host chose every token and prepared every step."""
+
+_OPT_PROMPT, _OPT_LENGTH, _OPT_BATCH = 9, 128, 256
+"""The script of the OPT tables, as SDK 2.14 prints it: such prompts, and such sequences in batches.
+"""
+
+_FULL_WEIGHTS_UNTIL = 10
+"""Until this SDK transformers-neuronx kept weights in fp32 where nothing else was asked for."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +68,8 @@ class Decoder:
 
 def decode_quantities(row: Row) -> list[Quantity]:
     """Fields of "llm_decode"."""
-    if row.has("primary_ms_per_step"):
-        raise UnpredictableRow(f"{row.id}: two models that take turns are not modelled.")
     decoder = decoder_of(row)
-    batch = row.integer("batch", 1)
+    batch = batch_of(row)
     length = sequence_length(row)
     prompt = row.integer("input_len", default_prompt(row, length))
     answer = row.integer("output_len", max(1, length - prompt))
@@ -81,12 +89,14 @@ def decode_quantities(row: Row) -> list[Quantity]:
         Quantity("lat_p50_ms", f"{domain}:tpot", step, 1e3),
     ]
     tokens = answer + (prompt if old and _counts_prompt(row) else 0)
-    found.append(Quantity("tok_lat_p50_ms", f"{domain}:tpot", whole, 1e3 / tokens))
+    if (row.sdk_minor or 99) < _WHOLE_RUN_FROM:
+        found.append(Quantity("tok_lat_p50_ms", f"{domain}:tpot", step, 1e3))
+    else:
+        found.append(Quantity("tok_lat_p50_ms", f"{domain}:tpot", whole, 1e3 / tokens))
     if "tok_s_counts_prompt_tokens" in row.listing("flags"):
         tokens = answer + prompt
     rate = batch * tokens
-    per_step = "lat_p50_is_per_token_step" in row.listing("flags")
-    if per_step or row.text("origin") == "nxdi-contrib":
+    if row.text("origin") == "nxdi-contrib":
         found.append(Quantity("tok_s", f"{domain}:tok_s", step, batch, rate=True))
     else:
         found.append(Quantity("tok_s", f"{domain}:tok_s", whole, rate, rate=True))
@@ -99,14 +109,14 @@ def decoder_of(row: Row, *, batch: int | None = None) -> Decoder:
     degree = min(row.integer("tp", _default_degree(row, machine)), machine.cores)
     length = sequence_length(row)
     quantised = row.text("weight_dtype").startswith(("int8", "fp8", "FP8")) or "FP8" in row.model
-    several = batch or row.integer("batch", 1)
+    several = batch or batch_of(row)
     try:
         config = NeuronConfig(
             tp_degree=degree,
             batch_size=several,
             ctx_batch_size=several,
             seq_len=length,
-            torch_dtype=ElementType.BF16,
+            torch_dtype=_dtype(row),
             quantized=quantised,
             on_device_sampling=True,
             output_logits=False,
@@ -135,8 +145,24 @@ def rules_of(row: Row) -> LibraryRules:
     return NXDI
 
 
+def batch_of(row: Row) -> int:
+    """Sequences at once. The first tables of OPT print 5 and 64 for the runs that the next print
+    with 256."""
+    batch = row.integer("batch", 1)
+    early = row.model.startswith("opt-") and (row.sdk_minor or 99) <= _FULL_WEIGHTS_UNTIL
+    return _OPT_BATCH if early and batch > 1 else batch
+
+
+def _dtype(row: Row) -> ElementType:
+    early = rules_of(row) is not NXDI and (row.sdk_minor or 99) <= _FULL_WEIGHTS_UNTIL
+    return ElementType.FP32 if early else ElementType.BF16
+
+
 def sequence_length(row: Row) -> int:
-    """Compiled positions of a sequence. OPT was shown at its longest."""
+    """Compiled positions of a sequence. OPT was shown at its longest, and its batches, some of
+    which are printed with a length whose KV no instance could hold, at a short one."""
+    if row.model.startswith("opt-") and row.integer("batch", 1) > 1:
+        return _OPT_LENGTH
     if row.has("seq_len"):
         return row.integer("seq_len")
     if row.has("input_len"):
@@ -146,6 +172,8 @@ def sequence_length(row: Row) -> int:
 
 def default_prompt(row: Row, length: int) -> int:
     """Where a row does not say how long its prompts were."""
+    if row.model.startswith("opt-"):
+        return _OPT_PROMPT
     return min(128, max(1, length // 2)) if row.has("output_len") else max(1, length // 2)
 
 

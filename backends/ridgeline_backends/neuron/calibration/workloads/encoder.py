@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from math import ceil
+
 from ridgeline_backends.neuron.builders.encoder import (
     EncoderShape,
     build_encoder,
@@ -10,7 +13,6 @@ from ridgeline_backends.neuron.builders.encoder import (
 from ridgeline_backends.neuron.calibration.places import machine_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
-from ridgeline_backends.neuron.calibration.workloads.decode import bucket_of
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.program import BufferKind, Program
 from ridgeline_backends.neuron.timing.machine import Machine
@@ -18,8 +20,19 @@ from ridgeline_backends.neuron.timing.work import Work
 
 _RESULT_BYTES = 4
 
+_FRESH_BYTES = 32 << 20
+"""Arrays above this are of pages that the process never touched (glibc's largest threshold)."""
+
+_PAGE_S_PER_BYTE = 0.5e-6 / 4096
+"""A page fault and the clearing of its 4 KiB."""
+
 _WRITES_FASTER = 4
 """Writes over PCIe are posted; reads wait for their answer."""
+
+_LEAST_TOKENS = 2048
+"""Of a step, as vLLM sets it where a sequence is shorter."""
+
+_STEPS = re.compile(r"(\d+) steps")
 
 _WAV2VEC = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
 _SAMPLES = 7 * 16000
@@ -33,14 +46,25 @@ def encoder_quantities(row: Row) -> list[Quantity]:
     program = encoder_program(config, row, batch, cores=row.integer("tp", 1))
     work = Work.of(program, machine).compiled_by(compiler_of(row, machine))
     work = Work.total((work, results(program)))
+    steps = _STEPS.search(row.text("note"))
+    if steps is not None:
+        work = work * int(steps.group(1))
     if "vllm" in row.text("framework").lower():
-        # The server fills a batch up with padding for each request that it encodes.
-        clients = row.integer("concurrency", 1)
-        return [
-            Quantity("lat_p50_ms", "encoder_other:latency", work, 1e3 * clients),
-            Quantity("inf_s", "encoder_other:rate", work, 1.0, rate=True),
-        ]
+        return _served(row, work, batch)
     return calls(row, machine, work, batch, domain=_domain(row, machine))
+
+
+def _served(row: Row, work: Work, batch: int) -> list[Quantity]:
+    """The server fills a batch up with padding. What it takes from the queue for a call are as many
+    prompts as its budget of tokens holds, which is a sequence's length or vLLM's least."""
+    clients = row.integer("concurrency", 1)
+    budget = max(_LEAST_TOKENS, row.integer("seq_len", _LEAST_TOKENS))
+    together = max(1, min(batch, clients, budget // row.integer("input_len", 128)))
+    rounds = ceil(clients / together)
+    return [
+        Quantity("lat_p50_ms", "encoder_other:latency", work, 1e3 * rounds),
+        Quantity("inf_s", "encoder_other:rate", work, clients / rounds, rate=True),
+    ]
 
 
 def encoder_program(config: object, row: Row, batch: int, *, cores: int = 1) -> Program:
@@ -48,9 +72,8 @@ def encoder_program(config: object, row: Row, batch: int, *, cores: int = 1) -> 
     shape = encoder_shape(config, row)
     if row.model.lower().startswith("laughter") or _type(config) == "wav2vec2":
         return build_speech_encoder(shape, batch=batch, samples=_SAMPLES, convolutions=_WAV2VEC)
-    length = row.integer("seq_len", 128)
-    if row.has("input_len"):
-        length = bucket_of(row, row.integer("input_len"), length)
+    # One length is compiled, whatever comes.
+    length = row.integer("seq_len", row.integer("input_len", 128))
     return build_encoder(shape, batch=batch, length=length, cores=cores)
 
 
@@ -80,6 +103,7 @@ def encoder_shape(config: object, row: Row) -> EncoderShape:
         causal=kind in ("gpt2", "qwen3", "llama"),
         gated=kind in ("qwen3", "llama", "mistral", "gemma"),
         logits=_reads_logits(row, kind),
+        labels=_classifies(row),
         kernel="flash" if kind == "qwen3" else "plain",
     )
 
@@ -100,10 +124,11 @@ def calls(
 
 def results(program: Program) -> Work:
     """What the host reads back and has written, in single precision."""
-    read = sum(one.elements for one, _ in program.buffers(BufferKind.OUTPUT))
-    written = sum(one.elements for one, _ in program.buffers(BufferKind.INPUT))
-    moved = (read + written / _WRITES_FASTER) * _RESULT_BYTES
-    return Work.host(gigabytes=moved / 1e9)
+    outputs = [one.elements * _RESULT_BYTES for one, _ in program.buffers(BufferKind.OUTPUT)]
+    written = sum(one.elements for one, _ in program.buffers(BufferKind.INPUT)) * _RESULT_BYTES
+    fresh = sum(size for size in outputs if size > _FRESH_BYTES)
+    moved = sum(outputs) + written / _WRITES_FASTER
+    return Work.host(gigabytes=moved / 1e9, fixed_s=fresh * _PAGE_S_PER_BYTE)
 
 
 def compiler_of(row: Row, machine: Machine) -> int | None:
@@ -120,7 +145,7 @@ def _in_flight(row: Row, copies: int) -> int:
         return row.integer("concurrency")
     if row.category == "vision":
         return 2 * copies if row.text("app") == "Batch" else 1
-    return copies if row.text("run_mode") else 1
+    return copies if row.text("run_mode") or "DP" in row.text("note") else 1
 
 
 def _copies(row: Row, machine: Machine) -> int:
@@ -141,6 +166,14 @@ def _domain(row: Row, machine: Machine) -> str:
     if machine.chip.neuroncore == "v1":
         return "encoder_inf1"
     return "encoder" if row.text("run_mode") else "encoder_other"
+
+
+def _classifies(row: Row) -> int:
+    """Labels of a sequence that are read back instead of hidden states. Inferentia1's tables are of
+    the tutorials' fine-tuned classifiers."""
+    tuned = ("Classification", "mrpc", "sst-2")
+    known = any(one in row.text("task") + row.model for one in tuned)
+    return 2 if known or row.text("instance").startswith("inf1") else 0
 
 
 def _reads_logits(row: Row, kind: str) -> bool:

@@ -28,6 +28,9 @@ _BYTES_PER_PARAMETER = 6
 _NAMES = re.compile(r"\s*(Ph[12])?\s*(pre-training|fine-tuning|training)\s*$", re.IGNORECASE)
 
 
+_SEQUENCE_PARALLEL_FROM = 13
+"""The examples of NxD and of NeMo Megatron, which came with this SDK, are sequence-parallel."""
+
 _FLASH = ("gpt2", "gpt_neox", "llama", "mistral", "mixtral")
 """Decoders are trained with a kernel for attention."""
 
@@ -42,7 +45,7 @@ def training_quantities(row: Row) -> list[Quantity]:
     """Fields of "training"."""
     nodes = row.integer("nodes", 1)
     machine = machine_of(row, nodes=nodes)
-    shape, length, scored = _model(row)
+    shape, length, scored, own_layers = _model(row)
     degrees = _degrees(row, shape)
     data = max(1, machine.cores // (degrees.tensor * degrees.pipeline))
     zero = "FP32Optimizer" in row.text("train_dtype") or "ZeRO" in row.text("topology")
@@ -59,6 +62,9 @@ def training_quantities(row: Row) -> list[Quantity]:
         recompute=degrees.tensor > 1 and degrees.pipeline == 1 and not zero,
         dropout=not shape.causal,
         lamb=row.text("optimizer").lower() == "lamb",
+        own_layers=own_layers,
+        sequence_parallel=shape.causal and (row.sdk_minor or 99) >= _SEQUENCE_PARALLEL_FROM,
+        whole_gradients=not row.text("train_dtype").endswith("SR"),
     )
     # Filling and draining the pipeline takes all but one of its stages' microbatches again.
     turns = plan.microbatches + plan.pipeline - 1
@@ -102,8 +108,9 @@ def _core_bytes(shape: EncoderShape, tensor: int, pipeline: int) -> float:
     return shape.layers * each * _BYTES_PER_PARAMETER / tensor / pipeline
 
 
-def _model(row: Row) -> tuple[EncoderShape, int, int]:
-    """Its shape, the length of its sequences, and how many of their places are scored."""
+def _model(row: Row) -> tuple[EncoderShape, int, int, int]:
+    """Its shape, the length of its sequences, how many of their places are scored, and how many
+    layers have weights of their own (0: all)."""
     name = _NAMES.sub("", row.model).strip()
     config, kind = row.config, "given"
     if config is None:
@@ -115,7 +122,7 @@ def _model(row: Row) -> tuple[EncoderShape, int, int]:
         length = row.integer("seq_len", 512)
     shape = _shape(config, row)
     # BERT's library computes the logits of all places, wanted or not.
-    return shape, length, length
+    return shape, length, length, 0
 
 
 def _catalogued(name: str, row: Row) -> tuple[Mapping[str, object], str]:
@@ -127,7 +134,7 @@ def _catalogued(name: str, row: Row) -> tuple[Mapping[str, object], str]:
     raise UnpredictableRow(f"{row.id}: the sizes of {name!r} are not known.")
 
 
-def _image_model(config: Mapping[str, object]) -> tuple[EncoderShape, int, int]:
+def _image_model(config: Mapping[str, object]) -> tuple[EncoderShape, int, int, int]:
     if config.get("builder") == "perceiver":
         shape = EncoderShape(
             hidden=_integer(config, "hidden_size"),
@@ -136,7 +143,7 @@ def _image_model(config: Mapping[str, object]) -> tuple[EncoderShape, int, int]:
             intermediate=_integer(config, "hidden_size"),
             vocab=1000,
         )
-        return shape, _integer(config, "latents"), 1
+        return shape, _integer(config, "latents"), 1, _integer(config, "layers_per_block")
     if config.get("builder") not in ("vit", "clip"):
         raise UnpredictableRow(f"Training of {config.get('builder')!r} is not modelled.")
     side = _integer(config, "image") // _integer(config, "patch")
@@ -147,7 +154,7 @@ def _image_model(config: Mapping[str, object]) -> tuple[EncoderShape, int, int]:
         intermediate=_integer(config, "intermediate_size"),
         vocab=1000,
     )
-    return shape, side * side + 1, 1
+    return shape, side * side + 1, 1, 0
 
 
 def _shape(config: Mapping[str, object], row: Row) -> EncoderShape:

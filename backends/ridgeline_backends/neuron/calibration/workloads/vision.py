@@ -77,7 +77,11 @@ def _programs(
     if builder == "perceiver":
         return (build_perceiver(_perceiver(sizes), batch=batch),)
     tower = build_vision_encoder(
-        _tower(sizes), batch=batch, image=image, patch=_size(sizes, "patch")
+        _tower(sizes),
+        batch=batch,
+        image=image,
+        patch=_size(sizes, "patch"),
+        cores=row.integer("tp", 1),
     )
     if builder != "clip":
         return (tower,)
