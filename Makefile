@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+# One process a core; a file's tests stay together, since they share what is slow to make.
+UNIT_TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile tests/unit
 SOURCES := sdk service backends model_zoo tests examples
 
 .PHONY: demo test chaos kernels unit compat bench peers recipes lint types fmt imports clean system
@@ -13,14 +15,15 @@ demo: $(VENV)/.service system kernels
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev system kernels
-	$(BIN)/python -m pytest tests/unit tests/contract tests/e2e tests/chaos tests/docs
+	$(UNIT_TESTS)
+	$(BIN)/python -m pytest tests/contract tests/e2e tests/chaos tests/docs
 
 # Faults and kills in full, the slow ones too.
 chaos: $(VENV)/.dev system kernels
 	RIDGELINE_CHAOS=1 $(BIN)/python -m pytest tests/chaos tests/e2e/faults tests/e2e/test_training_jobs.py
 
 unit: $(VENV)/.dev kernels
-	$(BIN)/python -m pytest tests/unit
+	$(UNIT_TESTS)
 
 # Before anything needs them: replicas see this folder, and cannot write here.
 kernels: $(VENV)/.service

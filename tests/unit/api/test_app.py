@@ -92,10 +92,10 @@ def test_a_body_beyond_the_limit(direct, path: str, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        (gzip.compress(b"{}"), 200),
+        (gzip.compress(b"{}", mtime=0), 200),
         (b"not gzip", 400),
-        (gzip.compress(b"{}")[:-3], 400),
-        (gzip.compress(b" " * 9_000_000), 413),
+        (gzip.compress(b"{}", mtime=0)[:-3], 400),
+        (gzip.compress(b" " * 9_000_000, mtime=0), 413),
     ],
 )
 def test_gzip_bodies(direct, body: bytes, status: int) -> None:
