@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from ridgeline_backends.neuron.commands import ls, score
+from ridgeline_backends.neuron.commands import ls, score, simulate
 
 app = typer.Typer(no_args_is_help=True)
 app.command("ls")(ls.ls)
 app.command("score")(score.score)
 app.command("fit")(score.fit)
+app.command("simulate")(simulate.simulate)
 
 
 @app.callback()

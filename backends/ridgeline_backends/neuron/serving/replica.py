@@ -1,0 +1,95 @@
+"""A compiled model as a replica to simulate: its limits, and what its steps take, predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ridgeline_backends.base import RunnerLimits, SlotLayout
+from ridgeline_backends.errors import BackendError
+from ridgeline_backends.neuron.builders.architecture import DecoderArchitecture
+from ridgeline_backends.neuron.builders.decoder import decoder_program
+from ridgeline_backends.neuron.builders.rules import NXDI
+from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.config import NeuronConfig
+from ridgeline_backends.neuron.liveness import core_need
+from ridgeline_backends.neuron.placement import Placement
+from ridgeline_backends.neuron.serving.costs import StepCosts
+from ridgeline_backends.neuron.serving.load import Load
+from ridgeline_backends.neuron.serving.outcome import Outcome
+from ridgeline_backends.neuron.serving.simulate import simulate
+from ridgeline_backends.neuron.timing.predict import Label, Prediction, calibration, predict
+
+
+class DoesNotFit(BackendError):
+    """A model that a core's memory does not hold as it was asked for."""
+
+    code = "DoesNotFit"
+    http_status = 400
+
+
+@dataclass(frozen=True)
+class Replica:
+    """`prefill`: of one prompt by its bucket, `decode`: of a step over the whole batch, by the
+    bucket of KV that it reads. `host_s`: a server's own work between two steps."""
+
+    config: NeuronConfig
+    prefill: dict[int, Prediction]
+    decode: dict[int, Prediction]
+    host_s: float
+
+    @property
+    def limits(self) -> RunnerLimits:
+        """As `NeuronRunner` states them: prompts and decodes apart, a slot for each sequence."""
+        config = self.config
+        return RunnerLimits(
+            max_model_len=config.seq_len,
+            max_tokens=max(config.context_limit, config.decode_batch),
+            max_sequences=config.decode_batch,
+            kv_layout=SlotLayout(config.seq_len, config.decode_batch),
+            mixed_phases=False,
+            chunked_prefill=False,
+            sequence_buckets=config.context_buckets,
+        )
+
+    @property
+    def label(self) -> Label:
+        return next(iter(self.decode.values())).label
+
+    def run(self, load: Load) -> Outcome:
+        """Under a load, with every step as long as predicted."""
+        return self._run(load, lambda one: one.seconds)
+
+    def bounds(self, load: Load) -> tuple[Outcome, Outcome]:
+        """The same with every step as short, and as long, as its interval allows."""
+        return self._run(load, lambda one: one.low), self._run(load, lambda one: one.high)
+
+    def _run(self, load: Load, seconds: Callable[[Prediction], float]) -> Outcome:
+        costs = StepCosts(
+            prefill={size: seconds(one) + self.host_s for size, one in self.prefill.items()},
+            decode={size: seconds(one) + self.host_s for size, one in self.decode.items()},
+        )
+        return simulate(self.limits, costs, load)
+
+
+def replica_of(model: DecoderArchitecture, config: NeuronConfig, placement: Placement) -> Replica:
+    """Raises `DoesNotFit`."""
+
+    def program(phase: Phase, bucket: int) -> Prediction:
+        batch = config.decode_batch if phase is Phase.TOKEN_GENERATION else 1
+        built = decoder_program(model, config, phase=phase, bucket=bucket, rules=NXDI, batch=batch)
+        need = core_need([built]).total
+        if need > placement.core_memory_bytes:
+            raise DoesNotFit(
+                f"A core needs {need / 2**30:.1f} GiB of {placement.core_memory_bytes / 2**30:.0f} "
+                f"at tensor-parallel degree {config.tp_degree}, batch {config.decode_batch}.",
+                hint="Take a larger degree or instance type, a smaller batch or shorter sequences.",
+            )
+        return predict(built, placement.machine)
+
+    return Replica(
+        config=config,
+        prefill={size: program(Phase.CONTEXT_ENCODING, size) for size in config.context_buckets},
+        decode={size: program(Phase.TOKEN_GENERATION, size) for size in config.generation_buckets},
+        host_s=0.0 if config.async_mode else calibration().coefficients.host_step_ms * 1e-3,
+    )
