@@ -321,7 +321,15 @@ def test_a_warm_start_knows_what_its_parents_found(world: Any, runners: FakeRunn
         "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "t"}],
         "WarmStartType": "IdenticalDataAndAlgorithm",
     }
-    create(world, "child", config={"Strategy": "Bayesian"}, WarmStartConfig=warm)
+    algorithm = request()["TrainingJobDefinition"]["AlgorithmSpecification"]
+    bare = {key: value for key, value in algorithm.items() if key != "MetricDefinitions"}
+    create(
+        world,
+        "child",
+        config={"Strategy": "Bayesian"},
+        definition={"AlgorithmSpecification": bare},
+        WarmStartConfig=warm,
+    )
     world.plane.tuning_jobs.delete({"HyperParameterTuningJobName": "t"})
     for _ in range(4):
         ticks(world)

@@ -7,7 +7,13 @@ from typing import Any
 
 from ridgeline_service.control.names import to_datetime
 from ridgeline_service.control.tuning.decisions import Finish, best_of, not_improving
-from ridgeline_service.control.tuning.spec import OBJECTIVE_PARAMETER, Definition, spec_of
+from ridgeline_service.control.tuning.spec import (
+    OBJECTIVE_PARAMETER,
+    Definition,
+    TuningSpec,
+    spec_of,
+)
+from ridgeline_service.control.tuning.trials import resource_config
 from ridgeline_service.store.job_records import JobStatus
 from ridgeline_service.store.tuning_records import TrialRecord, TuningRecord
 
@@ -20,7 +26,7 @@ def describe(tuning: TuningRecord, trials: Sequence[TrialRecord], now: int) -> d
         **{key: request[key] for key in ("WarmStartConfig", "Autotune") if key in request},
         "HyperParameterTuningJobName": tuning.name,
         "HyperParameterTuningJobArn": tuning.arn,
-        "HyperParameterTuningJobConfig": request["HyperParameterTuningJobConfig"],
+        "HyperParameterTuningJobConfig": _config(request, spec),
         "HyperParameterTuningJobStatus": tuning.status.value,
         "CreationTime": to_datetime(tuning.created_at),
         "LastModifiedTime": to_datetime(tuning.modified_at),
@@ -125,11 +131,21 @@ def objective_counters(trials: Sequence[TrialRecord]) -> dict[str, int]:
     return {name: statuses.count(name) for name in ("Succeeded", "Pending", "Failed")}
 
 
+def _config(request: Mapping[str, Any], spec: TuningSpec) -> dict[str, Any]:
+    """With the defaults that took effect, which AWS's SDK reads without asking."""
+    given = request["HyperParameterTuningJobConfig"]
+    limits = {"MaxNumberOfTrainingJobs": spec.max_trials, **given["ResourceLimits"]}
+    early = "Auto" if spec.stops_early else "Off"
+    return {"TrainingJobEarlyStoppingType": early, **given, "ResourceLimits": limits}
+
+
 def _definition(definition: Definition) -> dict[str, Any]:
     """As it was given, with what clients expect to find that SageMaker adds."""
     given: Mapping[str, Any] = definition.request
     return {
         **given,
+        # AWS's SDK reads this member, whichever of the two was given.
+        "ResourceConfig": resource_config(given),
         "StaticHyperParameters": {
             OBJECTIVE_PARAMETER: definition.objective.metric,
             **(given.get("StaticHyperParameters") or {}),

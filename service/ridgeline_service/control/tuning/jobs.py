@@ -53,6 +53,7 @@ class TuningJobs:
             tags_in(request),
         )
         arn = context.arns.of(TUNING_JOB, name)
+        request = self._with_metrics_of_parents(request)
         spec = spec_of(request)
         for definition in spec.definitions:
             # What a training job would be refused for, the tuning job is refused for now.
@@ -169,6 +170,21 @@ class TuningJobs:
                 hint="ListHyperParameterTuningJobs shows those that are there.",
             )
         return tuning
+
+    def _with_metrics_of_parents(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """AWS's SDK leaves the metric definitions out when it starts a tuner warm from another."""
+        definition, config = request.get("TrainingJobDefinition"), request.get("WarmStartConfig")
+        if definition is None or config is None:
+            return request
+        algorithm = definition["AlgorithmSpecification"]
+        if algorithm.get("MetricDefinitions"):
+            return request
+        with self._context.db.read() as connection:
+            parent = self._find(connection, config["ParentHyperParameterTuningJobs"][0])
+        metrics = spec_of(parent.request).definitions[0].request["AlgorithmSpecification"]
+        algorithm = {**algorithm, "MetricDefinitions": metrics["MetricDefinitions"]}
+        definition = {**definition, "AlgorithmSpecification": algorithm}
+        return {**request, "TrainingJobDefinition": definition}
 
     def _history(
         self, connection: Connection, request: Mapping[str, Any], spec: TuningSpec

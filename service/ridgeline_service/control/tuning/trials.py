@@ -44,7 +44,7 @@ def training_request(
         **(given.get("StaticHyperParameters") or {}),
         **parameters,
     }
-    request["ResourceConfig"] = _resources(given)
+    request["ResourceConfig"] = resource_config(given)
     if "CheckpointConfig" in given:
         checkpoints = given["CheckpointConfig"]
         # Each has a folder of its own: one that starts must not go on where another one was.
@@ -77,7 +77,7 @@ def refreshed(trial: TrialRecord, job: JobRecord | None, spec: TuningSpec, now: 
     )
 
 
-def _resources(given: Mapping[str, Any]) -> dict[str, Any]:
+def resource_config(given: Mapping[str, Any]) -> dict[str, Any]:
     """ResourceConfig of a training job. Of instance types to choose among, the first is taken."""
     tuned = given.get("HyperParameterTuningResourceConfig")
     if tuned is None:
