@@ -19,11 +19,15 @@ from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.devices import Instance, instances
 from ridgeline_backends.neuron.liveness import core_need
+from ridgeline_backends.neuron.planning.load import Loaded, Wanted, under_load
 from ridgeline_backends.neuron.program import Program
 from ridgeline_backends.neuron.timing.machine import Machine
 from ridgeline_backends.neuron.timing.predict import Prediction, predict
 
 BATCHES = (1, 8, 32)
+_SIMULATED = 8
+"""So many of the cheapest options are tried under the wanted rate."""
+
 _GIB = 1 << 30
 
 
@@ -65,8 +69,9 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """A setting that fits. `tpot`: under load, with the stalls by other prompts. `instances`:
-    how many are needed for the wanted rate. Costs are None where no price is listed."""
+    """A setting that fits. `tpot`: with the stalls by the prompts of a full batch. `instances`:
+    how many are needed for the wanted rate. `loaded`: what a simulation at that rate found, of the
+    cheapest ones. Costs are None where no price is listed."""
 
     setting: Setting
     core_bytes: int
@@ -76,6 +81,7 @@ class Option:
     instances: int
     usd_per_million: float | None
     misses: tuple[str, ...]
+    loaded: Loaded | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +92,18 @@ class Plan:
     options: tuple[Option, ...]
     near: tuple[Option, ...]
     left_out: Mapping[str, str]
+
+    @property
+    def front(self) -> tuple[Option, ...]:
+        """Of the options with a price, those than which none is both cheaper and faster per token:
+        the cheapest first, the fastest last."""
+        found: list[Option] = []
+        for one in self.options:
+            if one.usd_per_million is None:
+                continue
+            if not found or one.tpot.seconds < found[-1].tpot.seconds:
+                found.append(one)
+        return tuple(found)
 
 
 def make_plan(config: Mapping[str, object], target: Target) -> Plan:
@@ -102,11 +120,14 @@ def make_plan(config: Mapping[str, object], target: Target) -> Plan:
     for one in found:
         left_out.pop(one.setting.instance.name, None)
     ranked = sorted(found, key=_rank)
-    return Plan(
-        options=tuple(one for one in ranked if not one.misses),
-        near=tuple(one for one in ranked if one.misses),
-        left_out=left_out,
-    )
+    options = [one for one in ranked if not one.misses]
+    near = [one for one in ranked if one.misses]
+    if target.rps is not None:
+        tried = [sweep.under_load(one, target.rps) for one in options[:_SIMULATED]]
+        near = [*(one for one in tried if one.misses), *near]
+        tried = [one for one in tried if not one.misses]
+        options = sorted([*tried, *options[_SIMULATED:]], key=_rank)
+    return Plan(options=tuple(options), near=tuple(near), left_out=left_out)
 
 
 def _settings() -> Iterable[Setting]:
@@ -114,13 +135,13 @@ def _settings() -> Iterable[Setting]:
     for instance in instances().values():
         if instance.chip.neuroncore == "v1":
             continue
-        lnc = instance.chip.default_lnc
-        for tp in reversed(instance.tensor_parallel):
-            for batch in BATCHES:
-                for quantized in (False, True):
-                    yield Setting(
-                        instance=instance, lnc=lnc, tp=tp, batch=batch, quantized=quantized
-                    )
+        for lnc in reversed(instance.chip.lnc):
+            for tp in reversed(instance.tensor_parallel):
+                for batch in BATCHES:
+                    for quantized in (False, True):
+                        yield Setting(
+                            instance=instance, lnc=lnc, tp=tp, batch=batch, quantized=quantized
+                        )
 
 
 class _Sweep:
@@ -131,7 +152,7 @@ class _Sweep:
         self._model, self._target = model, target
         self._programs: dict[tuple[Phase, int, int, bool], Program] = {}
         self._bytes: dict[tuple[int, int, bool], int] = {}
-        self._machines: dict[str, Machine] = {}
+        self._machines: dict[tuple[str, int], Machine] = {}
         self._predictions: dict[tuple[object, ...], Prediction] = {}
 
     def refusal(self, setting: Setting) -> str | None:
@@ -180,6 +201,35 @@ class _Sweep:
             misses=_misses(first, tpot, target),
         )
 
+    def under_load(self, option: Option, rps: float) -> Option:
+        """The option at the wanted rate, simulated."""
+        setting, target = option.setting, self._target
+        found = under_load(
+            Wanted(
+                rps=rps,
+                prompt=target.prompt,
+                answer=target.answer,
+                ttft_s=target.ttft_s,
+                tpot_s=target.tpot_s,
+            ),
+            prefill_s=option.ttft.seconds,
+            step_s=self._predicted(Phase.TOKEN_GENERATION, setting).seconds,
+            batch=setting.batch,
+            groups=setting.instance.cores(setting.lnc) // setting.tp,
+            at_least=option.instances,
+        )
+        if found is None:
+            return replace(option, misses=(f"at {rps:g} requests a second it misses its targets",))
+        price = setting.instance.price_usd_h
+        return replace(
+            option,
+            instances=found.instances,
+            loaded=found,
+            usd_per_million=None
+            if price is None
+            else _cost(price, option.tokens_s, found.instances, target),
+        )
+
     def _predicted(self, phase: Phase, setting: Setting) -> Prediction:
         """Timed once for all types on which a group of cores lies alike."""
         machine = self._machine(setting)
@@ -195,10 +245,10 @@ class _Sweep:
         return self._predictions[key]
 
     def _machine(self, setting: Setting) -> Machine:
-        name = setting.instance.name
-        if name not in self._machines:
-            self._machines[name] = Machine(setting.instance, setting.lnc)
-        return self._machines[name]
+        key = setting.instance.name, setting.lnc
+        if key not in self._machines:
+            self._machines[key] = Machine(setting.instance, setting.lnc)
+        return self._machines[key]
 
     def _core_bytes(self, setting: Setting) -> int:
         key = setting.tp, setting.batch, setting.quantized

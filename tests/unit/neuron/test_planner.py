@@ -6,13 +6,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from ridgeline.errors import InvalidInput, NotFound
+from ridgeline_backends.neuron.builders.configs import decoder_architecture
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.commands.plan import config_of, seconds_of
 from ridgeline_backends.neuron.planner import Plan, Target, make_plan
+from ridgeline_backends.neuron.planning.comparison import rooflines
+from ridgeline_backends.neuron.planning.load import Wanted, under_load
+from ridgeline_backends.neuron.planning.picture import Point, characters, svg
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +55,64 @@ def test_whatever_fits_fits_its_core(plan: Plan) -> None:
         assert one.core_bytes * s.tp > 70e9 * (1 if s.quantized else 2)
 
 
+def test_both_logical_core_configurations_are_tried(plan: Plan) -> None:
+    tried = {
+        (one.setting.instance.name, one.setting.lnc, one.setting.quantized)
+        for one in (*plan.options, *plan.near)
+    }
+    assert {("trn2.48xlarge", lnc, wide) for lnc in (1, 2) for wide in (False, True)} <= tried
+
+
+def test_the_cheapest_are_simulated_at_the_wanted_rate(plan: Plan) -> None:
+    loaded = plan.options[0].loaded
+    assert loaded is not None
+    assert loaded.instances == plan.options[0].instances
+    assert loaded.ttft_p90 <= 2.0
+    assert loaded.tpot <= 0.06
+
+
+def test_the_front_trades_cost_for_speed(plan: Plan) -> None:
+    front = plan.front
+    costs = [one.usd_per_million or 0.0 for one in front]
+    times = [one.tpot.seconds for one in front]
+    assert costs == sorted(costs)
+    assert times == sorted(times, reverse=True)
+    assert times[-1] == min(one.tpot.seconds for one in plan.options if one.usd_per_million)
+
+
+def test_a_load_that_nothing_keeps_is_said_to_be() -> None:
+    wanted = Wanted(rps=1.0, prompt=100, answer=100, ttft_s=0.1, tpot_s=None)
+    slow = under_load(wanted, prefill_s=0.2, step_s=0.01, batch=4, groups=1, at_least=1)
+    assert slow is None
+    easy = under_load(wanted, prefill_s=0.02, step_s=0.005, batch=4, groups=1, at_least=1)
+    assert easy is not None
+    assert (easy.instances, easy.ttft_p90 < 0.1) == (1, True)
+
+
+def test_data_sheets_bound_what_they_are_compared_with() -> None:
+    config = find("llama-3.1-70b", "decoders").config
+    found = rooflines(decoder_architecture(config), 2048)
+    names = [one.name for one in found]
+    assert "p5.48xlarge" in names
+    assert "g6.xlarge" not in names  # 24 GiB do not hold 140 GB
+    by_name = {one.name: one for one in found}
+    assert by_name["p5.48xlarge"].tpot_s > 70e9 * 2 / (8 * 3350e9)
+
+
+def test_pictures_hold_every_point() -> None:
+    points = [
+        Point(1.0, 80.0, "inf2", "slow & cheap", best=True),
+        Point(9.0, 10.0, "trn1", "fast", best=True),
+        Point(9.0, 80.0, "trn1", "neither"),
+    ]
+    root = ElementTree.fromstring(svg(points, "a < b"))
+    titles = [one.text for one in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert sorted(map(str, titles)) == ["fast", "neither", "slow & cheap"]
+    drawn = characters(points)
+    assert [drawn.count(letter) for letter in ("A", "B")] == [1, 1]
+    assert "USD/M tokens" in drawn
+
+
 def test_times_are_read_with_their_unit() -> None:
     assert (seconds_of("500ms"), seconds_of("0.5s"), seconds_of("2"), seconds_of(None)) == (
         0.5,
@@ -76,7 +139,7 @@ def test_the_command_prints_a_table_without_torch() -> None:
     code = (
         "import sys, typer; from ridgeline_backends.neuron.commands.plan import plan; "
         "app = typer.Typer(); app.command()(plan); "
-        "app(['smollm2-135m', '--tpot', '20ms'], standalone_mode=False); "
+        "app(['smollm2-135m', '--tpot', '20ms', '--draw', '--compare'], standalone_mode=False); "
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

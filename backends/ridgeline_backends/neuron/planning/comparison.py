@@ -1,0 +1,71 @@
+"""What GPUs and processors would take for the same model: by their data sheets, nothing else.
+
+A roofline is a bound that no server reaches; it says where a comparison is worth a measurement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ridgeline_backends.neuron.builders.architecture import DecoderArchitecture
+from ridgeline_backends.neuron.builders.decoder import decoder_program
+from ridgeline_backends.neuron.builders.rules import NXDI
+from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.config import NeuronConfig
+from ridgeline_backends.neuron.devices.loader import other_instances
+from ridgeline_backends.neuron.devices.model import OtherInstance
+from ridgeline_backends.neuron.liveness import core_need
+
+_GIB = 1 << 30
+_BATCH = 32
+_USABLE = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roofline:
+    """Bounds of an instance type, all its devices together. `usd_per_million` None: no price."""
+
+    name: str
+    device: str
+    batch: int
+    tpot_s: float
+    tokens_s: float
+    usd_per_million: float | None
+
+
+def rooflines(model: DecoderArchitecture, length: int) -> tuple[Roofline, ...]:
+    """Of every type whose memory holds the model in bf16, the cheapest first."""
+    config = NeuronConfig(batch_size=1, seq_len=length, fused_qkv=True)
+    program = decoder_program(
+        model, config, phase=Phase.TOKEN_GENERATION, bucket=length, rules=NXDI, batch=1
+    )
+    need = core_need([program])
+    flops = sum(times * one.flops for one, times in program.operations())
+    found = [
+        _roofline(one, need.weights, need.kv, flops)
+        for one in other_instances().values()
+        if one.devices * one.memory_gib * _GIB * _USABLE > need.weights + need.kv
+    ]
+    return tuple(sorted(found, key=lambda one: (one.usd_per_million is None, _cost(one))))
+
+
+def _roofline(one: OtherInstance, weights: int, kv: int, flops: int) -> Roofline:
+    room = one.devices * one.memory_gib * _GIB * _USABLE - weights
+    batch = int(min(_BATCH, room // kv))
+    seconds = (weights + batch * kv) / (one.devices * one.gb_s * 1e9)
+    if one.bf16_tflops is not None:
+        seconds = max(seconds, batch * flops / (one.devices * one.bf16_tflops * 1e12))
+    tokens = batch / seconds
+    price = one.price_usd_h
+    return Roofline(
+        name=one.name,
+        device=f"{one.devices} x {one.device}",
+        batch=batch,
+        tpot_s=seconds,
+        tokens_s=tokens,
+        usd_per_million=None if price is None else price / 3600 / tokens * 1e6,
+    )
+
+
+def _cost(one: Roofline) -> float:
+    return one.usd_per_million or 0.0
