@@ -15,7 +15,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ridgeline import errors
-from ridgeline.errors import DeployFailed, NotRunning, RidgelineError, TrainingFailed, TuningFailed
+from ridgeline.errors import (
+    DeployFailed,
+    NotRunning,
+    ProcessingFailed,
+    RidgelineError,
+    TrainingFailed,
+    TransformFailed,
+    TuningFailed,
+)
 
 if TYPE_CHECKING:
     from ridgeline.async_inference import AsyncInferenceConfig, AsyncResult, WaiterConfig
@@ -29,9 +37,20 @@ if TYPE_CHECKING:
         IntegerParameter,
     )
     from ridgeline.predictor import Predictor
+    from ridgeline.processing import (
+        NetworkConfig,
+        ProcessingInput,
+        ProcessingOutput,
+        Processor,
+        ScriptProcessor,
+        SKLearnProcessor,
+    )
+    from ridgeline.processing_job import ProcessingJob
     from ridgeline.serverless import ServerlessInferenceConfig
     from ridgeline.session import Session
     from ridgeline.training_job import TrainingJob
+    from ridgeline.transform_job import TransformJob
+    from ridgeline.transformer import Transformer
     from ridgeline.tuner import HyperparameterTuner, WarmStartConfig, WarmStartTypes
     from ridgeline.tuning_job import TuningJob
     from ridgeline.zoo import ZooModel
@@ -49,13 +68,22 @@ _HOME = {
     "HyperparameterTuner": "tuner",
     "IntegerParameter": "parameter",
     "Model": "model",
+    "NetworkConfig": "processing",
     "Predictor": "predictor",
+    "ProcessingInput": "processing",
+    "ProcessingJob": "processing_job",
+    "ProcessingOutput": "processing",
+    "Processor": "processing",
     "PyTorch": "frameworks",
     "SKLearn": "frameworks",
+    "SKLearnProcessor": "processing",
+    "ScriptProcessor": "processing",
     "ServerlessInferenceConfig": "serverless",
     "Session": "session",
     "TrainingInput": "inputs",
     "TrainingJob": "training_job",
+    "TransformJob": "transform_job",
+    "Transformer": "transformer",
     "TuningJob": "tuning_job",
     "WaiterConfig": "async_inference",
     "WarmStartConfig": "tuner",
@@ -75,16 +103,27 @@ __all__ = [
     "HyperparameterTuner",
     "IntegerParameter",
     "Model",
+    "NetworkConfig",
     "NotRunning",
     "Predictor",
+    "ProcessingFailed",
+    "ProcessingInput",
+    "ProcessingJob",
+    "ProcessingOutput",
+    "Processor",
     "PyTorch",
     "RidgelineError",
     "SKLearn",
+    "SKLearnProcessor",
+    "ScriptProcessor",
     "ServerlessInferenceConfig",
     "Session",
     "TrainingFailed",
     "TrainingInput",
     "TrainingJob",
+    "TransformFailed",
+    "TransformJob",
+    "Transformer",
     "TuningFailed",
     "TuningJob",
     "WaiterConfig",

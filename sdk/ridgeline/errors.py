@@ -10,6 +10,8 @@
     ├── Overloaded                  a queue is full; carries retry_after_s                       429
     ├── FailedWithLog               what was started failed: carries the last log lines          500
     │   ├── DeployFailed            an endpoint ended in Failed                                  500
+    │   ├── ProcessingFailed        a processing job ended in Failed, or was stopped             500
+    │   ├── TransformFailed         a transform job ended in Failed, or was stopped              500
     │   ├── TrainingFailed          a training job ended in Failed, or was stopped               500
     │   └── TuningFailed            a tuning job ended in Failed                                 500
     ├── InvocationFailed            the model server answered with an error                      424
@@ -123,6 +125,18 @@ class TrainingFailed(FailedWithLog):
     """A training job ended in Failed, or was stopped while somebody waited for its model."""
 
     code = "TrainingFailed"
+
+
+class ProcessingFailed(FailedWithLog):
+    """A processing job ended in Failed, or was stopped while somebody waited for it."""
+
+    code = "ProcessingFailed"
+
+
+class TransformFailed(FailedWithLog):
+    """A transform job ended in Failed, or was stopped while somebody waited for it."""
+
+    code = "TransformFailed"
 
 
 class TuningFailed(FailedWithLog):

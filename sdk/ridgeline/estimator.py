@@ -20,6 +20,7 @@ from ridgeline.model import Model
 from ridgeline.predictor import Predictor
 from ridgeline.session import Session
 from ridgeline.training_job import TrainingJob
+from ridgeline.transformer import Transformer
 
 _DEFAULT_INSTANCE_TYPE = "ml.m5.xlarge"
 _OWN = "sagemaker_"
@@ -241,6 +242,21 @@ class Estimator:
         if self.max_retry_attempts is not None:
             request["RetryStrategy"] = {"MaximumRetryAttempts": self.max_retry_attempts}
         return request
+
+    def transformer(
+        self,
+        instance_count: int = 1,
+        instance_type: str | None = None,
+        *,
+        entry_point: str | None = None,
+        source_dir: str | os.PathLike[str] | None = None,
+        image_uri: str | None = None,
+        model_name: str | None = None,
+        **options: Any,
+    ) -> Transformer:
+        """``create_model`` and ``Model.transformer``, which takes the rest of the arguments."""
+        model = self.create_model(entry_point, source_dir, image_uri, model_name)
+        return model.transformer(instance_count, instance_type or self.instance_type, **options)
 
     def _job(self) -> TrainingJob:
         if self.latest_training_job is None:

@@ -68,19 +68,23 @@ def channels(session: Session, job: str, inputs: Inputs) -> list[dict[str, Any]]
     found = []
     for name, value in named.items():
         given = value if isinstance(value, TrainingInput) else TrainingInput(value)
-        found.append(given.request(name, _uri(session, job, name, os.fspath(given.s3_data))))
+        uri = uploaded(session, given.s3_data, f"Channel {name!r}", f"{job}/input/{name}")
+        found.append(given.request(name, uri))
     return found
 
 
-def _uri(session: Session, job: str, name: str, data: str) -> str:
-    if data.startswith("s3://"):
-        return data
-    if "://" in data and not data.startswith("file://"):
+def uploaded(session: Session, data: str | os.PathLike[str], who: str, key_prefix: str) -> str:
+    """The S3 URI of what lies there already, or is uploaded from a local path; ``who`` wants it.
+    Raises NotFound and InvalidInput."""
+    given = os.fspath(data)
+    if given.startswith("s3://"):
+        return given
+    if "://" in given and not given.startswith("file://"):
         raise InvalidInput(
-            f"Channel {name!r}: {data!r} is neither an S3 URI nor a local path.",
+            f"{who}: {given!r} is neither an S3 URI nor a local path.",
             hint="Like s3://bucket/prefix, or ./data.",
         )
-    path = Path(data.removeprefix("file://"))
+    path = Path(given.removeprefix("file://"))
     if not path.exists():
-        raise NotFound(f"Channel {name!r}: {str(path)!r} does not exist.")
-    return session.upload_data(path, key_prefix=f"{job}/input/{name}")
+        raise NotFound(f"{who}: {str(path)!r} does not exist.")
+    return session.upload_data(path, key_prefix=key_prefix)

@@ -26,6 +26,7 @@ from ridgeline.predictor import Predictor
 from ridgeline.serializers import BaseSerializer
 from ridgeline.serverless import ServerlessInferenceConfig
 from ridgeline.session import Session
+from ridgeline.transformer import Transformer
 
 _VARIANT = "AllTraffic"
 _DEFAULT_INSTANCE_TYPE = "ml.m5.xlarge"
@@ -168,6 +169,36 @@ class Model:
         with self.sagemaker_session.call():
             self.sagemaker_session.sagemaker_client.delete_model(ModelName=self._created)
         self._created = None
+
+    def transformer(
+        self,
+        instance_count: int = 1,
+        instance_type: str | None = None,
+        strategy: str | None = None,
+        assemble_with: str | None = None,
+        output_path: str | None = None,
+        accept: str | None = None,
+        env: Mapping[str, str] | None = None,
+        max_concurrent_transforms: int | None = None,
+        max_payload: int | None = None,
+        tags: Sequence[Mapping[str, str]] | None = None,
+    ) -> Transformer:
+        """Create the model and a Transformer for it."""
+        return Transformer(
+            self.create(),
+            instance_count,
+            instance_type or self.default_instance_type,
+            strategy=strategy,
+            assemble_with=assemble_with,
+            output_path=output_path,
+            accept=accept,
+            env=env,
+            max_concurrent_transforms=max_concurrent_transforms,
+            max_payload=max_payload,
+            tags=tags,
+            base_transform_job_name=self._base_name(),
+            sagemaker_session=self.sagemaker_session,
+        )
 
     @property
     def default_instance_type(self) -> str:

@@ -93,29 +93,10 @@ EndpointOrJob = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="Name of an endpoint or a training job.",
+        help="Name of an endpoint or a job.",
         autocompletion=complete_endpoint,
     ),
 ]
-
-
-def is_job(session: Session, name: str) -> bool:
-    """Whether the name is a training job's and no endpoint's. Raises NotFound if it is neither."""
-    from ridgeline._endpoints import describe
-    from ridgeline.training_job import TrainingJob  # boto3: only for commands that ask
-
-    try:
-        describe(session, name)
-    except NotFound:
-        try:
-            TrainingJob(name, session).describe()
-        except NotFound:
-            raise NotFound(
-                f"There is neither an endpoint nor a training job {name!r}.",
-                hint="`ridgeline ls` lists endpoints, `ridgeline jobs` training jobs.",
-            ) from None
-        return True
-    return False
 
 
 def open_session(data_dir: Path | None) -> Session:

@@ -1,4 +1,4 @@
-"""``ridgeline describe``: what an endpoint or a training job is, and how it came to its state."""
+"""``ridgeline describe``: what an endpoint or a job is, and how it came to its state."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ridgeline.cli import _common
 from ridgeline.cli._common import AsJson, DataDir, EndpointOrJob
+from ridgeline.cli._jobs import describe_job, endpoint_or_job
 from ridgeline.cli._tuning import describe_tuning
 from ridgeline.errors import NotFound, Unsupported
 
@@ -15,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def describe(name: EndpointOrJob, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show an endpoint (state, variants, replicas, log), a training job (stages, metrics) or a
+    """Show an endpoint (state, variants, replicas, log), a job (stages, metrics, outputs) or a
     tuning job (trials)."""
     session = _common.open_session(data_dir)
     try:
-        is_job = _common.is_job(session, name)
+        job = endpoint_or_job(session, name)
     except NotFound as unknown:
         try:
             describe_tuning(session, name, as_json=as_json)
         except NotFound:
             raise unknown from None
         return
-    if is_job:
-        _describe_job(session, name, as_json=as_json)
+    if job is not None:
+        describe_job(job, as_json=as_json)
     else:
         _describe_endpoint(session, name, as_json=as_json)
 
@@ -74,27 +75,3 @@ def _describe_endpoint(session: Session, endpoint: str, *, as_json: bool) -> Non
         print("  last lines of its log:")
         for line in view.log_tail:
             print(f"    {line}")
-
-
-def _describe_job(session: Session, name: str, *, as_json: bool) -> None:
-    from ridgeline.training_job import TrainingJob  # boto3: not for --help
-
-    job = TrainingJob(name, session).describe()
-    if as_json:
-        _common.print_json(job)
-        return
-    print(f"{name}: {job['TrainingJobStatus']} ({job['SecondaryStatus']})")
-    if job.get("FailureReason"):
-        print(f"  reason: {job['FailureReason']}")
-    resources = job.get("ResourceConfig") or {}
-    count = resources.get("InstanceCount", 1)
-    print(f"  runs on: {count} x {resources.get('InstanceType', '')}")
-    for item in job.get("SecondaryStatusTransitions") or ():
-        began, ended = item["StartTime"], item.get("EndTime")
-        took = "" if ended is None else f" {(ended - began).total_seconds():.1f} s"
-        print(f"  {item['Status']}:{took} {item.get('StatusMessage', '')}".rstrip())
-    for metric in job.get("FinalMetricDataList") or ():
-        print(f"  metric {metric['MetricName']}: {metric['Value']:g}")
-    model = (job.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
-    if model:
-        print(f"  model: {model}")

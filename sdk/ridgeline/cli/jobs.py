@@ -1,4 +1,4 @@
-"""``ridgeline jobs`` and ``ridgeline stop``: the training and tuning jobs of the service."""
+"""``ridgeline jobs`` and ``ridgeline stop``: the jobs of the service, of all kinds."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ import typer
 
 from ridgeline.cli import _common
 from ridgeline.cli._common import AsJson, DataDir
+from ridgeline.cli._jobs import find_job, list_jobs, state
 from ridgeline.cli._tuning import stage, stop_tuning, tuning_jobs
 from ridgeline.errors import NotFound, RidgelineError
+
+_COMPLETED = 100
+"""Names of each kind that are offered to a shell."""
 
 
 def complete_job(incomplete: str) -> list[str]:
     """Names of jobs that begin with what was typed, for the shell."""
     try:
         session = _common.open_session(None)
-        with session.call():
-            answer = session.sagemaker_client.list_training_jobs(MaxResults=100)
+        found = list_jobs(session, {}, _COMPLETED)
     except RidgelineError:
         # No service, no suggestions: a shell that is completing has no place for errors.
         return []
-    names = (str(item["TrainingJobName"]) for item in answer["TrainingJobSummaries"])
+    names = (state(item)[0] for item in found)
     return [name for name in names if name.startswith(incomplete)]
 
 
@@ -36,39 +39,31 @@ def jobs(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the training and tuning jobs, newest first."""
+    """List the jobs of all kinds, newest first."""
     session = _common.open_session(data_dir)
     given = {"NameContains": contains, "StatusEquals": status}
     query = {key: value for key, value in given.items() if value}
-    with session.call():
-        pages = session.sagemaker_client.get_paginator("list_training_jobs").paginate(
-            SortBy="CreationTime",
-            SortOrder="Descending",
-            PaginationConfig={"MaxItems": last},
-            **query,
-        )
-        found = [item for page in pages for item in page["TrainingJobSummaries"]]
-    found += tuning_jobs(session, query, last)
+    found = [*list_jobs(session, query, last), *tuning_jobs(session, query, last)]
     found = sorted(found, key=lambda item: item["CreationTime"], reverse=True)[:last]
     if as_json:
         _common.print_json(found)
         return
     if not found:
-        _common.say("No training jobs. `ridgeline train SCRIPT` starts one.")
+        _common.say("No jobs. `ridgeline train SCRIPT` starts one.")
         return
     rows = [
         (*_state(item), item["CreationTime"].astimezone().strftime("%Y-%m-%d %H:%M:%S"))
         for item in found
     ]
-    _common.print_table(("NAME", "STATUS", "STAGE", "CREATED"), rows)
+    _common.print_table(("NAME", "KIND", "STATUS", "STAGE", "CREATED"), rows)
 
 
-def _state(item: dict[str, Any]) -> tuple[str, str, str]:
-    """Name, status and stage of a job of either kind."""
+def _state(item: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Name, kind, status and stage of a job of any kind."""
     if "HyperParameterTuningJobName" in item:
         status = item["HyperParameterTuningJobStatus"]
-        return item["HyperParameterTuningJobName"], status, stage(item)
-    return item["TrainingJobName"], item["TrainingJobStatus"], item.get("SecondaryStatus", "")
+        return item["HyperParameterTuningJobName"], "tuning", status, stage(item)
+    return state(item)
 
 
 def stop(
@@ -79,16 +74,14 @@ def stop(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stop training or tuning jobs; what they made until then is kept."""
+    """Stop jobs of any kind; what they made until then is kept."""
     session = _common.open_session(data_dir)
-    from ridgeline.training_job import TrainingJob  # boto3: not for --help
-
     stopped: list[str] = []
     exit_codes: list[int] = []
     for name in names:
         try:
             try:
-                TrainingJob(name, session).stop()
+                find_job(session, name).stop()
             except NotFound as unknown:
                 stop_tuning(session, name, unknown)
         except RidgelineError as error:

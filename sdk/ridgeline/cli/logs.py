@@ -10,6 +10,7 @@ import typer
 
 from ridgeline.cli import _common
 from ridgeline.cli._common import AsJson, DataDir, EndpointOrJob
+from ridgeline.cli._jobs import endpoint_or_job
 from ridgeline.errors import NotFound
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def logs(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the log of an endpoint or a training job; with --json, one object a line."""
+    """Print the log of an endpoint or a job; with --json, one object a line."""
     session = _common.open_session(data_dir)
     from ridgeline import _logs  # boto3: not for --help
 
@@ -36,21 +37,20 @@ def logs(
             print(_text(line, times=times, as_json=as_json), flush=follow)
     except NotFound:
         # No log yet, or no such thing: the second deserves an error that says so.
-        what = "Training job" if _common.is_job(session, name) else "Endpoint"
-        _common.say(f"{what} {name!r} has written nothing yet.")
+        job = endpoint_or_job(session, name)
+        what = f"Endpoint {name!r}" if job is None else job.title
+        _common.say(f"{what} has written nothing yet.")
 
 
 def _source(session: Session, name: str) -> Source:
     """An endpoint's log is read even when the endpoint is gone."""
     from ridgeline._logs import of_endpoint
-    from ridgeline.training_job import TrainingJob  # boto3: not for --help
 
     try:
-        if _common.is_job(session, name):
-            return TrainingJob(name, session).source
+        job = endpoint_or_job(session, name)
     except NotFound:
         return of_endpoint(name)
-    return of_endpoint(name)
+    return of_endpoint(name) if job is None else job.source
 
 
 def _text(line: LogLine, *, times: bool, as_json: bool) -> str:

@@ -14,8 +14,11 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from ridgeline._progress import SilentProgress
+from ridgeline.cli import _common
+from ridgeline.cli.app import app
 from ridgeline.session import Session
 
 ACCESS_KEY = "RLKEYOFDIRECTORY"
@@ -96,7 +99,9 @@ class FakeService:
             {"region": "us-east-1", "role_arn": ROLE, "default_bucket": BUCKET}
         )
         absent = aws_error("ValidationException", "Requested resource not found.")
-        self.rules["DescribeTrainingJob"] = absent
+        for kind in ("Training", "Processing", "Transform"):
+            self.rules[f"Describe{kind}Job"] = absent
+            self.rules[f"List{kind}Jobs"] = Reply({f"{kind}JobSummaries": []})
         self.rules["DescribeHyperParameterTuningJob"] = aws_error(
             "ResourceNotFound", "Amazon SageMaker can't find a tuning job with that name."
         )
@@ -316,3 +321,17 @@ def sdk_tools() -> type:
         write_data_dir = staticmethod(write_data_dir)
 
     return Tools
+
+
+@pytest.fixture
+def run(session: Session, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run a command line against the fake service."""
+    monkeypatch.setattr(_common, "open_session", lambda data_dir: session)
+    monkeypatch.delenv("RIDGELINE_DEBUG", raising=False)
+
+    def invoke(*arguments: str, input: str | bytes | None = None) -> Result:
+        result = CliRunner().invoke(app, list(arguments), input=input)
+        assert "Traceback" not in result.output
+        return result
+
+    return invoke

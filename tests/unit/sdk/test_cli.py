@@ -8,11 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
-
-from ridgeline.cli import _common
-from ridgeline.cli.app import app
-from ridgeline.session import Session
+from typer.testing import Result
 
 Run = Callable[..., Result]
 CARD = {
@@ -26,20 +22,6 @@ CARD = {
     "image_uri": "1.dkr.ecr.us-east-1.amazonaws.com/djl-inference:x",
     "environment": {"HF_MODEL_ID": "tiny"},
 }
-
-
-@pytest.fixture
-def run(session: Session, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command line against the fake service."""
-    monkeypatch.setattr(_common, "open_session", lambda data_dir: session)
-    monkeypatch.delenv("RIDGELINE_DEBUG", raising=False)
-
-    def invoke(*arguments: str, input: str | bytes | None = None) -> Result:
-        result = CliRunner().invoke(app, list(arguments), input=input)
-        assert "Traceback" not in result.output
-        return result
-
-    return invoke
 
 
 @pytest.fixture
