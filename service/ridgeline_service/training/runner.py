@@ -18,6 +18,7 @@ from ridgeline_service.runtime.sandbox import Limits
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.contract import contract_of
 from ridgeline_service.training.failing import script_failed
+from ridgeline_service.training.gpu_usage import gpu_usage
 from ridgeline_service.training.layout import Layout
 from ridgeline_service.training.order import Order
 from ridgeline_service.training.output import Output
@@ -152,7 +153,8 @@ class ScriptRunner(JobRunner):
             self._reporter.change(metrics=metrics)
         self._observed += 1
         if self._observed % _OBSERVATIONS_BETWEEN_USAGE == 1 and script.pid is not None:
-            self._series.use(usage_of(script.pid))
+            gpus = gpu_usage(self._order.confinement.gpus)
+            self._series.use(usage_of(script.pid), gpus)
             if self._written_bytes() > self._order.confinement.volume_bytes:
                 return Cause.DISK_FULL
         return Cause.NONE

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ridgeline_service.runtime.shim import children
 from ridgeline_service.telemetry.samples import Metric, Sample, SampleStore
+from ridgeline_service.training.gpu_usage import GpuUsage
 from ridgeline_service.training.order import Order
 from ridgeline_service.training.report import MetricValue
 
@@ -79,25 +80,25 @@ class Series:
             for each in values
         )
 
-    def use(self, usage: Usage) -> None:
-        """Utilisation since the last call, in percent of one core and of the job's memory."""
+    def use(self, usage: Usage, gpus: GpuUsage | None = None) -> None:
+        """Utilisation since the last call, in percent of one core and of the job's memory, and of
+        one GPU where it has any."""
         now = time.time()
         before, self._before = self._before, (now, usage)
         if before is None or now <= before[0]:
             return
         percent = 100 * max(0.0, usage.cpu_s - before[1].cpu_s) / (now - before[0])
         limit = self._order.confinement.memory_bytes
+        found = {
+            "CPUUtilization": percent,
+            "MemoryUtilization": 100 * usage.resident_bytes / limit,
+        }
+        if gpus is not None:
+            found |= {"GPUUtilization": gpus.busy, "GPUMemoryUtilization": gpus.memory}
         host = (("Host", f"{self._order.job}/{self._order.host}"),)
         self._put(
-            [
-                _sample(Metric(self._namespace, "CPUUtilization", host), now, "Percent", percent),
-                _sample(
-                    Metric(self._namespace, "MemoryUtilization", host),
-                    now,
-                    "Percent",
-                    100 * usage.resident_bytes / limit,
-                ),
-            ]
+            _sample(Metric(self._namespace, name, host), now, "Percent", value)
+            for name, value in found.items()
         )
 
     def close(self) -> None:
