@@ -40,6 +40,7 @@ bench: $(VENV)/.dev system
 	$(BIN)/python tests/bench/quality.py
 	$(BIN)/python tests/bench/cold_start.py
 	$(BIN)/python tests/bench/roofline.py
+	$(BIN)/python tests/bench/jobs.py
 	$(BIN)/python tests/bench/report.py
 
 # The servers that ours is compared with, each in an environment of its own.

@@ -1,4 +1,4 @@
-"""What a job costs beside the bare script: its start, its running, its log, the queue, two workers.
+"""What jobs cost beside bare scripts: start, running, log, queue, two workers, fine-tuning.
 
     .venv/bin/python tests/bench/jobs.py                  all, in about ten minutes
     .venv/bin/python tests/bench/jobs.py start queue      some
@@ -26,10 +26,17 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from machine import describe_machine
+from prepared import prepared_model
+from recipe_jobs import ENVIRONMENTS
+from recipes import DATA, bare
 from ridgeline_jobs import Jobs, running_jobs
 from ridgeline_testing import REPOSITORY, shell_environment, until
 
+from ridgeline import Session, ZooEstimator
+from ridgeline._progress import SilentProgress
+
 RESULTS = REPOSITORY / ".cache" / "bench" / "jobs.json"
+MODEL = "smollm2-135m-instruct"
 SAYS_WHEN = "import time; print(f'at={time.time()};', flush=True)"
 LINES = 200_000
 PRINTS = f"""
@@ -92,6 +99,7 @@ def main() -> None:
         "queue": queue,
         "lines": lines,
         "workers": workers,
+        "tuning": tuning,
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("measures", nargs="*", choices=[[], *measures], help="all, if none")
@@ -191,6 +199,24 @@ def workers(jobs: Jobs, rounds: int = 3) -> dict[str, Any]:
             ended(jobs, name)
             seconds.append(said(jobs, name, "seconds"))
     return {"one_process_s": found[1], "two_processes_s": found[2]}
+
+
+def tuning(jobs: Jobs, rounds: int = 2, steps: int = 8) -> dict[str, Any]:
+    """Tokens a second of the recipe as a job, and of a bare script of trl."""
+    python = next(str(path) for path in ENVIRONMENTS if path.exists())
+    session = Session(data_dir=jobs.service.data_dir, progress=SilentProgress())
+    values = {"max_steps": steps, "general_share": 0, "dtype": "fp32"}
+    model = prepared_model(MODEL)
+    job, script = [], []
+    for _ in range(rounds):
+        estimator = ZooEstimator(MODEL, hyperparameters=values, sagemaker_session=session)
+        estimator.fit({"training": str(DATA)}, logs=False)
+        assert estimator.latest_training_job is not None
+        found = "\n".join(jobs.lines(estimator.latest_training_job.name))
+        job.append(float(re.findall(r"train_tokens_per_second=([0-9.]+)", found)[-1]))
+        with tempfile.TemporaryDirectory() as folder:
+            script.append(bare(python, model, steps, Path(folder)))
+    return {"job_tokens_per_s": job, "bare_tokens_per_s": script}
 
 
 RESOURCES: Mapping[str, Any] = {

@@ -2,8 +2,8 @@
 
     .venv/bin/python tests/bench/report.py
 
-Reads .cache/bench/{serving,quality,cold_start,roofline}.json; what was not measured is left out of
-the document, which says so.
+Reads .cache/bench/{serving,quality,cold_start,roofline,jobs}.json; what was not measured is left
+out of the document, which says so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ QUIET_CORES = 0.3
 def main() -> None:
     parts = {
         name: json.loads(path.read_text())
-        for name in ("serving", "constrained", "quality", "cold_start", "roofline")
+        for name in ("serving", "constrained", "quality", "cold_start", "roofline", "jobs")
         if (path := RESULTS / f"{name}.json").is_file()
     }
     if "roofline" in parts:
@@ -47,6 +47,7 @@ def document(parts: dict[str, Any]) -> Iterator[str]:
         "quality": _quality,
         "cold_start": _cold_start,
         "roofline": _roofline,
+        "jobs": _jobs,
     }
     for name, section in sections.items():
         yield ""
@@ -246,6 +247,72 @@ def _roofline(report: dict[str, Any]) -> Iterator[str]:
         "time of the arithmetic."
     )
     yield ""
+
+
+def _jobs(report: dict[str, Any]) -> Iterator[str]:
+    machine = report["machine"]
+    yield "## Jobs"
+    yield ""
+    yield (
+        f"{machine['cpu']}, {machine['cores']} cores, {report['date']}; medians of runs in turn "
+        "(`tests/bench/jobs.py`)."
+    )
+    yield ""
+    yield from _table(
+        ["", "job", "beside", "ratio"],
+        [row for name, rows in _JOB_ROWS.items() if name in report for row in rows(report[name])],
+    )
+
+
+def _pair(name: str, job: Sequence[float], beside: Sequence[float], unit: str) -> list[str]:
+    mine, other = statistics.median(job), statistics.median(beside)
+    return [name, f"{mine:.3g} {unit}", f"{other:.3g} {unit}", f"{mine / other:.3f}"]
+
+
+def _start_rows(found: Any) -> list[list[str]]:
+    return [
+        [f"CreateTrainingJob to the script's first line, {kind}", f"{seconds:.2f} s", "-", "-"]
+        for kind in ("cold", "warm")
+        for seconds in [statistics.median(found[f"{kind}_s"])]
+    ]
+
+
+def _overhead_rows(found: Any) -> list[list[str]]:
+    bare = found["bare_s"]
+    return [
+        _pair("a script of 20 s, beside `python train.py`", found["job_s"], bare, "s"),
+        _pair("the same with the job around it", found["whole_job_s"], bare, "s"),
+    ]
+
+
+def _queue_rows(found: Any) -> list[list[str]]:
+    count, seconds = found["jobs"], found["seconds"]
+    return [[f"{count} queued jobs", f"{seconds:.0f} s, {count / seconds:.2f} a second", "-", "-"]]
+
+
+def _line_rows(found: Any) -> list[list[str]]:
+    rate = found["lines"] / found["seconds"]
+    return [[f"{found['lines']:,} lines of log, none lost", f"{rate:,.0f} a second", "-", "-"]]
+
+
+def _worker_rows(found: Any) -> list[list[str]]:
+    words = "a step of DDP, 2 processes, beside 1 with 2 threads"
+    return [_pair(words, found["two_processes_s"], found["one_process_s"], "s")]
+
+
+def _tuning_rows(found: Any) -> list[list[str]]:
+    words = "fine-tuning, beside a bare script of trl"
+    return [_pair(words, found["job_tokens_per_s"], found["bare_tokens_per_s"], "tok/s")]
+
+
+_JOB_ROWS = {
+    "start": _start_rows,
+    "overhead": _overhead_rows,
+    "queue": _queue_rows,
+    "lines": _line_rows,
+    "workers": _worker_rows,
+    "tuning": _tuning_rows,
+}
 
 
 def _gpu() -> Iterator[str]:

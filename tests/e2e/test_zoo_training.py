@@ -12,7 +12,7 @@ import pytest
 from ridgeline_jobs import Jobs, running_jobs
 from ridgeline_testing import shell_environment
 
-from ridgeline import Session, TrainingFailed, ZooEstimator
+from ridgeline import HuggingFace, Session, TrainingFailed, ZooEstimator
 from ridgeline._progress import SilentProgress
 from ridgeline_service.runtime.images import resolve_training
 from ridgeline_zoo import tuning
@@ -64,6 +64,37 @@ def test_a_tuned_model_is_served_with_its_template(session: Session, tmp_path: P
         assert isinstance(predictor.chat("Which word has number 3?", max_tokens=8), str)
     finally:
         predictor.delete_endpoint()
+
+
+def test_the_image_of_hugging_face_has_its_libraries(session: Session, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "import argparse, json, os, pathlib\n"
+        "import accelerate, datasets, peft, transformers, trl\n"
+        "parser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--model_name')\n"
+        "name = parser.parse_args().model_name\n"
+        "config = transformers.LlamaConfig(hidden_size=8, intermediate_size=8, vocab_size=16,\n"
+        "    num_hidden_layers=1, num_attention_heads=2)\n"
+        "model = transformers.LlamaForCausalLM(config)\n"
+        "model.save_pretrained(os.environ['SM_MODEL_DIR'])\n"
+        "print(f'name={name} libraries={transformers.__version__}')\n"
+    )
+    estimator = HuggingFace(
+        str(tmp_path / "train.py"),
+        transformers_version="4.49.0",
+        pytorch_version="2.5.1",
+        py_version="py311",
+        hyperparameters={"model_name": "tiny"},
+        sagemaker_session=session,
+    )
+    estimator.fit()
+    bucket, _, key = estimator.model_data.removeprefix("s3://").partition("/")
+    body = session.s3_client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        assert {"config.json", "model.safetensors"} <= set(archive.getnames())
+    job = estimator.latest_training_job
+    assert job is not None
+    assert any("name=tiny libraries=" in line.text for line in job.logs())
 
 
 def test_bad_data_is_the_reason_of_the_job(session: Session, tmp_path: Path) -> None:

@@ -18,14 +18,15 @@ from ridgeline_jobs import BUCKET
 
 @dataclass(frozen=True)
 class Fault:
-    """``archive`` stands in for one that is made of ``script``. ``slow`` ones run in `make chaos`
-    alone."""
+    """``archive`` stands in for one that is made of ``script``. ``secondary`` is the last secondary
+    status, where it is not the status. ``slow`` ones run in `make chaos` alone."""
 
     name: str
     script: str = "print('done')"
     says: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
     status: str = "Failed"
+    secondary: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     archive: bytes | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
@@ -78,6 +79,33 @@ import os
 os.rmdir("/opt/ml/model")
 os.symlink(os.environ["SECRET_DIR"], "/opt/ml/model")
 """
+IGNORES_SIGTERM = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+while True:
+    time.sleep(60)
+"""
+FILLS_TMP = """
+import os, time
+for number in range(12):
+    file = os.open(f"/tmp/{number}", os.O_CREAT | os.O_WRONLY)
+    os.posix_fallocate(file, 0, 100 << 20)
+time.sleep(60)
+"""
+SECOND_HOST = """
+import os, time
+if os.environ["SM_CURRENT_HOST"] == "algo-2":
+    raise ValueError("the second shard is empty")
+time.sleep(600)
+"""
+RANKS = """
+import torch.distributed as dist
+dist.init_process_group("gloo")
+raise ValueError(f"rank {dist.get_rank()} has no data")
+"""
+SMALL = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
 NO_NETWORK = """
 import os, socket
 host, port = os.environ["SERVICE"].rsplit(":", 1)
@@ -215,13 +243,44 @@ FAULTS = (
         "writes-too-much",
         "open('/tmp/x', 'wb').truncate(2 << 30)",
         ("VolumeSizeInGB",),
-        request={
-            "ResourceConfig": {
-                "InstanceType": "ml.m5.large",
-                "InstanceCount": 1,
-                "VolumeSizeInGB": 1,
-            }
-        },
+        request={"ResourceConfig": SMALL},
+    ),
+    Fault("fills-tmp", FILLS_TMP, ("VolumeSizeInGB",), request={"ResourceConfig": SMALL}),
+    Fault(
+        "ignores-sigterm",
+        IGNORES_SIGTERM,
+        status="Stopped",
+        secondary="MaxRuntimeExceeded",
+        request={"StoppingCondition": {"MaxRuntimeInSeconds": 1}},
+    ),
+    Fault(
+        "requirements-that-do-not-resolve",
+        files={"requirements.txt": "six==1.16.0\nsix==1.17.0\n"},
+        says=("ClientError", "requirements.txt could not be installed", "six"),
+    ),
+    Fault(
+        "second-host-fails",
+        SECOND_HOST,
+        ("ValueError: the second shard is empty",),
+        request={"ResourceConfig": {**SMALL, "InstanceCount": 2}},
+    ),
+    Fault(
+        "deletes-its-output",
+        "import shutil; shutil.rmtree('/opt/ml/output'); raise ValueError('gone')",
+        ("ValueError: gone",),
+    ),
+    Fault("closes-its-output", "import os; os.close(1); os.close(2); os._exit(5)", ("ExitCode 5",)),
+    Fault(
+        "failure-is-binary",
+        "open('/opt/ml/output/failure', 'wb').write(b'bad \\xff\\x00 row'); raise SystemExit(1)",
+        ("AlgorithmError: bad",),
+    ),
+    Fault(
+        "a-rank-fails",
+        RANKS,
+        ("ValueError: rank 0 has no data",),
+        request={"hyperparameters": {"sagemaker_torch_distributed_enabled": "true"}},
+        slow=True,
     ),
     Fault(
         "no-network",

@@ -12,7 +12,12 @@ import pytest
 from botocore.exceptions import ClientError
 from ridgeline_jobs import Jobs, running_jobs
 from ridgeline_testing import until
+from typer.testing import CliRunner
 
+from ridgeline import Session, TrainingFailed
+from ridgeline._progress import SilentProgress
+from ridgeline.cli.app import app
+from ridgeline.training_job import TrainingJob
 from ridgeline_service.processes import find_by_command
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -59,7 +64,7 @@ def test_a_fault_is_named(jobs: Jobs, started: dict[str, str], fault: Fault) -> 
     described = jobs.wait(name, 120)
     reason = described.get("FailureReason", "")
     assert described["TrainingJobStatus"] == fault.status, reason
-    assert described["SecondaryStatus"] == fault.status
+    assert described["SecondaryStatus"] == (fault.secondary or fault.status)
     assert len(reason) <= 1024
     for words in fault.says:
         assert words in reason
@@ -70,6 +75,23 @@ def test_a_fault_is_named(jobs: Jobs, started: dict[str, str], fault: Fault) -> 
         assert jobs.artifact(described["ModelArtifacts"]["S3ModelArtifacts"]) == {}
     if fault.name == "loss-is-no-number":
         assert "FinalMetricDataList" not in described
+
+
+@pytest.mark.parametrize(
+    "fault", [fault for fault in WANTED if fault.says], ids=lambda fault: fault.name
+)
+def test_the_sdk_and_the_command_line_name_it(
+    jobs: Jobs, started: dict[str, str], fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(data_dir=jobs.service.data_dir, progress=SilentProgress())
+    with pytest.raises(TrainingFailed) as caught:
+        TrainingJob(started[fault.name], session).wait(timeout_s=120)
+    monkeypatch.setenv("RIDGELINE_HOME", str(jobs.service.data_dir))
+    shown = CliRunner().invoke(app, ["describe", started[fault.name]], env={"COLUMNS": "4000"})
+    assert shown.exit_code == 0, shown.output
+    for words in fault.says:
+        assert words in str(caught.value)
+        assert words in shown.output
 
 
 def test_nothing_of_a_fault_is_left_running(jobs: Jobs, started: dict[str, str]) -> None:
