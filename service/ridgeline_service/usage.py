@@ -12,6 +12,10 @@ from dataclasses import asdict, dataclass
 
 USAGE_HEADER = "x-ridgeline-usage"
 
+SIMULATED_HEADER = "x-ridgeline-simulated"
+"""What an answer would have taken on the device that a replica stands for, as a JSON object; the
+gateway passes it on."""
+
 USAGE_MARK = b"\x1e"
 """ASCII's record separator: JSON escapes it, so no answer of a language model's server has it."""
 

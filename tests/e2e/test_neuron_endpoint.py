@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from openai import OpenAI
 from ridgeline_testing import Service
@@ -18,7 +20,7 @@ def test_a_simulated_endpoint_answers_as_the_processor_does(service: Service) ->
         base_url=service.variables["OPENAI_BASE_URL"], api_key=service.api_key, max_retries=0
     )
     try:
-        texts = {
+        texts: dict[str, str | None] = {
             name: client.chat.completions.create(
                 model=name, messages=QUESTION, temperature=0, max_tokens=12
             )
@@ -35,6 +37,34 @@ def test_a_simulated_endpoint_answers_as_the_processor_does(service: Service) ->
             logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=True
         )["events"]
         assert any("2 logical cores of inf2.xlarge" in event["message"] for event in events)
+        _says_what_it_would_have_taken(service, client)
     finally:
         service.delete(CPU)
         service.delete(NEURON)
+
+
+def _says_what_it_would_have_taken(service: Service, client: OpenAI) -> None:
+    """boto3 finds it in a header, OpenAI's client in the usage, Prometheus in the metrics."""
+    body = json.dumps({"messages": QUESTION, "max_tokens": 8, "temperature": 0})
+    answer = service.client("sagemaker-runtime").invoke_endpoint(
+        EndpointName=NEURON, Body=body, ContentType="application/json"
+    )
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    told = json.loads(headers["x-ridgeline-simulated"])
+    assert told == json.loads(answer["Body"].read())["usage"]["ridgeline"]
+    assert (told["instance_type"], told["neuron_cores"]) == ("inf2.xlarge", 2)
+    for name in ("time_to_first_token_s", "time_per_output_token_s"):
+        assert 0 < told[name]["low"] < told[name]["seconds"] < told[name]["high"] < 1
+    assert 0 < told["core_utilization"] < 1
+    assert 0 < told["collective_share"] < 1
+    assert told["usd_per_million_tokens"] > 0
+    streamed = client.chat.completions.create(
+        model=NEURON,
+        messages=QUESTION,
+        max_tokens=4,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    *_, last = streamed
+    assert last.usage is not None
+    assert (last.usage.model_extra or {})["ridgeline"]["instance_type"] == "inf2.xlarge"

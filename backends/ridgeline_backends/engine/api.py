@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from ridgeline_backends.base import DeviceTime, SimulatedDevice
 from ridgeline_backends.errors import AdaptersUnsupported, InvalidSampling, UnknownAdapter
 
 MAX_LOGPROBS = 20
@@ -141,6 +142,18 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedTimes:
+    """How long a sequence took of a simulated device: from its submission to its first token and to
+    now, the steps of others that it waited for included. `own_seconds` is its share of the steps
+    that it was in, each divided by its sequences."""
+
+    device: SimulatedDevice
+    first_token: DeviceTime
+    total: DeviceTime
+    own_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOutput:
     """News of one sequence. The last one has `finish_reason`, and exactly one has.
 
@@ -148,7 +161,8 @@ class EngineOutput:
     or end-of-sequence token is included, so that usage adds up; a server drops it from the text.
     `cached_tokens` counts prompt tokens that a shared prefix saved. `prompt_logprobs` come with the
     first token, for every token of the prompt but its first. `error` says what happened with
-    `FinishReason.ERROR` and `TIMEOUT`. `times` comes with the first token and the last output.
+    `FinishReason.ERROR` and `TIMEOUT`. `times` comes with the first token and the last output,
+    `simulated` from the first token on where the device is simulated.
 
     A grammar that is complete ends a sequence with `FinishReason.STOP` and no stop token.
     """
@@ -163,6 +177,7 @@ class EngineOutput:
     cached_tokens: int = 0
     error: str | None = None
     times: Times | None = None
+    simulated: SimulatedTimes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +188,8 @@ class EngineStats:
     are those computed; `prefix_hits` of `prefix_queries` prompt tokens were found in memory.
     `drafts` chunks had `draft_tokens` guesses, of which `accepted_tokens` were right.
     `busy_seconds` is time in which there was something to generate, `device_seconds` that part of
-    it in which the runner worked. `adapters` are those loaded.
+    it in which the runner worked. `adapters` are those loaded. `simulated` is the predicted time of
+    all steps on `simulates`, where the device is simulated.
     """
 
     alive: bool = True
@@ -199,6 +215,8 @@ class EngineStats:
     device_seconds: float = 0.0
     busy_seconds: float = 0.0
     adapters: tuple[str, ...] = ()
+    simulates: SimulatedDevice | None = None
+    simulated: DeviceTime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ridgeline_backends.base import SampledToken
 from ridgeline_backends.engine.api import EngineOutput, FinishReason, Sink, Times
 from ridgeline_backends.engine.sequence import Sequence
+from ridgeline_backends.engine.simulated import SimulatedClock
 
 
 @dataclass(slots=True, eq=False)
@@ -20,6 +21,7 @@ class Live:
     deadline: float | None = None
     scheduled: float | None = None
     first_token: float | None = None
+    simulated: SimulatedClock | None = None
 
     def output(
         self,
@@ -53,4 +55,5 @@ class Live:
             cached_tokens=seq.cached_tokens,
             error=error,
             times=times,
+            simulated=None if self.simulated is None else self.simulated.read(first=first),
         )

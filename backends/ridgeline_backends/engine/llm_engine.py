@@ -21,6 +21,7 @@ from threading import Thread
 
 from ridgeline_backends.base import (
     Chunk,
+    DeviceTime,
     LoraRunner,
     ModelRunner,
     RunnerLimits,
@@ -44,6 +45,7 @@ from ridgeline_backends.engine.intake import Intake
 from ridgeline_backends.engine.live import Live
 from ridgeline_backends.engine.scheduler import Scheduler
 from ridgeline_backends.engine.sequence import Sequence
+from ridgeline_backends.engine.simulated import SimulatedClock
 from ridgeline_backends.engine.speculation import Speculation
 from ridgeline_backends.errors import (
     EngineError,
@@ -84,6 +86,8 @@ class LLMEngine(Engine):
         self._adapters = Adapters(runner if isinstance(runner, LoraRunner) else None)
         self._intake = Intake(self._scheduler.waiting, max_waiting, max_waiting_tokens)
         self._counters = Counters()
+        self._simulates = runner.simulates
+        self._simulated = DeviceTime(seconds=0.0, low=0.0, high=0.0)
         self._max_waiting = max_waiting
         self._publish()
         # A heap; those that ended before their time stay in it until their time has come.
@@ -117,11 +121,16 @@ class LLMEngine(Engine):
             seq.adapter, seq.salt = adapter, self._adapters.acquire(adapter)
         deadline = None if timeout_s is None else now + timeout_s
         try:
-            self._intake.put(Live(seq, sink, now, deadline))
+            self._intake.put(Live(seq, sink, now, deadline, simulated=self._simulated_clock()))
         except EngineError:
             if adapter is not None:
                 self._adapters.release(adapter)
             raise
+
+    def _simulated_clock(self) -> SimulatedClock | None:
+        if self._simulates is None:
+            return None
+        return SimulatedClock(self._simulates, self._simulated)
 
     def cancel(self, sequence_id: str) -> None:
         self._intake.cancel(sequence_id)
@@ -271,6 +280,11 @@ class LLMEngine(Engine):
             return
         now = self._clock()
         self._counters.step(step, involved, result.device_time.seconds)
+        if self._simulates is not None:
+            self._simulated += result.device_time
+            for live in involved:
+                if live.simulated is not None:
+                    live.simulated.step(self._simulated, result.device_time.seconds / len(involved))
         place = 0
         for live, chunk in zip(involved, step.chunks, strict=True):
             if live.scheduled is None:
@@ -375,4 +389,7 @@ class LLMEngine(Engine):
                 self.cancel(live.seq.id)
 
     def _publish(self) -> None:
-        self._stats = self._counters.stats(self._scheduler, self._max_waiting)
+        found = self._counters.stats(self._scheduler, self._max_waiting)
+        if self._simulates is not None:
+            found = replace(found, simulates=self._simulates, simulated=self._simulated)
+        self._stats = found

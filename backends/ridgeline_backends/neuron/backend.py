@@ -13,7 +13,6 @@ from ridgeline_backends.base import (
     Artifact,
     Backend,
     DeviceReport,
-    DeviceTime,
     LoadSpec,
     ModelRunner,
     Plan,
@@ -24,10 +23,7 @@ from ridgeline_backends.models.config import DECODER_ARCHITECTURES, architecture
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import weight_files
 from ridgeline_backends.neuron.plan import NeuronPlan, decoder_plan
-from ridgeline_backends.neuron.program import Program
-from ridgeline_backends.neuron.step_time import PredictTime
-from ridgeline_backends.neuron.timing.machine import Machine
-from ridgeline_backends.neuron.timing.predict import predict
+from ridgeline_backends.neuron.step_time import call_time
 
 _NOTE = "Nothing here is a Neuron device: programs run on the processor, their time is predicted."
 
@@ -94,12 +90,5 @@ class NeuronBackend(Backend):
 
         plan = artifact.plan
         assert isinstance(plan, NeuronPlan), "a plan of another backend"
-        return NeuronRunner(artifact, _predict(plan.placement.machine))
-
-
-def _predict(machine: Machine) -> PredictTime:
-    def time_of(program: Program) -> DeviceTime:
-        found = predict(program, machine)
-        return DeviceTime(seconds=found.seconds, low=found.low, high=found.high)
-
-    return time_of
+        machine, dtype = plan.placement.machine, plan.neuron.torch_dtype
+        return NeuronRunner(artifact, lambda program: call_time(program, machine, dtype))

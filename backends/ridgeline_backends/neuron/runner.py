@@ -21,6 +21,7 @@ from ridgeline_backends.base import (
     Chunk,
     ModelRunner,
     RunnerLimits,
+    SimulatedDevice,
     SlotLayout,
     Step,
     StepResult,
@@ -38,7 +39,7 @@ from ridgeline_backends.neuron.execute.memory import CoreMemory
 from ridgeline_backends.neuron.plan import NeuronPlan
 from ridgeline_backends.neuron.program import Program
 from ridgeline_backends.neuron.sharding import DecoderShards
-from ridgeline_backends.neuron.step_time import PredictTime, StepTimes
+from ridgeline_backends.neuron.step_time import PredictTime, StepTimes, device_of
 from ridgeline_backends.sampling import results, wanted_rows
 from ridgeline_backends.torch_threads import TorchThreads
 
@@ -80,6 +81,8 @@ class NeuronRunner(ModelRunner):
             whole = self._program(Phase.PROMPT_SCORING, 1, longest)
             self._memory.load([whole], shards)
         slots = neuron.decode_batch
+        decode = self._program(Phase.TOKEN_GENERATION, slots, neuron.generation_buckets[-1])
+        self._simulates = device_of(plan.placement, decode)
         self._limits = RunnerLimits(
             max_model_len=plan.max_model_len,
             max_tokens=max(longest, slots),
@@ -94,6 +97,10 @@ class NeuronRunner(ModelRunner):
     @property
     def limits(self) -> RunnerLimits:
         return self._limits
+
+    @property
+    def simulates(self) -> SimulatedDevice:
+        return self._simulates
 
     @property
     def vocab_size(self) -> int:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ridgeline_backends.base import DeviceTime
-from ridgeline_backends.neuron.program import Program
+from ridgeline_backends.base import DeviceTime, SimulatedDevice
+from ridgeline_backends.neuron.placement import Placement
+from ridgeline_backends.neuron.program import ElementType, Program
+from ridgeline_backends.neuron.timing.machine import Machine
+from ridgeline_backends.neuron.timing.predict import calibration, predict
+from ridgeline_backends.neuron.timing.seconds import seconds
+from ridgeline_backends.neuron.timing.work import Part, Work
 
 PredictTime = Callable[[Program], DeviceTime]
 """Seconds of one call of a program, with their interval."""
@@ -20,11 +25,7 @@ class StepTimes:
 
     def of(self, programs: Iterable[Program]) -> DeviceTime:
         times = [self._one(program) for program in programs]
-        return DeviceTime(
-            seconds=sum(one.seconds for one in times),
-            low=sum(one.seconds if one.low is None else one.low for one in times),
-            high=sum(one.seconds if one.high is None else one.high for one in times),
-        )
+        return sum(times, DeviceTime(seconds=0.0, low=0.0, high=0.0))
 
     def _one(self, program: Program) -> DeviceTime:
         # A runner has one program for a phase and a bucket.
@@ -32,3 +33,32 @@ class StepTimes:
         if place not in self._found:
             self._found[place] = self._predict(program)
         return self._found[place]
+
+
+def call_time(program: Program, machine: Machine, dtype: ElementType) -> DeviceTime:
+    """Of one call of a program that computes in `dtype`, with what its cores exchange."""
+    found = predict(program, machine)
+    work = Work.of(program, machine)
+    alone = work.rows.copy()
+    alone[:, [Part.COLLECTIVES, Part.FIXED, Part.LINK, Part.NETWORK]] = 0
+    known = calibration().coefficients
+    exchanging = 1 - seconds(Work(alone), known) / seconds(work, known)
+    peak = machine.chip.tflops_per_core.get(dtype.value, 0.0) * machine.lnc * 1e12
+    return DeviceTime(
+        seconds=found.seconds,
+        low=found.low,
+        high=found.high,
+        collective_seconds=found.seconds * exchanging,
+        peak_seconds=program.flops / peak if peak else 0.0,
+    )
+
+
+def device_of(placement: Placement, program: Program) -> SimulatedDevice:
+    """What a runner on a placement stands for; the label is that of this program's time."""
+    return SimulatedDevice(
+        instance_type=placement.instance.name,
+        cores=placement.cores,
+        logical_neuroncore_config=placement.lnc,
+        usd_per_hour=placement.instance.price_usd_h,
+        label=predict(program, placement.machine).label,
+    )

@@ -17,6 +17,7 @@ from ridgeline_service.gateway.replicas import (
 )
 from ridgeline_service.gateway.routing import Lease
 from ridgeline_service.snapshot import Snapshot
+from ridgeline_service.usage import SIMULATED_HEADER
 
 # AWS's limit for real-time invocations, both ways.
 MAX_BODY = 25 * 1024 * 1024
@@ -25,7 +26,7 @@ _PREFIX = "x-amzn-sagemaker-"
 _NOT_FORWARDED = frozenset((_PREFIX + "target-variant", _PREFIX + "accept"))
 _ANSWERED = frozenset(
     _PREFIX + name for name in ("custom-attributes", "new-session-id", "closed-session-id")
-)
+) | {SIMULATED_HEADER}
 VARIANT_HEADER = "x-Amzn-Invoked-Production-Variant"
 
 

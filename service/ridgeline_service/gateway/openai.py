@@ -32,6 +32,7 @@ from ridgeline_service.gateway.replicas import (
 from ridgeline_service.gateway.routing import Router
 from ridgeline_service.gateway.told import Told, ToldModels
 from ridgeline_service.snapshot import EndpointRoute, Snapshot
+from ridgeline_service.usage import SIMULATED_HEADER
 
 MAX_BODY = 25 * 1024 * 1024
 # By path: the tasks of the endpoints that answer there.
@@ -44,7 +45,7 @@ TASKS = {
     "tokenize": ("text-generation", "text-embedding", "text-ranking"),
     "detokenize": ("text-generation", "text-embedding", "text-ranking"),
 }
-_FORWARDED = ("Retry-After", "openai-processing-ms", "x-request-id")
+_FORWARDED = ("Retry-After", "openai-processing-ms", "x-request-id", SIMULATED_HEADER)
 
 
 class OpenAiError(RidgelineError):

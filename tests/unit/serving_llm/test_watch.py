@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
+from ridgeline_backends.base import DeviceTime, SimulatedDevice
 from ridgeline_backends.engine import EngineOutput, EngineStats, FinishReason, SamplingParams
-from ridgeline_backends.engine.api import Times
+from ridgeline_backends.engine.api import SimulatedTimes, Times
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.metrics import ModelMetrics, ReplicaMetrics
 from ridgeline_service.serving.llm.observing import Observation
@@ -234,3 +236,63 @@ def test_a_sequence_that_never_ran_has_only_waited(metrics: ModelMetrics, clock:
     watch.submit((1,), PARAMS).end(Ended.ABORT)
     seen.end()
     assert [span.name for span in exporter.get_finished_spans()] == ["queue", "r"]
+
+
+def test_an_answer_says_what_it_would_have_taken_on_the_simulated_device(
+    clock: Clock, metrics: ModelMetrics, replica: ReplicaMetrics
+) -> None:
+    """2 s to the first token and 1 s for each of two more; a third of the second is the price."""
+    device = SimulatedDevice(
+        instance_type="inf2.xlarge",
+        cores=2,
+        logical_neuroncore_config=1,
+        usd_per_hour=0.9,
+        label="calibrated",
+    )
+    first = DeviceTime(seconds=2.0, low=1.0, high=3.0)
+    total = DeviceTime(seconds=4.0, low=2.0, high=6.0, collective_seconds=1.0, peak_seconds=0.04)
+    times = SimulatedTimes(device=device, first_token=first, total=total, own_seconds=1.2)
+    watch = RequestWatch(metrics, clock)
+    observed = Observation(watch, NO_SPAN, metrics, 0.0, wants_usage=False)
+    sequence = watch.submit((1, 2), PARAMS)
+    assert observed.simulated == {}
+    sequence.received(replace(output(5), simulated=replace(times, total=first)))
+    end = replace(output(6, 7, finish=FinishReason.LENGTH), simulated=times)
+    sequence.received(end)
+    [header] = observed.simulated.values()
+    assert json.loads(header) == {
+        "instance_type": "inf2.xlarge",
+        "neuron_cores": 2,
+        "logical_neuroncore_config": 1,
+        "time_to_first_token_s": {"seconds": 2.0, "low": 1.0, "high": 3.0},
+        "time_per_output_token_s": {"seconds": 1.0, "low": 0.5, "high": 1.5},
+        "core_utilization": 0.01,
+        "collective_share": 0.25,
+        "label": "calibrated",
+        "usd_per_million_tokens": 100.0,
+    }
+    found = samples(replica)
+    assert found["ridgeline_simulated_time_to_first_token_seconds_sum"] == 2.0
+    # Several sequences overlap: no one time is theirs.
+    watch.submit((1, 2), PARAMS)
+    assert observed.simulated == {}
+
+
+def test_metrics_tell_of_the_simulated_device(replica: ReplicaMetrics) -> None:
+    device = SimulatedDevice(
+        instance_type="inf2.xlarge",
+        cores=2,
+        logical_neuroncore_config=1,
+        usd_per_hour=3.6,
+        label="calibrated",
+    )
+    total = DeviceTime(seconds=10.0, low=8.0, high=12.0, collective_seconds=4.0, peak_seconds=1.0)
+    replica.open(
+        "smol",
+        lambda: replace(STATS, generated_tokens=100, simulates=device, simulated=total),
+    )
+    found = samples(replica)
+    assert found["ridgeline_simulated_device_seconds"] == 10.0
+    assert found["ridgeline_simulated_core_utilization"] == pytest.approx(0.1)
+    assert found["ridgeline_simulated_collective_share"] == pytest.approx(0.4)
+    assert found["ridgeline_simulated_usd_per_million_tokens"] == pytest.approx(100.0)

@@ -54,10 +54,10 @@ def attend(
     shares = torch.exp(scores - scores.amax(-1, keepdim=True))
     by_tile = shares.view(n, heads, rows, tiles, TILE)
     total = _in_order(by_tile.sum(-1), -1)
-    tiled = F.pad(rounded(by_tile.transpose(2, 3), dtype), (0, 0, 0, -rows % _ROWS))
+    shares = rounded(by_tile / total[..., None, None], dtype)
+    tiled = F.pad(shares.transpose(2, 3), (0, 0, 0, -rows % _ROWS))
     parts = torch.bmm(tiled.reshape(n * heads * tiles, -1, TILE), v.reshape(-1, TILE, width))
-    summed = _in_order(parts.view(n, heads, tiles, -1, width)[..., :rows, :], 2)
-    return summed / total[..., None]
+    return _in_order(parts.view(n, heads, tiles, -1, width)[..., :rows, :], 2)
 
 
 def _in_order(parts: Tensor, axis: int) -> Tensor:

@@ -196,7 +196,8 @@ class App:
             await _send_stream(send, answer, seen)
         else:
             usage = {USAGE_HEADER: seen.usage.decode()} if seen.wants_usage else {}
-            await _send_whole(send, replace(answer, headers={**answer.headers, **usage}))
+            headers = {**answer.headers, **usage, **seen.simulated}
+            await _send_whole(send, replace(answer, headers=headers))
 
     async def _invocations(self, body: dict[str, object]) -> Known:
         return await invoke(self._replica.model, body, self.flavour)

@@ -19,6 +19,7 @@ from ridgeline_backends.engine import (
     SamplingParams,
     TokenLogprobs,
 )
+from ridgeline_backends.engine.api import SimulatedTimes
 from ridgeline_service.serving.llm.errors import DeadlineExceeded, GenerationFailed, ReaderTooSlow
 from ridgeline_service.serving.llm.text.stops import StopMatcher
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
@@ -61,6 +62,7 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    simulated: SimulatedTimes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,7 @@ class SequenceReader:
             self._usage.prompt_tokens,
             self._usage.completion_tokens + len(tokens),
             max(self._usage.cached_tokens, output.cached_tokens),
+            output.simulated,
         )
 
 
@@ -362,6 +365,8 @@ def total_usage(finishes: Sequence[Finish], n: int) -> Usage:
         sum(usage.prompt_tokens for usage in first_of_each),
         sum(finish.usage.completion_tokens for finish in finishes),
         sum(usage.cached_tokens for usage in first_of_each),
+        # Of several the times overlap: they are told one by one nowhere.
+        finishes[0].usage.simulated if len(finishes) == 1 else None,
     )
 
 

@@ -15,7 +15,9 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from ridgeline_backends.base import DeviceTime, SimulatedDevice
 from ridgeline_backends.engine import EngineStats
+from ridgeline_backends.engine.api import SimulatedTimes
 from ridgeline_service.serving.llm.watch import Ended, SequenceWatch
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -49,6 +51,14 @@ _HISTOGRAMS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "vllm:request_generation_tokens": ("Tokens generated for a sequence.", _LENGTH),
     "vllm:request_params_max_tokens": ("Tokens that a sequence may have.", _LENGTH),
     "vllm:iteration_tokens_total": ("Tokens computed in a step of the engine.", _STEP_TOKENS),
+    "ridgeline_simulated_time_to_first_token_seconds": (
+        "The same on the device that the replica stands for.",
+        _FIRST,
+    ),
+    "ridgeline_simulated_time_per_output_token_seconds": (
+        "Mean of a sequence after its first, on the device that the replica stands for.",
+        _NEXT,
+    ),
     "ridgeline_step_seconds": ("Duration of a step of the engine.", _STEP),
 }
 _COUNTERS: Mapping[str, str] = {
@@ -125,6 +135,8 @@ class ModelMetrics:
         self._observe("request_prompt_tokens", len(sequence.prompt))
         self._observe("request_generation_tokens", sequence.tokens)
         self._observe("request_params_max_tokens", sequence.max_tokens)
+        if sequence.simulated is not None:
+            self._simulated(sequence.simulated, sequence.tokens)
         first, last, scheduled = sequence.first, sequence.last, sequence.scheduled
         if first is None or last is None or scheduled is None:
             return
@@ -135,6 +147,13 @@ class ModelMetrics:
         if sequence.tokens > 1:
             mean = (last - first) / (sequence.tokens - 1)
             self._observe("request_time_per_output_token_seconds", mean)
+
+    def _simulated(self, times: SimulatedTimes, tokens: int) -> None:
+        first = times.first_token.seconds
+        self._histograms["ridgeline_simulated_time_to_first_token_seconds"].observe(first)
+        if tokens > 1:
+            mean = (times.total.seconds - first) / (tokens - 1)
+            self._histograms["ridgeline_simulated_time_per_output_token_seconds"].observe(mean)
 
     def embedded(self, tokens: int, seconds: float) -> None:
         """A request of an embedding model was answered."""
@@ -177,6 +196,8 @@ class EngineCollector(Collector):
                 idle / stats.busy_seconds if stats.busy_seconds else 0.0,
             ),
         }
+        if stats.simulates is not None and stats.simulated is not None:
+            gauges |= _simulated_gauges(stats.simulates, stats.simulated, stats.generated_tokens)
         for name, (words, value) in gauges.items():
             gauge = GaugeMetricFamily(name, words, labels=_LABELS)
             gauge.add_metric(self._labels, value)
@@ -196,3 +217,27 @@ class EngineCollector(Collector):
             counter = CounterMetricFamily(name, words, labels=_LABELS)
             counter.add_metric(self._labels, value)
             yield counter
+
+
+def _simulated_gauges(
+    device: SimulatedDevice, total: DeviceTime, tokens: int
+) -> dict[str, tuple[str, float]]:
+    """Of the device that the replica stands for, over all its steps."""
+    seconds = total.seconds or float("inf")
+    found = {
+        "ridgeline_simulated_device_seconds": ("Predicted time of all steps.", total.seconds),
+        "ridgeline_simulated_core_utilization": (
+            "Share of that which the FLOPs would take at the peak of the cores.",
+            total.peak_seconds / seconds,
+        ),
+        "ridgeline_simulated_collective_share": (
+            "Share of that in which cores exchange.",
+            total.collective_seconds / seconds,
+        ),
+    }
+    if device.usd_per_hour is not None and tokens:
+        found["ridgeline_simulated_usd_per_million_tokens"] = (
+            "Price of the instance for that time, for a million generated tokens.",
+            total.seconds * device.usd_per_hour / 3600 / tokens * 1e6,
+        )
+    return found

@@ -14,6 +14,7 @@ from ridgeline_backends.errors import BackendError
 from ridgeline_service.serving.llm.errors import ErrorAnswer, answer_for, internal_answer
 from ridgeline_service.serving.llm.metrics import ModelMetrics, ReplicaMetrics
 from ridgeline_service.serving.llm.model import Model, TextModel
+from ridgeline_service.serving.llm.simulated import simulated_header
 from ridgeline_service.serving.llm.watch import NOBODY, Clock, RequestWatch, SequenceWatch
 from ridgeline_service.telemetry.tracing import NO_TRACING, Span, Tracing, Value
 from ridgeline_service.usage import USAGE_HEADER
@@ -88,6 +89,15 @@ class Observation:
     def usage(self) -> bytes:
         """What it used so far, as JSON."""
         return self.watch.used.encoded()
+
+    @property
+    def simulated(self) -> dict[str, str]:
+        """The header with what a simulated device would have taken, for one sequence."""
+        match self.watch.sequences:
+            case [SequenceWatch(simulated=times, tokens=tokens)] if times is not None:
+                return simulated_header(times, tokens)
+            case _:
+                return {}
 
     def end(self) -> None:
         """The answer is out, or its client is gone."""

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from ridgeline_backends.engine import EngineOutput, FinishReason, SamplingParams
+from ridgeline_backends.engine.api import SimulatedTimes
 from ridgeline_service.usage import Usage
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class SequenceWatch:
     cached_tokens: int = 0
     detokenise_s: float = 0.0
     reason: Ended | None = None
+    simulated: SimulatedTimes | None = None
 
     def received(self, output: EngineOutput) -> None:
         """News of the engine's."""
@@ -75,6 +77,8 @@ class SequenceWatch:
         if output.times is not None and output.times.scheduled is not None:
             waited = output.times.scheduled - output.times.submitted
             self.scheduled = self.submitted + waited
+        if output.simulated is not None:
+            self.simulated = output.simulated
         if output.token_ids:
             before, self.last = self.last, now
             self.tokens += len(output.token_ids)

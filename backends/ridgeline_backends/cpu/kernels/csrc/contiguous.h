@@ -82,8 +82,8 @@ INLINE void weigh(const int type, const float *share, const char *v, int64_t str
     }
 }
 
-/* Scores to e^(score - peak), of which `round` is what is left in s. Returns their exact sum. */
-INLINE float shares(float *s, int32_t keys, float softcap, int32_t round)
+/* Scores to the shares of their softmax, with `round` as bfloat16 keeps them. */
+INLINE void shares(float *s, int32_t keys, float softcap, int32_t round)
 {
     int32_t whole = round_up(keys, LANES);
     if (softcap > 0)
@@ -98,12 +98,13 @@ INLINE float shares(float *s, int32_t keys, float softcap, int32_t round)
         sum = sum + e;
         vf_store(s + i, e);
     }
-    if (round)
-        for (int32_t i = 0; i < keys; i++) {
-            uint32_t word = (uint32_t)bf16_round(s[i]) << 16;
-            memcpy(s + i, &word, 4);
-        }
-    return vf_sum(sum);
+    const float whole_sum = vf_sum(sum);
+    for (int32_t i = 0; i < keys; i++) {
+        s[i] /= whole_sum;
+        if (!round) continue;
+        uint32_t word = (uint32_t)bf16_round(s[i]) << 16;
+        memcpy(s + i, &word, 4);
+    }
 }
 
 INLINE void attend_row(const int type, const rl_attention *job, int32_t row, int32_t head, float *score)
@@ -126,9 +127,8 @@ INLINE void attend_row(const int type, const rl_attention *job, int32_t row, int
     for (int32_t g = 0; g < group; g++) {
         const float *q = job->q + ((int64_t)row * job->heads + head * group + g) * job->dim;
         scores(type, q, k, stride, keys, job->dim, job->scale, score);
-        float total = shares(score, keys, job->softcap, job->round);
+        shares(score, keys, job->softcap, job->round);
         weigh(type, score, v, size * job->value_entry_stride, keys, job->width, out + g * width);
-        for (int32_t d = 0; d < width; d++) out[g * width + d] /= total;
     }
 }
 

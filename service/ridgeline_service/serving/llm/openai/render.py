@@ -7,13 +7,18 @@ from collections.abc import Callable, Sequence
 from ridgeline_backends.engine import TokenLogprobs
 from ridgeline_service.serving.llm.generation import Token, Usage
 from ridgeline_service.serving.llm.model import Model, TextModel
+from ridgeline_service.serving.llm.simulated import simulated_object
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
 from ridgeline_service.serving.llm.tools.calls import CallDelta
 from ridgeline_service.serving.llm.tools.parsing import Delta
 
 
 def usage_object(usage: Usage) -> dict[str, object]:
+    """OpenAI's, and under "ridgeline" what one sequence would have taken where that is known."""
+    simulated = usage.simulated
+    more = {"ridgeline": simulated_object(simulated, usage.completion_tokens)} if simulated else {}
     return {
+        **more,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
