@@ -12,7 +12,7 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 from ridgeline_jobs import BUCKET, running_jobs
-from ridgeline_testing import until
+from ridgeline_testing import DJL_IMAGE, until
 from ridgeline_transforms import Transforms, doubled, json_lines, numbered
 
 pytestmark = pytest.mark.e2e
@@ -133,6 +133,31 @@ def test_what_cannot_run_is_refused_at_once(transforms: Transforms) -> None:
     ):
         with pytest.raises(ClientError, match=words):
             transforms.create("doubles", "many/", **changes)
+
+
+def test_a_language_model_answers_lines_of_messages(transforms: Transforms) -> None:
+    transforms.sagemaker.create_model(
+        ModelName="chats",
+        ExecutionRoleArn=transforms.jobs.service.role,
+        PrimaryContainer={"Image": DJL_IMAGE, "Environment": {"HF_MODEL_ID": "tiny-llama-seeded"}},
+    )
+    chats = [{"messages": [{"role": "user", "content": text}], "max_tokens": 4} for text in "ab"]
+    transforms.jobs.put("chats/c.jsonl", "\n".join(map(json.dumps, chats)))
+    name = transforms.create(
+        "chats",
+        "chats/",
+        input={"ContentType": "application/jsonlines"},
+        output={"Accept": "application/json"},
+        BatchStrategy="SingleRecord",
+        MaxConcurrentTransforms=2,
+        DataProcessing={"JoinSource": "Input"},
+    )
+    answers = json_lines(transforms.completed(name)["c.jsonl.out"])
+    assert [answer["messages"] for answer in answers] == [chat["messages"] for chat in chats]
+    for answer in answers:
+        said = answer["SageMakerOutput"]
+        assert said["choices"][0]["message"]["role"] == "assistant"
+        assert said["usage"]["completion_tokens"] == 4
 
 
 def servers(transforms: Transforms) -> list[psutil.Process]:

@@ -5,7 +5,6 @@ attempt goes on where the last one was killed. It goes when the job ends.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Container
 from pathlib import Path
 
 from ridgeline_service.paths import DataDir
@@ -20,8 +19,6 @@ def remove_work(data_dir: DataDir, job_id: str) -> None:
     shutil.rmtree(work_folder(data_dir, job_id), ignore_errors=True)
 
 
-def remove_work_but_of(data_dir: DataDir, living: Container[str]) -> None:
-    """What jobs left whose control plane was killed between their end and this."""
-    for folder in data_dir.job_work.glob("*"):
-        if folder.name not in living:
-            remove_work(data_dir, folder.name)
+def work_folders(data_dir: DataDir) -> set[str]:
+    """Ids of the jobs that have one."""
+    return {folder.name for folder in data_dir.job_work.glob("*")}

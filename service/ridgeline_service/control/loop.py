@@ -15,7 +15,7 @@ from functools import partial
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.driver import AFTER_A_BUG_S, Driver
 from ridgeline_service.control.endpoint_life import EndpointLife
-from ridgeline_service.control.job_work import remove_work_but_of
+from ridgeline_service.control.job_work import remove_work, work_folders
 from ridgeline_service.runtime.keeper import ProcessRecord
 from ridgeline_service.runtime.launcher import Launcher
 from ridgeline_service.store import jobs as job_rows
@@ -118,9 +118,13 @@ class Loop:
 
     def adopt(self) -> None:
         """After a start: note what lives on, and end what no row knows."""
+        kept = work_folders(self._context.data_dir)  # before the rows: a new folder has one then
         with self._context.db.read() as connection:
             living = replicas.living_replicas(connection)
             jobs = job_rows.living_jobs(connection)
+        for job_id in kept - {job.id for job in jobs}:
+            # Its control plane was killed between its end and the end of this.
+            remove_work(self._context.data_dir, job_id)
         known = {
             replica.id: (replica.token, f"{replica.endpoint_arn}/{replica.variant}/{replica.id}")
             for replica in living
@@ -137,7 +141,6 @@ class Loop:
         for record in self._runners.records():
             if not self._is_known(record, runners.get(record.id)):
                 self._runners.kill(record)
-        remove_work_but_of(self._context.data_dir, {job.id for job in jobs})
         for id_ in self._runners.ids():
             # Also what a control plane left that was killed between a job's end and its folder's.
             if id_ not in runners:
