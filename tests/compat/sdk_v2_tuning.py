@@ -119,6 +119,7 @@ def searched(tuner: HyperparameterTuner) -> None:
 def warm_started(parent: HyperparameterTuner) -> None:
     tuner = parent.identical_dataset_and_algorithm_tuner()
     tuner.max_jobs, tuner.max_parallel_jobs = 2, 2
+    tuner.base_tuning_job_name = "warm"  # names tell minutes apart only
     tuner.fit(wait=False)
     tuner.wait()
     described = tuner.describe()
@@ -126,6 +127,7 @@ def warm_started(parent: HyperparameterTuner) -> None:
     assert "OverallBestTrainingJob" in described
     stopped = parent.transfer_learning_tuner()
     stopped.max_jobs = 50
+    stopped.base_tuning_job_name = "stopped"
     stopped.fit(wait=False)
     stopped.stop_tuning_job()
     stopped.wait()

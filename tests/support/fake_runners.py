@@ -9,7 +9,7 @@ from typing import Any
 from ridgeline_service.runtime.keeper import ExitStatus, ProcessRecord
 from ridgeline_service.training.causes import Cause
 from ridgeline_service.training.report import Ending, Report
-from ridgeline_service.training.runners import Runners, RunnerSpec
+from ridgeline_service.training.runners import Runners, RunnerSpec, StandbySpec
 
 
 @dataclass
@@ -28,6 +28,8 @@ class FakeRunners(Runners):
     def __init__(self) -> None:
         self.running: dict[str, FakeRunner] = {}
         self.started: list[str] = []
+        self.waiting: dict[str, ProcessRecord] = {}
+        self.employed: list[str] = []
         self.numbers = itertools.count(1)
 
     def start(self, spec: RunnerSpec) -> ProcessRecord:
@@ -38,13 +40,34 @@ class FakeRunners(Runners):
         self.started.append(spec.id)
         return record
 
+    def prepare(self, spec: StandbySpec) -> ProcessRecord:
+        assert spec.id not in self.waiting, "prepared twice"
+        number = next(self.numbers)
+        self.waiting[spec.id] = ProcessRecord(spec.id, number, number, spec.token)
+        return self.waiting[spec.id]
+
+    def is_ready(self, id_: str) -> bool:
+        return id_ in self.waiting
+
+    def waits(self, id_: str) -> bool:
+        return id_ in self.waiting
+
+    def employ(self, spec: RunnerSpec) -> None:
+        record = self.waiting.pop(spec.id)
+        assert record.token == spec.token
+        self.running[spec.id] = FakeRunner(spec, record)
+        self.employed.append(spec.id)
+
     def records(self) -> list[ProcessRecord]:
-        return [runner.record for runner in self.running.values() if runner.alive]
+        running = [runner.record for runner in self.running.values() if runner.alive]
+        return running + list(self.waiting.values())
 
     def ids(self) -> list[str]:
-        return list(self.running)
+        return [*self.running, *self.waiting]
 
     def alive(self, record: ProcessRecord) -> bool:
+        if self.waiting.get(record.id) == record:
+            return True
         runner = self.running.get(record.id)
         return runner is not None and runner.alive and runner.record == record
 
@@ -61,7 +84,8 @@ class FakeRunners(Runners):
         self.running[record.id].asked.append(cause)
 
     def kill(self, record: ProcessRecord) -> None:
-        self.running[record.id].alive = False
+        if self.waiting.pop(record.id, None) is None:
+            self.running[record.id].alive = False
 
     def remove(self, id_: str) -> None:
         self.running.pop(id_, None)

@@ -26,6 +26,7 @@ from ridgeline_service.control.job_orders import hosts_of, runner_spec
 from ridgeline_service.control.job_surroundings import Surroundings
 from ridgeline_service.control.job_work import remove_work
 from ridgeline_service.control.staging import Staged, Stager, StagingCancelled, StagingFailed
+from ridgeline_service.control.warm_pools import kind_of
 from ridgeline_service.endings import sentences
 from ridgeline_service.placement.admission import Room
 from ridgeline_service.placement.gpus import GpuShares
@@ -41,6 +42,7 @@ from ridgeline_service.store.job_records import (
 )
 from ridgeline_service.store.jobs import JobChanges
 from ridgeline_service.store.states import Desired
+from ridgeline_service.store.warm_pools import PoolRecord, take_pool
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.failing import failure_reason
 from ridgeline_service.training.report import Report
@@ -118,7 +120,9 @@ class JobLife:
             return self._end(job, Verdict(Cause.MAX_WAIT))
         with self._context.db.write() as connection:
             memory = spec.instance_count * spec.memory_bytes
-            wait = place(connection, self._room, memory, spec.instance_count)
+            pool = take_pool(connection, kind_of(job), job.name, now)
+            count = spec.instance_count
+            wait = None if pool else place(connection, self._room, memory, count)
             if wait is None:
                 moments = (*job.moments, Moment("Starting", now, _PREPARING))
                 rows.change_job(
@@ -130,7 +134,7 @@ class JobLife:
                     settled=len(moments),
                     modified_at=now,
                     boot=self._boot,
-                    instances=self._instances(job),
+                    instances=self._instances(job, pool),
                 )
             elif job.moments[-1].message != wait.message:
                 waiting = Moment("Pending", now, wait.message)
@@ -144,9 +148,15 @@ class JobLife:
             return 0.0
         return _QUEUED_POLL_S
 
-    def _instances(self, job: JobRecord) -> tuple[Instance, ...]:
-        """Named before they are started, so that they are known whatever happens then."""
+    def _instances(self, job: JobRecord, pool: PoolRecord | None) -> tuple[Instance, ...]:
+        """Named before they are started, so that they are known whatever happens then; those of a
+        warm pool run already, and wait for their orders."""
         stamp = int(self._context.clock())
+        if pool is not None:
+            return tuple(
+                replace(each, log_stream=f"{job.name}/{each.host}-{stamp}")
+                for each in pool.instances
+            )
         return tuple(
             Instance(
                 id=f"{job.id}-{job.attempt}-{host}",
@@ -173,7 +183,9 @@ class JobLife:
         try:
             for instance in job.instances:
                 # It runs already if the control plane was killed between its start and the row.
-                record = known.get(instance.id) or self._start(job, instance, staged)
+                record = known.get(instance.id)
+                if record is None or self._runners.waits(instance.id):
+                    record = self._start(job, instance, staged, record)
                 started.append(replace(instance, pid=record.pid, start_time=record.start_time))
         except RidgelineError as error:
             self._kill_all(self._look(job))
@@ -198,10 +210,20 @@ class JobLife:
             words = f"{error.reason.words} {error.message}"
             raise JobFailed(cause, words, error.log) from error
 
-    def _start(self, job: JobRecord, instance: Instance, staged: Staged | None) -> ProcessRecord:
+    def _start(
+        self,
+        job: JobRecord,
+        instance: Instance,
+        staged: Staged | None,
+        waiting: ProcessRecord | None,
+    ) -> ProcessRecord:
         gpus = self._gpus.take(instance.id, gpus_of(job.spec.instance_type))
+        spec = runner_spec(job, instance, self._around, gpus, staged)
+        if waiting is not None:
+            self._runners.employ(spec)
+            return waiting
         self._runners.remove(instance.id)
-        return self._runners.start(runner_spec(job, instance, self._around, gpus, staged))
+        return self._runners.start(spec)
 
     def _watch(self, job: JobRecord) -> float | None:
         seen = self._look(job)

@@ -21,9 +21,10 @@ from ridgeline_service.control.listing import (
     tags_in,
     with_token,
 )
+from ridgeline_service.control.warm_pools import keep_alive_s, pool_of
 from ridgeline_service.errors import ResourceInUse, ValidationException
 from ridgeline_service.store import jobs as rows
-from ridgeline_service.store import journal
+from ridgeline_service.store import journal, warm_pools
 from ridgeline_service.store.job_records import (
     JobKind,
     JobPhase,
@@ -171,6 +172,8 @@ def add_job(
     )
     warning = {WARNING_TAG: spec.warning[:256]} if spec.warning else {}
     rows.add_job(connection, job)
+    if keep_alive_s(request) > 0:
+        warm_pools.add_pool(connection, pool_of(job))
     journal.put_tags(connection, job.arn, {**tags, **warning})
     context.event(connection, job.arn, "Created")
     if spec.warning:

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from sqlalchemy import Connection
+
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.driver import AFTER_A_BUG_S, Driver
 from ridgeline_service.control.endpoint_life import EndpointLife
@@ -19,11 +21,12 @@ from ridgeline_service.control.job_work import remove_work, work_folders
 from ridgeline_service.runtime.keeper import ProcessRecord
 from ridgeline_service.runtime.launcher import Launcher
 from ridgeline_service.store import jobs as job_rows
-from ridgeline_service.store import journal, replicas, tuning_jobs
+from ridgeline_service.store import journal, replicas, tuning_jobs, warm_pools
 from ridgeline_service.store.job_records import JobPhase, JobRecord
 from ridgeline_service.store.records import ReplicaRecord
 from ridgeline_service.store.states import Desired
 from ridgeline_service.store.tuning_records import TuningRecord
+from ridgeline_service.store.warm_pools import PoolRecord, PoolStatus
 from ridgeline_service.training.runners import Runners
 
 IDLE_S = 5.0
@@ -45,6 +48,7 @@ class Loop:
         replica_driver: Driver[ReplicaRecord],
         job_driver: Driver[JobRecord],
         tuning_driver: Driver[TuningRecord],
+        pool_driver: Driver[PoolRecord],
         launcher: Launcher,
         runners: Runners,
         submit: Callable[[Callable[[], None]], None],
@@ -56,6 +60,7 @@ class Loop:
         self._replica_driver = replica_driver
         self._job_driver = job_driver
         self._tuning_driver = tuning_driver
+        self._pool_driver = pool_driver
         self._launcher = launcher
         self._runners = runners
         self._submit = submit
@@ -88,6 +93,7 @@ class Loop:
         self._replica_driver.release()
         self._job_driver.release()
         self._tuning_driver.release()
+        self._pool_driver.release()
 
     def tick(self) -> float:
         """One round. Returns for how many seconds nothing will be due, if nothing changes."""
@@ -102,6 +108,7 @@ class Loop:
             living = replicas.living_replicas(connection)
             jobs = job_rows.living_jobs(connection)
             tunings = tuning_jobs.living_tunings(connection)
+            pools = warm_pools.living_pools(connection)
         self._latest = {replica.id: replica.desired for replica in living}
         if now >= self._next_sweep:
             self._sweep(now)
@@ -114,6 +121,8 @@ class Loop:
         )
         arns = [tuning.arn for tuning in tunings]
         next_at = self._tuning_driver.look(tunings, arns, now, next_at)
+        arns = [pool.job_arn for pool in pools]
+        next_at = self._pool_driver.look(pools, arns, now, next_at)
         return max(0.0, next_at - now)
 
     def adopt(self) -> None:
@@ -122,17 +131,13 @@ class Loop:
         with self._context.db.read() as connection:
             living = replicas.living_replicas(connection)
             jobs = job_rows.living_jobs(connection)
+            runners = _runners_known(connection)
         for job_id in kept - {job.id for job in jobs}:
             # Its control plane was killed between its end and the end of this.
             remove_work(self._context.data_dir, job_id)
         known = {
             replica.id: (replica.token, f"{replica.endpoint_arn}/{replica.variant}/{replica.id}")
             for replica in living
-        }
-        runners = {
-            instance.id: (instance.token, f"{job.arn}/{instance.host}")
-            for job in jobs
-            for instance in job.instances
         }
         for record in self._launcher.records():
             if not self._is_known(record, known.get(record.id)):
@@ -164,16 +169,31 @@ class Loop:
             return  # ``adopt`` has just done it
         with self._context.db.write() as connection:
             journal.prune_events(connection, EVENTS_KEPT)
+        # Before the rows: what is started in between has a row then.
+        started = self._runners.records()
         with self._context.db.read() as connection:
             ids = {replica.id for replica in replicas.all_replicas(connection)}
-            jobs = job_rows.living_jobs(connection)
+            runners = _runners_known(connection)
         for record in self._launcher.records():
             if record.id not in ids:
                 self._submit(partial(self._launcher.stop, record, 0))
-        instances = {instance.id for job in jobs for instance in job.instances}
-        for record in self._runners.records():
-            if record.id not in instances:
+        for record in started:
+            if record.id not in runners:
                 self._submit(partial(self._runners.kill, record))
+
+
+def _runners_known(connection: Connection) -> dict[str, tuple[str, str]]:
+    """Of all runners that rows have, of jobs and of warm pools: their tokens and what they are."""
+    found = {
+        instance.id: (instance.token, f"{job.arn}/{instance.host}")
+        for job in job_rows.living_jobs(connection)
+        for instance in job.instances
+    }
+    for pool in warm_pools.living_pools(connection):
+        if pool.status is PoolStatus.AVAILABLE:
+            for each in pool.instances:
+                found[each.id] = (each.token, f"{pool.job_arn}/warm/{each.host}")
+    return found
 
 
 def with_first_of_queue(jobs: Sequence[JobRecord]) -> list[JobRecord]:

@@ -27,6 +27,7 @@ from ridgeline_service.control.loop import Loop
 from ridgeline_service.control.models import Models
 from ridgeline_service.control.names import Clock, Ids, random_id, system_clock
 from ridgeline_service.control.planning import Planner
+from ridgeline_service.control.pool_life import PoolLife
 from ridgeline_service.control.probe import Probe, probe_replica
 from ridgeline_service.control.processing_jobs import ProcessingJobs
 from ridgeline_service.control.publisher import Publisher
@@ -55,7 +56,7 @@ from ridgeline_service.runtime.launcher import Launcher, ProcessLauncher
 from ridgeline_service.security.keys import RootKey, ensure_root_key
 from ridgeline_service.settings import Settings
 from ridgeline_service.snapshot import Credential
-from ridgeline_service.store import Database, replicas, tuning_jobs
+from ridgeline_service.store import Database, replicas, tuning_jobs, warm_pools
 from ridgeline_service.store import jobs as job_rows
 from ridgeline_service.telemetry.samples import SampleStore
 from ridgeline_service.training.runners import ProcessRunners, Runners, Store
@@ -230,12 +231,25 @@ class ControlPlane:
             seen=lambda tuning: (tuning.desired, tuning.cause),
             step=tuning_life.step,
         )
+        pool_life = PoolLife(
+            context,
+            runners=runners,
+            room=room,
+            tokens=tokens,
+        )
+        pools = Subject(
+            claims=warm_pools.CLAIMS,
+            key=lambda pool: pool.job_arn,
+            seen=lambda pool: (pool.status, pool.keep_alive_s),
+            step=pool_life.step,
+        )
         return Loop(
             context,
             endpoints=EndpointLife(context, tokens),
             replica_driver=Driver(context, replica_rows, holder, submit=submit, wake=self._wake),
             job_driver=Driver(context, jobs, holder, submit=submit, wake=self._wake),
             tuning_driver=Driver(context, tunings, holder, submit=submit, wake=self._wake),
+            pool_driver=Driver(context, pools, holder, submit=submit, wake=self._wake),
             launcher=launcher,
             runners=runners,
             submit=submit,

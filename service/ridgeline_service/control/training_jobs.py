@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.job_describing import describe, summary
 from ridgeline_service.control.job_planning import JobPlanner
 from ridgeline_service.control.job_verbs import JobVerbs
+from ridgeline_service.control.listing import bad_token_refused, list_filter, with_token
+from ridgeline_service.control.warm_pools import (
+    KEEP_ALIVE,
+    change_keep_alive,
+    keep_alive_s,
+    shown_pool,
+)
+from ridgeline_service.errors import ResourceInUse
 from ridgeline_service.store import jobs as rows
+from ridgeline_service.store import warm_pools
 from ridgeline_service.store.job_records import JobKind, JobRecord, JobSpec
 from ridgeline_service.store.tuning_jobs import tuning_of_job
+from ridgeline_service.store.warm_pools import PoolRecord, PoolStatus
 
 _UPDATED = ("ProfilerConfig", "ProfilerRuleConfigurations", "RemoteDebugConfig")
 
@@ -38,12 +49,40 @@ class TrainingJobs(JobVerbs):
         with self._context.db.read() as connection:
             job = self.find(connection, request)
             tuning = tuning_of_job(connection, job.arn)
+            pool = warm_pools.get_pool(connection, job.arn)
         shown = self.shown(job, self._context.now())
-        return shown if tuning is None else {**shown, "TuningJobArn": tuning}
+        if tuning is not None:
+            shown["TuningJobArn"] = tuning
+        return self._with_pool(shown, pool)
+
+    def list(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        wanted = request.get("WarmPoolStatusEquals")
+        conditions = [] if wanted is None else [warm_pools.has_pool(PoolStatus(wanted))]
+        with bad_token_refused(), self._context.db.read() as connection:
+            jobs, token = rows.page_jobs(connection, self.kind, list_filter(request), *conditions)
+            pools = warm_pools.pools_of(connection, [job.arn for job in jobs])
+        shown = [self._with_pool(self.summary(job), pools.get(job.arn)) for job in jobs]
+        return with_token({"TrainingJobSummaries": shown}, token)
+
+    def delete(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        with self._context.db.write() as connection:
+            job = self.find(connection, request)
+            pool = warm_pools.get_pool(connection, job.arn)
+            if pool is not None and pool.status is PoolStatus.AVAILABLE:
+                raise ResourceInUse(
+                    f"Training job {job.name!r} has a warm pool that is Available.",
+                    hint=f"End it by setting {KEEP_ALIVE} to 0 with UpdateTrainingJob.",
+                )
+        return super().delete(request)
+
+    def _with_pool(self, shown: dict[str, Any], pool: PoolRecord | None) -> dict[str, Any]:
+        if pool is None:
+            return shown
+        return {**shown, "WarmPoolStatus": shown_pool(pool, self._context.now())}
 
     def update(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What may change while a job runs is kept with it and shown; nothing here acts on it but
-        the time that a warm pool is kept."""
+        the time that its warm pool is kept."""
         context = self._context
         with context.db.write() as connection:
             job = self.find(connection, request, for_update=True)
@@ -53,12 +92,16 @@ class TrainingJobs(JobVerbs):
                     **job.request["ResourceConfig"],
                     **request["ResourceConfig"],
                 }
+                if KEEP_ALIVE in request["ResourceConfig"]:
+                    job = replace(job, request={**job.request, **changed})
+                    change_keep_alive(connection, job, keep_alive_s(job.request))
             rows.change_job(
                 connection,
                 job.arn,
                 request={**job.request, **changed},
                 modified_at=context.now(),
             )
+        context.changed()
         return {"TrainingJobArn": job.arn}
 
     def not_found(self, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from ridgeline_service.store.claims import Claims
 from ridgeline_service.store.job_records import (
@@ -72,9 +72,9 @@ def living_jobs(connection: Connection) -> list[JobRecord]:
 
 
 def page_jobs(
-    connection: Connection, kind: JobKind, wanted: ListFilter
+    connection: Connection, kind: JobKind, wanted: ListFilter, *conditions: ColumnElement[bool]
 ) -> tuple[list[JobRecord], str | None]:
-    rows, token = page_rows(connection, jobs, wanted, jobs.c.kind == kind)
+    rows, token = page_rows(connection, jobs, wanted, jobs.c.kind == kind, *conditions)
     return [job_of(row) for row in rows], token
 
 

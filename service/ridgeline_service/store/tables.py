@@ -196,6 +196,26 @@ tuning_trials = Table(
     Index("ix_tuning_trials_arn", "arn"),
 )
 
+warm_pools = Table(
+    "warm_pools",
+    metadata,
+    Column("job_arn", String(512), primary_key=True),
+    Column("status", String(16), nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("keep_alive_s", Integer, nullable=False),
+    Column("runtime", String(64), nullable=False),
+    Column("instance_count", Integer, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("instances", JSON, nullable=False),
+    Column("has_instances", Boolean, nullable=False),
+    Column("available_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("reused_by", String(128), nullable=False),
+    Column("lock_token", String(128)),
+    Column("lock_expires_at", BigInteger, nullable=False),
+    Index("ix_warm_pools_status", "status", "kind"),
+)
+
 tags = Table(
     "tags",
     metadata,

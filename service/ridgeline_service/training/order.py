@@ -172,6 +172,10 @@ def write_order(folder: Path, order: Order) -> None:
     write_atomic(folder / _FILE, json.dumps(asdict(order), default=str), mode=0o600)
 
 
+def has_order(folder: Path) -> bool:
+    return (folder / _FILE).exists()
+
+
 def read_order(folder: Path) -> Order:
     raw: dict[str, Any] = json.loads((folder / _FILE).read_text())
     confinement = raw["confinement"]

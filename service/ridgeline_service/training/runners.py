@@ -9,6 +9,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 from ridgeline_service.paths import DataDir
 from ridgeline_service.runtime import pip, shim
@@ -20,7 +21,7 @@ from ridgeline_service.runtime.keeper import (
     log_file,
 )
 from ridgeline_service.snapshot import Credential
-from ridgeline_service.training import report
+from ridgeline_service.training import report, standby
 from ridgeline_service.training.causes import Cause
 from ridgeline_service.training.order import (
     STORE_KEY,
@@ -31,9 +32,11 @@ from ridgeline_service.training.order import (
     write_order,
 )
 from ridgeline_service.training.report import Report
+from ridgeline_service.training.standby import Standby
 
 # The runner itself keeps the grace between a stop and a kill; this only bounds a runner that hangs.
 _SHIM_GRACE_S = 7 * 24 * 3600.0
+_STANDBY_LOG = "waiting.jsonl"
 _NEEDED = frozenset({"PATH", "HOME", "LANG", "XDG_CONFIG_HOME", *pip.CARRIED})
 
 
@@ -56,12 +59,37 @@ class RunnerSpec:
     log_stream: str
 
 
+@dataclass(frozen=True)
+class StandbySpec:
+    """A runner that is to wait for its order, and ``what`` it makes ready."""
+
+    id: str
+    token: str
+    what: Standby
+
+
 class Runners(ABC):
     """A way to run job runners. Methods are thread-safe and may block for the time they name."""
 
     @abstractmethod
     def start(self, spec: RunnerSpec) -> ProcessRecord:
         """Start a runner. Raises Unavailable when no process can be started."""
+
+    @abstractmethod
+    def prepare(self, spec: StandbySpec) -> ProcessRecord:
+        """Start a runner that waits. Raises Unavailable when no process can be started."""
+
+    @abstractmethod
+    def is_ready(self, id_: str) -> bool:
+        """Whether a runner that waits has everything ready."""
+
+    @abstractmethod
+    def waits(self, id_: str) -> bool:
+        """Whether this runner has been given no order yet."""
+
+    @abstractmethod
+    def employ(self, spec: RunnerSpec) -> None:
+        """Give a runner that waits its order; again if need be, as it is the same one."""
 
     @abstractmethod
     def records(self) -> list[ProcessRecord]:
@@ -110,18 +138,44 @@ class ProcessRunners(Runners):
 
     def start(self, spec: RunnerSpec) -> ProcessRecord:
         self._keeper.make_scratch(spec.id)
+        write_order(self._keeper.folder(spec.id), spec.order)
+        log = log_file(self._data_dir, spec.log_group, spec.log_stream)
+        return self._spawn(spec.id, spec.token, log)
+
+    def prepare(self, spec: StandbySpec) -> ProcessRecord:
+        self._keeper.make_scratch(spec.id)
         folder = self._keeper.folder(spec.id)
+        standby.make_ready(folder, spec.what)
+        return self._spawn(spec.id, spec.token, folder / _STANDBY_LOG)
+
+    def is_ready(self, id_: str) -> bool:
+        return standby.is_ready(self._keeper.folder(id_))
+
+    def waits(self, id_: str) -> bool:
+        return standby.waits(self._keeper.folder(id_))
+
+    def employ(self, spec: RunnerSpec) -> None:
+        folder = self._keeper.folder(spec.id)
+        log = log_file(self._data_dir, spec.log_group, spec.log_stream)
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (folder / _STANDBY_LOG).exists():
+            # Its shim writes on to the same file under the name that it will have.
+            (folder / _STANDBY_LOG).rename(log)
         write_order(folder, spec.order)
+        standby.wake(folder)
+
+    def _spawn(self, id_: str, token: str, log: Path) -> ProcessRecord:
+        folder = self._keeper.folder(id_)
         wanted = {
             STORE_URL: self._store.url,
             STORE_KEY: self._store.credential.access_key_id,
             STORE_SECRET: self._store.credential.secret_access_key,
-            TOKEN: spec.token,
+            TOKEN: token,
         }
         return self._keeper.start(
             shim.Spec(
-                id=spec.id,
-                token=spec.token,
+                id=id_,
+                token=token,
                 port=0,
                 argv=(sys.executable, "-P", "-m", "ridgeline_service.training", str(folder)),
                 environment={**_own_environment(), **wanted, "PYTHONUNBUFFERED": "1"},
@@ -131,7 +185,7 @@ class ProcessRunners(Runners):
                 data_bytes=None,
                 processes=None,
                 grace_s=_SHIM_GRACE_S,
-                log_file=str(log_file(self._data_dir, spec.log_group, spec.log_stream)),
+                log_file=str(log),
                 log_limit_bytes=LOG_LIMIT_BYTES,
             )
         )

@@ -31,9 +31,7 @@ def upgrade() -> None:
     op.create_index("ix_tuning_jobs_created", "tuning_jobs", ["created_at", "name"])
     op.create_table(
         "tuning_trials",
-        sa.Column(
-            "tuning_arn", sa.String(512), sa.ForeignKey("tuning_jobs.arn"), primary_key=True
-        ),
+        sa.Column("tuning_arn", sa.String(512), sa.ForeignKey("tuning_jobs.arn"), primary_key=True),
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("arn", sa.String(512), nullable=False),
         sa.Column("name", sa.String(128), nullable=False),
