@@ -94,8 +94,7 @@ def _check_place(who: str, place: Mapping[str, Any]) -> None:
     if not place["S3Uri"].startswith("s3://"):
         raise ValidationException(f"S3Uri of {who} is {place['S3Uri']!r}, which is no S3 URI.")
     given = place.get("LocalPath", "")
-    if not local_path(given).startswith(f"{LOCAL}/"):
+    if not f"{local_path(given)}/".startswith(f"{LOCAL}/"):
         raise ValidationException(
-            f"LocalPath of {who} is {given!r}; it is a folder below {LOCAL} here, such as "
-            f"{LOCAL}/data."
+            f"LocalPath of {who} is {given!r}; it is a folder below {LOCAL}, such as {LOCAL}/data."
         )

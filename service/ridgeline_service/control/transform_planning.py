@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ridgeline_service.control.models import containers_of
 from ridgeline_service.control.planning import Planner
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.store.job_records import JobSpec
@@ -69,7 +70,7 @@ def filters_of(request: Mapping[str, Any]) -> Filters:
 
 
 def _variant(planner: Planner, request: Mapping[str, Any], model: StoredRequest) -> VariantSpec:
-    """As if an endpoint was made of the model; the job's own Environment comes on top of its."""
+    """As if an endpoint was made of the model with the job's own Environment on top."""
     resources = request["TransformResources"]
     config = {
         "ProductionVariants": [
@@ -81,18 +82,29 @@ def _variant(planner: Planner, request: Mapping[str, Any], model: StoredRequest)
             }
         ]
     }
-    [variant] = planner.plan(
-        StoredRequest(model.arn, model.name, model.created_at, config), {model.name: model}
-    ).variants
+    plan = planner.plan(
+        StoredRequest(model.arn, model.name, model.created_at, config),
+        {model.name: _with_environment(model, request)},
+    )
+    [variant] = plan.variants
+    return variant
+
+
+def _with_environment(model: StoredRequest, request: Mapping[str, Any]) -> StoredRequest:
+    """The model as this job runs it, which also tells its container that it is a batch."""
     single = request.get("BatchStrategy") == "SingleRecord"
-    environment = {
+    batch = {
         "SAGEMAKER_BATCH": "true",
         "SAGEMAKER_BATCH_STRATEGY": "SINGLE_RECORD" if single else "MULTI_RECORD",
         "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": str(concurrent(request)),
-        **variant.container.environment,
-        **(request.get("Environment") or {}),
     }
-    return replace(variant, container=replace(variant.container, environment=environment))
+    given = request.get("Environment") or {}
+    containers = [
+        {**each, "Environment": {**batch, **(each.get("Environment") or {}), **given}}
+        for each in containers_of(model.request)
+    ]
+    kept = {name: value for name, value in model.request.items() if name != "PrimaryContainer"}
+    return replace(model, request={**kept, "Containers": containers})
 
 
 def _check_places(request: Mapping[str, Any]) -> None:

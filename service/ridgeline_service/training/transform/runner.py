@@ -169,7 +169,7 @@ class TransformRunner(JobRunner):
                 said = f"the model did not answer within {transform.timeout_s:.0f} s"
                 cause, again = Cause.MODEL_FAILED, True
             else:
-                if answer.status == 200:
+                if 200 <= answer.status < 300:
                     return answer
                 said = f"the model answered {answer.status}: {_message(answer.body)}"
                 cause = Cause.MODEL_FAILED if answer.status >= 500 else Cause.RECORD_INVALID
