@@ -18,9 +18,11 @@ test: $(VENV)/.dev system kernels
 	$(UNIT_TESTS)
 	$(BIN)/python -m pytest tests/contract tests/e2e tests/chaos tests/docs
 
-# Faults and kills in full, the slow ones too.
+# Faults and kills in full, the slow ones too; then jobs once more as a user without any capability.
 chaos: $(VENV)/.dev system kernels
 	RIDGELINE_CHAOS=1 $(BIN)/python -m pytest tests/chaos tests/e2e/faults tests/e2e/test_training_jobs.py
+	unshare --user --map-user=1000 --map-group=1000 \
+		$(BIN)/python -m pytest tests/e2e/faults tests/e2e/test_training_jobs.py
 
 unit: $(VENV)/.dev kernels
 	$(UNIT_TESTS)

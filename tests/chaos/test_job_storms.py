@@ -193,7 +193,8 @@ def check_ended_right(jobs: Jobs, name: str, hits: int) -> None:
     assert Counter(moments)["Completed"] == 1
     assert moments[-1] == "Completed"
     # Only those start again whose own processes were killed.
-    assert moments.count("Restarting") <= hits
+    told = [item["StatusMessage"] for item in described["SecondaryStatusTransitions"]]
+    assert moments.count("Restarting") <= hits, told
     wanted = sum(range(STEPS))
     found = jobs.artifact(described["ModelArtifacts"]["S3ModelArtifacts"])
     assert json.loads(found["state.json"]) == {"step": STEPS, "sum": wanted, "name": name}

@@ -97,6 +97,7 @@ def main() -> None:
         (folder / "d.csv").write_text("1\n2\n3\n")
         data = session.upload_data(str(folder / "d.csv"), key_prefix="compat-train/data")
         pytorch(session, role, folder, data)
+        isolated(session, role, folder)
         sklearn(session, role, folder)
         plain(session, role, folder)
 
@@ -152,6 +153,24 @@ def served(estimator: PyTorch, folder: Path) -> None:
     assert answer == {"name": "a b", "y": [3, 6]}, answer
     predictor.delete_model()
     predictor.delete_endpoint()
+
+
+def isolated(session: sagemaker.Session, role: str, folder: Path) -> None:
+    """The code comes in a channel, because the container could not fetch it."""
+    estimator = PyTorch(
+        entry_point=str(folder / "plain.py"),
+        role=role,
+        framework_version="2.6.0",
+        py_version="py312",
+        instance_count=1,
+        instance_type="ml.m5.large",
+        hyperparameters={"nonce": "x"},
+        enable_network_isolation=True,
+        sagemaker_session=session,
+    )
+    estimator.fit()
+    assert '"nonce"' in artifact(session, estimator.model_data, folder)["values.json"]
+    print("PyTorch with network isolation: fitted")
 
 
 def sklearn(session: sagemaker.Session, role: str, folder: Path) -> None:
