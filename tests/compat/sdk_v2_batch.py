@@ -97,9 +97,9 @@ def main() -> None:
         (folder / "code" / "requirements.txt").write_text("numpy\n")
         (folder / "counts.py").write_text(COUNTS)
         (folder / "scales.py").write_text(SCALES)
-        (folder / "train.py").write_text(TRAIN)
-        (folder / "serve").mkdir()
-        (folder / "serve" / "inference.py").write_text(INFERENCE)
+        (folder / "both").mkdir()
+        (folder / "both" / "train.py").write_text(TRAIN)
+        (folder / "both" / "inference.py").write_text(INFERENCE)
         (folder / "d.csv").write_text("1\n2\n3\n")
         script_processor(session, role, folder)
         processor(session, role, folder)
@@ -214,7 +214,8 @@ def transformer(session: sagemaker.Session, role: str, folder: Path) -> None:
     data = session.upload_data(str(folder / "d.csv"), key_prefix="compat-transform/in")
     prefix = data.rpartition("/")[0]
     estimator = PyTorch(
-        str(folder / "train.py"),
+        "train.py",
+        source_dir=str(folder / "both"),
         framework_version="2.6.0",  # the newest whose inference image this SDK knows
         py_version="py312",
         **common(session, role),
@@ -223,7 +224,7 @@ def transformer(session: sagemaker.Session, role: str, folder: Path) -> None:
     by_model = PyTorchModel(
         model_data=estimator.model_data,
         role=role,
-        entry_point=str(folder / "serve" / "inference.py"),
+        entry_point=str(folder / "both" / "inference.py"),
         framework_version="2.6.0",
         py_version="py312",
         sagemaker_session=session,
@@ -236,8 +237,7 @@ def transformer(session: sagemaker.Session, role: str, folder: Path) -> None:
         strategy="SingleRecord",
         assemble_with="Line",
         accept="text/csv",
-        entry_point="inference.py",
-        source_dir=str(folder / "serve"),
+        entry_point="inference.py",  # in the source_dir that it trained with
         max_concurrent_transforms=2,
     )
     by_estimator.transform(
