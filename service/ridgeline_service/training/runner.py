@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ridgeline_service.objects.reading import S3Reader
 from ridgeline_service.runtime.sandbox import Limits
+from ridgeline_service.runtime.usage import usage_of
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.contract import contract_of
 from ridgeline_service.training.failing import script_failed
@@ -27,7 +28,7 @@ from ridgeline_service.training.running import JobRunner
 from ridgeline_service.training.sandboxing import command_line, environment
 from ridgeline_service.training.script import Script
 from ridgeline_service.training.supervising import Finished, Rules, until_ended
-from ridgeline_service.training.watching import Series, disk_usage, usage_of
+from ridgeline_service.training.watching import Series, disk_usage
 
 INTERRUPTED_GRACE_S = 3.0
 _OBSERVATIONS_BETWEEN_USAGE = 5

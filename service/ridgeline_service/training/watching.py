@@ -1,6 +1,6 @@
 """What a running job uses: processor, memory and disk, and the samples of it that CloudWatch shows.
 
-Reads /proc; knows nothing of what the processes do.
+Knows nothing of what the processes do.
 """
 
 from __future__ import annotations
@@ -9,44 +9,15 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from ridgeline_service.runtime.shim import children
+from ridgeline_service.runtime.usage import Usage
 from ridgeline_service.telemetry.samples import Metric, Sample, SampleStore
 from ridgeline_service.training.gpu_usage import GpuUsage
 from ridgeline_service.training.order import Order
 from ridgeline_service.training.report import MetricValue
 
 NAMESPACE = "/aws/sagemaker/TrainingJobs"
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-@dataclass(frozen=True)
-class Usage:
-    """CPU seconds so far and resident bytes, of a process and all below it."""
-
-    cpu_s: float
-    resident_bytes: int
-
-
-def usage_of(pid: int) -> Usage:
-    """Of what lives at the moment: the time of processes that ended and were not waited for by one
-    of these is gone."""
-    cpu = resident = 0
-    waiting = [pid]
-    while waiting:
-        each = waiting.pop()
-        waiting += children(each)
-        try:
-            with open(f"/proc/{each}/stat", encoding="ascii", errors="replace") as file:
-                fields = file.read().rpartition(")")[2].split()
-        except OSError:
-            continue
-        cpu += sum(int(fields[index]) for index in (11, 12, 13, 14))
-        resident += int(fields[21])
-    return Usage(cpu / _TICKS, resident * _PAGE)
 
 
 def disk_usage(folders: Iterable[Path]) -> int:

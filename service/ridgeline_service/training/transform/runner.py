@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ridgeline_service.endings import shortened
 from ridgeline_service.objects.reading import S3Failed, S3Reader
+from ridgeline_service.runtime.usage import usage_of
 from ridgeline_service.training.artifacts import Artifacts
 from ridgeline_service.training.causes import Cause, JobFailed, JobStopped
 from ridgeline_service.training.channels import check_paths, objects_of, share_of
@@ -33,7 +34,7 @@ from ridgeline_service.training.transform.server import (
     TimedOut,
 )
 from ridgeline_service.training.transform.work import Input, Task, Work
-from ridgeline_service.training.watching import Series, usage_of
+from ridgeline_service.training.watching import Series
 
 _LOOK_S = 0.05
 _OBSERVE_S = 5.0
