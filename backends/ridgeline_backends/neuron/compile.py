@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -113,10 +113,35 @@ def compile_decoder(
     need = core_need(programs)
     if need.total > placement.core_memory_bytes:
         raise DoesNotFit([out_of_memory(need, placement)])
+    return _compiled(programs, need, placement, cache, repr(neuron), progress)
+
+
+def compile_program(
+    program: Program,
+    placement: Placement,
+    cache: CompileCache,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Compiled:
+    """Compile a program of one core, as `export` makes them. Raises `DoesNotFit`."""
+    need = core_need([program])
+    if need.total > placement.core_memory_bytes:
+        raise DoesNotFit([out_of_memory(need, placement)])
+    return _compiled([program], need, placement, cache, "", progress)
+
+
+def _compiled(
+    programs: Sequence[Program],
+    need: CoreNeed,
+    placement: Placement,
+    cache: CompileCache,
+    settings: str,
+    progress: Callable[[int, int], None],
+) -> Compiled:
     modules: list[Module] = []
     cached = 0
     for done, program in enumerate(programs, start=1):
-        key = module_key(program, neuron, placement)
+        key = module_key(program, settings, placement)
         found = cache.get(key)
         cached += found is not None
         if found is None:
@@ -127,10 +152,10 @@ def compile_decoder(
     return Compiled(tuple(modules), cached, need)
 
 
-def module_key(program: Program, neuron: NeuronConfig, placement: Placement) -> str:
+def module_key(program: Program, settings: str, placement: Placement) -> str:
     """MODULE_ and the hash of the graph, + the hash of the flags."""
     graph = sha256(repr(program.sections).encode()).hexdigest()[:20]
-    flags = f"--target {placement.instance.chip.name} --lnc {placement.lnc} {neuron!r}"
+    flags = f"--target {placement.instance.chip.name} --lnc {placement.lnc} {settings}"
     return f"MODULE_{graph}+{sha256(flags.encode()).hexdigest()[:8]}"
 
 

@@ -20,8 +20,9 @@ from ridgeline_service.control.endpoint_life import EndpointLife
 from ridgeline_service.control.job_work import remove_work, work_folders
 from ridgeline_service.runtime.keeper import ProcessRecord
 from ridgeline_service.runtime.launcher import Launcher
+from ridgeline_service.store import command_jobs, journal, replicas, tuning_jobs, warm_pools
 from ridgeline_service.store import jobs as job_rows
-from ridgeline_service.store import journal, replicas, tuning_jobs, warm_pools
+from ridgeline_service.store.command_jobs import CommandJob
 from ridgeline_service.store.job_records import JobPhase, JobRecord
 from ridgeline_service.store.records import ReplicaRecord
 from ridgeline_service.store.states import Desired
@@ -48,6 +49,7 @@ class Loop:
         replica_driver: Driver[ReplicaRecord],
         job_driver: Driver[JobRecord],
         tuning_driver: Driver[TuningRecord],
+        command_driver: Driver[CommandJob],
         pool_driver: Driver[PoolRecord],
         launcher: Launcher,
         runners: Runners,
@@ -60,6 +62,7 @@ class Loop:
         self._replica_driver = replica_driver
         self._job_driver = job_driver
         self._tuning_driver = tuning_driver
+        self._command_driver = command_driver
         self._pool_driver = pool_driver
         self._launcher = launcher
         self._runners = runners
@@ -93,6 +96,7 @@ class Loop:
         self._replica_driver.release()
         self._job_driver.release()
         self._tuning_driver.release()
+        self._command_driver.release()
         self._pool_driver.release()
 
     def tick(self) -> float:
@@ -108,6 +112,7 @@ class Loop:
             living = replicas.living_replicas(connection)
             jobs = job_rows.living_jobs(connection)
             tunings = tuning_jobs.living_tunings(connection)
+            commands = command_jobs.living_command_jobs(connection)
             pools = warm_pools.living_pools(connection)
         self._latest = {replica.id: replica.desired for replica in living}
         if now >= self._next_sweep:
@@ -121,6 +126,8 @@ class Loop:
         )
         arns = [tuning.arn for tuning in tunings]
         next_at = self._tuning_driver.look(tunings, arns, now, next_at)
+        names = [job.arn for job in commands]
+        next_at = self._command_driver.look(commands, names, now, next_at)
         arns = [pool.job_arn for pool in pools]
         next_at = self._pool_driver.look(pools, arns, now, next_at)
         return max(0.0, next_at - now)

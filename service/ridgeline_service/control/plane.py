@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from ridgeline_service.control.command_jobs.advising import Advising
+from ridgeline_service.control.command_jobs.compilation import CompilationJobs
+from ridgeline_service.control.command_jobs.compiling import Compiling
+from ridgeline_service.control.command_jobs.life import CommandLife, Work
+from ridgeline_service.control.command_jobs.recommendations import RecommendationsJobs
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.driver import Driver, Holder, Subject
 from ridgeline_service.control.endpoint_configs import EndpointConfigs
@@ -56,8 +61,9 @@ from ridgeline_service.runtime.launcher import Launcher, ProcessLauncher
 from ridgeline_service.security.keys import RootKey, ensure_root_key
 from ridgeline_service.settings import Settings
 from ridgeline_service.snapshot import Credential
-from ridgeline_service.store import Database, replicas, tuning_jobs, warm_pools
+from ridgeline_service.store import Database, command_jobs, replicas, tuning_jobs, warm_pools
 from ridgeline_service.store import jobs as job_rows
+from ridgeline_service.store.command_jobs import CommandJob, CommandKind
 from ridgeline_service.telemetry.samples import SampleStore
 from ridgeline_service.training.runners import ProcessRunners, Runners, Store
 from ridgeline_zoo import Catalog, load_cards
@@ -133,6 +139,8 @@ class ControlPlane:
         self.processing_jobs = ProcessingJobs(context, job_planner)
         self.transform_jobs = TransformJobs(context, planner)
         self.tuning_jobs = TuningJobs(context, job_planner)
+        self.compilation_jobs = CompilationJobs(context)
+        self.recommendations_jobs = RecommendationsJobs(context)
         self.tags = Tags(context)
         self.zoo = Zoo(settings, self._cards)
         self.keys = Keys(context)
@@ -243,18 +251,39 @@ class ControlPlane:
             seen=lambda pool: (pool.status, pool.keep_alive_s),
             step=pool_life.step,
         )
+        commands = self._commands(context, holder.name)
         return Loop(
             context,
             endpoints=EndpointLife(context, tokens),
             replica_driver=Driver(context, replica_rows, holder, submit=submit, wake=self._wake),
             job_driver=Driver(context, jobs, holder, submit=submit, wake=self._wake),
             tuning_driver=Driver(context, tunings, holder, submit=submit, wake=self._wake),
+            command_driver=Driver(context, commands, holder, submit=submit, wake=self._wake),
             pool_driver=Driver(context, pools, holder, submit=submit, wake=self._wake),
             launcher=launcher,
             runners=runners,
             submit=submit,
             publish=self._publisher.publish,
             wake=self._wake,
+        )
+
+    def _commands(self, context: Context, holder: str) -> Subject[CommandJob]:
+        client = self._client
+        compiling = Compiling(
+            self._data_dir.cache / "compilation",
+            client,
+            Environments(self._data_dir.cache),
+            self._settings.region,
+        )
+        work: dict[CommandKind, Work] = {
+            CommandKind.COMPILATION: compiling,
+            CommandKind.RECOMMENDATIONS: Advising(context, client),
+        }
+        return Subject(
+            claims=command_jobs.CLAIMS,
+            key=lambda job: job.arn,
+            seen=lambda job: job.desired,
+            step=CommandLife(context, holder=holder, work=work).step,
         )
 
     def _make_stager(self) -> Stager:

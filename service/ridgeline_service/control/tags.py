@@ -13,13 +13,15 @@ from ridgeline_service.control.listing import tags_in
 from ridgeline_service.control.named import could_not_find
 from ridgeline_service.control.names import ENDPOINT, ENDPOINT_CONFIG, MODEL, TUNING_JOB
 from ridgeline_service.errors import ValidationException
-from ridgeline_service.store import endpoints, journal, tuning_jobs
+from ridgeline_service.store import command_jobs, endpoints, journal, tuning_jobs
 from ridgeline_service.store import jobs as job_rows
+from ridgeline_service.store.command_jobs import CommandKind
 from ridgeline_service.store.job_records import JobKind
 from ridgeline_service.store.resources import ENDPOINT_CONFIGS, MODELS
 
 MAX_TAGS = 50
 _JOBS = frozenset(JobKind)
+_COMMANDS = frozenset(CommandKind)
 
 
 class Tags:
@@ -62,7 +64,7 @@ class Tags:
                 f"Invalid ARN {arn!r}.",
                 hint=f"Resources here are {prefix}model/NAME, endpoint-config/NAME, endpoint/NAME, "
                 "training-job/NAME, processing-job/NAME, transform-job/NAME, "
-                f"{TUNING_JOB}/NAME.",
+                f"{TUNING_JOB}/NAME, {', '.join(f'{one}/NAME' for one in CommandKind)}.",
             )
         stored = arns.of(kind, name)
         if kind == MODEL:
@@ -73,6 +75,9 @@ class Tags:
             found, words = endpoints.get_endpoint(connection, stored) is not None, "endpoint"
         elif kind in _JOBS:
             found, words = job_rows.get_job(connection, stored) is not None, JobKind(kind).words
+        elif kind in _COMMANDS:
+            found = command_jobs.get_command_job(connection, stored) is not None
+            words = CommandKind(kind).words
         elif kind == TUNING_JOB:
             found = tuning_jobs.get_tuning(connection, stored) is not None
             words = "hyperparameter tuning job"

@@ -216,6 +216,27 @@ warm_pools = Table(
     Index("ix_warm_pools_status", "status", "kind"),
 )
 
+command_jobs = Table(
+    "command_jobs",
+    metadata,
+    Column("arn", String(512), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("id", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("modified_at", BigInteger, nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("failure_reason", Text, nullable=False),
+    Column("desired", String(16), nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("result", JSON, nullable=False),
+    Column("started_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("lock_token", String(128)),
+    Column("lock_expires_at", BigInteger, nullable=False),
+    Index("ix_command_jobs_created", "kind", "created_at", "name"),
+)
+
 tags = Table(
     "tags",
     metadata,

@@ -91,6 +91,7 @@ class FakeVerbs:
     update_weights_and_capacities = update
     stop = delete
     list_training_jobs = list
+    list_steps = list
 
     def stages(self, name: str) -> dict[str, Any]:
         if name not in self.rows:
@@ -185,6 +186,12 @@ class FakeControl:
             "hyper-parameter-tuning-job",
             "HyperParameterTuningJob",
             "HyperParameterTuningJobSummaries",
+        )
+        self.compilation_jobs = FakeVerbs(
+            "compilation-job", "CompilationJob", "CompilationJobSummaries"
+        )
+        self.recommendations_jobs = FakeVerbs(
+            "inference-recommendations-job", "Job", "InferenceRecommendationsJobs"
         )
         self.tags = FakeTags()
         self.zoo = FakeZoo()

@@ -108,6 +108,12 @@ def trace_module(
     return _Translation(_export(module, tuple(example)), tensor_parallel).program()
 
 
+def trace_exported(exported: ExportedProgram) -> Program:
+    """The program of one core of what is exported already. Raises `UnsupportedOperator` and
+    `DynamicShape`."""
+    return _Translation(exported, 1).program()
+
+
 def _made(make: Callable[[], nn.Module], tensor_parallel: int) -> tuple[nn.Module, dict[str, int]]:
     """The module of one core, and along which axis each of its cut weights is cut."""
     with tensor_model_parallel(tensor_parallel):

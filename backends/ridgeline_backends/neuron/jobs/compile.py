@@ -1,0 +1,158 @@
+"""`python -m ridgeline_backends.neuron.jobs.compile SOURCE OUTPUT --target ml_inf2`: one model.
+
+SOURCE holds a model in Hugging Face's layout, or one program: an exported `.pt2`, or TorchScript as
+`.pt` or `.pth`. OUTPUT becomes the compiled model: what SOURCE has, and `neuron/` with a module for
+each phase and bucket. Prints a line of JSON for every module, and one with the result or the error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ridgeline.errors import RidgelineError
+from ridgeline_backends.models.reader import read_json
+from ridgeline_backends.models.weights import weight_files
+from ridgeline_backends.neuron.compile import (
+    COMPILER,
+    CompileCache,
+    Compiled,
+    cache_folder,
+    compile_decoder,
+    compile_program,
+)
+from ridgeline_backends.neuron.config import neuron_config
+from ridgeline_backends.neuron.jobs.options import (
+    InvalidOrder,
+    Order,
+    read_order,
+    smallest_placement,
+)
+from ridgeline_backends.neuron.placement import Placement
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+_PROGRAMS = (".pt2", ".pt", ".pth")
+_SEQUENCE = 2048
+
+
+def compile_folder(
+    source: Path, output: Path, order: Order, cache: CompileCache
+) -> dict[str, object]:
+    """Fill `output`; what was compiled, for whoever asked. Raises `RidgelineError`s for what cannot
+    be: `InvalidOrder`, `DoesNotFit`, `UnsupportedOperator`, ..."""
+    root = _root(source)
+    if (root / "config.json").is_file():
+        placement, made = _decoder(root, order, cache)
+        shutil.copytree(root, output, dirs_exist_ok=True)
+        last = made.modules[-1]
+        shapes: Mapping[str, list[int]] = {"input_ids": [last.batch, last.bucket]}
+    else:
+        placement, made, shapes = _program(root, output, order, cache)
+    result: dict[str, object] = {
+        "compiler": COMPILER,
+        "target": order.target,
+        "instance_type": placement.instance.name,
+        "neuron_cores": placement.cores,
+        "logical_neuroncore_config": placement.lnc,
+        "inputs": shapes,
+        "modules": [asdict(one) for one in made.modules],
+        "cached": made.cached,
+        "core_bytes": made.need.table(),
+        "core_bytes_available": placement.core_memory_bytes,
+    }
+    folder = output / "neuron"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "compiled.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
+    return result
+
+
+def _root(source: Path) -> Path:
+    """Where the model lies: archives often hold one folder that has it all."""
+    entries = [path for path in source.iterdir() if not path.name.startswith(".")]
+    if len(entries) == 1 and entries[0].is_dir():
+        return _root(entries[0])
+    return source
+
+
+def _decoder(root: Path, order: Order, cache: CompileCache) -> tuple[Placement, Compiled]:
+    weight_files(root)  # what has none is refused here, not when it is deployed
+    placement = smallest_placement(order)
+    shape = order.shapes.get("input_ids", ())
+    given: dict[str, object] = {"seq_len": _SEQUENCE, "fused_qkv": True}
+    if shape:
+        if len(shape) != 2:
+            raise InvalidOrder(f"input_ids is [batch, length], not {list(shape)}.")
+        given |= {"batch_size": shape[0], "seq_len": shape[1]}
+    config = read_json(root / "config.json")
+    longest = config.get("max_position_embeddings")
+    if not shape and isinstance(longest, int):
+        given["seq_len"] = min(_SEQUENCE, longest)
+    neuron = neuron_config({**given, **order.settings, "tp_degree": placement.cores})
+    return placement, compile_decoder(config, neuron, placement, cache, progress=_progress)
+
+
+def _program(
+    root: Path, output: Path, order: Order, cache: CompileCache
+) -> tuple[Placement, Compiled, Mapping[str, list[int]]]:
+    """One core's program of whatever module there is."""
+    # Here, because it imports torch, which models in Hugging Face's layout do without.
+    from ridgeline_backends.neuron.jobs.programs import load_program, shapes_of, trace
+
+    found = [path for path in sorted(root.rglob("*")) if path.suffix in _PROGRAMS]
+    if len(found) != 1:
+        listed = ", ".join(path.name for path in found) or "none"
+        raise InvalidOrder(
+            "The archive must hold a config.json with weights, or exactly one program "
+            f"({', '.join(_PROGRAMS)}); it holds {listed}."
+        )
+    if order.settings.get("tp_degree", 1) != 1:
+        raise InvalidOrder(
+            "A program of one file is compiled for one core.",
+            hint="Leave tp_degree out, or give a model in Hugging Face's layout.",
+        )
+    placement = smallest_placement(Order(order.target, {}, {**order.settings, "tp_degree": 1}))
+    exported: ExportedProgram = load_program(found[0], order.shapes)
+    made = compile_program(trace(exported), placement, cache, progress=_progress)
+    output.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(found[0], output / found[0].name)
+    return placement, made, shapes_of(exported)
+
+
+def _progress(done: int, total: int) -> None:
+    _say({"done": done, "total": total})
+
+
+def _say(message: Mapping[str, object]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 0 with a result, 1 with an error; both are printed."""
+    parser = argparse.ArgumentParser(prog="python -m ridgeline_backends.neuron.jobs.compile")
+    parser.add_argument("source", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--shapes", default="")
+    parser.add_argument("--options", default="")
+    asked = parser.parse_args(arguments)
+    try:
+        order = read_order(asked.target, asked.shapes, asked.options)
+        cache = CompileCache(cache_folder())
+        _say({"result": compile_folder(asked.source, asked.output, order, cache)})
+    except RidgelineError as error:
+        _say({"error": {"code": error.code, "message": error.message, "hint": error.hint or ""}})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

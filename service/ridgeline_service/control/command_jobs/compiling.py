@@ -1,0 +1,184 @@
+"""The work of a compilation job: model.tar.gz from S3, the compiler in a sandbox, the artifact.
+
+A model file is its user's, and reading some of them runs what is in it: so the compiler runs as
+user code does, without keys and without a network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ridgeline.errors import RidgelineError
+from ridgeline_service.control.command_jobs.compilation import order_of
+from ridgeline_service.control.command_jobs.life import Cancelled, CommandCancelled, CommandFailed
+from ridgeline_service.endings import sentences
+from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri, s3_failures
+from ridgeline_service.runtime import sandbox as sandboxes
+from ridgeline_service.runtime.environments import Environments
+from ridgeline_service.runtime.images import resolve
+from ridgeline_service.store.command_jobs import CommandJob
+
+_IMAGE = "763104351884.dkr.ecr.{region}.amazonaws.com/djl-inference:0.29.0-neuronx-sdk2.19.1"
+_POLL_S = 0.3
+_SAID = 2000
+
+# The child asks to be ended with its parent, so that a killed control plane leaves no compiler.
+_BOOT = (
+    "import ctypes, runpy; ctypes.CDLL(None).prctl(1, 15); "
+    "runpy.run_module('ridgeline_backends.neuron.jobs.compile', run_name='__main__', "
+    "alter_sys=True)"
+)
+
+
+class Compiling:
+    """``rooms`` is where a job's files lie while it runs; ``client`` makes an S3 client."""
+
+    def __init__(
+        self, rooms: Path, client: Callable[[], Any], environments: Environments, region: str
+    ) -> None:
+        self._rooms = rooms
+        self._client = client
+        self._environments = environments
+        self._region = region
+
+    def __call__(self, job: CommandJob, cancelled: Cancelled) -> Mapping[str, Any]:
+        """The result of a job, uploaded. Raises CommandFailed and CommandCancelled."""
+        room = self._rooms / job.id
+        shutil.rmtree(room, ignore_errors=True)
+        room.mkdir(parents=True)
+        try:
+            source = self._fetched(job, room, cancelled)
+            compiled, output = self._compiled(job, source, room, cancelled)
+            return self._kept(job, compiled, output, room)
+        except S3Failed as error:
+            raise CommandFailed(f"ClientError: {error.message}") from error
+        except RidgelineError as error:
+            raise CommandFailed(sentences(error.message, error.hint or "")) from error
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+
+    def _fetched(self, job: CommandJob, room: Path, cancelled: Cancelled) -> Path:
+        uri = job.request["InputConfig"]["S3Uri"]
+        reader, (bucket, key) = S3Reader(self._client()), parse_uri(uri)
+        reader.head(uri)
+        archive, source = room / "model.tar.gz", room / "source"
+
+        def took(_: int) -> None:
+            if cancelled():
+                raise CommandCancelled
+
+        reader.download(bucket, key, archive, took)
+        source.mkdir()
+        try:
+            with tarfile.open(archive) as packed:
+                packed.extractall(source, filter="data")
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise CommandFailed(
+                f"ClientError: {uri} is no archive (.tar.gz) of a model: {error}."
+            ) from error
+        archive.unlink()
+        return source
+
+    def _compiled(
+        self, job: CommandJob, source: Path, room: Path, cancelled: Cancelled
+    ) -> tuple[Mapping[str, Any], Path]:
+        order = order_of(job.request)
+        request = job.request
+        environment = self._environments.ensure(resolve(_IMAGE.format(region=self._region)))
+        scratch = room / "scratch"
+        inside = sandboxes.Sandbox(
+            python=environment.python,
+            scratch=scratch,
+            model_dir=source,
+            read_only=environment.site_dirs,
+            network=False,
+        )
+        command = [
+            str(environment.python), "-c", _BOOT, sandboxes.MODEL_DIR, f"{sandboxes.TMP}/output",
+            "--target", order.target,
+            "--shapes", request["InputConfig"].get("DataInputConfig", ""),
+            "--options", request["OutputConfig"].get("CompilerOptions", ""),
+        ]  # fmt: skip
+        wanted = {"NEURON_COMPILE_CACHE_URL": f"{sandboxes.TMP}/cache"}
+        with subprocess.Popen(
+            sandboxes.wrap(command, inside, sandboxes.require()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=sandboxes.environment(wanted, python=environment.python),
+        ) as process:
+            try:
+                return _followed(process, cancelled), scratch / "tmp" / "output"
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    def _kept(
+        self, job: CommandJob, compiled: Mapping[str, Any], output: Path, room: Path
+    ) -> Mapping[str, Any]:
+        """Packed and uploaded, beside the name of what was compiled as AWS makes it."""
+        packed = room / "compiled.tar.gz"
+        with tarfile.open(packed, "w:gz", compresslevel=1) as archive:
+            archive.add(output, arcname=".")
+        digest = hashlib.sha256()
+        with packed.open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+        stem = Path(job.request["InputConfig"]["S3Uri"]).name.removesuffix(".tar.gz")
+        folder = job.request["OutputConfig"]["S3OutputLocation"].rstrip("/")
+        uri = f"{folder}/{stem}-{compiled['target']}.tar.gz"
+        bucket, key = parse_uri(uri)
+        with s3_failures(uri):
+            self._client().upload_file(str(packed), bucket, key)
+        whole = (output / "config.json").is_file()
+        return {
+            "artifacts": uri,
+            "digest": digest.hexdigest(),
+            "inputs": json.dumps(compiled["inputs"]),
+            "image": _IMAGE.format(region=self._region) if whole else "",
+            "modules": compiled["modules"],
+        }
+
+
+def _followed(process: subprocess.Popen[bytes], cancelled: Cancelled) -> Mapping[str, Any]:
+    """The result that the compiler prints. Raises CommandFailed and CommandCancelled."""
+    said = ""
+    for line in _lines(process, cancelled):
+        try:
+            message = json.loads(line)
+        except ValueError:
+            said += line.decode(errors="replace") + "\n"
+            continue
+        if "error" in message:
+            error = message["error"]
+            raise CommandFailed(f"ClientError: {sentences(error['message'], error['hint'])}")
+        if "result" in message:
+            result: Mapping[str, Any] = message["result"]
+            return result
+    raise CommandFailed(f"InternalServerError: the compiler ended. {said[-_SAID:]}")
+
+
+def _lines(process: subprocess.Popen[bytes], cancelled: Cancelled) -> Iterator[bytes]:
+    """Lines as they come, looking now and then whether anybody still waits for them."""
+    assert process.stdout is not None
+    handle, rest = process.stdout.fileno(), b""
+    while True:
+        if cancelled():
+            raise CommandCancelled
+        ready, _, _ = select.select([handle], [], [], _POLL_S)
+        if not ready:
+            continue
+        part = os.read(handle, 1 << 16)
+        if not part:
+            return
+        *whole, rest = (rest + part).split(b"\n")
+        yield from whole

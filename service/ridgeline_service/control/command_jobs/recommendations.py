@@ -1,0 +1,119 @@
+"""Inference recommendations jobs: how their requests are checked and how their rows are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ridgeline_service.control.command_jobs.verbs import CommandJobVerbs
+from ridgeline_service.control.listing import DEFAULT_PAGE
+from ridgeline_service.control.names import MODEL, to_datetime
+from ridgeline_service.errors import ValidationException
+from ridgeline_service.store.command_jobs import CommandJob, CommandKind
+from ridgeline_service.store.resources import MODELS
+
+
+class RecommendationsJobs(CommandJobVerbs):
+    """The inference recommendations verbs of the SageMaker API, answered by the planner of
+    simulated Neuron instances."""
+
+    kind = CommandKind.RECOMMENDATIONS
+    waiting = "PENDING"
+    member = "JobName"
+    arn = "JobArn"
+    entries = "InferenceRecommendationsJobs"
+
+    def check(self, request: Mapping[str, Any]) -> None:
+        config = request["InputConfig"]
+        if "ModelPackageVersionArn" in config:
+            raise ValidationException(
+                "InputConfig.ModelPackageVersionArn: model packages have no recommendations here.",
+                hint="Give a ModelName.",
+            )
+        name = config.get("ModelName")
+        nearest = (config.get("ContainerConfig") or {}).get("NearestModelName")
+        if name is None and nearest is None:
+            raise ValidationException("InputConfig names no model. Give a ModelName.")
+        if name is not None:
+            with self._context.db.read() as connection:
+                if MODELS.get(connection, self._context.arns.of(MODEL, name)) is None:
+                    raise ValidationException(f"Could not find model {name!r}.")
+        if request["JobType"] == "Advanced" and not config.get("EndpointConfigurations"):
+            raise ValidationException(
+                "An Advanced job needs InputConfig.EndpointConfigurations.",
+                hint="Name instance types in it, or make the JobType Default.",
+            )
+
+    def shown(self, job: CommandJob) -> dict[str, Any]:
+        found = {**job.request, **self._common(job)}
+        if job.result:
+            found["InferenceRecommendations"] = [
+                _recommendation(one, job) for one in job.result["recommendations"]
+            ]
+        return found
+
+    def summary(self, job: CommandJob) -> dict[str, Any]:
+        kept = ("JobDescription", "JobType", "RoleArn")
+        found = {name: job.request[name] for name in kept if name in job.request}
+        name = job.request["InputConfig"].get("ModelName")
+        return {**found, **self._common(job), **({"ModelName": name} if name else {})}
+
+    def list_steps(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """One step for each setting that was looked at; on one page, which holds all there are."""
+        with self._context.db.read() as connection:
+            job = self.find(connection, request)
+        steps = [_step(one, job) for one in job.result.get("steps", ())]
+        status, begin = request.get("Status"), int(request.get("NextToken") or 0)
+        wanted = [one for one in steps if status in (None, one["Status"])]
+        end = begin + request.get("MaxResults", DEFAULT_PAGE)
+        more = {"NextToken": str(end)} if end < len(wanted) else {}
+        return {"Steps": wanted[begin:end], **more}
+
+    def _common(self, job: CommandJob) -> dict[str, Any]:
+        found = {
+            "JobName": job.name,
+            "JobArn": job.arn,
+            "Status": job.status,
+            "CreationTime": to_datetime(job.created_at),
+            "LastModifiedTime": to_datetime(job.modified_at),
+        }
+        if job.ended_at is not None:
+            found["CompletionTime"] = to_datetime(job.ended_at)
+        if job.failure_reason:
+            found["FailureReason"] = job.failure_reason
+        return found
+
+
+def _recommendation(one: Mapping[str, Any], job: CommandJob) -> dict[str, Any]:
+    return {
+        "RecommendationId": f"{job.name}/{one['id']}",
+        "Metrics": one["metrics"],
+        "EndpointConfiguration": _endpoint(one, job),
+        "ModelConfiguration": {"EnvironmentParameters": one["environment"]},
+    }
+
+
+def _step(one: Mapping[str, Any], job: CommandJob) -> dict[str, Any]:
+    benchmark: dict[str, Any] = {
+        "EndpointConfiguration": _endpoint(one, job),
+        "ModelConfiguration": {"EnvironmentParameters": one["environment"]},
+    }
+    if one["failure"]:
+        benchmark["FailureReason"] = one["failure"]
+    else:
+        benchmark["Metrics"] = one["metrics"]
+    return {
+        "StepType": "BENCHMARK",
+        "JobName": job.name,
+        "Status": "FAILED" if one["failure"] else "COMPLETED",
+        "InferenceBenchmark": benchmark,
+    }
+
+
+def _endpoint(one: Mapping[str, Any], job: CommandJob) -> dict[str, Any]:
+    return {
+        "EndpointName": f"sm-{job.id}-{one['id']}",
+        "VariantName": f"variant-{one['id']}",
+        "InstanceType": one["instance_type"],
+        "InitialInstanceCount": one["instances"],
+    }

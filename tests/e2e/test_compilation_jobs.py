@@ -1,0 +1,150 @@
+"""boto3 compiles models for simulated Neuron devices, and asks which instance to take."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from random_models import save_random
+from ridgeline_testing import Service
+from transformers import LlamaConfig, LlamaForCausalLM
+
+pytestmark = pytest.mark.e2e
+ROLE = "arn:aws:iam::000000000000:role/compiles"
+
+
+def ended(describe: Any, status: str, **name: str) -> dict[str, Any]:
+    """The job once it is over."""
+    for _ in range(600):
+        found: dict[str, Any] = describe(**name)
+        if found[status] in ("COMPLETED", "FAILED", "STOPPED"):
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"{name} goes on and on: {found}")
+
+
+def archive_of(folder: Path) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.add(folder, arcname=".")
+    return packed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("llama")
+    config = LlamaConfig(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+    )
+    save_random(LlamaForCausalLM, config, folder)
+    return archive_of(folder)
+
+
+def test_a_model_archive_becomes_a_compiled_one(service: Service, llama: bytes) -> None:
+    sagemaker, s3 = service.client("sagemaker"), service.client("s3")
+    s3.create_bucket(Bucket="compiles")
+    s3.put_object(Bucket="compiles", Key="in/model.tar.gz", Body=llama)
+    output = {"S3OutputLocation": "s3://compiles/out/", "TargetDevice": "ml_inf2"}
+
+    def create(name: str, key: str, **more: str) -> None:
+        sagemaker.create_compilation_job(
+            CompilationJobName=name,
+            RoleArn=ROLE,
+            InputConfig={
+                "S3Uri": f"s3://compiles/in/{key}",
+                "DataInputConfig": '{"input_ids": [1, 128]}',
+                "Framework": "PYTORCH",
+            },
+            OutputConfig={**output, **more},
+            StoppingCondition={"MaxRuntimeInSeconds": 300},
+        )
+
+    create("compiled", "model.tar.gz")
+    waiter = sagemaker.describe_compilation_job
+    job = ended(waiter, "CompilationJobStatus", CompilationJobName="compiled")
+    assert job["CompilationJobStatus"] == "COMPLETED", job["FailureReason"]
+    uri = "s3://compiles/out/model-ml_inf2.tar.gz"
+    assert job["ModelArtifacts"] == {"S3ModelArtifacts": uri}
+    assert job["DerivedInformation"] == {"DerivedDataInputConfig": '{"input_ids": [1, 128]}'}
+    assert job["CompilationStartTime"] <= job["CompilationEndTime"]
+    assert "neuronx" in job["InferenceImage"]
+    body = s3.get_object(Bucket="compiles", Key="out/model-ml_inf2.tar.gz")["Body"].read()
+    with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        names = archive.getnames()
+    assert {"./config.json", "./neuron/compiled.json"} <= set(names)
+    create("impossible", "model.tar.gz", CompilerOptions='{"tp_degree": 3}')
+    job = ended(waiter, "CompilationJobStatus", CompilationJobName="impossible")
+    assert job["CompilationJobStatus"] == "FAILED"
+    assert "Choose one of: 1, 2, 4, 8, 24" in job["FailureReason"]
+    create("absent", "nothing.tar.gz")
+    job = ended(waiter, "CompilationJobStatus", CompilationJobName="absent")
+    assert "There is nothing at s3://compiles/in/nothing.tar.gz" in job["FailureReason"]
+    listed = sagemaker.list_compilation_jobs(StatusEquals="COMPLETED")["CompilationJobSummaries"]
+    assert [one["CompilationJobName"] for one in listed] == ["compiled"]
+    assert listed[0]["CompilationTargetDevice"] == "ml_inf2"
+    with pytest.raises(sagemaker.exceptions.ResourceInUse):
+        create("compiled", "model.tar.gz")
+    with pytest.raises(sagemaker.exceptions.ClientError, match="is in status COMPLETED"):
+        sagemaker.stop_compilation_job(CompilationJobName="compiled")
+    sagemaker.delete_compilation_job(CompilationJobName="compiled")
+    with pytest.raises(sagemaker.exceptions.ResourceNotFound):
+        sagemaker.describe_compilation_job(CompilationJobName="compiled")
+
+
+def test_recommendations_come_from_the_planner(service: Service) -> None:
+    sagemaker = service.client("sagemaker")
+    sagemaker.create_model(
+        ModelName="to-rent-for",
+        ExecutionRoleArn=ROLE,
+        PrimaryContainer={
+            "Image": "763104351884.dkr.ecr.us-east-1.amazonaws.com/djl-inference:0.29.0-lmi11",
+            "Environment": {"HF_MODEL_ID": "llama-3-1-8b-instruct"},
+        },
+    )
+    model = {"ModelName": "to-rent-for"}
+    sagemaker.create_inference_recommendations_job(
+        JobName="default", JobType="Default", RoleArn=ROLE, InputConfig=model
+    )
+    describe = sagemaker.describe_inference_recommendations_job
+    job = ended(describe, "Status", JobName="default")
+    assert job["Status"] == "COMPLETED", job.get("FailureReason")
+    costs = [one["Metrics"]["CostPerInference"] for one in job["InferenceRecommendations"][:3]]
+    assert costs == sorted(costs)
+    types = [
+        one["EndpointConfiguration"]["InstanceType"] for one in job["InferenceRecommendations"]
+    ]
+    assert "ml.inf2.48xlarge" in types
+    sagemaker.create_inference_recommendations_job(
+        JobName="advanced",
+        JobType="Advanced",
+        RoleArn=ROLE,
+        InputConfig={
+            **model,
+            "EndpointConfigurations": [
+                {"InstanceType": "ml.inf2.24xlarge"},
+                {"InstanceType": "ml.m5.large"},
+            ],
+        },
+    )
+    job = ended(describe, "Status", JobName="advanced")
+    [only] = job["InferenceRecommendations"]
+    assert only["EndpointConfiguration"]["InstanceType"] == "ml.inf2.24xlarge"
+    assert only["Metrics"]["ModelLatency"] > 0
+    keys = {one["Key"] for one in only["ModelConfiguration"]["EnvironmentParameters"]}
+    assert "OPTION_TENSOR_PARALLEL_DEGREE" in keys
+    pages = sagemaker.get_paginator("list_inference_recommendations_job_steps")
+    steps = [step for page in pages.paginate(JobName="advanced") for step in page["Steps"]]
+    assert [step["Status"] for step in steps] == ["COMPLETED", "FAILED"]
+    assert "ml.m5.large" in steps[1]["InferenceBenchmark"]["FailureReason"]
+    listed = sagemaker.list_inference_recommendations_jobs(NameContains="vanc")
+    assert [one["JobName"] for one in listed["InferenceRecommendationsJobs"]] == ["advanced"]

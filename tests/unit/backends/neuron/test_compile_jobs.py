@@ -1,0 +1,140 @@
+"""What a compilation job's command makes of a folder, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
+
+# isort: split
+import torch
+from torch import Tensor, nn
+
+from ridgeline_backends.neuron.compile import CACHE_VARIABLE
+from ridgeline_backends.neuron.jobs.compile import main
+from ridgeline_backends.neuron.jobs.options import InvalidOrder, read_order, smallest_placement
+
+
+class Mlp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.down(torch.relu(self.up(x)))
+        return found
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    """The lines that the command printed; its exit status is right for the last."""
+    status = main(list(arguments))
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert status == ("error" in lines[-1])
+    return lines
+
+
+def test_a_model_folder_becomes_a_module_per_phase_and_bucket(
+    make_llama: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder of the archive, as `tar` makes it; a second time nothing is compiled."""
+    source, output = tmp_path / "source", tmp_path / "output"
+    source.mkdir()
+    (source / "model").symlink_to(make_llama())
+    order = (str(source), str(output), "--target", "ml_inf2")
+    shapes = ("--shapes", '{"input_ids": [2, 256]}')
+    *progress, last = run(capsys, *order, *shapes)
+    assert progress == [{"done": done, "total": 4} for done in (1, 2, 3, 4)]
+    result = last["result"]
+    found = [(one["phase"], one["bucket"]) for one in result["modules"]]
+    phases = ("context_encoding", "token_generation")
+    assert found == [(phase, size) for phase in phases for size in (128, 256)]
+    assert (result["instance_type"], result["neuron_cores"]) == ("inf2.xlarge", 2)
+    assert result["inputs"] == {"input_ids": [2, 256]}
+    assert json.loads((output / "neuron" / "compiled.json").read_text()) == result
+    assert (output / "config.json").is_file()
+    assert list(output.glob("*.safetensors"))
+    again = run(capsys, *order, *shapes)[-1]["result"]
+    assert (result["cached"], again["cached"]) == (0, 4)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["exported", "scripted"])
+def test_a_program_of_one_file_is_compiled_for_one_core(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    example = torch.zeros(3, 8)
+    if kind == "exported":
+        torch.export.save(torch.export.export(Mlp(), (example,)), source / "model.pt2")
+    else:
+        torch.jit.save(torch.jit.trace(Mlp(), example), str(source / "model.pth"))
+    shapes = [] if kind == "exported" else ["--shapes", '{"x": [3, 8]}']
+    asked = [str(source), str(tmp_path / "out"), "--target", "ml_trn1", *shapes]
+    result = run(capsys, *asked)[-1]["result"]
+    [module] = result["modules"]
+    assert module["flops"] >= 2 * 3 * (8 * 16 + 16 * 4)
+    assert result["neuron_cores"] == 1
+    assert list(result["inputs"].values()) == [[3, 8]]
+    assert (tmp_path / "out" / next(source.iterdir()).name).is_file()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_what_cannot_be_compiled_is_said_with_what_to_change(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+
+    def said(*more: str) -> str:
+        asked = (str(source), str(tmp_path / "out"), "--target", "ml_inf2", *more)
+        return str(run(capsys, *asked)[-1]["error"])
+
+    assert "it holds none" in said()
+    (source / "config.json").write_text("{}")
+    assert "neither model.safetensors" in said()
+    (source / "config.json").unlink()
+    torch.jit.save(torch.jit.trace(Mlp(), torch.zeros(3, 8)), str(source / "model.pt"))
+    assert "DataInputConfig is empty" in said()
+    assert "static" in said("--shapes", '{"x": [-1, 8]}')
+    (source / "model.pt").write_bytes(b"no archive")
+    assert "is no TorchScript" in said("--shapes", '{"x": [3, 8]}')
+    (source / "model.pt").unlink()
+
+    class Sorts(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.linalg.det(x)
+
+    exported = torch.export.export(Sorts(), (torch.zeros(3, 3),))
+    torch.export.save(exported, source / "model.pt2")
+    assert "NCC_EUOC002" in said()
+
+
+def test_options_are_an_object_or_the_flags_of_the_compiler() -> None:
+    given = read_order("ml_trn2", "", '{"tp_degree": 8, "seq_len": 512}')
+    assert given.settings == {"tp_degree": 8, "seq_len": 512}
+    flags = read_order("ml_trn1", "", '"--verbose 1 --num-neuroncores=2 -O2 --auto-cast none"')
+    assert flags.settings == {"tp_degree": 2}
+    assert read_order("ml_inf2", "[1, 3, 8, 8]", "").shapes == {"input0": (1, 3, 8, 8)}
+    assert smallest_placement(given).instance.name == "trn2.48xlarge"
+    for target, options, words in [
+        ("ml_c5", "", "Targets: ml_inf2"),
+        ("ml_inf2", "--fast-math all", "--fast-math all is not one there is"),
+        ("ml_inf2", "--lnc two", "takes a number"),
+        ("ml_inf2", "--target trn1", "contradicts"),
+        ("ml_inf2", "{", "no JSON"),
+    ]:
+        with pytest.raises(InvalidOrder) as error:
+            read_order(target, "", options)
+        assert words in f"{error.value} {error.value.hint}"
+    with pytest.raises(InvalidOrder, match=r"tp_degree 3 .* topology of ml_inf2"):
+        smallest_placement(read_order("ml_inf2", "", '{"tp_degree": 3}'))
