@@ -78,14 +78,13 @@ def _whole(exchange: Exchange) -> int:
 
 
 def _core_gb_s(machine: Machine, members: int, stride: int) -> float:
-    """What one core can send: what its DMA engines carry, at most its share of the links."""
-    devices = machine.devices(members, stride)
+    """What one core can send: what its DMA engines carry, at most its share of the links. A ring
+    through neighbours leaves a device once; groups that lie `stride` apart do so side by side."""
     chip = machine.chip
     inside = chip.dma_engines_per_core * chip.dma_engine_gb_s * machine.lnc / _DMA_SHARE
-    if devices == 1:
+    if machine.devices(members, stride) == 1:
         return inside
-    cores = chip.logical_cores(machine.lnc)
-    sharing = cores / min(stride, cores)
+    sharing = min(stride, chip.logical_cores(machine.lnc))
     return min(inside, machine.instance.link_gb_s / 2 / sharing)
 
 

@@ -1,7 +1,8 @@
 """How much memory a core needs for its programs: by kind, from what lives when.
 
 Weights and KV are there once, whichever programs read them. Scratch is shared by the programs, of
-which one runs at a time: the most that lives at once in any of them. A buffer lives from the
+which one runs at a time: as much as the one needs that reaches highest, with the gaps that buffers
+of other sizes leave. A buffer lives from the
 operation that writes it to the last one that reads it; a view lives in what it looks at; what a
 repeated section reads before it writes lives as long as the section. Imports no torch.
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ridgeline_backends.neuron.program import Buffer, BufferKind, Operation, Program
+from ridgeline_backends.neuron.heap import DeviceHeap, aligned
+from ridgeline_backends.neuron.program import BufferKind, Operation, Program
 
 _RUNTIME = 96 << 20
 """Micro-code that the runtime keeps on each core (neuron-runtime/explore/device-memory.rst)."""
@@ -25,6 +27,8 @@ _PACKET = 2048
 _INSTRUCTION = 64
 _TILE_BYTES = 128 * 512 * 2
 """What one instruction works on: 128 partitions of 512 numbers."""
+
+_ENDLESS = 1 << 62
 
 _LINK_BUFFERS = 4
 """Copies of its largest tensor that a collective is given to send and receive with."""
@@ -82,34 +86,34 @@ def core_need(programs: Iterable[Program]) -> CoreNeed:
                 sizes[place] = buffer.bytes * (section.repeats if repeated else 1)
         resident[kind] = sum(sizes.values())
     return CoreNeed(
-        weights=resident[BufferKind.WEIGHT],
-        kv=resident[BufferKind.KV],
+        weights=aligned(resident[BufferKind.WEIGHT]),
+        kv=aligned(resident[BufferKind.KV]),
         scratch=max(peak_scratch(program) for program in programs),
-        inputs_outputs=sum(
-            program.bytes_of(kind)
-            for program in programs
-            for kind in (BufferKind.INPUT, BufferKind.OUTPUT)
+        inputs_outputs=aligned(
+            sum(
+                program.bytes_of(kind)
+                for program in programs
+                for kind in (BufferKind.INPUT, BufferKind.OUTPUT)
+            )
         ),
-        code=sum(_code(program) for program in programs),
-        dma_rings=sum(_packets(program) * _DESCRIPTOR for program in programs),
-        collectives=max(_exchanged(program) for program in programs) * _LINK_BUFFERS,
+        code=aligned(sum(_code(program) for program in programs)),
+        dma_rings=aligned(sum(_packets(program) * _DESCRIPTOR for program in programs)),
+        collectives=aligned(max(_exchanged(program) for program in programs) * _LINK_BUFFERS),
         runtime=_RUNTIME,
     )
 
 
 def peak_scratch(program: Program) -> int:
-    """The most bytes of scratch that live at once."""
-    return max((live for live, _ in scratch_over_time(program)), default=0)
-
-
-def scratch_over_time(program: Program) -> list[tuple[int, Operation]]:
-    """Bytes of scratch that live during each operation; a repeated section is there once."""
+    """The highest byte of scratch in use, each buffer at the lowest address that has room for it
+    when it is made; a repeated section is there once."""
+    heap = DeviceHeap(_ENDLESS)
     operations = [one for section in program.sections for one in section.operations]
     ends = _last_uses(program, operations)
     owners: dict[str, str] = {}
-    sizes: dict[str, int] = {}
-    found: list[tuple[int, Operation]] = []
+    addresses: dict[str, int] = {}
     for place, operation in enumerate(operations):
+        own = operation.attributes.scratch_bytes(operation.input_forms)
+        working = heap.take(own) if own else None
         for buffer in operation.outputs:
             if buffer.kind is not BufferKind.SCRATCH:
                 continue
@@ -120,12 +124,14 @@ def scratch_over_time(program: Program) -> list[tuple[int, Operation]]:
                 ends[owner] = max(ends[owner], ends[buffer.name])
             else:
                 owner = buffer.name
-                sizes[owner] = _size(buffer, operation)
+                if operation.attributes.moves_data and owner not in addresses:
+                    addresses[owner] = heap.take(buffer.bytes)
             owners[buffer.name] = owner
-        own = operation.attributes.scratch_bytes(operation.input_forms)
-        found.append((sum(sizes.values()) + own, operation))
-        sizes = {name: size for name, size in sizes.items() if ends[name] > place}
-    return found
+        if working is not None:
+            heap.give_back(working)
+        for name in [name for name in addresses if ends[name] <= place]:
+            heap.give_back(addresses.pop(name))
+    return heap.peak
 
 
 def _last_uses(program: Program, operations: list[Operation]) -> dict[str, int]:
@@ -145,11 +151,6 @@ def _last_uses(program: Program, operations: list[Operation]) -> dict[str, int]:
             written.update(buffer.name for buffer in operation.outputs)
         begin = end
     return ends
-
-
-def _size(buffer: Buffer, operation: Operation) -> int:
-    """A view of something that is no scratch, as of a cache, takes nothing."""
-    return buffer.bytes if operation.attributes.moves_data else 0
 
 
 def _code(program: Program) -> int:

@@ -7,7 +7,7 @@ from ridgeline_backends.neuron.builders.decoder import decoder_program
 from ridgeline_backends.neuron.builders.rules import NXDI, LibraryRules
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.calibration.rows import Row
-from ridgeline_backends.neuron.calibration.workloads.decode import bucket_of, decoder_of
+from ridgeline_backends.neuron.calibration.workloads.decode import decoder_of
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.liveness import core_need
 from ridgeline_backends.neuron.timing.predict import Label
@@ -29,7 +29,7 @@ def memory_prediction(row: Row) -> tuple[bool, Label]:
             decoder.model,
             decoder.config,
             phase=phase,
-            bucket=bucket_of(row, length, length),
+            bucket=length,
             rules=decoder.rules,
             batch=several,
         )

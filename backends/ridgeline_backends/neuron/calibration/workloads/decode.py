@@ -21,7 +21,15 @@ from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.config import NeuronConfig
-from ridgeline_backends.neuron.program import ElementType
+from ridgeline_backends.neuron.operations import Cast
+from ridgeline_backends.neuron.program import (
+    Buffer,
+    ElementType,
+    Form,
+    Operation,
+    Program,
+    Section,
+)
 from ridgeline_backends.neuron.timing.machine import Machine
 from ridgeline_backends.neuron.timing.work import Work
 
@@ -38,18 +46,24 @@ _OPT_PROMPT, _OPT_LENGTH, _OPT_BATCH = 9, 128, 256
 """The script of the OPT tables, as SDK 2.14 prints it: such prompts, and such sequences in batches.
 """
 
+_CONTRIBUTED = 512
+"""The one length of a contributed model where its page does not say."""
+
 _FULL_WEIGHTS_UNTIL = 10
 """Until this SDK transformers-neuronx kept weights in fp32 where nothing else was asked for."""
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """A compiled model on a machine."""
+    """A compiled model on a machine. `widens`: experts are kept in 8 bits with a scale for each
+    block of them, which the tensor engine has no word for: a call makes 16 bits of all it holds.
+    """
 
     model: DecoderArchitecture
     machine: Machine
     config: NeuronConfig
     rules: LibraryRules
+    widens: bool = False
 
     def step(self, batch: int, bucket: int) -> Work:
         """One decode step."""
@@ -63,7 +77,17 @@ class Decoder:
         program = decoder_program(
             self.model, self.config, phase=phase, bucket=bucket, rules=self.rules, batch=batch
         )
-        return Work.of(program, self.machine)
+        work = Work.of(program, self.machine)
+        return Work.total((work, self._widened(program))) if self.widens else work
+
+    def _widened(self, program: Program) -> Work:
+        """All experts of a core, from 8 bits to 16."""
+        sections = tuple(
+            Section(section.name, operations, section.repeats)
+            for section in program.sections
+            if (operations := tuple(map(_widening, _expert_matrices(section))))
+        )
+        return Work.of(Program("widening", sections, cores=program.cores), self.machine)
 
 
 def decode_quantities(row: Row) -> list[Quantity]:
@@ -76,9 +100,8 @@ def decode_quantities(row: Row) -> list[Quantity]:
     step = decoder.step(batch, length) * (1 / accepted_tokens(row))
     prefill = decoder.prefill(prompts_at_once(row, batch), bucket_of(row, prompt, length))
     domain = _domain(row)
-    if domain != "nxdi":
-        # The library's loop runs on the host: padding, transfers and choosing the first token.
-        prefill = Work.total((prefill, Work.host(steps=1.0)))
+    # A prompt comes from the host, padded, and its first token goes there: work on both sides.
+    prefill = Work.total((prefill, Work.host(steps=2.0)))
     if (row.sdk_minor or 99) < _LOOP_ON_DEVICE:
         step = Work.total((step, Work.host(steps=1.0)))
     whole = Work.total((prefill, step * (answer - 1)))
@@ -122,9 +145,11 @@ def decoder_of(row: Row, *, batch: int | None = None) -> Decoder:
             output_logits=False,
             fused_qkv=True,
             ep_degree=row.integer("ep", 1),
+            sequence_parallel_enabled=row.text("origin") == "neuron-docs-tutorial",
             logical_nc_config=machine.lnc,
         )
-        return Decoder(architecture_of(row), machine, config, rules_of(row))
+        widens = "FP8 experts" in row.model
+        return Decoder(architecture_of(row), machine, config, rules_of(row), widens)
     except BackendError as error:
         raise UnpredictableRow(f"{row.id}: {error.message}") from error
 
@@ -186,11 +211,14 @@ def accepted_tokens(row: Row) -> float:
 
 
 def bucket_of(row: Row, prompt: int, length: int) -> int:
-    """The compiled length of a prompt: the next power of two, at most the whole."""
+    """The compiled length of a prompt: the next power of two, at most the whole. Models that NxD
+    Inference does not bring itself are compiled for one length."""
+    if row.text("origin") == "nxdi-contrib":
+        return length if row.has("seq_len") else max(_CONTRIBUTED, prompt)
     bucket = 128
     while bucket < prompt:
         bucket *= 2
-    return min(bucket, max(length, prompt))
+    return min(bucket, -(-max(length, prompt) // 128) * 128)
 
 
 def prompts_at_once(row: Row, batch: int) -> int:
@@ -218,3 +246,13 @@ def _domain(row: Row) -> str:
 @lru_cache(maxsize=1024)
 def _named(model: str) -> DecoderArchitecture:
     return decoder_architecture(find(model, "decoders").config)
+
+
+def _expert_matrices(section: Section) -> list[Buffer]:
+    return [one.inputs[1] for one in section.operations if one.kind == "expert_matmul"]
+
+
+def _widening(matrices: Buffer) -> Operation:
+    kind = Cast(ElementType.BF16)
+    wide = Buffer(f"{matrices.name}.wide", Form(matrices.shape, ElementType.BF16))
+    return Operation(kind, (matrices,), (wide,))

@@ -1,0 +1,82 @@
+"""Fits or does not fit: what is said beforehand, against an allocator that a run goes through."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from ridgeline_backends.neuron.allocator import run_through
+from ridgeline_backends.neuron.builders.build import build_decoder
+from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.config import NeuronConfig
+from ridgeline_backends.neuron.heap import DeviceHeap, OutOfDeviceMemory
+from ridgeline_backends.neuron.liveness import core_need
+from ridgeline_backends.neuron.program import ElementType, Program
+
+CONFIGURATIONS = 200
+
+
+def programs(random: Random) -> tuple[Program, ...]:
+    """Both phases of a random decoder, dense or of experts, under random settings."""
+    head = random.choice([64, 128])
+    kv = random.choice([1, 2, 4, 8])
+    heads = kv * random.choice([1, 2, 4, 8])
+    hidden = head * heads
+    model: dict[str, object] = {
+        "model_type": random.choice(["llama", "mistral", "opt", "mixtral"]),
+        "hidden_size": hidden,
+        "num_hidden_layers": random.choice([2, 4, 16, 48]),
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv,
+        "intermediate_size": 128 * random.randint(4, 80),
+        "vocab_size": random.choice([32_000, 128_256]),
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+    }
+    length = random.choice([512, 2048, 8192])
+    config = NeuronConfig(
+        tp_degree=random.choice([1, 2, 8, 24]),
+        batch_size=random.choice([1, 4, 32]),
+        seq_len=length,
+        torch_dtype=random.choice([ElementType.BF16, ElementType.FP32]),
+        quantized=random.random() < 0.3,
+        fused_qkv=random.random() < 0.5,
+        sequence_parallel_enabled=random.random() < 0.3,
+        on_device_sampling=random.random() < 0.5,
+    )
+    return tuple(
+        build_decoder(model, config, phase=phase, bucket=length)
+        for phase in (Phase.CONTEXT_ENCODING, Phase.TOKEN_GENERATION)
+    )
+
+
+def test_what_is_said_to_fit_runs_and_little_else_does() -> None:
+    """200 configurations, each on a core with about the memory that it needs."""
+    random = Random(5)
+    right = false_fits = 0
+    for _ in range(CONFIGURATIONS):
+        built = programs(random)
+        need = core_need(built).total
+        limit = round(need * random.uniform(0.6, 1.5))
+        said = need <= limit
+        try:
+            run_through(built, limit)
+            ran = True
+        except OutOfDeviceMemory:
+            ran = False
+        right += said is ran
+        false_fits += said and not ran
+    assert false_fits == 0
+    assert right >= 0.98 * CONFIGURATIONS
+
+
+def test_a_heap_fills_gaps_and_says_what_is_missing() -> None:
+    heap = DeviceHeap(640)
+    first, second, third = (heap.take(128) for _ in range(3))
+    heap.give_back(second)
+    assert heap.take(100) == second
+    assert (first, third, heap.in_use, heap.peak) == (0, 256, 384, 384)
+    with pytest.raises(OutOfDeviceMemory, match="320 bytes find no room in 640"):
+        heap.take(300)
+    assert heap.take(256) == 384
