@@ -96,7 +96,7 @@ def main() -> None:
         attached = HyperparameterTuner.attach(tuner.latest_tuning_job.name, session)
         assert attached.best_training_job() == tuner.best_training_job()
         assert set(attached.hyperparameter_ranges()) == set(tuner.hyperparameter_ranges())
-        warm_started(attached)
+        warm_started(tuner)
         if not proxied:
             deployed(tuner, code)
 

@@ -234,6 +234,30 @@ def runner_pids(jobs: Jobs, name: str) -> list[int]:
     return found
 
 
+FAST = """
+import json, os
+from pathlib import Path
+
+data = Path(os.environ["SM_CHANNEL_TRAIN"])
+result = {"names": sorted(path.name for path in data.iterdir()), "one": (data / "b").read_text()}
+Path("/opt/ml/model/result.json").write_text(json.dumps(result))
+"""
+
+
+def test_a_fast_file_channel_is_there_whole_and_read_in_parts(jobs: Jobs) -> None:
+    """Whether files are fetched when they are opened or before depends on who runs the service."""
+    for name in "abc":
+        jobs.put(f"fast/{name}", name * 1000)
+    channel = {**jobs.channel("train", f"s3://{BUCKET}/fast"), "InputMode": "FastFile"}
+    described = jobs.run(FAST, InputDataConfig=[channel])
+    assert described["TrainingJobStatus"] == "Completed", described.get("FailureReason")
+    found = jobs.artifact(described["ModelArtifacts"]["S3ModelArtifacts"])
+    assert json.loads(found["result.json"]) == {"names": ["a", "b", "c"], "one": "b" * 1000}
+    missing = {**jobs.channel("train", f"s3://{BUCKET}/nothing/there"), "InputMode": "FastFile"}
+    failed = jobs.run(FAST, InputDataConfig=[missing])
+    assert "no S3 objects found under" in failed["FailureReason"]
+
+
 def test_a_killed_runner_fails_its_job_or_the_job_goes_on(jobs: Jobs) -> None:
     plain = jobs.create(FOREVER)
     resumed = jobs.create(

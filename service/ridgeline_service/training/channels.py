@@ -1,15 +1,16 @@
 """Input channels: which objects of S3 an instance gets, at which paths, and the download of them.
 
-FastFile channels are downloaded like File channels before the script starts: the files are there
-all the same, only the start waits for them.
+FastFile channels come here only where files cannot be fetched when they are opened (``lazy.py``):
+they are downloaded like File channels then, and the start waits for them.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -44,18 +45,30 @@ def stage(
 
     ``took`` is told of every piece; what it raises ends the download. Raises JobFailed.
     """
-    with_reason = channel.title
-    try:
-        wanted = share_of(objects_of(channel, reader), channel, host=host, hosts=hosts)
-        check_paths(wanted, with_reason)
+    with named(channel):
+        wanted = contents(channel, reader, host=host, hosts=hosts)
         total = sum(each.item.size for each in wanted)
-        _check_room(into, total, with_reason)
+        _check_room(into, total, channel.title)
         into.mkdir(parents=True, exist_ok=True)
         _download(wanted, reader, into, took)
+    return total
+
+
+def contents(channel: Channel, reader: S3Reader, *, host: int, hosts: int) -> list[Wanted]:
+    """What host number ``host`` of ``hosts`` gets of a channel. Raises JobFailed or S3Failed."""
+    wanted = share_of(objects_of(channel, reader), channel, host=host, hosts=hosts)
+    check_paths(wanted, channel.title)
+    return wanted
+
+
+@contextmanager
+def named(channel: Channel) -> Iterator[None]:
+    """What S3 says of a channel, as JobFailed."""
+    try:
+        yield
     except S3Failed as error:
         cause = Cause.DATA_UNREACHABLE if error.retry else Cause.DATA_INVALID
-        raise JobFailed(cause, f"{with_reason}: {error.message}") from error
-    return total
+        raise JobFailed(cause, f"{channel.title}: {error.message}") from error
 
 
 def objects_of(channel: Channel, reader: S3Reader) -> list[Wanted]:

@@ -20,12 +20,14 @@ from ridgeline_service.training import toolkit
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.channels import stage
 from ridgeline_service.training.layout import Layout
+from ridgeline_service.training.lazy import LazyChannels
 from ridgeline_service.training.order import Order
 from ridgeline_service.training.sandboxing import Packages
 
 _REQUIREMENTS = "requirements.txt"
 _CODE = "sourcedir.tar.gz"
 _TRAIN = "train"
+_FAST = "fast"
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,18 @@ class Preparation:
         return Packages(python=found.python, read_only=found.site_dirs)
 
     def data(self) -> int:
-        """Download the channels; returns the bytes."""
+        """Download the channels, those left out whose files come when they are opened; returns the
+        bytes."""
         order, total = self._order, 0
+        lazy = LazyChannels(self._reader, self._room / _FAST, _say)
         for channel in order.channels:
+            where = self._layout.outside(channel.inside)
+            if lazy.mount(channel, where, host=order.index, hosts=len(order.hosts)):
+                continue
             total += stage(
                 channel,
                 self._reader,
-                self._layout.outside(channel.inside),
+                where,
                 host=order.index,
                 hosts=len(order.hosts),
                 took=lambda _: self._check(),
@@ -159,7 +166,11 @@ class Preparation:
 
     def _progress(self, line: str) -> None:
         self._check()
-        print(line, flush=True)  # noqa: T201 (the job's log)
+        _say(line)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 (the job's log)
 
 
 def _install_failed(error: RidgelineError) -> JobFailed:
