@@ -1,4 +1,4 @@
-"""Reading S3 with a boto3 client: what lies there, and its bytes, with typed failures.
+"""Reading and writing S3 with a boto3 client: what lies there, and its bytes, with typed failures.
 
 Knows neither models nor jobs: whoever reads puts a failure into the words of what it reads for.
 """
@@ -6,15 +6,19 @@ Knows neither models nor jobs: whoever reads puts a failure into the words of wh
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+T = TypeVar("T")
+
 _CHUNK = 1 << 20
+_AGAIN_S = 1.0
 _ABSENT = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
 
 
@@ -48,42 +52,67 @@ def parse_uri(uri: str) -> tuple[str, str]:
 
 
 class S3Reader:
-    """Reads through one boto3 S3 client. Every method raises S3Failed."""
+    """Reads and writes through one boto3 S3 client. Every method raises S3Failed.
 
-    def __init__(self, client: Any) -> None:
+    What may help to try again is tried again for ``patience_s``: boto3 does so within seconds, but
+    not for a body that breaks off, and a store that is started again may be away for longer.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        patience_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.client = client
+        self._patience_s = patience_s
+        self._clock = clock
+        self._sleep = sleep
 
     def head(self, uri: str) -> S3Object:
         bucket, key = parse_uri(uri)
-        with s3_failures(uri):
-            found = self.client.head_object(Bucket=bucket, Key=key)
+        found = self._patiently(uri, lambda: self.client.head_object(Bucket=bucket, Key=key))
         return S3Object(key, found["ContentLength"], found["ETag"])
+
+    def check_bucket(self, uri: str) -> None:
+        """Whether the bucket of ``uri`` is there for us."""
+        bucket, _ = parse_uri(uri)
+        self._patiently(f"s3://{bucket}", lambda: self.client.head_bucket(Bucket=bucket))
 
     def list(self, uri: str) -> list[S3Object]:
         """Objects whose key begins with the prefix, by key; none if there is none. Keys that end
         with a slash are folders of consoles and no data."""
         bucket, prefix = parse_uri(uri)
-        found = []
-        with s3_failures(uri):
+
+        def all_pages() -> list[S3Object]:
             pages = self.client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=bucket, Prefix=prefix):
-                for item in page.get("Contents", ()):
-                    if not item["Key"].endswith("/"):
-                        found.append(S3Object(item["Key"], item["Size"], item["ETag"]))
-        return sorted(found, key=lambda item: item.key)
+            return [
+                S3Object(item["Key"], item["Size"], item["ETag"])
+                for page in pages.paginate(Bucket=bucket, Prefix=prefix)
+                for item in page.get("Contents", ())
+                if not item["Key"].endswith("/")
+            ]
+
+        return sorted(self._patiently(uri, all_pages), key=lambda item: item.key)
 
     def read(self, uri: str) -> bytes:
         """A whole object, for documents that are small."""
         bucket, key = parse_uri(uri)
-        with s3_failures(uri):
+
+        def whole() -> bytes:
             body: bytes = self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
-        return body
+            return body
+
+        return self._patiently(uri, whole)
 
     def download(self, bucket: str, key: str, into: Path, took: Callable[[int], None]) -> str:
         """Write the object to a file; returns its SHA-256 in hex. ``took`` is told the size of each
         piece that came; what it raises ends the download."""
-        digest = hashlib.sha256()
-        with s3_failures(f"s3://{bucket}/{key}"):
+
+        def whole() -> str:
+            digest = hashlib.sha256()
             into.parent.mkdir(parents=True, exist_ok=True)
             with into.open("wb") as file:
                 body = self.client.get_object(Bucket=bucket, Key=key)["Body"]
@@ -91,7 +120,41 @@ class S3Reader:
                     file.write(chunk)
                     digest.update(chunk)
                     took(len(chunk))
-        return digest.hexdigest()
+            return digest.hexdigest()
+
+        return self._patiently(f"s3://{bucket}/{key}", whole)
+
+    def upload(self, file: BinaryIO, uri: str, settings: Any = None) -> None:
+        """Write what ``file`` holds from its beginning. ``settings``: boto3's TransferConfig."""
+        bucket, key = parse_uri(uri)
+
+        def whole() -> None:
+            file.seek(0)
+            self.client.upload_fileobj(_Unclosed(file), bucket, key, Config=settings)
+
+        self._patiently(uri, whole)
+
+    def _patiently(self, uri: str, call: Callable[[], T]) -> T:
+        deadline = self._clock() + self._patience_s
+        while True:
+            try:
+                with s3_failures(uri):
+                    return call()
+            except S3Failed as error:
+                of_our_disk = isinstance(error.__cause__, OSError)
+                if not error.retry or of_our_disk or self._clock() >= deadline:
+                    raise
+            self._sleep(_AGAIN_S)
+
+
+class _Unclosed:
+    """A file that boto3 does not close after its first try."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+    def close(self) -> None:
+        """Left to whoever opened it."""
 
 
 @contextmanager

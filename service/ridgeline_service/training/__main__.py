@@ -28,6 +28,9 @@ from ridgeline_service.training.order import (
 from ridgeline_service.training.running import JobRunner
 from ridgeline_service.training.standby import Standby
 
+STORE_AWAY_S = 120.0
+"""How long a job waits for an object store that is away, before it is interrupted."""
+
 
 def main(folder: Path) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
@@ -41,7 +44,7 @@ def main(folder: Path) -> None:
 
         standby.wait(folder, prepare)
     order = read_order(folder)
-    reader = S3Reader(client or _client(order.region))
+    reader = S3Reader(client or _client(order.region), patience_s=STORE_AWAY_S)
     runner = _runner(folder, order, reader)
     signal.signal(signal.SIGTERM, lambda number, frame: runner.stop())
     runner.run()

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 
-from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri, s3_failures
+from ridgeline_service.objects.reading import S3Failed, S3Reader
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.walking import files_below, opened_below
 
@@ -34,9 +34,7 @@ class Artifacts:
     def check(self) -> None:
         """Find out before the work whether its result can be kept."""
         try:
-            bucket, _ = parse_uri(self._uri)
-            with s3_failures(f"s3://{bucket}"):
-                self._reader.client.head_bucket(Bucket=bucket)
+            self._reader.check_bucket(self._uri)
         except S3Failed as error:
             if error.absent:
                 raise JobFailed(
@@ -78,9 +76,7 @@ class Artifacts:
         return uri
 
     def _put(self, file: BinaryIO, uri: str) -> None:
-        bucket, key = parse_uri(uri)
-        with s3_failures(uri):
-            self._reader.client.upload_fileobj(file, bucket, key, Config=_TRANSFER)
+        self._reader.upload(file, uri, _TRANSFER)
 
 
 @contextmanager

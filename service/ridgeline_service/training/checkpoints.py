@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from boto3.exceptions import Boto3Error
 
-from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri, s3_failures
+from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.channels import Wanted, check_paths
 from ridgeline_service.training.layout import INSIDE, Layout
@@ -94,9 +94,8 @@ class Checkpoints:
         file = found.open()
         if file is None:
             return False
-        bucket, key = parse_uri(f"{self._uri}{found.path}")
-        with file, s3_failures(f"{self._uri}{found.path}"):
-            self._reader.client.upload_fileobj(file, bucket, key)
+        with file:
+            self._reader.upload(file, f"{self._uri}{found.path}")
         return True
 
     def _run(self) -> None:
