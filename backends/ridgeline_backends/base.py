@@ -291,13 +291,15 @@ class DeviceTime:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedDevice:
     """What a runner stands for. `label` says how far measurements vouch for its times: calibrated,
-    extrapolated or prior-only. `usd_per_hour` None: no price is known."""
+    extrapolated or prior-only. `usd_per_hour` None: no price is known. `core_bytes`: what fills the
+    memory of a core, in the runtime's words."""
 
     instance_type: str
     cores: int
     logical_neuroncore_config: int
     usd_per_hour: float | None
     label: str
+    core_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

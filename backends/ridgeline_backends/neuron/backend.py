@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
@@ -22,6 +23,7 @@ from ridgeline_backends.errors import DoesNotFit, UnsupportedModel
 from ridgeline_backends.models.config import DECODER_ARCHITECTURES, architecture, decoder_config
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import weight_files
+from ridgeline_backends.neuron.faults import Faults
 from ridgeline_backends.neuron.plan import NeuronPlan, decoder_plan
 from ridgeline_backends.neuron.step_time import call_time
 
@@ -91,4 +93,8 @@ class NeuronBackend(Backend):
         plan = artifact.plan
         assert isinstance(plan, NeuronPlan), "a plan of another backend"
         machine, dtype = plan.placement.machine, plan.neuron.torch_dtype
-        return NeuronRunner(artifact, lambda program: call_time(program, machine, dtype))
+        return NeuronRunner(
+            artifact,
+            lambda program: call_time(program, machine, dtype),
+            faults=Faults.read(os.environ),
+        )

@@ -36,6 +36,7 @@ from ridgeline_backends.neuron.builders.rules import NXDI
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.execute.executor import LoadedProgram
 from ridgeline_backends.neuron.execute.memory import CoreMemory
+from ridgeline_backends.neuron.faults import Faults
 from ridgeline_backends.neuron.plan import NeuronPlan
 from ridgeline_backends.neuron.program import Program
 from ridgeline_backends.neuron.sharding import DecoderShards
@@ -56,9 +57,13 @@ class NeuronRunner(ModelRunner):
         artifact: Artifact,
         predict: PredictTime,
         *,
+        faults: Faults | None = None,
         clock: Callable[[], float] = time.perf_counter,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """Raises `NeuronRuntimeError` where `faults` let no model be loaded."""
+        self._faults = faults or Faults()
+        self._faults.load()
         plan = artifact.plan
         assert isinstance(plan, NeuronPlan), "a plan of another backend"
         self._config = config = _read_config(artifact)
@@ -82,7 +87,7 @@ class NeuronRunner(ModelRunner):
             self._memory.load([whole], shards)
         slots = neuron.decode_batch
         decode = self._program(Phase.TOKEN_GENERATION, slots, neuron.generation_buckets[-1])
-        self._simulates = device_of(plan.placement, decode)
+        self._simulates = device_of(plan.placement, decode, plan.need)
         self._limits = RunnerLimits(
             max_model_len=plan.max_model_len,
             max_tokens=max(longest, slots),
@@ -112,6 +117,7 @@ class NeuronRunner(ModelRunner):
 
     def execute(self, step: Step) -> StepResult:
         begin = self._clock()
+        self._faults.step(self._neuron.tp_degree, self._sleep)
         self._threads.adopt()
         with torch.inference_mode():
             logits, programs = self._forward(step.chunks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from ridgeline_backends.base import DeviceTime, SimulatedDevice
+from ridgeline_backends.neuron.liveness import CoreNeed
 from ridgeline_backends.neuron.placement import Placement
 from ridgeline_backends.neuron.program import ElementType, Program
 from ridgeline_backends.neuron.timing.machine import Machine
@@ -53,7 +54,7 @@ def call_time(program: Program, machine: Machine, dtype: ElementType) -> DeviceT
     )
 
 
-def device_of(placement: Placement, program: Program) -> SimulatedDevice:
+def device_of(placement: Placement, program: Program, need: CoreNeed) -> SimulatedDevice:
     """What a runner on a placement stands for; the label is that of this program's time."""
     return SimulatedDevice(
         instance_type=placement.instance.name,
@@ -61,4 +62,5 @@ def device_of(placement: Placement, program: Program) -> SimulatedDevice:
         logical_neuroncore_config=placement.lnc,
         usd_per_hour=placement.instance.price_usd_h,
         label=predict(program, placement.machine).label,
+        core_bytes=need.table(),
     )

@@ -24,12 +24,12 @@ def load_program(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> ExportedP
     `InvalidOrder`."""
     if path.suffix == ".pt2":
         try:
-            exported: ExportedProgram = torch.export.load(path)  # type: ignore[no-untyped-call]
+            exported: ExportedProgram = torch.export.load(path)
         except (RuntimeError, ValueError, OSError, KeyError) as error:
             raise InvalidOrder(f"{path.name} is no exported program: {error}.") from error
         return exported
     try:
-        script = torch.jit.load(str(path), map_location="cpu")
+        script = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise InvalidOrder(
             f"{path.name} is no TorchScript: {str(error).splitlines()[0]}",

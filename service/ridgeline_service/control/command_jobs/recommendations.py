@@ -59,11 +59,14 @@ class RecommendationsJobs(CommandJobVerbs):
         return {**found, **self._common(job), **({"ModelName": name} if name else {})}
 
     def list_steps(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """One step for each setting that was looked at; on one page, which holds all there are."""
+        """One step for each instance type that was looked at. A token is the place of a step."""
         with self._context.db.read() as connection:
             job = self.find(connection, request)
         steps = [_step(one, job) for one in job.result.get("steps", ())]
-        status, begin = request.get("Status"), int(request.get("NextToken") or 0)
+        status, token = request.get("Status"), request.get("NextToken") or "0"
+        if not token.isdecimal():
+            raise ValidationException(f"Invalid NextToken: {token!r}.")
+        begin = int(token)
         wanted = [one for one in steps if status in (None, one["Status"])]
         end = begin + request.get("MaxResults", DEFAULT_PAGE)
         more = {"NextToken": str(end)} if end < len(wanted) else {}

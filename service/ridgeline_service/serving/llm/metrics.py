@@ -202,6 +202,8 @@ class EngineCollector(Collector):
             gauge = GaugeMetricFamily(name, words, labels=_LABELS)
             gauge.add_metric(self._labels, value)
             yield gauge
+        if stats.simulates is not None:
+            yield from _simulated_device(stats.simulates)
         counters = {
             "vllm:num_preemptions": ("Sequences that gave their blocks back.", stats.preemptions),
             "vllm:spec_decode_num_drafts": ("Drafts that were verified.", stats.drafts),
@@ -217,6 +219,24 @@ class EngineCollector(Collector):
             counter = CounterMetricFamily(name, words, labels=_LABELS)
             counter.add_metric(self._labels, value)
             yield counter
+
+
+def _simulated_device(device: SimulatedDevice) -> Iterator[Metric]:
+    """What the replica stands for, and what fills the memory of each of its cores."""
+    info = GaugeMetricFamily(
+        "ridgeline_simulated_device_info",
+        "The device that the replica stands for.",
+        labels=("instance_type", "neuron_cores", "logical_neuroncore_config"),
+    )
+    cores, lnc = str(device.cores), str(device.logical_neuroncore_config)
+    info.add_metric((device.instance_type, cores, lnc), 1.0)
+    yield info
+    memory = GaugeMetricFamily(
+        "ridgeline_simulated_core_memory_bytes", "Of one core, by kind.", labels=("kind",)
+    )
+    for kind, size in device.core_bytes.items():
+        memory.add_metric((kind,), size)
+    yield memory
 
 
 def _simulated_gauges(
