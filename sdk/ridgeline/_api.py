@@ -59,6 +59,11 @@ class Api:
     def delete(self, *path: str) -> Any:
         return self._call("DELETE", path, {}, None)
 
+    def metrics(self, *path: str) -> str:
+        """GET ``/metrics/<path>``: what a Prometheus server reads there, as text."""
+        where = "/".join(quote(part, safe="-._~") for part in ("metrics", *path))
+        return self._sent("GET", f"{self._url}/{where}", None, "*/*").decode()
+
     def _call(
         self,
         method: str,
@@ -69,17 +74,7 @@ class Api:
         where = "/".join(quote(part, safe="-._~") for part in path)
         given = {name: value for name, value in query.items() if value is not None}
         url = f"{self._url}/api/{where}" + (f"?{urlencode(given)}" if given else "")
-        request = AWSRequest(
-            method=method, url=url, data=body, headers={"Accept": "application/json"}
-        )
-        if body is not None:
-            request.headers["Content-Type"] = "application/json"
-        SigV4Auth(self._credentials, "sagemaker", self._region).add_auth(request)
-        with translated(self._url, start_hint=self._start_hint, silent_hint=self._silent_hint):
-            answer = self._sender.send(request.prepare())
-            status, headers, content = answer.status_code, answer.headers, answer.content
-        if status >= 400:
-            raise _api_error(status, dict(headers), content, urlsplit(url).path)
+        content = self._sent(method, url, body, "application/json")
         if not content:
             return None
         try:
@@ -89,6 +84,20 @@ class Api:
                 f"{url} answered, but not with JSON.",
                 hint="Is this address a Ridgeline service? See `ridgeline up`.",
             ) from None
+
+    def _sent(self, method: str, url: str, body: bytes | None, accept: str) -> bytes:
+        """The content of a good answer to one signed request."""
+        request = AWSRequest(method=method, url=url, data=body, headers={"Accept": accept})
+        if body is not None:
+            request.headers["Content-Type"] = "application/json"
+        SigV4Auth(self._credentials, "sagemaker", self._region).add_auth(request)
+        with translated(self._url, start_hint=self._start_hint, silent_hint=self._silent_hint):
+            answer = self._sender.send(request.prepare())
+            status, headers, content = answer.status_code, answer.headers, answer.content
+        if status >= 400:
+            raise _api_error(status, dict(headers), content, urlsplit(url).path)
+        found: bytes = content
+        return found
 
 
 def _api_error(status: int, headers: Mapping[str, str], content: bytes, path: str) -> Exception:

@@ -38,6 +38,7 @@ def test_a_simulated_endpoint_answers_as_the_processor_does(service: Service) ->
         )["events"]
         assert any("2 logical cores of inf2.xlarge" in event["message"] for event in events)
         _says_what_it_would_have_taken(service, client)
+        _is_watched_from_the_command_line(service)
     finally:
         service.delete(CPU)
         service.delete(NEURON)
@@ -68,3 +69,23 @@ def _says_what_it_would_have_taken(service: Service, client: OpenAI) -> None:
     *_, last = streamed
     assert last.usage is not None
     assert (last.usage.model_extra or {})["ridgeline"]["instance_type"] == "inf2.xlarge"
+
+
+def _is_watched_from_the_command_line(service: Service) -> None:
+    look = ("--period", "0.2", "--count", "1")
+    [line] = service.cli("neuron", "monitor", NEURON, *look).stdout.splitlines()
+    found = json.loads(line)
+    assert found["neuron_hardware_info"]["neuron_device_type"] == "inferentia2"
+    assert found["system_data"]["memory_info"]["memory_total_bytes"] > 0
+    [runtime] = found["neuron_runtime_data"]
+    report = runtime["report"]
+    assert sorted(report["neuroncore_counters"]["neuroncores_in_use"]) == ["0", "1"]
+    memory = report["memory_used"]["neuron_runtime_used_bytes"]["usage_breakdown"]
+    # More than half of the 135 million numbers lie on each core.
+    assert memory["neuroncore_memory_usage"]["1"]["constants"] > 134e6
+    screen = service.cli("neuron", "top", NEURON, *look).stdout
+    assert "NC1" in screen
+    assert "model code" in screen
+    refused = service.cli("neuron", "top", CPU, *look, check=False)
+    assert refused.returncode == 4
+    assert "stands for a simulated device" in refused.stderr

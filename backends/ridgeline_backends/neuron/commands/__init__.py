@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from ridgeline_backends.neuron.commands import ls, score, simulate
+from ridgeline_backends.neuron.commands import ls, profile, reshard, score, simulate, watch
 
 app = typer.Typer(no_args_is_help=True)
 app.command("ls")(ls.ls)
 app.command("score")(score.score)
 app.command("fit")(score.fit)
 app.command("simulate")(simulate.simulate)
+app.command("reshard")(reshard.reshard)
+app.command("profile")(profile.profile)
+app.command("top")(watch.top)
+app.command("monitor")(watch.monitor)
 
 
 @app.callback()
 def neuron() -> None:
-    """Simulated AWS Trainium and Inferentia: no device, no service and no network is needed."""
+    """Simulated AWS Trainium and Inferentia. Only `top` and `monitor` need a running service."""

@@ -47,7 +47,7 @@ def compile_model(
         fused_qkv=True,
     )
     folder = cache_folder()
-    made = compile_decoder(_config_of(model), neuron, placement, CompileCache(folder))
+    made = compile_decoder(config_of(model), neuron, placement, CompileCache(folder))
     if as_json:
         print_json(
             {
@@ -87,7 +87,7 @@ def compile_model(
     typer.echo(f"{made.cached} of {len(made.modules)} modules were in {folder}.")
 
 
-def _config_of(model: str) -> Mapping[str, object]:
+def config_of(model: str) -> Mapping[str, object]:
     """The config.json of a file or of a model directory, or that of a public model by its name.
     Raises `InvalidModel` and `NotFound`."""
     path = Path(model)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ridgeline_backends.neuron.collectives import cost
 from ridgeline_backends.neuron.instructions import Engine, Lowered, Stream, Transfer
 from ridgeline_backends.neuron.lowering import lower
-from ridgeline_backends.neuron.program import Program
+from ridgeline_backends.neuron.program import Program, Section
 from ridgeline_backends.neuron.schedule import streamed_buffers
 from ridgeline_backends.neuron.timing.machine import Machine
 
@@ -77,6 +77,16 @@ class Work:
                 counts[parts] = counts.get(parts, 0) + section.repeats
         found = [(*parts, float(times)) for parts, times in counts.items() if any(parts)]
         return Work(np.array(found, dtype=np.float64).reshape(-1, len(Part)))
+
+    @staticmethod
+    def each(section: Section, machine: Machine) -> Work:
+        """A row for each operation of a section, once, in their order."""
+        streamed = streamed_buffers(section)
+        rows = [
+            (*_parts_of(lower(one, machine.chip, streamed), machine), 1.0)
+            for one in section.operations
+        ]
+        return Work(np.array(rows, dtype=np.float64).reshape(-1, len(Part)))
 
     @staticmethod
     def host(*, steps: float = 0.0, gigabytes: float = 0.0, fixed_s: float = 0.0) -> Work:

@@ -13,7 +13,9 @@ import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not t
 # isort: split
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from ridgeline.errors import InvalidInput
 from ridgeline_backends.errors import InvalidModel
 from ridgeline_backends.models.config import decoder_config
 from ridgeline_backends.models.reader import read_json
@@ -23,6 +25,7 @@ from ridgeline_backends.neuron.checkpoint import (
     shard_checkpoint,
     shard_file,
 )
+from ridgeline_backends.neuron.commands import app
 from ridgeline_backends.neuron.config import NeuronConfig
 
 
@@ -113,3 +116,17 @@ def alive() -> int:
         if type(one) is torch.Tensor
     }
     return sum(storages.values())
+
+
+def test_the_command_cuts_a_checkpoint_and_cuts_it_anew(make_llama: Any, tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    model = str(make_llama())
+    for degree in (1, 4):
+        assert run(app, ["reshard", model, str(tmp_path / f"{degree}"), "--tp", f"{degree}"])
+    back = tmp_path / "back"
+    found = run(app, ["reshard", str(tmp_path / "4"), str(back), "--tp", "1"])
+    assert found.exit_code == 0, found.output
+    assert "1 files of" in found.output
+    assert same(back, tmp_path / "1", 1)
+    again = run(app, ["reshard", model, str(back), "--tp", "1"])
+    assert isinstance(again.exception, InvalidInput)

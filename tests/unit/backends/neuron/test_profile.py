@@ -1,0 +1,65 @@
+"""A trace of one step: its operations follow one another and take what is predicted."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ridgeline_backends.neuron.builders.build import build_decoder
+from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.commands import app
+from ridgeline_backends.neuron.config import NeuronConfig
+from ridgeline_backends.neuron.placement import place
+from ridgeline_backends.neuron.profile import trace
+from ridgeline_backends.neuron.timing.predict import predict
+
+
+@pytest.fixture(scope="module")
+def found() -> tuple[dict[str, Any], float]:
+    """Of a decode step, with its predicted microseconds."""
+    placement = place("inf2.xlarge", 2, None)
+    neuron = NeuronConfig(tp_degree=2, seq_len=256, fused_qkv=True)
+    config = find("smollm2-135m-instruct", "decoders").config
+    program = build_decoder(config, neuron, phase=Phase.TOKEN_GENERATION, bucket=256)
+    taken = predict(program, placement.machine).seconds * 1e6
+    return trace(program, placement.machine, 2), taken
+
+
+def test_operations_fill_the_step_without_gaps(found: tuple[dict[str, Any], float]) -> None:
+    events = [one for one in found[0]["traceEvents"] if one["ph"] == "X" and one["pid"] == 1]
+    operations = [one for one in events if one["tid"] == 0]
+    for one, following in pairwise(operations):
+        assert one["ts"] + one["dur"] == pytest.approx(following["ts"], abs=1e-2)
+    last = operations[-1]
+    assert last["ts"] + last["dur"] == pytest.approx(found[1], rel=1e-3)
+    reduces = [one for one in operations if one["name"] == "all_reduce"]
+    assert {one["args"]["layer"].split(".")[1] for one in reduces} == {str(i) for i in range(30)}
+
+
+def test_parts_lie_within_their_operation(found: tuple[dict[str, Any], float]) -> None:
+    events = [one for one in found[0]["traceEvents"] if one["ph"] == "X" and one["pid"] == 0]
+    spans = {one["ts"]: one["dur"] for one in events if one["tid"] == 0}
+    parts = [one for one in events if one["tid"]]
+    assert parts
+    assert all(one["dur"] <= spans[one["ts"]] for one in parts)
+    names = {
+        one["tid"]: one["args"]["name"]
+        for one in found[0]["traceEvents"]
+        if one["name"] == "thread_name"
+    }
+    assert {"Tensor engine", "DMA weights", "Collectives"} <= {names[one["tid"]] for one in parts}
+
+
+def test_the_command_writes_what_perfetto_reads(tmp_path: Path) -> None:
+    output = tmp_path / "trace.json"
+    said = CliRunner().invoke(
+        app, ["profile", "smollm2-135m-instruct", "-o", str(output), "--seq", "128"]
+    )
+    assert said.exit_code == 0, said.output
+    assert json.loads(output.read_text())["otherData"]["phase"] == "token_generation"
