@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ridgeline_backends.neuron.execute.call import Call
 from ridgeline_backends.neuron.execute.collectives import EXCHANGES
-from ridgeline_backends.neuron.execute.kernels import KERNELS, Results
 from ridgeline_backends.neuron.execute.linear import Matrices
 from ridgeline_backends.neuron.execute.memory import CoreMemory
+from ridgeline_backends.neuron.execute.registry import KERNELS, Results
 from ridgeline_backends.neuron.execute.rounding import rounded
 from ridgeline_backends.neuron.execute.spread import spread_kernel
 from ridgeline_backends.neuron.operations import (

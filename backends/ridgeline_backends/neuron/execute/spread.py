@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from ridgeline_backends.neuron import operations as ops
+from ridgeline_backends.neuron.execute import attention_kernels  # noqa: F401  registers its own
 from ridgeline_backends.neuron.execute.call import Call
-from ridgeline_backends.neuron.execute.kernels import KERNELS, Results, scaled_and_biased
+from ridgeline_backends.neuron.execute.kernels import scaled_and_biased
+from ridgeline_backends.neuron.execute.registry import KERNELS, Results
 from ridgeline_backends.neuron.program import OperationKind
 
 Kind = TypeVar("Kind", bound=OperationKind)
