@@ -53,7 +53,7 @@ HUNG_AFTER_END_S = 30.0
 _QUEUED_POLL_S = 0.5
 _FRESH_POLL_S = 0.1
 _POLL_S = 0.5
-_FRESH_S = 60.0
+_POLL_SHARE = 0.03
 
 
 @dataclass(frozen=True)
@@ -240,8 +240,9 @@ class JobLife:
         if any(each.alive for each in seen):
             if changes:
                 self._change(job, **changes)
-            age_us = self._context.now() - job.moments[job.settled - 1].at
-            return _FRESH_POLL_S if age_us < _FRESH_S * 1e6 else _POLL_S
+            # The end of a short job shows at once; a longer one is not slowed by being looked at.
+            age_s = (self._context.now() - job.moments[job.settled - 1].at) / 1e6
+            return min(_POLL_S, max(_FRESH_POLL_S, age_s * _POLL_SHARE))
         told = replace(job, **changes)
         verdict = verdict_of([self._ended(each, job) for each in seen])
         if may_restart(told, verdict.cause):
