@@ -79,33 +79,12 @@ class ModelServer:
 
     def start(self) -> None:
         """Blocks until it is ready. Raises JobFailed, or what ``check_stop`` raises."""
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        self._port = self._ports.pick()
-        spec = replace(self._spec, port=self._port)
-        command = server_command(spec, self._scratch, self._hidden)
-        environment = dict(command.environment)
-        listener = _listener(self._port) if command.listen else None
-        if listener is not None:
-            environment["RIDGELINE_LISTEN_FD"] = str(listener.fileno())
-        self._script = Script(self._take)
-        try:
-            self._script.start(
-                command.argv,
-                environment,
-                data_bytes=command.data_bytes,
-                processes=command.processes,
-                file_bytes=None,
-                cwd=command.cwd,
-                pass_fds=() if listener is None else (listener.fileno(),),
-            )
-        except OSError as error:
-            message = f"The model server could not be started: {error}."
-            raise JobFailed(Cause.LAUNCH_FAILED, message) from error
-        finally:
-            if listener is not None:
-                listener.close()
-        self._generation += 1
-        self._await_ready(self._script)
+        while (ended := self._await_ready(self._spawn())) is not None:
+            self._deaths += 1
+            # One that ends by itself would do so again; a kill is no fault of the model's.
+            if ended.signal is None or self._deaths >= MOST_DEATHS:
+                words = f"The model server ended before it was ready ({ended.words})."
+                raise self._failed(words)
 
     def stop(self) -> None:
         """End it with all it started; idempotent."""
@@ -130,6 +109,35 @@ class ModelServer:
         self._deaths = 0
         return answer
 
+    def _spawn(self) -> Script:
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        self._port = self._ports.pick()
+        spec = replace(self._spec, port=self._port)
+        command = server_command(spec, self._scratch, self._hidden)
+        environment = dict(command.environment)
+        listener = _listener(self._port) if command.listen else None
+        if listener is not None:
+            environment["RIDGELINE_LISTEN_FD"] = str(listener.fileno())
+        script = self._script = Script(self._take)
+        try:
+            script.start(
+                command.argv,
+                environment,
+                data_bytes=command.data_bytes,
+                processes=command.processes,
+                file_bytes=None,
+                cwd=command.cwd,
+                pass_fds=() if listener is None else (listener.fileno(),),
+            )
+        except OSError as error:
+            message = f"The model server could not be started: {error}."
+            raise JobFailed(Cause.LAUNCH_FAILED, message) from error
+        finally:
+            if listener is not None:
+                listener.close()
+        self._generation += 1
+        return script
+
     def _revive(self, generation: int) -> None:
         """Start it again unless another thread has done so."""
         with self._starting:
@@ -145,18 +153,19 @@ class ModelServer:
                 raise self._failed(f"The model server ended ({ended.words}) again and again.")
             self.start()
 
-    def _await_ready(self, script: Script) -> None:
+    def _await_ready(self, script: Script) -> Ended | None:
+        """How it ended, if it did before it was ready. Raises JobFailed."""
         deadline = time.monotonic() + self._startup_s
         state = "starting"
         while True:
             self._check_stop()
             ended = script.wait(_POLL_S)
             if ended is not None:
-                raise self._failed(_end_words(ended))
+                return ended
             identity = self._identity()
             state = identity.get("state", state)
             if state == "ready":
-                return
+                return None
             if state == "failed":
                 error = identity.get("error") or {}
                 said = sentences(error.get("message") or "", error.get("hint") or "")
@@ -231,7 +240,3 @@ def _listener(port: int) -> socket.socket:
     listener.listen(512)
     os.set_inheritable(listener.fileno(), True)
     return listener
-
-
-def _end_words(ended: Ended) -> str:
-    return f"The model server ended before it was ready ({ended.words})."

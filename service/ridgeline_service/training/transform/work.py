@@ -128,7 +128,10 @@ class Input:
             try:
                 with s3_failures(uri):
                     self._reader.client.upload_fileobj(file, bucket, key)
-            except (S3Failed, Boto3Error) as error:
+            except S3Failed as error:
+                cause = Cause.DATA_UNREACHABLE if error.retry else Cause.UPLOAD_FAILED
+                raise JobFailed(cause, f"The output could not be written: {error}") from error
+            except Boto3Error as error:
                 raise JobFailed(
                     Cause.UPLOAD_FAILED, f"The output {uri} could not be written: {error}"
                 ) from error
