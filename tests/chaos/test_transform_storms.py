@@ -85,3 +85,22 @@ def test_no_record_is_lost_or_doubled_in_a_storm(transforms: Transforms, seed: i
     kills = sum(struck.values())
     assert sum(asked.values()) <= FILES * RECORDS + kills * (CONCURRENT + 1), struck
     assert list((transforms.jobs.service.data_dir / "job-work").glob("*")) == []
+
+
+def test_a_job_that_down_interrupted_goes_on(transforms: Transforms) -> None:
+    service = transforms.jobs.service
+    state = read_state(DataDir(service.data_dir))
+    assert state is not None
+    name = transforms.create(
+        "doubles",
+        "storm/",
+        BatchStrategy="SingleRecord",
+        MaxConcurrentTransforms=CONCURRENT,
+        Environment={"TAKES_S": "0.05"},
+    )
+    until(lambda: len(transforms.asked(name)) >= RECORDS, 60)
+    service.cli("down")
+    service.cli("up", "--detach", "--port", str(state.port))
+    outputs = transforms.completed(name, 60)
+    assert outputs == {f"{number}.csv.out": doubled(RECORDS) for number in range(FILES)}
+    assert len(transforms.asked(name)) <= FILES * RECORDS + CONCURRENT
