@@ -37,6 +37,7 @@ from ridgeline_service.control.probe import Probe, probe_replica
 from ridgeline_service.control.processing_jobs import ProcessingJobs
 from ridgeline_service.control.publisher import Publisher
 from ridgeline_service.control.replica_life import ReplicaLife
+from ridgeline_service.control.replica_usage import SAMPLED_EVERY_S, ReplicaUsage
 from ridgeline_service.control.staging import Stager
 from ridgeline_service.control.staging.cache import ModelCache
 from ridgeline_service.control.staging.disk import DiskStager
@@ -128,6 +129,7 @@ class ControlPlane:
         context = Context(db, settings, data_dir, clock, ids, self._changed)
         self._publisher = Publisher(context, self._root_key)
         self._client = cache(self._make_client)
+        self._usage = ReplicaUsage(context, SampleStore(data_dir.samples))
         outside = outside or Outside()
         self._loop = self._make_loop(context, tokens, outside)
         planner = Planner(settings, self._machine, self._cards, outside.sandbox_problem)
@@ -150,6 +152,7 @@ class ControlPlane:
         """Take over what is there, then reconcile on threads of its own."""
         self.take_over()
         self._spawn("reconciler", self._loop.run)
+        self._spawn("usage", self._sample_usage)
         if self._store.url:
             self._spawn("jumpstart", self._publish_catalogue)
 
@@ -178,6 +181,10 @@ class ControlPlane:
         thread = threading.Thread(target=target, name=name, daemon=True)
         thread.start()
         self._threads.append(thread)
+
+    def _sample_usage(self) -> None:
+        while not self._stopping.wait(SAMPLED_EVERY_S):
+            self._usage.sample()
 
     def _publish_catalogue(self) -> None:
         JumpStartCatalogue(self._settings, self._client(), self._cards).run(self._stopping)

@@ -36,7 +36,7 @@ def test_each_replica_gives_a_value_of_its_processor_and_memory(world):
     samples.close()
 
 
-def test_nothing_is_kept_of_an_endpoint_that_is_gone(world):
+def test_without_replicas_nothing_is_written(world):
     context = Context(
         world.databases[0], world.settings, world.data_dir, lambda: world.now, str, lambda: None
     )
