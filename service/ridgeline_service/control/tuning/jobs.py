@@ -160,7 +160,9 @@ class TuningJobs:
     def _find(
         self, connection: Connection, request: Mapping[str, Any], *, for_update: bool = False
     ) -> TuningRecord:
-        name = request["HyperParameterTuningJobName"]
+        name = request.get("HyperParameterTuningJobName")
+        if name is None:
+            raise ValidationException("A parent of WarmStartConfig has no name.")
         tuning = rows.get_tuning(
             connection, self._context.arns.of(TUNING_JOB, name), for_update=for_update
         )
