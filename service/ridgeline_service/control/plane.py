@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import threading
@@ -70,6 +71,8 @@ from ridgeline_service.training.runners import ProcessRunners, Runners, Store
 from ridgeline_zoo import Catalog, load_cards
 
 _STOP_WAIT_S = 5.0
+
+log = logging.getLogger(__name__)
 
 
 def _sandbox_problem() -> str:
@@ -184,7 +187,10 @@ class ControlPlane:
 
     def _sample_usage(self) -> None:
         while not self._stopping.wait(SAMPLED_EVERY_S):
-            self._usage.sample()
+            try:
+                self._usage.sample()
+            except Exception:  # a database that is away must not end the thread
+                log.exception("what replicas use was not sampled")
 
     def _publish_catalogue(self) -> None:
         JumpStartCatalogue(self._settings, self._client(), self._cards).run(self._stopping)
