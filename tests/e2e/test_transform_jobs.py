@@ -87,9 +87,10 @@ def test_records_are_filtered_and_joined(transforms: Transforms) -> None:
     [
         ("1\nrefuse\n3\n", {}, ("Record 2 of s3://", "no number in refuse")),
         ("1\ndie\n", {}, ("model server ended (ExitCode 3) again and again",)),
+        ("die\n" + "1\n" * 40, {"TAKES_S": "0.1"}, ("Record 1 of", "model server ended 3 times")),
         ("1\n", {"LOAD_FAILS": "1"}, ("the weights are torn",)),
     ],
-    ids=["refused", "deadly", "unloadable"],
+    ids=["refused", "deadly", "deadly among others", "unloadable"],
 )
 def test_a_failure_tells_why_and_leaves_nothing(
     transforms: Transforms, body: str, environment: dict[str, str], says: tuple[str, ...]
@@ -102,6 +103,7 @@ def test_a_failure_tells_why_and_leaves_nothing(
         BatchStrategy="SingleRecord",
         Environment=environment,
         ModelClientConfig={"InvocationsMaxRetries": 0},
+        MaxConcurrentTransforms=2 if len(body) > 20 else 1,
     )
     described = transforms.wait(name)
     assert described["TransformJobStatus"] == "Failed"

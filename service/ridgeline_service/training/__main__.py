@@ -21,7 +21,6 @@ from ridgeline_service.training.order import (
     STORE_KEY,
     STORE_SECRET,
     STORE_URL,
-    TOKEN,
     Order,
     read_order,
 )
@@ -72,7 +71,7 @@ def _runner(folder: Path, order: Order, reader: S3Reader) -> JobRunner:
     if order.transform is not None:
         from ridgeline_service.training.transform.runner import TransformRunner
 
-        return TransformRunner(folder, order, order.transform, reader, os.environ[TOKEN])
+        return TransformRunner(folder, order, order.transform, reader)
     from ridgeline_service.training.runner import ScriptRunner
 
     return ScriptRunner(folder, order, reader)

@@ -27,6 +27,7 @@ from ridgeline_service.training.running import JobRunner
 from ridgeline_service.training.transform.records import Batch
 from ridgeline_service.training.transform.rows import BadRows, RowFilter, format_of
 from ridgeline_service.training.transform.server import (
+    MOST_DEATHS,
     Answer,
     Caller,
     ModelServer,
@@ -45,7 +46,7 @@ _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class TransformRunner(JobRunner):
-    """``token`` is what the instance's processes are known by."""
+    """One model server, and as many threads as there may be requests at once."""
 
     def __init__(
         self,
@@ -53,7 +54,6 @@ class TransformRunner(JobRunner):
         order: Order,
         transform: Transform,
         reader: S3Reader,
-        token: str,
         *,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -154,18 +154,19 @@ class TransformRunner(JobRunner):
 
     def _ask(self, caller: Caller, task: Task, body: bytes) -> Answer:
         transform = self._transform
-        headers = (
-            {"Content-Type": transform.input.content_type} if transform.input.content_type else {}
-        )
-        if transform.accept:
-            headers["Accept"] = transform.accept
-        failures = 0
+        wanted = {"Content-Type": transform.input.content_type, "Accept": transform.accept}
+        headers = {name: value for name, value in wanted.items() if value}
+        failures = deaths = 0
         while True:
             self._check()
             try:
                 answer = self._server.invoke(caller, body, headers)
             except ServerDied:
-                continue  # how often that may happen is the server's to say
+                deaths += 1
+                if deaths >= MOST_DEATHS:
+                    words = f"the model server ended {deaths} times before it had answered."
+                    raise self._server.failed(f"{_place(task)}: {words}") from None
+                continue
             except TimedOut:
                 said = f"the model did not answer within {transform.timeout_s:.0f} s"
                 cause, again = Cause.MODEL_FAILED, True

@@ -84,7 +84,7 @@ class ModelServer:
             # One that ends by itself would do so again; a kill is no fault of the model's.
             if ended.signal is None or self._deaths >= MOST_DEATHS:
                 words = f"The model server ended before it was ready ({ended.words})."
-                raise self._failed(words)
+                raise self.failed(words)
 
     def stop(self) -> None:
         """End it with all it started; idempotent."""
@@ -96,9 +96,10 @@ class ModelServer:
     def invoke(self, caller: Caller, body: bytes, headers: dict[str, str]) -> Answer:
         """One answer. Raises ServerDied when it was lost with the server, which is up again then;
         TimedOut; JobFailed when it dies again and again."""
-        generation = self._generation
+        with self._starting:  # who comes while it is started again waits for that
+            generation, port = self._generation, self._port
         try:
-            answer = caller.ask(self._port, generation, body, self._with_token(headers))
+            answer = caller.ask(port, generation, body, self._with_token(headers))
         except TimeoutError as error:
             caller.close()
             raise TimedOut from error
@@ -108,6 +109,16 @@ class ModelServer:
             raise ServerDied from error
         self._deaths = 0
         return answer
+
+    def failed(self, message: str) -> JobFailed:
+        """With what it wrote last."""
+        with self._output_lock:
+            tail = self._output.tail
+        if is_out_of_memory(message, tail):
+            limit = self._spec.memory_bytes
+            allowed = f" It may use {in_gib(limit)}." if limit is not None else ""
+            return JobFailed(Cause.OUT_OF_MEMORY, f"{message}{allowed}", tail)
+        return JobFailed(Cause.MODEL_FAILED, message, tail)
 
     def _spawn(self) -> Script:
         self._scratch.mkdir(parents=True, exist_ok=True)
@@ -150,7 +161,7 @@ class ModelServer:
                 return  # it lives: the connection alone broke
             self._deaths += 1
             if self._deaths >= MOST_DEATHS:
-                raise self._failed(f"The model server ended ({ended.words}) again and again.")
+                raise self.failed(f"The model server ended ({ended.words}) again and again.")
             self.start()
 
     def _await_ready(self, script: Script) -> Ended | None:
@@ -169,9 +180,9 @@ class ModelServer:
             if state == "failed":
                 error = identity.get("error") or {}
                 said = sentences(error.get("message") or "", error.get("hint") or "")
-                raise self._failed(f"The model server could not load the model: {said}")
+                raise self.failed(f"The model server could not load the model: {said}")
             if time.monotonic() > deadline:
-                raise self._failed(
+                raise self.failed(
                     f"The model server is {state} after the {self._startup_s:.0f} s it may take."
                 )
 
@@ -190,15 +201,6 @@ class ModelServer:
 
     def _with_token(self, headers: dict[str, str]) -> dict[str, str]:
         return {**headers, "X-Ridgeline-Token": self._spec.token}
-
-    def _failed(self, message: str) -> JobFailed:
-        with self._output_lock:
-            tail = self._output.tail
-        if is_out_of_memory(message, tail):
-            limit = self._spec.memory_bytes
-            allowed = f" It may use {in_gib(limit)}." if limit is not None else ""
-            return JobFailed(Cause.OUT_OF_MEMORY, f"{message}{allowed}", tail)
-        return JobFailed(Cause.MODEL_FAILED, message, tail)
 
     def _take(self, data: bytes) -> None:
         with self._output_lock:
