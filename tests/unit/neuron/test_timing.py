@@ -152,6 +152,34 @@ def test_unknown_models_are_guessed_by_size_or_refused() -> None:
     assert refused.as_json() == {"id": "LD1", "refused": refused.refused}
 
 
+def test_a_count_of_nothing_is_refused_and_nothing_breaks() -> None:
+    for fields in ({"batch": 0}, {"seq_len": 0}, {"tp": 0}):
+        assert "no count" in predict_row(decode_row(**fields), calibration()).refused
+
+
+def test_an_encoder_decoder_is_predicted_and_longer_sources_take_longer() -> None:
+    def latency(source: int) -> float:
+        row = decode_row(
+            cat="llm_encdec", model="google/flan-t5-xl", tp=8, input_len=source, output_len=84
+        )
+        return predict_row(row, calibration()).prediction["tok_lat_p50_ms"]
+
+    # Published: 8.3 to 8.9 ms for 128 tokens in and 84 out.
+    assert latency(128) == pytest.approx(8.6, rel=0.4)
+    assert latency(128) < latency(1024)
+
+
+def test_rings_between_instances_wait_for_every_core() -> None:
+    """64 cores of two trn1 take 1.3 ms for 1 MB, host included, and a few thousand times the bytes
+    come at 52 GB/s each (nccom-test)."""
+    machine = Machine(instance("trn1.32xlarge"), 1, nodes=2)
+    small, large = (
+        cost(Exchange("all_reduce", size, 64, 1), machine) for size in (1 << 20, 1 << 30)
+    )
+    assert small.waits_s == large.waits_s == pytest.approx(126 * 6.7e-6)
+    assert large.link_s == pytest.approx(2 * 31 / 32 * (1 << 30) / 68e9, rel=0.01)
+
+
 def test_every_alias_means_a_model_of_the_catalogue() -> None:
     known = {name for kind in ("decoders", "encoders", "vision") for name in entries(kind)}
     assert {name for name, target in aliases().items() if target not in known} == set()

@@ -42,6 +42,11 @@ class Listing:
         self._operations: list[Operation] = []
         self.layer = ""
 
+    @property
+    def cores(self) -> int:
+        """Of the group that the program is cut over."""
+        return self._cores
+
     def add(self, kind: OperationKind, *inputs: Buffer, to: str) -> Buffer:
         """Append an operation with one output, and return that."""
         return self.add_all(kind, inputs, (to,))[0]

@@ -107,7 +107,11 @@ class Row:
         return default
 
     def integer(self, name: str, default: int | None = None) -> int:
-        return int(self.number(name, default))
+        """A count. Raises `UnpredictableRow` for one that is missing or below 1."""
+        value = int(self.number(name, default))
+        if value < 1:
+            raise UnpredictableRow(f"{self.id}: {name} is {value}, which is no count.")
+        return value
 
     def listing(self, name: str) -> Sequence[object]:
         value = self.values.get(name)

@@ -165,6 +165,6 @@ def _interval(
 
 def _known(row: Row) -> bool:
     """Whether the sizes of a decoder are known, not guessed."""
-    if row.config is not None or row.category in ("collective", "encoder", "vision", "training"):
+    if row.config is not None or row.category not in ("llm_decode", "llm_profile", "serving"):
         return True
     return find(row.model, "decoders").exact

@@ -12,6 +12,9 @@ from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.calibration.workloads.collective import collective_quantities
 from ridgeline_backends.neuron.calibration.workloads.decode import decode_quantities
 from ridgeline_backends.neuron.calibration.workloads.encoder import encoder_quantities
+from ridgeline_backends.neuron.calibration.workloads.encoder_decoder import (
+    encoder_decoder_quantities,
+)
 from ridgeline_backends.neuron.calibration.workloads.profile import profile_quantities
 from ridgeline_backends.neuron.calibration.workloads.serving import serving_quantities
 from ridgeline_backends.neuron.calibration.workloads.training import training_quantities
@@ -19,6 +22,7 @@ from ridgeline_backends.neuron.calibration.workloads.vision import vision_quanti
 
 _BY_CATEGORY: Mapping[str, Callable[[Row], Sequence[Quantity | Simulated]]] = {
     "llm_decode": decode_quantities,
+    "llm_encdec": encoder_decoder_quantities,
     "llm_profile": profile_quantities,
     "serving": serving_quantities,
     "encoder": encoder_quantities,
