@@ -113,6 +113,22 @@ def test_a_failure_tells_why_and_leaves_nothing(
     assert servers(transforms) == []
 
 
+def test_an_input_that_fails_keeps_none_of_the_others(transforms: Transforms) -> None:
+    for name, body in (("1.csv", "1\nrefuse\n3\n"), ("2.csv", numbered(3)), ("3.csv", "refuse")):
+        transforms.jobs.put(f"some/{name}", body)
+    name = transforms.create(
+        "doubles",
+        "some/",
+        BatchStrategy="SingleRecord",
+        ModelClientConfig={"InvocationsMaxRetries": 0},
+    )
+    described = transforms.wait(name)
+    assert described["TransformJobStatus"] == "Failed"
+    assert f"Record 2 of s3://{BUCKET}/some/1.csv" in described["FailureReason"]
+    assert "2 inputs failed in all" in described["FailureReason"]
+    assert transforms.outputs(name) == {"2.csv.out": doubled(3)}
+
+
 def test_a_stopped_job_keeps_what_is_done(transforms: Transforms) -> None:
     for name in ("1.csv", "2.csv"):
         transforms.jobs.put(f"stopped/{name}", numbered(2 if name == "1.csv" else 500))

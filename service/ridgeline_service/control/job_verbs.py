@@ -46,6 +46,8 @@ class JobVerbs(ABC):
     """The verbs of one kind."""
 
     kind: ClassVar[JobKind]
+    default_order: ClassVar[str] = "Ascending"
+    """Of a List call that names none."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -85,7 +87,8 @@ class JobVerbs(ABC):
 
     def list(self, request: Mapping[str, Any]) -> dict[str, Any]:
         with bad_token_refused(), self._context.db.read() as connection:
-            jobs, token = rows.page_jobs(connection, self.kind, list_filter(request))
+            wanted = list_filter(request, self.default_order)
+            jobs, token = rows.page_jobs(connection, self.kind, wanted)
         shown = [self.summary(job) for job in jobs]
         return with_token({f"{self._member}Summaries": shown}, token)
 

@@ -18,10 +18,11 @@ _RESERVED_TAGS = "aws:"
 _COLUMNS = {"Name": "name", "CreationTime": "created_at", "Status": "status"}
 
 
-def list_filter(request: Mapping[str, Any]) -> ListFilter:
+def list_filter(request: Mapping[str, Any], default_order: str = "Descending") -> ListFilter:
+    """``default_order`` is the SortOrder of a request without one, which differs by resource."""
     order = Order(
         key=_COLUMNS[request.get("SortBy", "CreationTime")],
-        descending=request.get("SortOrder", "Descending") == "Descending",
+        descending=request.get("SortOrder", default_order) == "Descending",
     )
     return ListFilter(
         order=order,

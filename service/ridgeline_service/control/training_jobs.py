@@ -59,7 +59,8 @@ class TrainingJobs(JobVerbs):
         wanted = request.get("WarmPoolStatusEquals")
         conditions = [] if wanted is None else [warm_pools.has_pool(PoolStatus(wanted))]
         with bad_token_refused(), self._context.db.read() as connection:
-            jobs, token = rows.page_jobs(connection, self.kind, list_filter(request), *conditions)
+            order = list_filter(request, self.default_order)
+            jobs, token = rows.page_jobs(connection, self.kind, order, *conditions)
             pools = warm_pools.pools_of(connection, [job.arn for job in jobs])
         shown = [self._with_pool(self.summary(job), pools.get(job.arn)) for job in jobs]
         return with_token({"TrainingJobSummaries": shown}, token)

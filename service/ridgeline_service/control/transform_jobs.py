@@ -23,6 +23,7 @@ class TransformJobs(JobVerbs):
     """The transform job verbs of the SageMaker API."""
 
     kind = JobKind.TRANSFORM
+    default_order = "Descending"
 
     def __init__(self, context: Context, planner: Planner) -> None:
         super().__init__(context)

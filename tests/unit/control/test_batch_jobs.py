@@ -100,6 +100,18 @@ def test_kinds_have_names_of_their_own_and_one_queue(make_world: Any, runners: F
     assert len(world.plane.transform_jobs.list({})["TransformJobSummaries"]) == 1
 
 
+def test_lists_have_the_order_of_their_kind(world: Any) -> None:
+    world.model("m")
+    for name in ("a", "b"):
+        process(world, name)
+        transform(world, name)
+        world.now += 1
+    processing_jobs = world.plane.processing_jobs.list({})["ProcessingJobSummaries"]
+    assert [item["ProcessingJobName"] for item in processing_jobs] == ["a", "b"]
+    transform_jobs = world.plane.transform_jobs.list({})["TransformJobSummaries"]
+    assert [item["TransformJobName"] for item in transform_jobs] == ["b", "a"]
+
+
 def test_what_a_processing_script_said_is_shown(world: Any, runners: FakeRunners) -> None:
     process(world, "j")
     ticks(world)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from ridgeline_service.training.transform.server import (
     ServerDied,
     TimedOut,
 )
-from ridgeline_service.training.transform.work import Input, Task, Work
+from ridgeline_service.training.transform.work import Input, InputFailed, Task, Work
 from ridgeline_service.training.watching import Series
 
 _LOOK_S = 0.05
@@ -128,17 +128,24 @@ class TransformRunner(JobRunner):
             self._ending.set()
             self._server.stop()
             pool.shutdown()
+        if work.failures:
+            raise _failure(work.failures)
 
     def _take_tasks(self, work: Work) -> None:
         caller = Caller(self._transform.timeout_s)
         try:
             while (task := work.next()) is not None:
-                work.answered(task, self._answer(caller, task))
+                try:
+                    answer = self._answer(caller, task)
+                except InputFailed as error:
+                    work.failed(task.input, error)
+                else:
+                    work.answered(task, answer)
         finally:
             caller.close()
 
     def _answer(self, caller: Caller, task: Task) -> bytes:
-        """What is kept of the model's answer. Raises JobFailed or JobStopped."""
+        """What is kept of the model's answer. Raises InputFailed, JobFailed or JobStopped."""
         transform, batch = self._transform, task.batch
         try:
             body = batch.body if self._rows is None else self._rows.request(batch.body)
@@ -150,7 +157,7 @@ class TransformRunner(JobRunner):
                 content_type = transform.accept
             return self._rows.answer(batch.body, answer.body, content_type)
         except BadRows as error:
-            raise JobFailed(Cause.RECORD_INVALID, f"{_place(task)}: {error}.") from error
+            raise InputFailed(Cause.RECORD_INVALID, f"{_place(task)}: {error}.") from error
 
     def _ask(self, caller: Caller, task: Task, body: bytes) -> Answer:
         transform = self._transform
@@ -177,7 +184,7 @@ class TransformRunner(JobRunner):
                 cause = Cause.MODEL_FAILED if answer.status >= 500 else Cause.RECORD_INVALID
                 again = answer.status in _BUSY
             if not again or failures >= transform.retries:
-                raise JobFailed(cause, f"{_place(task)}: {said}.")
+                raise InputFailed(cause, f"{_place(task)}: {said}.")
             self._sleep(_FIRST_PAUSE_S * 2**failures)
             failures += 1
 
@@ -192,6 +199,13 @@ class TransformRunner(JobRunner):
         if now >= self._observe_at and pid is not None:
             self._observe_at = now + _OBSERVE_S
             self._series.use(usage_of(pid))
+
+
+def _failure(failures: Sequence[InputFailed]) -> JobFailed:
+    """The first tells; how many other inputs have no output stands behind it."""
+    first, *others = failures
+    more = f" {1 + len(others)} inputs failed in all." if others else ""
+    return JobFailed(first.cause, f"{first.message}{more}", first.log)
 
 
 def _row_filter(transform: Transform) -> RowFilter | None:

@@ -2,7 +2,8 @@
 threads; an input whose batches are all answered becomes its output, by one upload.
 
 All of it can be done again after a kill at any moment: answers are in a journal before they count,
-an output is written whole or not at all, and an input that is done is marked after that.
+an output is written whole or not at all, and an input that is done is marked after that. An input
+that fails gets no output and keeps none of the others from theirs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ from ridgeline_service.training.channels import Wanted
 from ridgeline_service.training.order import Transform
 from ridgeline_service.training.transform.parts import Parts
 from ridgeline_service.training.transform.records import BadInput, Batch, batches
+
+
+class InputFailed(JobFailed):
+    """One input cannot be answered as a whole; the others can."""
 
 
 class Input:
@@ -65,6 +70,7 @@ class Input:
         self._open = 0
         self._exhausted = False
         self._claimed = False
+        self.failed = False
 
     @property
     def uri(self) -> str:
@@ -76,7 +82,7 @@ class Input:
         return self._done.is_file() and json.loads(self._done.read_text()) == self._identity
 
     def batches(self) -> Iterator[Batch]:
-        """Those that nobody has answered. Raises JobFailed for an input that cannot be split."""
+        """Those that nobody has answered. Raises InputFailed if it cannot be split, JobFailed."""
         try:
             self._reader.download(self.wanted.bucket, self.wanted.item.key, self._data, self._took)
         except S3Failed as error:
@@ -93,11 +99,13 @@ class Input:
                 ):
                     if batch.index in self._parts:
                         continue
+                    if self.failed:
+                        return
                     with self._lock:
                         self._open += 1
                     yield batch
         except (BadInput, EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise JobFailed(
+            raise InputFailed(
                 Cause.DATA_INVALID, f"Input {self.uri} cannot be split: {error}."
             ) from error
         with self._lock:
@@ -113,9 +121,17 @@ class Input:
     def is_ready(self) -> bool:
         """Whether all answers are there; true once, for the thread that is to upload it."""
         with self._lock:
-            ready = self._exhausted and self._open == 0 and not self._claimed
+            complete = self._exhausted and self._open == 0 and not self.failed
+            ready = complete and not self._claimed
             self._claimed = self._claimed or ready
             return ready
+
+    def fail(self) -> bool:
+        """Ask for nothing more of it; whether this is the first time."""
+        with self._lock:
+            first = not self.failed
+            self.failed = True
+            return first
 
     def upload(self) -> None:
         """Its output, at once and whole; then it is done for good. Raises JobFailed."""
@@ -165,6 +181,7 @@ class Work:
     def __init__(self, inputs: Sequence[Input]) -> None:
         self._tasks = self._walk(inputs)
         self._lock = threading.Lock()
+        self.failures: list[InputFailed] = []
 
     def next(self) -> Task | None:
         """None when there is nothing left to hand out. Raises JobFailed."""
@@ -177,11 +194,19 @@ class Work:
         if task.input.is_ready():
             task.input.upload()
 
+    def failed(self, each: Input, error: InputFailed) -> None:
+        """Nothing more of this input is asked; its first failure is kept."""
+        if each.fail():
+            self.failures.append(error)
+
     def _walk(self, inputs: Sequence[Input]) -> Iterator[Task]:
         for each in inputs:
             if each.is_done:
                 continue
-            for batch in each.batches():
-                yield Task(each, batch)
+            try:
+                for batch in each.batches():
+                    yield Task(each, batch)
+            except InputFailed as error:
+                self.failed(each, error)
             if each.is_ready():  # it was empty, or its last answer came before its end was seen
                 each.upload()
