@@ -18,7 +18,7 @@ from ridgeline_backends.errors import KernelBuildFailed
 
 log = logging.getLogger(__name__)
 
-ABI = 2
+ABI = 3
 F32, BF16, INT8 = 0, 1, 2
 SILU, GELU_TANH = 0, 1
 TARGETS = ("qkv", "o", "gate_up", "down")
@@ -159,6 +159,39 @@ class Attention(Structure):
     )
 
 
+class Put(Structure):
+    _fields_ = (
+        ("cache", c_void_p),
+        ("entries", c_void_p),
+        ("position", c_void_p),
+        ("slot", c_void_p),
+        ("slot_stride", c_int64),
+        ("head_stride", c_int64),
+        ("entry_stride", c_int64),
+        ("rows", c_int32),
+        ("each", c_int32),
+        ("heads", c_int32),
+        ("dim", c_int32),
+        ("type", c_int32),
+        ("reserved", c_int32),
+    )
+
+
+class Turn(Structure):
+    _fields_ = (
+        ("x", c_void_p),
+        ("position", c_void_p),
+        ("cos", c_void_p),
+        ("sin", c_void_p),
+        ("rows", c_int32),
+        ("period", c_int32),
+        ("heads", c_int32),
+        ("dim", c_int32),
+        ("rotary", c_int32),
+        ("reserved", c_int32),
+    )
+
+
 class Library:
     """The loaded library of `path`. `variant` is the one in use; there is one per process."""
 
@@ -177,6 +210,10 @@ class Library:
         c.rl_attention_scratch_bytes.restype = c_int64
         c.rl_attend.argtypes = (POINTER(Attention), c_void_p)
         c.rl_products.restype = c.rl_attend.restype = None
+        c.rl_norm.argtypes = (c_void_p, c_void_p, c_void_p, c_int32, c_int32, c_float)
+        c.rl_put_entries.argtypes = (POINTER(Put),)
+        c.rl_turn_rows.argtypes = (POINTER(Turn),)
+        c.rl_norm.restype = c.rl_put_entries.restype = c.rl_turn_rows.restype = None
         if c.rl_abi() != ABI:
             raise OSError(f"{path} has interface {c.rl_abi()}, not {ABI}")
         self.variant = self.use(variant)
@@ -223,6 +260,16 @@ class Library:
     def attend(self, attention: Attention, scratch: int) -> None:
         """`scratch` is an address."""
         self._c.rl_attend(attention, scratch)
+
+    def norm(self, x: int, weight: int, out: int, rows: int, n: int, eps: float) -> None:
+        """`x`, `weight` and `out` are addresses."""
+        self._c.rl_norm(x, weight, out, rows, n, eps)
+
+    def put_entries(self, put: Put) -> None:
+        self._c.rl_put_entries(put)
+
+    def turn_rows(self, turn: Turn) -> None:
+        self._c.rl_turn_rows(turn)
 
 
 @cache

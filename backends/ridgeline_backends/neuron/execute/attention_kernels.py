@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ridgeline_backends.cpu.kernels.library import library
 from ridgeline_backends.models.rope import rotate
 from ridgeline_backends.neuron import operations as ops
 from ridgeline_backends.neuron.execute.attention import TILE, attend, padded_keys, tiles_of
@@ -17,6 +18,7 @@ from ridgeline_backends.neuron.execute.native_attention import (
     kernels_for,
     prompt_rows,
 )
+from ridgeline_backends.neuron.execute.native_rows import put_native, turn_native, whole
 from ridgeline_backends.neuron.execute.registry import computes
 
 _QUERIES = 64
@@ -26,6 +28,9 @@ _QUERIES = 64
 @computes(ops.Rope)
 def _rope(kind: ops.Rope, inputs: Sequence[Tensor], call: Call) -> Tensor:
     x, positions, cos, sin = inputs
+    native = kernels_for(call.dtype)
+    if native is not None and cos.dtype is torch.float32 and whole(positions, cos, sin):
+        return turn_native(native, x, positions, cos, sin)
     rows = call.once("clamped", positions, lambda: positions.clamp(min=0))
     turned = call.once("cos", cos, lambda: cos[rows][:, :, None])
     return rotate(x, turned, call.once("sin", sin, lambda: sin[rows][:, :, None]))
@@ -34,6 +39,10 @@ def _rope(kind: ops.Rope, inputs: Sequence[Tensor], call: Call) -> Tensor:
 @computes(ops.KVWrite)
 def _kv_write(kind: ops.KVWrite, inputs: Sequence[Tensor], call: Call) -> Tensor:
     cache, new, positions, slots = inputs
+    native = library()
+    if native is not None and whole(positions, slots):
+        put_native(native, cache, new, positions, slots)
+        return cache
 
     def places() -> tuple[Tensor, ...]:
         rows, columns = (positions >= 0).nonzero(as_tuple=True)

@@ -1,4 +1,4 @@
-"""What all cores compute in one call is what each would alone: products and attention, by bits."""
+"""What all cores compute in one call is what each would alone, and what torch computes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from kernel_variants import VARIANTS, library_of
 from torch import Tensor
 
 from ridgeline_backends.cpu.kernels.library import Library, library
+from ridgeline_backends.models.rope import rotate
 from ridgeline_backends.neuron.execute.linear import Scratch, prepare
 from ridgeline_backends.neuron.execute.native_attention import attend_native
+from ridgeline_backends.neuron.execute.native_rows import norm_native, put_native, turn_native
 from ridgeline_backends.neuron.program import ElementType
 
 few = settings(max_examples=8, deadline=None)
@@ -119,3 +121,39 @@ def test_attention_is_exact_and_the_same_in_any_company(
         assert torch.allclose(found[row, 0].double(), expected, atol=1e-4)
         assert torch.allclose(rounding[row, 0].double(), expected, atol=0.05)
     assert not torch.equal(rounding, found), "shares were not rounded"
+
+
+@few
+@given(
+    rows=st.integers(1, 5),
+    heads=st.integers(1, 3),
+    half=st.integers(1, 33),
+    rest=st.integers(0, 5),
+    kept=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_rows_are_normed_turned_and_kept_as_torch_does_it(
+    kernels: Library, rows: int, heads: int, half: int, rest: int, kept: torch.dtype
+) -> None:
+    draw = torch.Generator().manual_seed(rows * half + rest)
+    dim = 2 * half + rest
+    x = torch.randn(2, rows, heads, dim, generator=draw)
+    weight = torch.randn(dim, generator=draw)
+    normed = norm_native(kernels, x, weight, 1e-5)
+    assert torch.allclose(normed, torch.nn.functional.rms_norm(x, (dim,), weight, 1e-5), atol=1e-5)
+    assert torch.equal(norm_native(kernels, x[1:, :1], weight, 1e-5), normed[1:, :1])
+    positions = torch.randint(-1, 9, (2, rows), generator=draw)
+    cos, sin = (torch.randn(9, 2 * half, generator=draw) for _ in range(2))
+    turned = turn_native(kernels, x, positions, cos, sin)
+    seen = positions.clamp(min=0)
+    expected = rotate(x, cos[seen][:, :, None], sin[seen][:, :, None])
+    assert torch.equal(turned, expected)
+    cache, slots = torch.zeros(3, heads, 9, dim, dtype=kept), torch.tensor([2, 0])
+    x[0, 0, 0, 0] = torch.nan
+    put_native(kernels, cache, x, positions, slots)
+    by_hand = torch.zeros_like(cache)
+    for batch in range(2):
+        for row in range(rows):
+            if positions[batch, row] >= 0:
+                place = by_hand[slots[batch], :, positions[batch, row]]
+                place.copy_(x[batch, row].nan_to_num())
+    assert torch.equal(cache, by_hand)

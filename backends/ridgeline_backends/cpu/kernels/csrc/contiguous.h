@@ -132,6 +132,44 @@ INLINE void attend_row(const int type, const rl_attention *job, int32_t row, int
     }
 }
 
+/* Entries of some rows into their slots, in a finite form. */
+INLINE void put_typed(const int type, const rl_put *job)
+{
+    for (int32_t r = 0; r < job->rows; r++) {
+        const int64_t position = job->position[r];
+        if (position < 0) continue;
+        for (int32_t h = 0; h < job->heads; h++) {
+            const float *from = job->entries + ((int64_t)r * job->heads + h) * job->dim;
+            const int64_t at = job->slot[r / job->each] * job->slot_stride + h * job->head_stride
+                             + position * job->entry_stride;
+            for (int32_t d = 0; d < job->dim; d++)
+                if (type == RL_BF16)
+                    ((uint16_t *)job->cache)[at + d] = bf16_round(finite(from[d]));
+                else
+                    ((float *)job->cache)[at + d] = finite(from[d]);
+        }
+    }
+}
+
+/* Turn heads in place; tables are as wide as what is turned, sines carry the sign of the first half. */
+static void turn_rows(const rl_turn *job)
+{
+    const int32_t half = job->rotary / 2;
+    for (int32_t r = 0; r < job->rows; r++) {
+        int64_t position = job->position[r % job->period];
+        if (position < 0) position = 0;
+        const float *cos = job->cos + position * job->rotary, *sin = job->sin + position * job->rotary;
+        for (int32_t h = 0; h < job->heads; h++) {
+            float *x = job->x + ((int64_t)r * job->heads + h) * job->dim;
+            for (int32_t i = 0; i < half; i++) {
+                float a = x[i], b = x[i + half];
+                x[i] = a * cos[i] + b * sin[i];
+                x[i + half] = b * cos[i + half] + a * sin[i + half];
+            }
+        }
+    }
+}
+
 typedef struct { const rl_attention *job; rl_phase *phase; float *score; int64_t room; } attention_job;
 
 static void run_attention(void *data)

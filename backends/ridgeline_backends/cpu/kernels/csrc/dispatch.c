@@ -12,6 +12,9 @@ typedef struct {
     void (*products)(const rl_product *, int32_t, int32_t, void *);
     int64_t (*attention_scratch_bytes)(int32_t, int32_t);
     void (*attend)(const rl_attention *, void *);
+    void (*norm)(const float *, const float *, float *, int32_t, int32_t, float);
+    void (*put_entries)(const rl_put *);
+    void (*turn_rows)(const rl_turn *);
 } variant;
 
 #define DECLARE(v) \
@@ -20,9 +23,13 @@ typedef struct {
     int64_t rl_##v##_products_scratch_bytes(const rl_product *, int32_t, int32_t); \
     void rl_##v##_products(const rl_product *, int32_t, int32_t, void *); \
     int64_t rl_##v##_attention_scratch_bytes(int32_t, int32_t); \
-    void rl_##v##_attend(const rl_attention *, void *);
+    void rl_##v##_attend(const rl_attention *, void *); \
+    void rl_##v##_norm(const float *, const float *, float *, int32_t, int32_t, float); \
+    void rl_##v##_put_entries(const rl_put *); \
+    void rl_##v##_turn_rows(const rl_turn *);
 #define ENTRY(v) {#v, rl_##v##_scratch_bytes, rl_##v##_forward, rl_##v##_products_scratch_bytes, \
-                  rl_##v##_products, rl_##v##_attention_scratch_bytes, rl_##v##_attend}
+                  rl_##v##_products, rl_##v##_attention_scratch_bytes, rl_##v##_attend, rl_##v##_norm, \
+                  rl_##v##_put_entries, rl_##v##_turn_rows}
 
 DECLARE(plain)
 #if defined(__x86_64__)
@@ -96,3 +103,12 @@ int64_t rl_attention_scratch_bytes(int32_t entries, int32_t threads)
 }
 
 void rl_attend(const rl_attention *attention, void *scratch) { chosen->attend(attention, scratch); }
+
+void rl_norm(const float *x, const float *weight, float *out, int32_t rows, int32_t n, float eps)
+{
+    chosen->norm(x, weight, out, rows, n, eps);
+}
+
+void rl_put_entries(const rl_put *put) { chosen->put_entries(put); }
+
+void rl_turn_rows(const rl_turn *turn) { chosen->turn_rows(turn); }

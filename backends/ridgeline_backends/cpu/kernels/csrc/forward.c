@@ -361,6 +361,21 @@ void RL_VARIANT(products)(const rl_product *product, int32_t count, int32_t thre
     GOMP_parallel(run_products, &job, (unsigned)threads, 0);
 }
 
+void RL_VARIANT(norm)(const float *x, const float *weight, float *out, int32_t rows, int32_t n, float eps)
+{
+    for (int32_t r = 0; r < rows; r++) rms_norm(x + (int64_t)r * n, weight, n, eps, out + (int64_t)r * n);
+}
+
+void RL_VARIANT(put_entries)(const rl_put *put)
+{
+    if (put->type == RL_BF16)
+        put_typed(RL_BF16, put);
+    else
+        put_typed(RL_F32, put);
+}
+
+void RL_VARIANT(turn_rows)(const rl_turn *turn) { turn_rows(turn); }
+
 int64_t RL_VARIANT(attention_scratch_bytes)(int32_t entries, int32_t threads)
 {
     return align64(sizeof(rl_phase)) + threads * align64(4 * (int64_t)round_up(entries, PADDING));

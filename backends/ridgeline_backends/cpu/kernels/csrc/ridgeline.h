@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define RL_ABI 2
+#define RL_ABI 3
 #define RL_PUBLIC __attribute__((visibility("default")))
 
 enum rl_type { RL_F32 = 0, RL_BF16 = 1, RL_INT8 = 2 };
@@ -109,6 +109,32 @@ typedef struct {
 
 RL_PUBLIC int64_t rl_attention_scratch_bytes(int32_t entries, int32_t threads);
 RL_PUBLIC void rl_attend(const rl_attention *attention, void *scratch);
+
+/* out = x / rms(x) * weight, for each row of n. */
+RL_PUBLIC void rl_norm(const float *x, const float *weight, float *out, int32_t rows, int32_t n, float eps);
+
+/* Entries [rows, heads, dim] into a cache F32 or BF16, each at its position in its slot; `each` rows
+ * share a slot. A row at a negative position goes nowhere. Strides are in numbers. */
+typedef struct {
+    void *cache;
+    const float *entries;
+    const int64_t *position, *slot; /* [rows], [rows / each] */
+    int64_t slot_stride, head_stride, entry_stride;
+    int32_t rows, each, heads, dim, type, reserved;
+} rl_put;
+
+RL_PUBLIC void rl_put_entries(const rl_put *put);
+
+/* Rotary positions of x [rows, heads, dim], in place. Row r stands at position[r % period]; a
+ * negative one counts as 0. Tables [positions, rotary]. */
+typedef struct {
+    float *x;
+    const int64_t *position;
+    const float *cos, *sin;
+    int32_t rows, period, heads, dim, rotary, reserved;
+} rl_turn;
+
+RL_PUBLIC void rl_turn_rows(const rl_turn *turn);
 
 RL_PUBLIC int32_t rl_abi(void);
 /* Names of the variants this processor can run, best first, separated by commas. */
