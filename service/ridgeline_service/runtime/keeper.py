@@ -107,8 +107,9 @@ class ProcessKeeper:
         return found
 
     def ids(self) -> list[str]:
-        """Of all that were started and not removed, dead or alive."""
-        return sorted(path.parent.name for path in self._root.glob("*/spec.json"))
+        """Of all that were started and not removed whole, dead or alive: whoever removes one may be
+        killed half-way."""
+        return sorted(path.name for path in self._root.iterdir()) if self._root.is_dir() else []
 
     def alive(self, record: ProcessRecord) -> bool:
         """Whether this very process (not another with its pid) runs."""
