@@ -30,6 +30,9 @@ class FakeRunners(Runners):
         self.started: list[str] = []
         self.waiting: dict[str, ProcessRecord] = {}
         self.employed: list[str] = []
+        self.lost: set[str] = set()
+        self.slow = False
+        """Runners that wait are not ready yet."""
         self.numbers = itertools.count(1)
 
     def start(self, spec: RunnerSpec) -> ProcessRecord:
@@ -47,7 +50,7 @@ class FakeRunners(Runners):
         return self.waiting[spec.id]
 
     def is_ready(self, id_: str) -> bool:
-        return id_ in self.waiting
+        return id_ in self.waiting and not self.slow
 
     def waits(self, id_: str) -> bool:
         return id_ in self.waiting
@@ -63,7 +66,7 @@ class FakeRunners(Runners):
         return running + list(self.waiting.values())
 
     def ids(self) -> list[str]:
-        return [*self.running, *self.waiting]
+        return [*self.running, *self.waiting, *self.lost]
 
     def alive(self, record: ProcessRecord) -> bool:
         if self.waiting.get(record.id) == record:
@@ -89,8 +92,14 @@ class FakeRunners(Runners):
 
     def remove(self, id_: str) -> None:
         self.running.pop(id_, None)
+        self.lost.discard(id_)
 
     # -- what a test lets happen
+
+    def lose_waiting(self) -> None:
+        """Those that wait die."""
+        self.lost |= set(self.waiting)
+        self.waiting.clear()
 
     def one(self, job: str, host: str = "algo-1") -> FakeRunner:
         return next(

@@ -42,7 +42,7 @@ from ridgeline_service.store.job_records import (
 )
 from ridgeline_service.store.jobs import JobChanges
 from ridgeline_service.store.states import Desired
-from ridgeline_service.store.warm_pools import PoolRecord, take_pool
+from ridgeline_service.store.warm_pools import PoolRecord, is_coming, take_pool
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.failing import failure_reason
 from ridgeline_service.training.report import Report
@@ -51,6 +51,7 @@ from ridgeline_service.training.runners import Runners
 HUNG_AFTER_END_S = 30.0
 
 _QUEUED_POLL_S = 0.5
+_POOL_POLL_S = 0.1
 _FRESH_POLL_S = 0.1
 _POLL_S = 0.5
 _POLL_SHARE = 0.03
@@ -120,7 +121,10 @@ class JobLife:
             return self._end(job, Verdict(Cause.MAX_WAIT))
         with self._context.db.write() as connection:
             memory = spec.instance_count * spec.memory_bytes
-            pool = take_pool(connection, kind_of(job), job.name, now)
+            kind = kind_of(job)
+            pool = take_pool(connection, kind, job.name, now)
+            if pool is None and is_coming(connection, kind):
+                return _POOL_POLL_S  # a runner of its own would be ready no sooner
             count = spec.instance_count
             wait = None if pool else place(connection, self._room, memory, count)
             if wait is None:

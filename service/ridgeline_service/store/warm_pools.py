@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
+    and_,
     delete,
     func,
     insert,
@@ -24,7 +25,7 @@ from sqlalchemy import (
 )
 
 from ridgeline_service.store.claims import Claims
-from ridgeline_service.store.job_records import Instance
+from ridgeline_service.store.job_records import Instance, JobStatus
 from ridgeline_service.store.tables import jobs, warm_pools
 
 CLAIMS = Claims(warm_pools, warm_pools.c.job_arn)
@@ -138,6 +139,26 @@ def take_pool(connection: Connection, kind: str, job_name: str, now: int) -> Poo
         if move_pool(connection, pool, **taken):
             return pool
     return None
+
+
+def is_coming(connection: Connection, kind: str) -> bool:
+    """Whether a pool of that kind will soon have runners, or be over: its job has just ended well,
+    or its runners start."""
+    statement = (
+        select(warm_pools)
+        .join(jobs, jobs.c.arn == _COLUMNS.job_arn)
+        .where(
+            _COLUMNS.kind == kind,
+            or_(
+                _COLUMNS.status == PoolStatus.AVAILABLE,
+                and_(
+                    _COLUMNS.status == PoolStatus.IN_USE, jobs.c.status == JobStatus.COMPLETED.value
+                ),
+            ),
+        )
+    )
+    pools = [_pool(row) for row in connection.execute(statement).mappings()]
+    return any(pool.status is PoolStatus.IN_USE or not pool.is_ready for pool in pools)
 
 
 def end_a_pool(connection: Connection) -> bool:

@@ -81,6 +81,39 @@ def test_the_next_job_of_the_kind_takes_the_runner(world: Any, runners: FakeRunn
     assert runners.ids() == []
 
 
+def test_a_job_that_comes_at_once_waits_for_the_runner_to_be_ready(
+    world: Any, runners: FakeRunners
+) -> None:
+    create(world, "first")
+    ticks(world)
+    runners.slow = True
+    runners.end("first")
+    create(world, "second", keep=None)
+    ticks(world)
+    assert pool(world, "first")["Status"] == "Available"
+    assert len(runners.started) == 1, "a runner of its own would be ready no sooner"
+    runners.slow = False
+    ticks(world)
+    assert runners.one("second").spec.id in runners.employed
+    assert pool(world, "first")["ReusedByJob"] == "second"
+
+
+def test_a_job_starts_by_itself_when_the_runner_it_waits_for_dies(
+    world: Any, runners: FakeRunners
+) -> None:
+    create(world, "first")
+    ticks(world)
+    runners.slow = True
+    runners.end("first")
+    create(world, "second", keep=None)
+    ticks(world, 2)
+    runners.lose_waiting()
+    ticks(world)
+    assert pool(world, "first")["Status"] == "Terminated"
+    assert runners.one("second").spec.id in runners.started
+    assert runners.employed == []
+
+
 def test_another_kind_of_job_starts_a_runner_of_its_own(world: Any, runners: FakeRunners) -> None:
     run(world, runners, "first")
     create(world, "second", VolumeSizeInGB=2)
