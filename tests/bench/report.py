@@ -279,8 +279,9 @@ def _start_rows(found: Any) -> list[list[str]]:
 
 def _overhead_rows(found: Any) -> list[list[str]]:
     bare = found["bare_s"]
+    spread = f"{min(bare):.0f} to {max(bare):.0f} s alone"
     return [
-        _pair("a script of 20 s, beside `python train.py`", found["job_s"], bare, "s"),
+        _pair(f"a script, beside `python train.py` ({spread})", found["job_s"], bare, "s"),
         _pair("the same with the job around it", found["whole_job_s"], bare, "s"),
     ]
 
