@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fake_runners import FakeRunners
 
+from ridgeline_service.control.tuning.trials import trial_name, tuning_name
 from ridgeline_service.errors import ResourceInUse, ResourceNotFound, ValidationException
 from ridgeline_service.settings import Settings
 from ridgeline_service.telemetry.samples import Metric, Sample, SampleStore
@@ -310,6 +311,10 @@ def test_early_stopping_ends_what_the_median_beats(world: Any, runners: FakeRunn
     ticks(world)
     assert describe(world)["TrainingJobStatusCounters"]["Stopped"] == 1
     assert len(running(runners)) == 1
+
+
+def test_names_keep_their_capitals() -> None:
+    assert tuning_name(trial_name("My-Search-2", 7, "0123456789ab")) == "My-Search-2"
 
 
 def test_a_warm_start_knows_what_its_parents_found(world: Any, runners: FakeRunners) -> None:

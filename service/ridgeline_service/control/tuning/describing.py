@@ -13,7 +13,7 @@ from ridgeline_service.control.tuning.spec import (
     TuningSpec,
     spec_of,
 )
-from ridgeline_service.control.tuning.trials import resource_config
+from ridgeline_service.control.tuning.trials import resource_config, tuning_name
 from ridgeline_service.store.job_records import JobStatus
 from ridgeline_service.store.tuning_records import TrialRecord, TuningRecord
 
@@ -60,7 +60,7 @@ def describe(tuning: TuningRecord, trials: Sequence[TrialRecord], now: int) -> d
             definition = spec.named(overall.definition)
             shown["OverallBestTrainingJob"] = {
                 **trial_summary(overall, definition),
-                "TuningJobName": overall.tuning_arn.rpartition("/")[2],
+                "TuningJobName": tuning_name(overall.name),
             }
     return shown
 

@@ -31,6 +31,11 @@ def trial_name(tuning_name: str, number: int, random_part: str) -> str:
     return f"{tuning_name}-{number:03d}-{random_part[:8]}"
 
 
+def tuning_name(trial: str) -> str:
+    """Of the tuning job that named a trial so; an ARN has lost its capitals."""
+    return trial.rsplit("-", 2)[0]
+
+
 def training_request(
     definition: Definition, name: str, parameters: Mapping[str, str]
 ) -> dict[str, Any]:
