@@ -25,10 +25,10 @@ _SUMMARIES = {
     "doctor": "Show what this machine can run, and what is missing.",
     "compile": "Compile a model for a simulated Neuron instance.",
     "plan": "Rank simulated Neuron instances for a model by cost.",
-    "neuron": "List simulated Neuron devices, and score predictions of their speed.",
+    "neuron": "What simulated devices are, do and would take: ls, simulate, top, profile, ...",
 }
 _EXTRAS = {"ridgeline_service": "service", "ridgeline_backends": "cpu"}
-PANEL = "Service"
+_PANELS = {"ridgeline_backends": "Accelerators, simulated"}
 
 
 class _Command(Protocol):
@@ -43,11 +43,11 @@ class ContributedCommand(TyperCommand):
     """Stands in for a command until it is used."""
 
     def __init__(self, entry_point: EntryPoint) -> None:
-        name = entry_point.name
+        name, package = entry_point.name, entry_point.module.partition(".")[0]
         super().__init__(
             name=name,
-            help=_SUMMARIES.get(name, f"Provided by {entry_point.module.partition('.')[0]}."),
-            rich_help_panel=PANEL,
+            help=_SUMMARIES.get(name, f"Provided by {package}."),
+            rich_help_panel=_PANELS.get(package, "Service"),
         )
         self._entry_point = entry_point
 
