@@ -58,7 +58,7 @@ def test_binary_records_lose_their_frames_when_they_are_sent_alone(split, framed
         st.binary(min_size=1, max_size=9).filter(
             lambda b: b.strip() and b"\n" not in b and b"\r" not in b
         )
-    ),  # noqa: E501
+    ),
     most=st.integers(10, 40),
 )
 def test_no_record_is_lost_or_doubled_by_grouping(lines: list[bytes], most: int) -> None:
