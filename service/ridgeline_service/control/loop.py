@@ -16,8 +16,8 @@ from sqlalchemy import Connection
 
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.driver import AFTER_A_BUG_S, Driver
-from ridgeline_service.control.endpoint_life import EndpointLife
-from ridgeline_service.control.job_work import remove_work, work_folders
+from ridgeline_service.control.endpoints.life import EndpointLife
+from ridgeline_service.control.jobs.work import remove_work, work_folders
 from ridgeline_service.runtime.keeper import ProcessRecord
 from ridgeline_service.runtime.launcher import Launcher
 from ridgeline_service.store import command_jobs, journal, replicas, tuning_jobs, warm_pools

@@ -18,27 +18,29 @@ from ridgeline_service.control.command_jobs.life import CommandLife, Work
 from ridgeline_service.control.command_jobs.recommendations import RecommendationsJobs
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.driver import Driver, Holder, Subject
-from ridgeline_service.control.endpoint_configs import EndpointConfigs
-from ridgeline_service.control.endpoint_life import EndpointLife
-from ridgeline_service.control.endpoints import Endpoints
+from ridgeline_service.control.endpoints.configs import EndpointConfigs
+from ridgeline_service.control.endpoints.life import EndpointLife
+from ridgeline_service.control.endpoints.planning import Planner
+from ridgeline_service.control.endpoints.probe import Probe, probe_replica
+from ridgeline_service.control.endpoints.replica_life import ReplicaLife
+from ridgeline_service.control.endpoints.replica_usage import SAMPLED_EVERY_S, ReplicaUsage
+from ridgeline_service.control.endpoints.verbs import Endpoints
 from ridgeline_service.control.events import Events
 from ridgeline_service.control.holder import boot_id, holder_name, is_dead
-from ridgeline_service.control.job_inputs import JobInputs, ZooInputs
-from ridgeline_service.control.job_life import JobLife
-from ridgeline_service.control.job_planning import JobPlanner
-from ridgeline_service.control.job_surroundings import Surroundings
+from ridgeline_service.control.jobs.inputs import JobInputs, ZooInputs
+from ridgeline_service.control.jobs.life import JobLife
+from ridgeline_service.control.jobs.planning import JobPlanner
+from ridgeline_service.control.jobs.pool_life import PoolLife
+from ridgeline_service.control.jobs.processing import ProcessingJobs
+from ridgeline_service.control.jobs.surroundings import Surroundings
+from ridgeline_service.control.jobs.training import TrainingJobs
+from ridgeline_service.control.jobs.transform import TransformJobs
 from ridgeline_service.control.jumpstart import JumpStartCatalogue
 from ridgeline_service.control.keys import Keys
 from ridgeline_service.control.loop import Loop
 from ridgeline_service.control.models import Models
 from ridgeline_service.control.names import Clock, Ids, random_id, system_clock
-from ridgeline_service.control.planning import Planner
-from ridgeline_service.control.pool_life import PoolLife
-from ridgeline_service.control.probe import Probe, probe_replica
-from ridgeline_service.control.processing_jobs import ProcessingJobs
 from ridgeline_service.control.publisher import Publisher
-from ridgeline_service.control.replica_life import ReplicaLife
-from ridgeline_service.control.replica_usage import SAMPLED_EVERY_S, ReplicaUsage
 from ridgeline_service.control.staging import Stager
 from ridgeline_service.control.staging.cache import ModelCache
 from ridgeline_service.control.staging.disk import DiskStager
@@ -47,8 +49,6 @@ from ridgeline_service.control.staging.prepare import Prepare
 from ridgeline_service.control.staging.s3 import ModelBucket
 from ridgeline_service.control.staging.weights import ZooWeights
 from ridgeline_service.control.tags import Tags
-from ridgeline_service.control.training_jobs import TrainingJobs
-from ridgeline_service.control.transform_jobs import TransformJobs
 from ridgeline_service.control.tuning.jobs import TuningJobs
 from ridgeline_service.control.tuning.life import TuningLife
 from ridgeline_service.control.workers import Workers

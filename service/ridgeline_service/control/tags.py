@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.endpoint_configs import CONFIG_WORDS
+from ridgeline_service.control.endpoints.configs import CONFIG_WORDS
 from ridgeline_service.control.listing import tags_in
 from ridgeline_service.control.named import could_not_find
 from ridgeline_service.control.names import ENDPOINT, ENDPOINT_CONFIG, MODEL, TUNING_JOB

@@ -14,7 +14,7 @@ import pytest
 
 from ridgeline.errors import NotReady
 from ridgeline_service.control import ControlPlane, Outside
-from ridgeline_service.control.probe import Identity
+from ridgeline_service.control.endpoints.probe import Identity
 from ridgeline_service.control.staging import Staged, StagingCancelled, StagingFailed
 from ridgeline_service.paths import DataDir
 from ridgeline_service.placement.machine import GIB, Machine

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_runners import FakeRunners
 
-from ridgeline_service.control.job_work import work_folder
+from ridgeline_service.control.jobs.work import work_folder
 from ridgeline_service.errors import ResourceLimitExceeded, ValidationException
 from ridgeline_service.settings import Settings
 from ridgeline_service.training.causes import Cause

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ridgeline_service.control.failures import (
+from ridgeline_service.control.endpoints.failures import (
     FAILURE_LENGTH,
     failure_message,
     failure_text,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ridgeline_service.control import launching
-from ridgeline_service.control.launching import launch_order, replica_identity
-from ridgeline_service.control.planning import Planner
+from ridgeline_service.control.endpoints import launching
+from ridgeline_service.control.endpoints.launching import launch_order, replica_identity
+from ridgeline_service.control.endpoints.planning import Planner
 from ridgeline_service.control.staging import Staged
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.placement.gpus import GpuShares, gpu_files, usable_gpus

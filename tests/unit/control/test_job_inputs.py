@@ -9,7 +9,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from ridgeline_service.control.job_inputs import ZooInputs
+from ridgeline_service.control.jobs.inputs import ZooInputs
 from ridgeline_service.control.staging import StagingFailed
 from ridgeline_service.settings import Settings
 from ridgeline_service.store.states import Reason

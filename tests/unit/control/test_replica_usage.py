@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.replica_usage import SAMPLED_EVERY_S, ReplicaUsage
+from ridgeline_service.control.endpoints.replica_usage import SAMPLED_EVERY_S, ReplicaUsage
 from ridgeline_service.placement.machine import GIB
 from ridgeline_service.runtime.usage import Usage
 from ridgeline_service.telemetry.samples import SampleStore, metric_of

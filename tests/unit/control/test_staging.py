@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
+from ridgeline_service.control.endpoints.stages import StageTable
 from ridgeline_service.control.jumpstart import JumpStartCatalogue
-from ridgeline_service.control.stages import StageTable
 from ridgeline_service.control.staging import StagingCancelled, StagingFailed
 from ridgeline_service.control.staging.cache import ModelCache
 from ridgeline_service.control.staging.disk import DiskStager

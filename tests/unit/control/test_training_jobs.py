@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_runners import FakeRunners
 
-from ridgeline_service.control.job_ending import Ended, may_restart, verdict_of
+from ridgeline_service.control.jobs.ending import Ended, may_restart, verdict_of
 from ridgeline_service.errors import ResourceInUse, ValidationException
 from ridgeline_service.placement.machine import GIB
 from ridgeline_service.runtime.keeper import ExitStatus

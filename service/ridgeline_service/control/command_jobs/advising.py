@@ -18,9 +18,9 @@ from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.planner import Option, Target, make_plan
 from ridgeline_service.control.command_jobs.life import Cancelled, CommandCancelled, CommandFailed
 from ridgeline_service.control.context import Context
+from ridgeline_service.control.endpoints.planning import model_id_of
 from ridgeline_service.control.models import containers_of
 from ridgeline_service.control.names import MODEL
-from ridgeline_service.control.planning import model_id_of
 from ridgeline_service.endings import sentences
 from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri
 from ridgeline_service.store.command_jobs import CommandJob

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ridgeline.errors import RidgelineError
-from ridgeline_service.control.planning import is_placed, model_id_of
+from ridgeline_service.control.endpoints.planning import is_placed, model_id_of
 from ridgeline_service.control.staging.base import (
     ENVIRONMENT_STAGE,
     Cancelled,

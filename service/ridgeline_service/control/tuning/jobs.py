@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.job_planning import JobPlanner
+from ridgeline_service.control.jobs.planning import JobPlanner
 from ridgeline_service.control.listing import bad_token_refused, list_filter, tags_in, with_token
 from ridgeline_service.control.names import TUNING_JOB
 from ridgeline_service.control.tuning.describing import (

@@ -16,8 +16,8 @@ from sqlalchemy.exc import IntegrityError
 
 from ridgeline.errors import RidgelineError
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.job_planning import JobPlanner
-from ridgeline_service.control.job_verbs import add_job, ask_to_stop
+from ridgeline_service.control.jobs.planning import JobPlanner
+from ridgeline_service.control.jobs.verbs import add_job, ask_to_stop
 from ridgeline_service.control.tuning.decisions import Decision, Finish, decide, ending_of
 from ridgeline_service.control.tuning.search import Point, PointState, next_point
 from ridgeline_service.control.tuning.spec import Definition, TuningSpec, spec_of

@@ -7,16 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.job_describing import describe, summary
-from ridgeline_service.control.job_planning import JobPlanner
-from ridgeline_service.control.job_verbs import JobVerbs
-from ridgeline_service.control.listing import bad_token_refused, list_filter, with_token
-from ridgeline_service.control.warm_pools import (
+from ridgeline_service.control.jobs.describing import describe, summary
+from ridgeline_service.control.jobs.planning import JobPlanner
+from ridgeline_service.control.jobs.verbs import JobVerbs
+from ridgeline_service.control.jobs.warm_pools import (
     KEEP_ALIVE,
     change_keep_alive,
     keep_alive_s,
     shown_pool,
 )
+from ridgeline_service.control.listing import bad_token_refused, list_filter, with_token
 from ridgeline_service.errors import ResourceInUse
 from ridgeline_service.store import jobs as rows
 from ridgeline_service.store import warm_pools

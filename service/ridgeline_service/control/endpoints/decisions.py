@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from ridgeline_service.control.failures import failure_text
+from ridgeline_service.control.endpoints.failures import failure_text
 from ridgeline_service.store.records import (
     DeploymentRecord,
     EndpointRecord,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from ridgeline.errors import RidgelineError
 from ridgeline_service.control.admitting import place
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.job_orders import hosts_of
+from ridgeline_service.control.jobs.orders import hosts_of
 from ridgeline_service.placement.admission import Room
 from ridgeline_service.runtime.keeper import ProcessRecord
 from ridgeline_service.store import jobs as job_rows

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.job_verbs import JobVerbs
-from ridgeline_service.control.named import NamedVerbs
-from ridgeline_service.control.names import MODEL, to_datetime
-from ridgeline_service.control.planning import Planner
-from ridgeline_service.control.transform_planning import (
+from ridgeline_service.control.endpoints.planning import Planner
+from ridgeline_service.control.jobs.transform_planning import (
     DEFAULT_PAYLOAD_MB,
     concurrent,
     plan_transform,
 )
+from ridgeline_service.control.jobs.verbs import JobVerbs
+from ridgeline_service.control.named import NamedVerbs
+from ridgeline_service.control.names import MODEL, to_datetime
 from ridgeline_service.store.job_records import JobKind, JobRecord, JobSpec
 from ridgeline_service.store.resources import MODELS
 

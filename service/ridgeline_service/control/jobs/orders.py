@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ridgeline_service.control.job_planning import CHECKPOINTS
-from ridgeline_service.control.job_surroundings import LOG_GROUPS, Surroundings
-from ridgeline_service.control.processing_orders import processing_order
+from ridgeline_service.control.jobs.planning import CHECKPOINTS
+from ridgeline_service.control.jobs.processing_orders import processing_order
+from ridgeline_service.control.jobs.surroundings import LOG_GROUPS, Surroundings
+from ridgeline_service.control.jobs.transform_orders import transform_order
 from ridgeline_service.control.staging import Staged
-from ridgeline_service.control.transform_orders import transform_order
 from ridgeline_service.placement.threads import thread_share
 from ridgeline_service.runtime import sandbox
 from ridgeline_service.store.job_records import Instance, JobKind, JobRecord

@@ -14,8 +14,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.describing import describe, summary
-from ridgeline_service.control.endpoint_configs import CONFIG_WORDS
+from ridgeline_service.control.endpoints.configs import CONFIG_WORDS
+from ridgeline_service.control.endpoints.describing import describe, summary
+from ridgeline_service.control.endpoints.planning import Plan, Planner
+from ridgeline_service.control.endpoints.progress import progress_of
 from ridgeline_service.control.listing import (
     bad_token_refused,
     list_filter,
@@ -24,8 +26,6 @@ from ridgeline_service.control.listing import (
 )
 from ridgeline_service.control.named import NamedVerbs, already_exists, could_not_find
 from ridgeline_service.control.names import ENDPOINT, ENDPOINT_CONFIG, MODEL
-from ridgeline_service.control.planning import Plan, Planner
-from ridgeline_service.control.progress import progress_of
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.store import endpoints as rows
 from ridgeline_service.store import journal, replicas

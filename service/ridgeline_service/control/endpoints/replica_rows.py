@@ -9,9 +9,9 @@ from typing import Unpack
 from sqlalchemy import Connection
 
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.failures import LOG_LINES_READ
-from ridgeline_service.control.probe import Identity
-from ridgeline_service.control.replica_logs import last_lines
+from ridgeline_service.control.endpoints.failures import LOG_LINES_READ
+from ridgeline_service.control.endpoints.probe import Identity
+from ridgeline_service.control.endpoints.replica_logs import last_lines
 from ridgeline_service.store import endpoints, replicas
 from ridgeline_service.store.records import ReplicaRecord, Stage, VariantSpec
 from ridgeline_service.store.replicas import ReplicaChanges

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ridgeline_service.control.endpoints.planning import Planner
 from ridgeline_service.control.models import containers_of
-from ridgeline_service.control.planning import Planner
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.store.job_records import JobSpec
 from ridgeline_service.store.records import StoredRequest, VariantSpec

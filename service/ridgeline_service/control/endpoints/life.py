@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.decisions import Decision, Start, View, decide
+from ridgeline_service.control.endpoints.decisions import Decision, Start, View, decide
 from ridgeline_service.store import endpoints as rows
 from ridgeline_service.store import journal, replicas
 from ridgeline_service.store.records import ReplicaRecord

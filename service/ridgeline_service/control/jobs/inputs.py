@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from ridgeline_service.control.planning import zoo_id_in
+from ridgeline_service.control.endpoints.planning import zoo_id_in
 from ridgeline_service.control.staging import StagingFailed
 from ridgeline_service.control.staging.base import Cancelled
 from ridgeline_service.control.staging.s3 import failures_named

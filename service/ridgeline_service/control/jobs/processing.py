@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.job_planning import JobPlanner
-from ridgeline_service.control.job_verbs import JobVerbs
+from ridgeline_service.control.jobs.planning import JobPlanner
+from ridgeline_service.control.jobs.processing_planning import plan_processing
+from ridgeline_service.control.jobs.verbs import JobVerbs
 from ridgeline_service.control.names import to_datetime
-from ridgeline_service.control.processing_planning import plan_processing
 from ridgeline_service.store.job_records import JobKind, JobRecord, JobSpec
 
 

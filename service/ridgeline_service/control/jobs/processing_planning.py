@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from ridgeline_service.control.job_planning import DEFAULT_MAX_RUNTIME_S, JobPlanner
+from ridgeline_service.control.jobs.planning import DEFAULT_MAX_RUNTIME_S, JobPlanner
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.placement.machine import GIB
 from ridgeline_service.store.job_records import JobSpec

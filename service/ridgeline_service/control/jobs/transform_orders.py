@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ridgeline_service.control.job_surroundings import LOG_GROUPS, Surroundings
-from ridgeline_service.control.job_work import work_folder
-from ridgeline_service.control.launching import Identity, launch_order
-from ridgeline_service.control.staging import Staged
-from ridgeline_service.control.transform_planning import (
+from ridgeline_service.control.endpoints.launching import Identity, launch_order
+from ridgeline_service.control.jobs.surroundings import LOG_GROUPS, Surroundings
+from ridgeline_service.control.jobs.transform_planning import (
     DEFAULT_RETRIES,
     DEFAULT_TIMEOUT_S,
     concurrent,
     filters_of,
     payload_mb,
 )
+from ridgeline_service.control.jobs.work import work_folder
+from ridgeline_service.control.staging import Staged
 from ridgeline_service.store.job_records import Instance, JobRecord
 from ridgeline_service.training.order import Channel, Order, Transform
 

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from ridgeline.errors import RidgelineError
 from ridgeline_service.control.admitting import place
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.failures import failure_message
-from ridgeline_service.control.launching import GRACE_S, launch_order, replica_identity
-from ridgeline_service.control.probe import Identity, Probe
-from ridgeline_service.control.replica_logs import write_first_line
-from ridgeline_service.control.replica_rows import (
+from ridgeline_service.control.endpoints.failures import failure_message
+from ridgeline_service.control.endpoints.launching import GRACE_S, launch_order, replica_identity
+from ridgeline_service.control.endpoints.probe import Identity, Probe
+from ridgeline_service.control.endpoints.replica_logs import write_first_line
+from ridgeline_service.control.endpoints.replica_rows import (
     ReplicaRows,
     joined,
     resource_of,
     variant_of,
 )
-from ridgeline_service.control.stages import DownloadLimit, StageTable, ended
+from ridgeline_service.control.endpoints.stages import DownloadLimit, StageTable, ended
 from ridgeline_service.control.staging import (
     Staged,
     Stager,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ridgeline_service.control.failures import failure_text
+from ridgeline_service.control.endpoints.failures import failure_text
+from ridgeline_service.control.endpoints.replica_logs import last_lines
 from ridgeline_service.control.names import log_stream
-from ridgeline_service.control.replica_logs import last_lines
 from ridgeline_service.paths import DataDir
 from ridgeline_service.store.records import (
     DeploymentRecord,

@@ -14,14 +14,14 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.endpoints import WARNING_TAG
+from ridgeline_service.control.endpoints.verbs import WARNING_TAG
+from ridgeline_service.control.jobs.warm_pools import keep_alive_s, pool_of
 from ridgeline_service.control.listing import (
     bad_token_refused,
     list_filter,
     tags_in,
     with_token,
 )
-from ridgeline_service.control.warm_pools import keep_alive_s, pool_of
 from ridgeline_service.errors import ResourceInUse, ValidationException
 from ridgeline_service.store import jobs as rows
 from ridgeline_service.store import journal, warm_pools

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ridgeline.errors import RidgelineError
 from ridgeline_service.control.admitting import place
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.job_ending import (
+from ridgeline_service.control.jobs.ending import (
     Ended,
     Verdict,
     ended_changes,
@@ -21,12 +21,12 @@ from ridgeline_service.control.job_ending import (
     restart_changes,
     verdict_of,
 )
-from ridgeline_service.control.job_inputs import JobInputs, no_report
-from ridgeline_service.control.job_orders import hosts_of, runner_spec
-from ridgeline_service.control.job_surroundings import Surroundings
-from ridgeline_service.control.job_work import remove_work
+from ridgeline_service.control.jobs.inputs import JobInputs, no_report
+from ridgeline_service.control.jobs.orders import hosts_of, runner_spec
+from ridgeline_service.control.jobs.surroundings import Surroundings
+from ridgeline_service.control.jobs.warm_pools import kind_of
+from ridgeline_service.control.jobs.work import remove_work
 from ridgeline_service.control.staging import Staged, Stager, StagingCancelled, StagingFailed
-from ridgeline_service.control.warm_pools import kind_of
 from ridgeline_service.endings import sentences
 from ridgeline_service.placement.admission import Room
 from ridgeline_service.placement.gpus import GpuShares

@@ -1,0 +1,1 @@
+"""Endpoints and their replicas: verbs, decisions, and the reconcilers that apply them."""

@@ -1,0 +1,1 @@
+"""Training, processing and transform jobs: verbs, plans, and what drives their runners."""
