@@ -172,6 +172,7 @@ class CborWire:
             ArithmeticError,
             MemoryError,
             OSError,
+            RuntimeError,
         ) as error:
             # botocore's decoder trusts its input; every way in which a hostile one breaks it
             # means the same to the sender.

@@ -20,7 +20,7 @@ from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import Settings
 from ridgeline_service.store.fairlock import FairLock
 
-SCHEMA_HEAD = "0006"
+SCHEMA_HEAD = "0007"
 BUSY_TIMEOUT_MS = 15_000
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

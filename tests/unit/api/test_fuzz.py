@@ -211,6 +211,7 @@ def test_cbor_operations(direct, name: str) -> None:
     @example({}, 0, b"\x9b\xff\xff\xff\xff\xff\xff\xff\xff")
     @example({}, 0, b"\x5b\x7f\xff\xff\xff\xff\xff\xff\xff")
     @example({}, 0, b"\x81" * 5000)
+    @example({}, 0, b"\xc1\x1b" + (101979039709948259).to_bytes(8, "big"))  # a time of no calendar
     def fuzz(request: Any, at: int, splice: bytes) -> None:
         try:
             body = bytearray()
