@@ -16,7 +16,10 @@ def profile(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Name of a public model, or a config.json.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The trace, trace.json.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The trace; NAME.trace.json, here, if left out."),
+    ] = None,
     instance: Annotated[
         str, typer.Option("--instance", metavar="TYPE", help="Instance type, like inf2.48xlarge.")
     ] = "inf2.xlarge",
@@ -49,5 +52,7 @@ def profile(
     phase = Phase.CONTEXT_ENCODING if prompt else Phase.TOKEN_GENERATION
     program = build_decoder(config_of(model), neuron, phase=phase, bucket=seq)
     found = trace(program, placement.machine, min(cores, placement.cores))
+    # In the working folder, whether the model is a public name or a path.
+    output = output or Path(f"{Path(model).resolve().name.removesuffix('.json')}.trace.json")
     output.write_text(json.dumps(found), encoding="utf-8")
     say(f"{output} holds one step of {placement.cores} cores; open it at https://ui.perfetto.dev.")

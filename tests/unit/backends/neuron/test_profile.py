@@ -63,3 +63,21 @@ def test_the_command_writes_what_perfetto_reads(tmp_path: Path) -> None:
     )
     assert said.exit_code == 0, said.output
     assert json.loads(output.read_text())["otherData"]["phase"] == "token_generation"
+
+
+def test_a_trace_is_named_after_its_model_where_no_name_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    config = find("smollm2-135m-instruct", "decoders").config
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    for model in ("smollm2-135m-instruct", "mine", "mine/config.json"):
+        said = CliRunner().invoke(app, ["profile", model, "--seq", "128"])
+        assert said.exit_code == 0, said.output
+    traces = {one.name for one in tmp_path.glob("*.trace.json")}
+    assert traces == {
+        "smollm2-135m-instruct.trace.json",
+        "mine.trace.json",
+        "config.trace.json",
+    }
