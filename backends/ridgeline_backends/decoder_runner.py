@@ -16,7 +16,6 @@ from torch import Tensor
 from ridgeline_backends.base import (
     AnyAdapter,
     Chunk,
-    DeviceTime,
     LoraRunner,
     ModelRunner,
     PagedLayout,
@@ -25,6 +24,7 @@ from ridgeline_backends.base import (
     Step,
     StepResult,
 )
+from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.models.config import DecoderConfig
 from ridgeline_backends.models.lora import Adapter, read_adapter
 from ridgeline_backends.sampling import results, wanted_rows

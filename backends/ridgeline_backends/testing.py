@@ -15,7 +15,6 @@ from pathlib import Path
 from ridgeline_backends.base import (
     AnyAdapter,
     Chunk,
-    DeviceTime,
     LoraRunner,
     ModelRunner,
     PagedLayout,
@@ -25,6 +24,7 @@ from ridgeline_backends.base import (
     Step,
     StepResult,
 )
+from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.engine.api import TokenLogprobs
 from ridgeline_backends.errors import InvalidAdapter
 

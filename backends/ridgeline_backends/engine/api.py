@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from ridgeline_backends.base import DeviceTime, SimulatedDevice
+from ridgeline_backends.device_time import DeviceTime, SimulatedDevice
 from ridgeline_backends.errors import AdaptersUnsupported, InvalidSampling, UnknownAdapter
 
 MAX_LOGPROBS = 20

@@ -21,7 +21,6 @@ from threading import Thread
 
 from ridgeline_backends.base import (
     Chunk,
-    DeviceTime,
     LoraRunner,
     ModelRunner,
     RunnerLimits,
@@ -29,6 +28,7 @@ from ridgeline_backends.base import (
     Step,
     StepResult,
 )
+from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.engine.adapters import Adapters
 from ridgeline_backends.engine.api import (
     Engine,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ridgeline_backends.base import DeviceTime, SimulatedDevice
+from ridgeline_backends.device_time import DeviceTime, SimulatedDevice
 from ridgeline_backends.engine.api import SimulatedTimes
 
 

@@ -20,7 +20,6 @@ from transformers.utils import logging
 from ridgeline_backends.base import (
     Artifact,
     Chunk,
-    DeviceTime,
     Dtype,
     ModelRunner,
     RunnerLimits,
@@ -28,6 +27,7 @@ from ridgeline_backends.base import (
     Step,
     StepResult,
 )
+from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.generic.describe import parse
 from ridgeline_backends.models.reader import Reader, read_json
 from ridgeline_backends.sampling import results, wanted_rows

@@ -21,11 +21,11 @@ from ridgeline_backends.base import (
     Chunk,
     ModelRunner,
     RunnerLimits,
-    SimulatedDevice,
     SlotLayout,
     Step,
     StepResult,
 )
+from ridgeline_backends.device_time import SimulatedDevice
 from ridgeline_backends.models.config import DecoderConfig, decoder_config
 from ridgeline_backends.models.decoder import read_decoder
 from ridgeline_backends.models.reader import read_json

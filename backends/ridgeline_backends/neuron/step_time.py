@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ridgeline_backends.base import DeviceTime, SimulatedDevice
+from ridgeline_backends.device_time import DeviceTime, SimulatedDevice
 from ridgeline_backends.neuron.liveness import CoreNeed
 from ridgeline_backends.neuron.placement import Placement
 from ridgeline_backends.neuron.program import ElementType, Program

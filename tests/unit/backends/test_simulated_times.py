@@ -6,7 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from ridgeline_backends.base import DeviceTime, SimulatedDevice, Step, StepResult
+from ridgeline_backends.base import (
+    Step,
+    StepResult,
+)
+from ridgeline_backends.device_time import DeviceTime, SimulatedDevice
 from ridgeline_backends.engine import EngineOutput, LLMEngine, SamplingParams
 from ridgeline_backends.testing import FakeRunner, paged_limits
 

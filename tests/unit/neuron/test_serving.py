@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline_backends.base import (
-    DeviceTime,
     ModelRunner,
     PagedLayout,
     RunnerLimits,
@@ -21,6 +20,7 @@ from ridgeline_backends.base import (
     Step,
     StepResult,
 )
+from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.engine import LLMEngine
 from ridgeline_backends.engine.api import EngineOutput, FinishReason, SamplingParams
 from ridgeline_backends.neuron.serving.costs import StepCosts

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from pydantic_core import from_json
 
 from ridgeline_backends.base import (
-    DeviceTime,
     ModelRunner,
     PagedLayout,
     RunnerLimits,
     Step,
     StepResult,
 )
+from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.engine import EngineOutput, FinishReason, LLMEngine, SamplingParams
 from ridgeline_backends.sampling import results, wanted_rows
 from ridgeline_service.serving.llm.errors import BadRequest

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
-from ridgeline_backends.base import DeviceTime, SimulatedDevice
+from ridgeline_backends.device_time import DeviceTime, SimulatedDevice
 from ridgeline_backends.engine import EngineOutput, EngineStats, FinishReason, SamplingParams
 from ridgeline_backends.engine.api import SimulatedTimes, Times
 from ridgeline_service.serving.llm.errors import BadRequest

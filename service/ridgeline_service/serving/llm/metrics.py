@@ -15,7 +15,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from ridgeline_backends.base import DeviceTime, SimulatedDevice
+from ridgeline_backends.device_time import DeviceTime, SimulatedDevice
 from ridgeline_backends.engine import EngineStats
 from ridgeline_backends.engine.api import SimulatedTimes
 from ridgeline_service.serving.llm.watch import Ended, SequenceWatch

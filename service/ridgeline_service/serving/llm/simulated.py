@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from ridgeline_backends.base import DeviceTime
+from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.engine.api import SimulatedTimes
 from ridgeline_service.usage import SIMULATED_HEADER
 

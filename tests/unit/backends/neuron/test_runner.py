@@ -24,10 +24,17 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from ridgeline_backends.base import Backend, Chunk, DeviceTime, LoadSpec, SampleRequest, Step
+from ridgeline_backends.base import (
+    Backend,
+    Chunk,
+    LoadSpec,
+    SampleRequest,
+    Step,
+)
 from ridgeline_backends.conformance import CHECKS, CONTEXT, Subject, generate
 from ridgeline_backends.cpu.backend import CpuBackend
 from ridgeline_backends.cpu.runner import CpuRunner
+from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.errors import DoesNotFit
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.neuron.backend import NeuronBackend

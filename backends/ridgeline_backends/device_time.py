@@ -1,0 +1,58 @@
+"""How long a device takes for its steps: what a clock said, or what is predicted of another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceTime:
+    """Seconds on the device: measured, or predicted with an interval (`low` to `high`).
+
+    Of a prediction also: `collective_seconds` of it in which cores exchange, and `peak_seconds`,
+    what its FLOPs would take at the peak of its cores.
+    """
+
+    seconds: float
+    low: float | None = None
+    high: float | None = None
+    collective_seconds: float = 0.0
+    peak_seconds: float = 0.0
+
+    @property
+    def predicted(self) -> bool:
+        return self.low is not None
+
+    def __add__(self, other: DeviceTime) -> DeviceTime:
+        """One after the other. What has no interval counts as certain."""
+        return self._joined(other, 1)
+
+    def __sub__(self, other: DeviceTime) -> DeviceTime:
+        """What is left of a sum without its first part."""
+        return self._joined(other, -1)
+
+    def _joined(self, other: DeviceTime, sign: int) -> DeviceTime:
+        low, from_low = (one.seconds if one.low is None else one.low for one in (self, other))
+        high, from_high = (one.seconds if one.high is None else one.high for one in (self, other))
+        return DeviceTime(
+            seconds=self.seconds + sign * other.seconds,
+            low=low + sign * from_low,
+            high=high + sign * from_high,
+            collective_seconds=self.collective_seconds + sign * other.collective_seconds,
+            peak_seconds=self.peak_seconds + sign * other.peak_seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedDevice:
+    """What a runner stands for. `label` says how far measurements vouch for its times: calibrated,
+    extrapolated or prior-only. `usd_per_hour` None: no price is known. `core_bytes`: what fills the
+    memory of a core, in the runtime's words."""
+
+    instance_type: str
+    cores: int
+    logical_neuroncore_config: int
+    usd_per_hour: float | None
+    label: str
+    core_bytes: Mapping[str, int] = field(default_factory=dict)
