@@ -10,7 +10,14 @@ from ridgeline_backends.neuron.devices import chip
 from ridgeline_backends.neuron.instructions import Engine, Stream
 from ridgeline_backends.neuron.lowering import RULES, lower
 from ridgeline_backends.neuron.lowering.rules import row_bytes
-from ridgeline_backends.neuron.operations import KINDS, AllReduce, Group, Matmul, Unary
+from ridgeline_backends.neuron.operations import (
+    KINDS,
+    AllReduce,
+    ExpertMatmul,
+    Group,
+    Matmul,
+    Unary,
+)
 from ridgeline_backends.neuron.program import Buffer, BufferKind, ElementType, Form, Operation
 
 INF2 = chip("inferentia2")
@@ -88,3 +95,35 @@ def test_a_collective_becomes_an_exchange_unless_it_is_alone() -> None:
     exchange = lower(Operation(AllReduce(Group(8)), (x,), (y,)), INF2).exchange
     assert exchange is not None
     assert (exchange.bytes, exchange.members) == (128, 8)
+
+
+def experts(kind: ExpertMatmul, tokens: int) -> Operation:
+    """The second product of eight experts, of which each token chooses two."""
+    x = Buffer("x", Form((tokens, 2, 256), BF16))
+    matrices = Buffer("w", Form((8, 1024, 256), BF16), BufferKind.WEIGHT)
+    ids = Buffer("ids", Form((tokens, 2), ElementType.INT32))
+    return Operation(kind, (x, matrices, ids), (Buffer("y", Form((tokens, 2, 1024), BF16)),))
+
+
+def test_without_a_kernel_the_whole_result_is_rewritten_for_each_block() -> None:
+    tokens = 1024
+    kernel, none = (
+        lower(experts(ExpertMatmul(8, rewritten=rewritten), tokens), INF2).bytes(Stream.SPILL)
+        for rewritten in (False, True)
+    )
+    blocks = 4 + 7
+    assert none - kernel == blocks * 2 * tokens * 1024 * 2
+
+
+def test_hardware_makes_the_descriptors_of_a_block() -> None:
+    def steps(chip_name: str) -> int:
+        return lower(experts(ExpertMatmul(8), 1024), chip(chip_name)).depth
+
+    assert steps("inferentia2") - steps("trainium2") == (4 + 7) * 3
+
+
+def test_every_expert_adds_to_the_result_of_a_decode_step() -> None:
+    chosen = lower(experts(ExpertMatmul(8), 32), INF2)
+    every = lower(experts(ExpertMatmul(8, rows=8 * 32), 32), INF2)
+    assert every.cycles(Engine.VECTOR) - chosen.cycles(Engine.VECTOR) >= 8 * 2 * 1024
+    assert every.cycles(Engine.TENSOR) >= chosen.cycles(Engine.TENSOR)

@@ -135,6 +135,17 @@ def test_a_row_is_predicted_in_its_own_words() -> None:
     assert found.prediction["tpot_p50_ms"] == pytest.approx(6.6, rel=0.2)
 
 
+def test_a_run_is_long_enough_for_answers_of_a_full_batch() -> None:
+    values: dict[str, object] = {
+        "id": "x", "cat": "serving", "kind": "measured", "model": "Qwen3-30B-A3B",
+        "instance": "inf2.48xlarge", "framework": "optimum-neuron vLLM", "tp": 8, "batch": 32,
+        "seq_len": 4096, "input_len": 1500, "output_len": 250, "mode": "throughput",
+        "concurrency": 32, "workload": "guidellm",
+    }  # fmt: skip
+    found = predict_row(Row(values), calibration()).prediction
+    assert found["tok_s"] > 0
+
+
 def test_a_row_may_bring_its_config_along() -> None:
     config = dict(find("llama-3-8b", "decoders").config)
     named = predict_row(decode_row(), calibration()).prediction

@@ -18,6 +18,7 @@ from ridgeline_backends.neuron.operations import (
     Unary,
 )
 from ridgeline_backends.neuron.operations.elementwise import GatedFunction, UnaryFunction
+from ridgeline_backends.neuron.operations.experts import EXPERT_BLOCK_ROWS
 from ridgeline_backends.neuron.partition import round_up
 from ridgeline_backends.neuron.program import Buffer, BufferKind, ElementType, Form, InvalidProgram
 
@@ -42,7 +43,8 @@ def _mlp(site: Site, mlp: Mlp, x: Buffer) -> Buffer:
 def _experts(site: Site, experts: Experts, x: Buffer) -> Buffer:
     """With `ep_degree` groups of cores that hold experts of their own, whose columns are cut over
     the cores of a group. A decode step reads the experts that its tokens can choose, at most; a
-    prompt reads all of them."""
+    prompt reads all of them. Where tokens can choose all of them and do not fill a block, or
+    decode, every expert computes every token."""
     out = site.out
     tokens = x.shape[0] * x.shape[1]
     groups = site.config.ep_degree
@@ -58,7 +60,13 @@ def _experts(site: Site, experts: Experts, x: Buffer) -> Buffer:
     )
     shares = out.add(Softmax(), scores, to="experts.shares")
     values, ids = out.add_all(TopK(experts.chosen), (shares,), ("experts.values", "experts.ids"))
-    kind = ExpertMatmul(experts_read=min(held, tokens * experts.chosen))
+    choices = tokens * experts.chosen
+    few = site.decoding or choices < EXPERT_BLOCK_ROWS
+    kind = ExpertMatmul(
+        experts_read=min(held, choices),
+        rows=tokens * held if few and choices >= experts.count else None,
+        rewritten=not site.rules.expert_kernel,
+    )
     rank = (site.rank,) if groups > 1 else ()
 
     def product(operand: Buffer, name: str, rows: int, columns: int) -> Buffer:

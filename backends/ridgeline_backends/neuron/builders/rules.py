@@ -5,7 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ridgeline_backends.neuron.operations.attention import AttentionKernel
@@ -17,7 +17,9 @@ class LibraryRules:
     """`kv`: what becomes of KV heads. `embedding`: how the table is cut: by columns ("hidden", the
     parts gathered), by rows ("vocabulary", the parts summed), or not ("replicated").
     `head_gathered`: the logits of all cores are joined on the device. `prefill_kernel`: how the
-    scores of a prompt are computed where the settings do not name a kernel.
+    scores of a prompt are computed where the settings do not name a kernel. `expert_kernel`: a
+    kernel adds each block of experts' results to those before it where they lie; without one the
+    compiler writes all of them anew for each block.
     """
 
     library: str
@@ -25,6 +27,7 @@ class LibraryRules:
     embedding: Literal["hidden", "vocabulary", "replicated"]
     head_gathered: bool
     prefill_kernel: AttentionKernel
+    expert_kernel: bool = True
 
 
 NXDI = LibraryRules(
@@ -34,6 +37,10 @@ NXDI = LibraryRules(
     head_gathered=False,
     prefill_kernel="flash",
 )
+OPTIMUM_NEURON = replace(NXDI, library="optimum-neuron", expert_kernel=False)
+NXD = (NXDI, OPTIMUM_NEURON)
+"""Libraries of one family: they differ in experts alone."""
+
 TRANSFORMERS_NEURONX = LibraryRules(
     library="transformers-neuronx",
     kv=KVRule.REPLICATE_TO_TP_DEGREE,

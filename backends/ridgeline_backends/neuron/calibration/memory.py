@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ridgeline.errors import NotFound
 from ridgeline_backends.neuron.builders.decoder import decoder_program
-from ridgeline_backends.neuron.builders.rules import NXDI, LibraryRules
+from ridgeline_backends.neuron.builders.rules import NXD, LibraryRules
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.calibration.rows import Row
 from ridgeline_backends.neuron.calibration.workloads.decode import decoder_of
@@ -46,4 +46,4 @@ def memory_prediction(row: Row) -> tuple[bool, Label]:
 
 def _prompts(row: Row, rules: LibraryRules, batch: int) -> int:
     """Prompts encoded in one call: one, but for embeddings and where the library takes them all."""
-    return batch if "embedding" in row.model.lower() or rules is not NXDI else 1
+    return batch if "embedding" in row.model.lower() or rules not in NXD else 1

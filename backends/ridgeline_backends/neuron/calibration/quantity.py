@@ -22,6 +22,9 @@ up (optimum-neuron's benchmark.sh)."""
 _ROUNDS = 4
 """It runs as long as so many requests take that come one after the other, where that is longer."""
 
+_BATCHES = 2
+"""And as many full batches, prompts and all: less would show how it fills up, or no answer."""
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -88,5 +91,6 @@ def _outcome(run: ServingRun, coefficients: Coefficients) -> Outcome:
         sequence=seconds(run.sequence, coefficients),
     )
     alone = costs.prefill[1] + costs.decode[1] * run.load.lengths.answer
-    load = replace(run.load, seconds=max(RUN_S, _ROUNDS * alone))
+    batch = costs.prefill[1] * run.limits.batch_limit + costs.decode[1] * run.load.lengths.answer
+    load = replace(run.load, seconds=max(RUN_S, _ROUNDS * alone, _BATCHES * batch))
     return simulate(run.limits, costs, load)

@@ -9,6 +9,9 @@ from typing import ClassVar
 from ridgeline_backends.neuron.operations.checks import require, take
 from ridgeline_backends.neuron.program import ElementType, Form, OperationKind
 
+EXPERT_BLOCK_ROWS = 512
+"""Rows of one expert that a prompt is cut into: `block_size` of NxD Inference."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExpertMatmul(OperationKind):
@@ -19,11 +22,13 @@ class ExpertMatmul(OperationKind):
     `experts_read`: how many matrices are read, at most all: of a compiled program, not of the
     tokens it happens to get. `rows`: how many products of a row are computed, for all choices in
     one place or for every expert and token, as the library does it; None: tokens * choices.
+    `rewritten`: a prompt's result is written anew for each block that is added to it.
     """
 
     name: ClassVar[str] = "expert_matmul"
     experts_read: int
     rows: int | None = None
+    rewritten: bool = False
 
     def infer(self, inputs: Sequence[Form]) -> tuple[Form, ...]:
         x, weights, ids, *_ = take(inputs, self.name, 3, 4)

@@ -12,6 +12,7 @@ from ridgeline_backends.neuron.builders.build import build_decoder
 from ridgeline_backends.neuron.builders.rules import NXDI, TRANSFORMERS_NEURONX_2_18
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import InvalidNeuronConfig, NeuronConfig, neuron_config
+from ridgeline_backends.neuron.operations import ExpertMatmul
 from ridgeline_backends.neuron.partition import KVRule, plan_heads
 from ridgeline_backends.neuron.program import BufferKind, Program
 
@@ -143,6 +144,24 @@ def test_a_decode_step_reads_the_experts_its_tokens_can_choose() -> None:
 
     assert read(Phase.TOKEN_GENERATION, 128) == 8
     assert read(Phase.CONTEXT_ENCODING, 128) == 256
+
+
+@pytest.mark.parametrize(
+    ("phase", "batch", "bucket", "rows"),
+    [
+        (Phase.TOKEN_GENERATION, 31, 128, None),
+        (Phase.TOKEN_GENERATION, 32, 128, 32 * 256),
+        (Phase.TOKEN_GENERATION, 64, 128, 64 * 256),
+        (Phase.CONTEXT_ENCODING, 1, 32, 32 * 256),
+        (Phase.CONTEXT_ENCODING, 1, 64, None),
+    ],
+)
+def test_every_expert_computes_every_token_where_tokens_can_choose_all_and_fill_no_block(
+    phase: Phase, batch: int, bucket: int, rows: int | None
+) -> None:
+    program = built(DEEPSEEK_V3, phase, bucket, seq_len=128, batch_size=batch, ctx_batch_size=1)
+    kinds = {one.attributes for one, _ in program.operations() if one.kind == "expert_matmul"}
+    assert {kind.rows for kind in kinds if isinstance(kind, ExpertMatmul)} == {rows}
 
 
 @pytest.mark.parametrize(

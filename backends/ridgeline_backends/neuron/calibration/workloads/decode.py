@@ -10,7 +10,9 @@ from ridgeline_backends.neuron.builders.architecture import DecoderArchitecture
 from ridgeline_backends.neuron.builders.configs import decoder_architecture
 from ridgeline_backends.neuron.builders.decoder import decoder_program
 from ridgeline_backends.neuron.builders.rules import (
+    NXD,
     NXDI,
+    OPTIMUM_NEURON,
     TRANSFORMERS_NEURONX,
     TRANSFORMERS_NEURONX_2_18,
     LibraryRules,
@@ -167,7 +169,7 @@ def rules_of(row: Row) -> LibraryRules:
     if "transformers neuron" in library or library.startswith("pytorch"):
         old = (row.sdk_minor or 18) <= 18
         return TRANSFORMERS_NEURONX_2_18 if old else TRANSFORMERS_NEURONX
-    return NXDI
+    return OPTIMUM_NEURON if "optimum" in library else NXDI
 
 
 def batch_of(row: Row) -> int:
@@ -179,7 +181,7 @@ def batch_of(row: Row) -> int:
 
 
 def _dtype(row: Row) -> ElementType:
-    early = rules_of(row) is not NXDI and (row.sdk_minor or 99) <= _FULL_WEIGHTS_UNTIL
+    early = rules_of(row) not in NXD and (row.sdk_minor or 99) <= _FULL_WEIGHTS_UNTIL
     return ElementType.FP32 if early else ElementType.BF16
 
 
@@ -238,7 +240,7 @@ def _counts_prompt(row: Row) -> bool:
 
 
 def _domain(row: Row) -> str:
-    if rules_of(row) is NXDI:
+    if rules_of(row) in NXD:
         return "nxdi"
     return "decode" if (row.sdk_minor or 18) >= _LATENCY_BECAME_TPOT else "decode_before_2.18"
 
