@@ -33,6 +33,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.other: Any = None
         self.wanted: dict[str, tuple[str, int]] = {}
         self.disturbed: set[str] = set()
+        self.ended: set[str] = set()
         self.was_serving: set[str] = set()
         self.world.model("good")
         self.world.model("torn", LOAD="fails")
@@ -47,6 +48,7 @@ class Lifecycle(RuleBasedStateMachine):
         except AwsError:
             return
         self.was_serving.discard(name)
+        self.ended.discard(name)
         self.wanted[name] = (config, CONFIGS[config])
 
     @rule(name=st.sampled_from(NAMES), config=st.sampled_from(sorted(CONFIGS)))
@@ -57,6 +59,7 @@ class Lifecycle(RuleBasedStateMachine):
         except AwsError:
             return
         works = config in ("good", "better")
+        self.ended.discard(name)
         if works or failed:
             self.wanted[name] = (config, CONFIGS[config])
 
@@ -145,8 +148,11 @@ class Lifecycle(RuleBasedStateMachine):
             status = self.world.status(name)
             serving = self.world.serving(name)
             if config in ("good", "better"):
-                # Enough hurt replicas in a row are a crash loop, and that ends an endpoint.
-                assert status == "InService" or name in self.disturbed, (name, status)
+                # A first replica that hangs, or enough hurt ones in a row, end an endpoint for good.
+                assert status == "InService" or name in self.disturbed | self.ended, (name, status)
+                if status == "Failed":
+                    self.ended.add(name)
+                    self.was_serving.discard(name)
             else:
                 assert status == "Failed", (name, status)
             assert len(serving) == (count if status == "InService" else 0), (name, status)
