@@ -148,7 +148,7 @@ class Lifecycle(RuleBasedStateMachine):
             status = self.world.status(name)
             serving = self.world.serving(name)
             if config in ("good", "better"):
-                # A first replica that hangs, or enough hurt ones in a row, end an endpoint for good.
+                # A first replica that hangs, or enough hurt ones in a row, end it for good.
                 assert status == "InService" or name in self.disturbed | self.ended, (name, status)
                 if status == "Failed":
                     self.ended.add(name)
