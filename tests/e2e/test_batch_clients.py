@@ -74,7 +74,7 @@ def test_a_processor_from_local_files_to_its_output(
     with pytest.raises(ProcessingFailed, match="the data is from yesterday"):
         processor.run(tmp_path / "rows.py", arguments=["--fail"], **places)
     cli = jobs.service.cli
-    assert cli("logs", "counts").stdout.splitlines() == ["rows 3"]
+    assert cli("logs", "counts").stdout.splitlines()[-1] == "rows 3"
     described = cli("describe", "counts").stdout
     assert "counts: Completed" in described
     assert "output rows: s3://" in described

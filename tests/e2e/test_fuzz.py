@@ -96,7 +96,7 @@ def test_sagemaker_operations(service: Service, operation: str) -> None:
     answers_are_typed()
 
 
-@pytest.mark.parametrize("operation", ["CreateUnicorn", "CreateProcessingJob", "", "ListModels.X"])
+@pytest.mark.parametrize("operation", ["CreateUnicorn", "CreateAutoMLJobV2", "", "ListModels.X"])
 def test_an_operation_we_do_not_have_is_named(service: Service, operation: str) -> None:
     answer = post(service, operation, b"{}")
     assert answer.status_code == 400
