@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -223,3 +224,25 @@ def test_down_after_the_supervisor_was_killed_leaves_nothing(tmp_path: Path) -> 
             timeout=60,
         )
         assert answer.status_code == 200, answer.text
+
+
+def test_a_port_that_is_taken_meanwhile_leaves_nobody_misled(tmp_path: Path) -> None:
+    with running_service(tmp_path / "data") as own:
+        state = read_state(DataDir(own.data_dir))
+        assert state is not None
+        for process in (state.supervisor, state.children["control"]):
+            kill(process)
+            until(lambda process=process: not process.alive(), 10)
+        taken = socket.create_server(("127.0.0.1", int(state.control_url.rpartition(":")[2])))
+        subprocess.run(
+            [RIDGELINE, "up", "--detach", "--port", str(state.port)]
+            + ["--data-dir", str(own.data_dir)],
+            env=shell_environment(),
+            check=True,
+            timeout=60,
+        )
+        after = read_state(DataDir(own.data_dir))
+        assert after is not None
+        assert after.control_url != state.control_url
+        assert "No jobs" in own.cli("jobs").stderr, "the gateway reaches the control plane"
+        taken.close()

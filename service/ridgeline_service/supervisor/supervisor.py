@@ -104,6 +104,7 @@ class Supervisor:
                 self._children[name] = self._adopt(name, previous) or Child(
                     name, self._bind(name, previous)
                 )
+            self._end_misled(previous)
             for child in self._children.values():
                 if child.process is None:
                     self._spawn(child)
@@ -248,6 +249,21 @@ class Supervisor:
         self._watch(child, process)
         self._log(f"{name} still runs (pid {process.pid}); adopted")
         return child
+
+    def _end_misled(self, previous: ServiceState | None) -> None:
+        """Children that live on know the others by their addresses. Where one could not be had
+        again, because somebody else has that port now, they start anew on their own sockets."""
+        if previous is None:
+            return
+        before = {"control": previous.control_url, "objects": previous.store_url}
+        moved = {name for name, url in before.items() if self._children[name].url != url}
+        for name, known in (("gateway", {"control", "objects"}), ("control", {"objects"})):
+            child = self._children[name]
+            if child.process is not None and moved & known:
+                self._log(f"{name} starts anew: {', '.join(sorted(moved & known))} moved")
+                end(child.process, 2.0)
+                os.close(child.pidfd)
+                child.process, child.pidfd = None, -1
 
     def _refuse_other_port(self, previous: ServiceState | None) -> None:
         gateway = previous.children.get("gateway") if previous else None
