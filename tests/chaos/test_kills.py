@@ -226,6 +226,16 @@ def test_down_after_the_supervisor_was_killed_leaves_nothing(tmp_path: Path) -> 
         assert answer.status_code == 200, answer.text
 
 
+def take_port(port: int) -> socket.socket:
+    """As soon as the last thread of whoever had it is gone."""
+    for _ in range(50):
+        try:
+            return socket.create_server(("127.0.0.1", port))
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"port {port} is never free")
+
+
 def test_a_port_that_is_taken_meanwhile_leaves_nobody_misled(tmp_path: Path) -> None:
     with running_service(tmp_path / "data") as own:
         state = read_state(DataDir(own.data_dir))
@@ -233,7 +243,7 @@ def test_a_port_that_is_taken_meanwhile_leaves_nobody_misled(tmp_path: Path) -> 
         for process in (state.supervisor, state.children["control"]):
             kill(process)
             until(lambda process=process: not process.alive(), 10)
-        taken = socket.create_server(("127.0.0.1", int(state.control_url.rpartition(":")[2])))
+        taken = take_port(int(state.control_url.rpartition(":")[2]))
         subprocess.run(
             [RIDGELINE, "up", "--detach", "--port", str(state.port)]
             + ["--data-dir", str(own.data_dir)],

@@ -41,6 +41,8 @@ _MODULES = {
     "gateway": "ridgeline_service.gateway",
 }
 _READY_TIMEOUT_S = 60.0
+_PORT_ATTEMPTS = 20
+_PORT_PAUSE_S = 0.1
 _CALM_S = 10.0
 _MAX_DELAY_S = 5.0
 
@@ -280,10 +282,13 @@ class Supervisor:
         # Survivors of an earlier supervisor know the others by their old ports: keep them.
         urls = {"control": previous.control_url, "objects": previous.store_url} if previous else {}
         port = int(urls[name].rpartition(":")[2]) if name in urls else 0
-        try:
-            return _listen("127.0.0.1", port)
-        except InvalidInput:
-            return _listen("127.0.0.1", 0)
+        for _ in range(_PORT_ATTEMPTS):
+            try:
+                return _listen("127.0.0.1", port)
+            except InvalidInput:
+                # A child that was killed just now may hold it until its last thread is gone.
+                time.sleep(_PORT_PAUSE_S)
+        return _listen("127.0.0.1", 0)
 
     def _wait_healthy(self) -> None:
         deadline = self._clock() + _READY_TIMEOUT_S
