@@ -81,6 +81,23 @@ DataDir = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+# What starting a script as a job takes, once or many times.
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", "-i", metavar="CHANNEL=DATA", help="A folder, a file or an S3 URI."),
+]
+Framework = Annotated[str, typer.Option("--framework", help="pytorch, huggingface or sklearn.")]
+SourceDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--source-dir", help="Folder to send along, with requirements.txt; SCRIPT is in it."
+    ),
+]
+InstanceType = Annotated[str | None, typer.Option("--instance-type", help="Like ml.m5.xlarge.")]
+ScriptEnv = Annotated[
+    list[str] | None,
+    typer.Option("--env", metavar="NAME=VALUE", help="Environment of the script."),
+]
 EndpointName = Annotated[
     str,
     typer.Argument(

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ridgeline.cli import _common
-from ridgeline.cli._common import AsJson, DataDir
+from ridgeline.cli._common import (
+    AsJson,
+    DataDir,
+    Framework,
+    Inputs,
+    InstanceType,
+    ScriptEnv,
+    SourceDir,
+)
 from ridgeline.errors import InvalidInput, did_you_mean
 
 if TYPE_CHECKING:
@@ -22,34 +30,17 @@ _FRAMEWORKS = ("pytorch", "huggingface", "sklearn")
 
 def train(
     script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="The training script.")],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input", "-i", metavar="CHANNEL=DATA", help="A folder, a file or an S3 URI."
-        ),
-    ] = None,
+    inputs: Inputs = None,
     hyperparameters: Annotated[
         list[str] | None,
         typer.Option("--hp", metavar="NAME=VALUE", help="A hyperparameter: --NAME of the script."),
     ] = None,
-    framework: Annotated[
-        str, typer.Option("--framework", help="pytorch, huggingface or sklearn.")
-    ] = "pytorch",
-    source_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--source-dir", help="Folder to send along, with requirements.txt; SCRIPT is in it."
-        ),
-    ] = None,
+    framework: Framework = "pytorch",
+    source_dir: SourceDir = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the job.")] = None,
-    instance_type: Annotated[
-        str | None, typer.Option("--instance-type", help="Like ml.m5.xlarge.")
-    ] = None,
+    instance_type: InstanceType = None,
     count: Annotated[int, typer.Option("--count", min=1, help="Number of instances.")] = 1,
-    env: Annotated[
-        list[str] | None,
-        typer.Option("--env", metavar="NAME=VALUE", help="Environment of the script."),
-    ] = None,
+    env: ScriptEnv = None,
     metrics: Annotated[
         list[str] | None,
         typer.Option("--metric", metavar="NAME=REGEX", help="A metric in the script's output."),

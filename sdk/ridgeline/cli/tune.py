@@ -10,7 +10,15 @@ import typer
 
 from ridgeline._trials import short
 from ridgeline.cli import _common
-from ridgeline.cli._common import AsJson, DataDir
+from ridgeline.cli._common import (
+    AsJson,
+    DataDir,
+    Framework,
+    Inputs,
+    InstanceType,
+    ScriptEnv,
+    SourceDir,
+)
 from ridgeline.cli.train import estimator_for
 from ridgeline.errors import InvalidInput, NotReady, did_you_mean
 
@@ -69,33 +77,16 @@ def tune(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Try the same points again.")
     ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input", "-i", metavar="CHANNEL=DATA", help="A folder, a file or an S3 URI."
-        ),
-    ] = None,
+    inputs: Inputs = None,
     hyperparameters: Annotated[
         list[str] | None,
         typer.Option("--hp", metavar="NAME=VALUE", help="A hyperparameter that stays."),
     ] = None,
-    framework: Annotated[
-        str, typer.Option("--framework", help="pytorch, huggingface or sklearn.")
-    ] = "pytorch",
-    source_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--source-dir", help="Folder to send along, with requirements.txt; SCRIPT is in it."
-        ),
-    ] = None,
+    framework: Framework = "pytorch",
+    source_dir: SourceDir = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the tuning job.")] = None,
-    instance_type: Annotated[
-        str | None, typer.Option("--instance-type", help="Like ml.m5.xlarge.")
-    ] = None,
-    env: Annotated[
-        list[str] | None,
-        typer.Option("--env", metavar="NAME=VALUE", help="Environment of the script."),
-    ] = None,
+    instance_type: InstanceType = None,
+    env: ScriptEnv = None,
     max_run: Annotated[
         int, typer.Option("--max-run", min=1, help="Seconds that one trial may take.")
     ] = 86_400,

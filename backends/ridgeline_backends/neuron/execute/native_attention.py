@@ -15,7 +15,8 @@ from ridgeline_backends.cpu.kernels.library import BF16, F32, Attention, Library
 from ridgeline_backends.neuron.execute.linear import Scratch
 from ridgeline_backends.neuron.program import ElementType
 
-_TYPES = {torch.float32: F32, torch.bfloat16: BF16}
+KERNEL_TYPES = {torch.float32: F32, torch.bfloat16: BF16}
+"""What the kernels call the types that a cache may have."""
 
 
 def kernels_for(dtype: ElementType) -> Library | None:
@@ -66,7 +67,7 @@ def attend_native(
         dim=dim,
         width=width,
         window=window or 0,
-        type=_TYPES[k.dtype],
+        type=KERNEL_TYPES[k.dtype],
         round=dtype is ElementType.BF16,
         entries=entries,
         threads=threads,

@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ridgeline_backends.cpu.kernels.library import BF16, F32, Library, Put, Turn
-
-_TYPES = {torch.float32: F32, torch.bfloat16: BF16}
+from ridgeline_backends.cpu.kernels.library import Library, Put, Turn
+from ridgeline_backends.neuron.execute.native_attention import KERNEL_TYPES
 
 
 def norm_native(kernels: Library, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -61,7 +60,7 @@ def put_native(
             each=length,
             heads=heads,
             dim=dim,
-            type=_TYPES[cache.dtype],
+            type=KERNEL_TYPES[cache.dtype],
         )
     )
 
