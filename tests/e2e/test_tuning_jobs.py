@@ -6,98 +6,23 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import psutil
 import pytest
 from botocore.exceptions import ClientError
-from ridgeline_jobs import BUCKET, IMAGE, Jobs, running_jobs
+from ridgeline_jobs import Jobs, running_jobs
 from ridgeline_testing import until
+from ridgeline_tuning import create, describe, trials, wait
 
 from ridgeline_service.processes import find_by_command
 
 pytestmark = pytest.mark.e2e
-
-SCRIPT = """
-import argparse, json, os, time
-from pathlib import Path
-
-parser = argparse.ArgumentParser()
-parser.add_argument("--width", type=float)
-parser.add_argument("--kind")
-parser.add_argument("--epochs", type=int, default=1)
-parser.add_argument("--pause", type=float, default=0)
-args = parser.parse_args()
-loss = (args.width - 0.3) ** 2 + (args.kind == "b")
-for epoch in range(args.epochs):
-    print(f"loss={loss + 1 / (epoch + 1):.6f};", flush=True)
-    time.sleep(args.pause)
-Path(os.environ["SM_MODEL_DIR"], "model.json").write_text(json.dumps(vars(args)))
-"""
-METRICS = [{"Name": "loss", "Regex": "loss=([0-9.]+);"}]
 
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
     with running_jobs(tmp_path_factory.mktemp("tuning") / "data") as running:
         yield running
-
-
-def create(jobs: Jobs, name: str, script: str = SCRIPT, **changes: Any) -> None:
-    static = changes.pop("static", {})
-    config = {
-        "Strategy": "Random",
-        "ResourceLimits": {"MaxNumberOfTrainingJobs": 4, "MaxParallelTrainingJobs": 2},
-        "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
-        "ParameterRanges": {
-            "ContinuousParameterRanges": [{"Name": "width", "MinValue": "0", "MaxValue": "1"}],
-            "CategoricalParameterRanges": [{"Name": "kind", "Values": ['"a"', '"b"']}],
-        },
-        "RandomSeed": 1,
-        **changes.pop("config", {}),
-    }
-    definition = {
-        "StaticHyperParameters": {
-            "sagemaker_program": json.dumps("train.py"),
-            "sagemaker_submit_directory": json.dumps(jobs.code(name, {"train.py": script})),
-            **static,
-        },
-        "AlgorithmSpecification": {
-            "TrainingImage": IMAGE,
-            "TrainingInputMode": "File",
-            "MetricDefinitions": METRICS,
-        },
-        "RoleArn": jobs.service.role,
-        "OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}/out"},
-        "HyperParameterTuningResourceConfig": {
-            "InstanceType": "ml.m5.large",
-            "InstanceCount": 1,
-            "VolumeSizeInGB": 5,
-        },
-        "StoppingCondition": {"MaxRuntimeInSeconds": 600},
-    }
-    jobs.sagemaker.create_hyper_parameter_tuning_job(
-        HyperParameterTuningJobName=name,
-        HyperParameterTuningJobConfig=config,
-        TrainingJobDefinition=definition,
-        **changes,
-    )
-
-
-def describe(jobs: Jobs, name: str) -> dict[str, Any]:
-    return jobs.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
-
-
-def wait(jobs: Jobs, name: str, timeout_s: float = 90) -> dict[str, Any]:
-    ended = ("Completed", "Failed", "Stopped")
-    until(lambda: describe(jobs, name)["HyperParameterTuningJobStatus"] in ended, timeout_s)
-    return describe(jobs, name)
-
-
-def trials(jobs: Jobs, name: str, **query: Any) -> list[dict[str, Any]]:
-    return jobs.sagemaker.list_training_jobs_for_hyper_parameter_tuning_job(
-        HyperParameterTuningJobName=name, MaxResults=100, **query
-    )["TrainingJobSummaries"]
 
 
 def test_a_search_from_ranges_to_the_best_model(jobs: Jobs) -> None:
@@ -152,13 +77,6 @@ def test_hyperband_ends_what_is_behind(jobs: Jobs) -> None:
     assert found["ObjectiveStatusCounters"]["Succeeded"] == 6
     best = found["BestTrainingJob"]["FinalHyperParameterTuningJobObjectiveMetric"]["Value"]
     assert best < 1.4
-
-
-def test_a_search_whose_trials_fail_says_why(jobs: Jobs) -> None:
-    create(jobs, "failing", "raise RuntimeError('no data here')")
-    found = wait(jobs, "failing")
-    assert found["HyperParameterTuningJobStatus"] == "Failed"
-    assert "no data here" in found["FailureReason"]
 
 
 def test_kills_neither_lose_nor_double_a_trial(jobs: Jobs) -> None:

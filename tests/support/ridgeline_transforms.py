@@ -19,6 +19,8 @@ import json, os, time
 def model_fn(model_dir):
     if os.environ.get("LOAD_FAILS"):
         raise RuntimeError("the weights are torn")
+    if os.environ.get("LOAD_DIES"):
+        os._exit(3)
     return 2.0
 
 def transform_fn(model, body, content_type, accept):
@@ -45,8 +47,8 @@ class Transforms:
         self.jobs = jobs
         self.sagemaker = jobs.sagemaker
 
-    def model(self, name: str, **environment: str) -> str:
-        self.jobs.code(f"models/{name}", {"code/inference.py": MODEL})
+    def model(self, name: str, script: str = MODEL, **environment: str) -> str:
+        self.jobs.code(f"models/{name}", {"code/inference.py": script})
         data = f"s3://{BUCKET}/models/{name}/source/sourcedir.tar.gz"
         self.sagemaker.create_model(
             ModelName=name,

@@ -37,25 +37,21 @@ class Artifacts:
             self._reader.check_bucket(self._uri)
         except S3Failed as error:
             if error.absent:
-                raise JobFailed(
-                    Cause.UPLOAD_FAILED,
-                    f"The bucket of {self._title} {self._uri} does not exist. Create it, or "
-                    "correct the path.",
-                ) from error
+                raise self._no_bucket() from error
             cause = Cause.DATA_UNREACHABLE if error.retry else Cause.UPLOAD_FAILED
             raise JobFailed(cause, f"{self._title} {self._uri}: {error.message}") from error
 
     def upload(self, root: Path, folder: str, name: str, *, compress: bool) -> str:
         """``folder`` below ``root`` as ``name``.tar.gz, or as plain objects below ``name``/;
         returns where it lies. Empty folders give an empty archive."""
-        with _failures(self._uri):
+        with self._failures():
             if compress:
                 return self._archive(root, folder, f"{self._uri}/{name}.tar.gz")
             return self._objects(root, folder, f"{self._uri}/{name}/")
 
     def upload_files(self, root: Path, folder: str) -> None:
         """The files of ``folder`` below ``root`` as plain objects."""
-        with _failures(self._uri):
+        with self._failures():
             self._objects(root, folder, f"{self._uri}/")
 
     def _archive(self, root: Path, folder: str, uri: str) -> str:
@@ -78,20 +74,27 @@ class Artifacts:
     def _put(self, file: BinaryIO, uri: str) -> None:
         self._reader.upload(file, uri, _TRANSFER)
 
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        failed = f"What the job made could not be uploaded to {self._title} {self._uri}"
+        try:
+            yield
+        except S3Failed as error:
+            if error.absent:
+                raise self._no_bucket() from error
+            raise JobFailed(Cause.UPLOAD_FAILED, f"{failed}: {error.message}") from error
+        except Boto3Error as error:
+            raise JobFailed(Cause.UPLOAD_FAILED, f"{failed}: {error}") from error
+        except OSError as error:
+            message = f"What the job made could not be packed: {error}"
+            raise JobFailed(Cause.DISK_FULL, message) from error
 
-@contextmanager
-def _failures(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except S3Failed as error:
-        message = f"The artifacts could not be uploaded: {error.message}"
-        raise JobFailed(Cause.UPLOAD_FAILED, message) from error
-    except Boto3Error as error:
-        message = f"The artifacts could not be uploaded to {uri}: {error}"
-        raise JobFailed(Cause.UPLOAD_FAILED, message) from error
-    except OSError as error:
-        message = f"The artifacts could not be packed: {error}"
-        raise JobFailed(Cause.DISK_FULL, message) from error
+    def _no_bucket(self) -> JobFailed:
+        return JobFailed(
+            Cause.UPLOAD_FAILED,
+            f"The bucket of {self._title} {self._uri} does not exist. Create it, or correct the "
+            "path.",
+        )
 
 
 def is_empty(root: Path, folder: str) -> bool:

@@ -29,7 +29,11 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """One folder below /opt/ml and one prefix of S3."""
 
-    def __init__(self, reader: S3Reader, uri: str, path: str, layout: Layout) -> None:
+    def __init__(
+        self, reader: S3Reader, uri: str, path: str, layout: Layout, title: str = "Checkpoints"
+    ) -> None:
+        """``title`` is what failures call it."""
+        self._title = title
         self._reader = reader
         self._uri = f"{uri.rstrip('/')}/"
         self._layout = layout
@@ -49,7 +53,7 @@ class Checkpoints:
                 Wanted(bucket, item, item.key.removeprefix(prefix))
                 for item in self._reader.list(self._uri)
             ]
-            check_paths(found, "Checkpoints")
+            check_paths(found, self._title)
             for each in found:
                 into = self._folder / each.path
                 self._reader.download(bucket, each.item.key, into, took)
@@ -57,7 +61,7 @@ class Checkpoints:
                 self._kept[each.path] = (status.st_size, status.st_mtime_ns)
         except S3Failed as error:
             cause = Cause.DATA_UNREACHABLE if error.retry else Cause.DATA_INVALID
-            raise JobFailed(cause, f"Checkpoints: {error.message}") from error
+            raise JobFailed(cause, f"{self._title}: {error.message}") from error
         return len(found)
 
     def start(self) -> None:
@@ -74,7 +78,7 @@ class Checkpoints:
             self.sync(final=True)
         except (S3Failed, Boto3Error, OSError) as error:
             raise JobFailed(
-                Cause.UPLOAD_FAILED, f"Checkpoints could not be uploaded to {self._uri}: {error}"
+                Cause.UPLOAD_FAILED, f"{self._title} could not be uploaded to {self._uri}: {error}"
             ) from error
 
     def sync(self, *, final: bool = False) -> int:

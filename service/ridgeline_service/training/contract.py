@@ -161,7 +161,7 @@ class ProcessingContract(Contract):
             for output in processing.outputs
         ]
         self._synced = [
-            Checkpoints(reader, output.uri, output.path, layout)
+            Checkpoints(reader, output.uri, output.path, layout, f"Output {output.name!r}")
             for output in processing.outputs
             if output.continuous
         ]

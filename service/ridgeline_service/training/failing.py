@@ -102,7 +102,14 @@ def _hint(order: Order, cause: Cause, ended: Ended, error: str) -> str:
     module = re.search(r"No module named '([\w.]+)'", error)
     if module:
         name = module[1].partition(".")[0]
+        if order.processing is not None:
+            return (
+                f"Install {name} from the script (pip install), send requirements.txt in the "
+                "source_dir of a FrameworkProcessor, or correct the import."
+            )
         return f"Add {name} to requirements.txt in source_dir, or correct the import."
+    if order.processing is not None and "can't open file" in error:
+        return "Correct ContainerEntrypoint, or LocalPath of the input that brings the script."
     missing = re.search(rf"'({layout.DATA}/([^/']+)[^']*)'", error)
     if missing and "FileNotFoundError" in error:
         names = ", ".join(channel.name for channel in order.channels) or "none"

@@ -228,16 +228,20 @@ def test_failures_explain_themselves(world: Any, runners: FakeRunners) -> None:
             finish(world, runners, job, None)
     ticks(world)
     found = describe(world, "silent")
-    assert "No training job reported the objective metric" in found["FailureReason"]
+    assert "No objective metrics found after running 4 training jobs" in found["FailureReason"]
     assert found["ObjectiveStatusCounters"]["Failed"] == 4
 
 
-def test_a_search_whose_trials_all_fail_is_given_up(world: Any, runners: FakeRunners) -> None:
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_search_that_comes_to_no_value_is_given_up(
+    world: Any, runners: FakeRunners, silent: bool
+) -> None:
+    failed = {"outcome": "failed", "cause": Cause.SCRIPT_FAILED, "message": "AlgorithmError"}
     create(world, config={"ResourceLimits": {"MaxParallelTrainingJobs": 2}})
     for _ in range(8):
         ticks(world)
         for job in running(runners):
-            runners.end(job, outcome="failed", cause=Cause.SCRIPT_FAILED, message="AlgorithmError")
+            runners.end(job, **({} if silent else failed))
     ticks(world)
     found = describe(world)
     assert found["HyperParameterTuningJobStatus"] == "Failed"

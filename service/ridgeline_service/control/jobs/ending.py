@@ -128,7 +128,7 @@ def ended_changes(job: JobRecord, verdict: Verdict, now: int, billed_us: int) ->
         status=status,
         phase=JobPhase.ENDED,
         cause=cause,
-        failure_reason=verdict.reason if status is JobStatus.FAILED else "",
+        failure_reason=_shown_reason(job, cause, verdict),
         moments=(*job.moments, Moment(secondary, now, message)),
         started_at=job.started_at,
         ended_at=now,
@@ -138,6 +138,13 @@ def ended_changes(job: JobRecord, verdict: Verdict, now: int, billed_us: int) ->
         exit_message=job.exit_message,
         modified_at=now,
     )
+
+
+def _shown_reason(job: JobRecord, cause: Cause, verdict: Verdict) -> str:
+    if cause is Cause.MAX_RUNTIME and job.kind is JobKind.PROCESSING:
+        # It has no secondary status that could tell this stop from one that was asked for.
+        return f"{cause}: It ran longer than its MaxRuntimeInSeconds, {job.spec.max_runtime_s:.0f}."
+    return verdict.reason if cause is not Cause.NONE and cause not in _STOPS else ""
 
 
 def _reason(cause: Cause, words: str) -> str:

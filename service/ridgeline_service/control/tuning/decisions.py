@@ -16,7 +16,8 @@ from ridgeline_service.store.states import Desired
 from ridgeline_service.store.tuning_records import TrialRecord, TuningRecord, TuningStatus
 
 HOPELESS = 10
-"""A search whose first trials all failed, so many and more than run at once, is given up."""
+"""A search none of whose first trials came to a value, so many and more than run at once, is
+given up."""
 
 CONVERGED = 15
 """Trials in a row without an improvement after which a search has converged."""
@@ -33,7 +34,7 @@ class Finish(StrEnum):
     TARGET = "TargetReached"
     NOT_IMPROVING = "NotImproving"
     CONVERGED = "Converged"
-    HOPELESS = "AllFailed"
+    HOPELESS = "NoObjective"
     DONE = "Done"
 
 
@@ -81,7 +82,9 @@ def not_worth_it(spec: TuningSpec, trial: TrialRecord, trials: Sequence[TrialRec
     return below_median(trial.curve, completed, objective)
 
 
-def ending_of(finish: Finish, tuning: TuningRecord, trials: Sequence[TrialRecord]) -> Ending:
+def ending_of(
+    finish: Finish, tuning: TuningRecord, spec: TuningSpec, trials: Sequence[TrialRecord]
+) -> Ending:
     """How a tuning job ends whose trials have all ended."""
     if finish is Finish.STOP_REQUESTED:
         return Ending(TuningStatus.STOPPED, "")
@@ -100,10 +103,14 @@ def ending_of(finish: Finish, tuning: TuningRecord, trials: Sequence[TrialRecord
         )
     if finish is Finish.MAX_RUNTIME:
         return Ending(TuningStatus.STOPPED, "")
+    metrics = dict.fromkeys(
+        f"{each.objective.metric!r} by {each.objective.regex!r}" for each in spec.definitions
+    )
     return Ending(
         TuningStatus.FAILED,
-        "No training job reported the objective metric. Check that the script prints it as the "
-        "Regex of its metric definition expects, and that its values are finite numbers.",
+        f"No objective metrics found after running {len(trials)} training jobs. Please ensure that "
+        "the custom algorithm is emitting the objective metric as defined by the regular "
+        f"expression provided, as finite numbers. Looked for: {', '.join(metrics)}.",
     )
 
 
@@ -154,7 +161,7 @@ def _finish(
         return Finish.CONVERGED
     ended = [trial for trial in trials if trial.status.ended]
     if len(ended) >= max(HOPELESS, 2 * spec.max_parallel) and all(
-        trial.status is JobStatus.FAILED for trial in ended
+        trial.status is JobStatus.FAILED or trial.objective is None for trial in ended
     ):
         return Finish.HOPELESS
     return None

@@ -55,7 +55,7 @@ class TuningLife:
         spec = spec_of(tuning.request)
         before, trials = self._look(tuning, spec)
         decision = decide(tuning, spec, trials, self._context.now())
-        if not self._write(tuning, before, trials, decision):
+        if not self._write(tuning, spec, before, trials, decision):
             return None
         for _ in range(decision.launch):
             trial = self._launch(tuning, spec, trials)
@@ -102,6 +102,7 @@ class TuningLife:
     def _write(
         self,
         tuning: TuningRecord,
+        spec: TuningSpec,
         before: Sequence[TrialRecord],
         trials: Sequence[TrialRecord],
         decision: Decision,
@@ -120,7 +121,7 @@ class TuningLife:
             for trial in decision.stop:
                 self._stop(connection, trial)
             if decision.over and decision.finish is not None:
-                self._end(connection, tuning, decision.finish, trials)
+                self._end(connection, tuning, spec, decision.finish, trials)
         if decision.stop or decision.over:
             context.changed()
         return True
@@ -135,10 +136,11 @@ class TuningLife:
         self,
         connection: Connection,
         tuning: TuningRecord,
+        spec: TuningSpec,
         finish: Finish,
         trials: Sequence[TrialRecord],
     ) -> None:
-        ending, now = ending_of(finish, tuning, trials), self._context.now()
+        ending, now = ending_of(finish, tuning, spec, trials), self._context.now()
         rows.change_tuning(
             connection,
             tuning.arn,

@@ -22,10 +22,11 @@ EPOCHS = ("epochs", "numepochs", "n-epochs", "n_epochs", "num_epochs")
 
 @dataclass(frozen=True)
 class Objective:
-    """The metric that is searched for the best of."""
+    """The metric that is searched for the best of, and the ``regex`` that finds it in the log."""
 
     metric: str
     maximize: bool
+    regex: str = ""
 
     @property
     def type(self) -> str:
@@ -153,7 +154,8 @@ def _definition(
         raise ValidationException(f"No objective is given for {where}: what is tuned for?")
     metric = objective["MetricName"]
     metrics = request["AlgorithmSpecification"].get("MetricDefinitions") or ()
-    if all(metric != item["Name"] for item in metrics):
+    regex = next((item["Regex"] for item in metrics if item["Name"] == metric), None)
+    if regex is None:
         defined = ", ".join(item["Name"] for item in metrics) or "none"
         raise ValidationException(
             f"A metric is required for this hyperparameter tuning job objective. Provide a metric "
@@ -168,7 +170,7 @@ def _definition(
             raise ValidationException(
                 f"Hyperparameter {dimension.name!r} is both static and tunable; it may be one."
             )
-    tuned = Objective(metric, objective["Type"] == "Maximize")
+    tuned = Objective(metric, objective["Type"] == "Maximize", regex)
     return Definition(name, tuned, dimensions, request)
 
 

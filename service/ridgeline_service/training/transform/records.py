@@ -52,7 +52,8 @@ def batches(
         data = record.payload if alone else record.framed
         if max_bytes is not None and len(data) > max_bytes:
             raise BadInput(
-                f"record {number + 1} has {len(data)} bytes, and MaxPayloadInMB allows {max_bytes}"
+                f"record {number + 1} has {len(data)} bytes, and MaxPayloadInMB allows "
+                f"{max_bytes}; raise it, or make records smaller"
             )
         full = max_bytes is not None and len(body) + len(data) > max_bytes
         if count and (alone or full):
