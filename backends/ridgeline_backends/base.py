@@ -111,11 +111,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A model made ready for one backend. `key` is equal for equal content and equal plans."""
+    """A model made ready for one backend. `key` is equal for equal content and equal plans;
+    `made` says for people what was done for it, where there was anything to do."""
 
     model_dir: Path
     plan: Plan
     key: str
+    made: str = ""
 
 
 @dataclass(frozen=True, slots=True)

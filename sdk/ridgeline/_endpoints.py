@@ -28,6 +28,7 @@ class Stage:
     seconds: float | None = None
     done: int | None = None
     total: int | None = None
+    detail: str = ""
 
     @property
     def fraction(self) -> float | None:
@@ -116,6 +117,7 @@ def _stage(body: Mapping[str, Any]) -> Stage:
         seconds=None if seconds is None else float(seconds),
         done=None if done is None else int(done),
         total=None if total is None else int(total),
+        detail=str(body.get("detail") or ""),
     )
 
 

@@ -114,7 +114,8 @@ class _PlainDisplay:
                 continue
             self._shown[stage.name] = stage.state
             took = stage_text(stage.seconds) if stage.state != "running" else ""
-            self._progress.note("  ".join(filter(None, (f"  {stage.name}: {stage.state}", took))))
+            said = f"  {stage.name}: {stage.state}", took, stage.detail
+            self._progress.note("  ".join(filter(None, said)))
         if view.status != self._status:
             self._status = view.status
             self._progress.note(f"  {view.name} is {view.status}")

@@ -99,4 +99,5 @@ class _RichTrials:
 def _measure(stage: Stage) -> RenderableType:
     if stage.state == "running" and stage.fraction is not None:
         return ProgressBar(total=1.0, completed=stage.fraction, width=30)
-    return Text(stage_text(stage.seconds), style="dim")
+    said = stage_text(stage.seconds), stage.detail
+    return Text("  ".join(filter(None, said)), style="dim")

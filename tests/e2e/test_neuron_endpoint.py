@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from openai import OpenAI
 from ridgeline_testing import Service
 
 pytestmark = pytest.mark.e2e
-NEURON, CPU = "on-neuron", "on-cpu"
+NEURON, AGAIN, CPU = "on-neuron", "on-neuron-again", "on-cpu"
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -37,11 +38,40 @@ def test_a_simulated_endpoint_answers_as_the_processor_does(service: Service) ->
             logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=True
         )["events"]
         assert any("2 logical cores of inf2.xlarge" in event["message"] for event in events)
+        _compiles_nothing_a_second_time(service)
+        _two_may_write_the_same_modules(service)
         _says_what_it_would_have_taken(service, client)
         _is_watched_from_the_command_line(service)
     finally:
         service.delete(CPU)
         service.delete(NEURON)
+
+
+def _compiles_nothing_a_second_time(service: Service) -> None:
+    """The first replica put its modules into the object store, the next one has them from there."""
+    assert "compile: 10 of 10 buckets (s3://" in service.cli("logs", NEURON).stdout
+    service.deploy(AGAIN, "smollm2-135m-instruct", instance_type="ml.inf2.xlarge")
+    try:
+        shown = json.loads(service.cli("describe", AGAIN, "--json").stdout)["Ridgeline"]
+        [detail] = [one["detail"] for one in shown["stages"] if one["name"] == "compile"]
+        assert detail.startswith("0 of 10 buckets, all from cache (s3://")
+        assert f"compile: {detail}" in service.cli("logs", AGAIN).stdout
+        assert detail in service.cli("describe", AGAIN).stdout
+    finally:
+        service.delete(AGAIN)
+
+
+def _two_may_write_the_same_modules(service: Service) -> None:
+    place = "s3://a-cache-of-its-own/neuron"
+    given = ("compile", "smollm2-135m", "--instance", "inf2.xlarge", "--cache", place, "--json")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: json.loads(service.cli(*given).stdout), range(2))
+    assert first["modules"] == second["modules"]
+    third = service.cli(*given)
+    assert json.loads(third.stdout)["cached"] == len(first["modules"])
+    assert f"0 of {len(first['modules'])} buckets, all from cache ({place})" in third.stderr
+    kept = service.client("s3").list_objects_v2(Bucket="a-cache-of-its-own")["Contents"]
+    assert len(kept) == len(first["modules"])
 
 
 def _says_what_it_would_have_taken(service: Service, client: OpenAI) -> None:

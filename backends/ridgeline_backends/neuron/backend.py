@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar
 
+from ridgeline.errors import RidgelineError
 from ridgeline_backends.base import (
     Artifact,
     Backend,
@@ -19,22 +21,36 @@ from ridgeline_backends.base import (
     Plan,
 )
 from ridgeline_backends.cpu.memory import machine_memory
+from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.errors import DoesNotFit, UnsupportedModel
 from ridgeline_backends.models.config import DECODER_ARCHITECTURES, architecture, decoder_config
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import weight_files
+from ridgeline_backends.neuron.artifact import Module
+from ridgeline_backends.neuron.compile import Compiled, compile_programs
+from ridgeline_backends.neuron.compile_cache import CACHE_VARIABLE, CompileCache, open_cache
 from ridgeline_backends.neuron.faults import Faults
-from ridgeline_backends.neuron.plan import NeuronPlan, decoder_plan
+from ridgeline_backends.neuron.plan import NeuronPlan, compiled_programs, decoder_plan
+from ridgeline_backends.neuron.program import Program
 from ridgeline_backends.neuron.step_time import call_time
 
+log = logging.getLogger(__name__)
+
 _NOTE = "Nothing here is a Neuron device: programs run on the processor, their time is predicted."
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronArtifact(Artifact):
+    """A model with the modules that were compiled for its plan."""
+
+    modules: tuple[Module, ...] = ()
 
 
 class NeuronBackend(Backend):
     """Found as "neuron" in the entry-point group `ridgeline.backends`.
 
     `instance`: the instance type where a spec names none; `settings`: fields of `NeuronConfig` that
-    win over a spec.
+    win over a spec. Modules are kept where `NEURON_COMPILE_CACHE_URL` says, nowhere without it.
     """
 
     name: ClassVar[str] = "neuron"
@@ -75,7 +91,9 @@ class NeuronBackend(Backend):
         )
 
     def compile(self, model_dir: Path, plan: Plan) -> Artifact:
-        """The key covers the settings, the config and the names and sizes of the weight files."""
+        """A module for each phase and bucket, from the cache where they are there. A cache that
+        cannot be reached is done without. The key covers the settings, the config and the names
+        and sizes of the weight files."""
         if not plan.fits:
             raise DoesNotFit(plan.refusals)
         assert isinstance(plan, NeuronPlan), "a plan of another backend"
@@ -84,7 +102,8 @@ class NeuronBackend(Backend):
         digest.update(json.dumps(read_json(model_dir / "config.json"), sort_keys=True).encode())
         for path in weight_files(model_dir):
             digest.update(f"{path.name}:{path.stat().st_size}".encode())
-        return Artifact(model_dir, plan, digest.hexdigest())
+        compiled = _compiled(model_dir, plan)
+        return NeuronArtifact(model_dir, plan, digest.hexdigest(), compiled.words, compiled.modules)
 
     def load(self, artifact: Artifact) -> ModelRunner:
         # Here, because it imports torch, which planning does without.
@@ -92,9 +111,35 @@ class NeuronBackend(Backend):
 
         plan = artifact.plan
         assert isinstance(plan, NeuronPlan), "a plan of another backend"
+        assert isinstance(artifact, NeuronArtifact), "an artifact of another backend"
         machine, dtype = plan.placement.machine, plan.neuron.torch_dtype
-        return NeuronRunner(
-            artifact,
-            lambda program: call_time(program, machine, dtype),
-            faults=Faults.read(os.environ),
+        known = {(one.phase, one.bucket): one.time for one in artifact.modules}
+
+        def predict(program: Program) -> DeviceTime:
+            found = known.get((program.phase, program.bucket))
+            return found or call_time(program, machine, dtype)
+
+        return NeuronRunner(artifact, predict, faults=Faults.read(os.environ))
+
+
+def _compiled(model_dir: Path, plan: NeuronPlan) -> Compiled:
+    config = decoder_config(read_json(model_dir / "config.json"))
+    programs = compiled_programs(config, plan.neuron)
+
+    def compiled(cache: CompileCache | None) -> Compiled:
+        return compile_programs(
+            programs,
+            plan.need,
+            plan.placement,
+            cache,
+            settings=repr(plan.neuron),
+            dtype=plan.neuron.torch_dtype,
         )
+
+    if not os.environ.get(CACHE_VARIABLE):
+        return compiled(None)
+    try:
+        return compiled(open_cache())
+    except RidgelineError as error:
+        log.warning("The compile cache cannot be used: %s", error.message)
+        return compiled(None)

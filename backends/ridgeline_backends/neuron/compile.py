@@ -1,106 +1,76 @@
-"""Compiling a decoder for a placement: a module per phase and bucket, each remembered.
+"""Compiling for a placement: a module per phase and bucket, each remembered in a cache.
 
 A module's key is the hash of its graph with that of its settings, under the compiler's version, so
-that whatever would give the same module is not compiled again, by anybody who shares the folder.
+that whatever would give the same module is not compiled again, by anybody who shares the cache.
 Imports no torch.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from hashlib import sha256
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 
-from ridgeline.errors import InvalidInput
 from ridgeline_backends.errors import DoesNotFit
+from ridgeline_backends.neuron.artifact import Module, make_artifact, module_key
 from ridgeline_backends.neuron.builders.build import build_decoder
 from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.compile_cache import CompileCache
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.liveness import CoreNeed, core_need
 from ridgeline_backends.neuron.placement import Placement
 from ridgeline_backends.neuron.plan import out_of_memory
-from ridgeline_backends.neuron.program import Program
-from ridgeline_backends.neuron.timing.predict import predict
+from ridgeline_backends.neuron.program import ElementType, Program
 
-COMPILER = "ridgelinecc-1"
-"""Changes with whatever changes a module that is made of an unchanged graph."""
-
-CACHE_VARIABLE = "NEURON_COMPILE_CACHE_URL"
-_FILE = "module.json"
+_AT_ONCE = 8
+"""Buckets that are fetched or compiled at the same time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Module:
-    """One compiled program: what it does, and the seconds of a call with their interval."""
+@dataclass(frozen=True, slots=True)
+class BucketDone:
+    """One bucket more is there. `left_s`: how long the others will take, if they take as long."""
 
-    key: str
-    phase: str
-    bucket: int
-    batch: int
-    operations: int
-    flops: int
-    bytes: int
-    seconds: float
-    low: float
-    high: float
-    label: str
+    module: Module
+    fetched: bool
+    done: int
+    total: int
+    left_s: float
+
+
+Progress = Callable[[BucketDone], None]
+
+
+def silent(_: BucketDone) -> None:
+    """The progress of whoever does not look."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """`cached`: how many of the modules were there already."""
+    """`cached`: how many of the modules were there already, in `place`."""
 
     modules: tuple[Module, ...]
     cached: int
     need: CoreNeed
+    place: str
 
-
-class CompileCache:
-    """Modules in a folder, as the Neuron cache lays them out. Any number may write at once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / COMPILER
-
-    def get(self, key: str) -> Module | None:
-        """A module that is there in whole; None for any other."""
-        try:
-            return Module(**json.loads((self._folder / key / _FILE).read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def put(self, module: Module) -> None:
-        """Readers see all of it or nothing."""
-        folder = self._folder / module.key
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder)
-        with os.fdopen(handle, "w") as file:
-            json.dump(asdict(module), file)
-        Path(name).replace(folder / _FILE)
-
-
-def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where modules are kept. Raises `InvalidInput` for a place that is no folder."""
-    given = environment.get(CACHE_VARIABLE)
-    if given is None:
-        return Path.home() / ".cache" / "ridgeline" / "neuron-compile-cache"
-    if "://" in given and not given.startswith("file://"):
-        raise InvalidInput(
-            f"{CACHE_VARIABLE}={given} is no folder.", hint="Give a path on this machine."
-        )
-    return Path(given.removeprefix("file://"))
+    @property
+    def words(self) -> str:
+        """As "2 of 6 buckets, the others from the cache ..."."""
+        total, made = len(self.modules), len(self.modules) - self.cached
+        if not self.place:
+            return f"{made} of {total} buckets, without a cache"
+        others = {0: "", total: ", all from cache"}.get(self.cached, ", the others from cache")
+        return f"{made} of {total} buckets{others} ({self.place})"
 
 
 def compile_decoder(
     config: Mapping[str, object],
     neuron: NeuronConfig,
     placement: Placement,
-    cache: CompileCache,
+    cache: CompileCache | None,
     *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Compiled:
     """Compile every bucket. Raises `DoesNotFit` with a reason for each thing that is in the way,
     `InvalidModel` and `UnsupportedModel`."""
@@ -113,64 +83,62 @@ def compile_decoder(
     need = core_need(programs)
     if need.total > placement.core_memory_bytes:
         raise DoesNotFit([out_of_memory(need, placement)])
-    return _compiled(programs, need, placement, cache, repr(neuron), progress)
+    return compile_programs(
+        programs,
+        need,
+        placement,
+        cache,
+        settings=repr(neuron),
+        dtype=neuron.torch_dtype,
+        progress=progress,
+    )
 
 
 def compile_program(
     program: Program,
     placement: Placement,
-    cache: CompileCache,
+    cache: CompileCache | None,
     *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Compiled:
     """Compile a program of one core, as `export` makes them. Raises `DoesNotFit`."""
     need = core_need([program])
     if need.total > placement.core_memory_bytes:
         raise DoesNotFit([out_of_memory(need, placement)])
-    return _compiled([program], need, placement, cache, "", progress)
+    return compile_programs([program], need, placement, cache, progress=progress)
 
 
-def _compiled(
+def compile_programs(
     programs: Sequence[Program],
     need: CoreNeed,
     placement: Placement,
-    cache: CompileCache,
-    settings: str,
-    progress: Callable[[int, int], None],
+    cache: CompileCache | None,
+    *,
+    settings: str = "",
+    dtype: ElementType = ElementType.BF16,
+    progress: Progress = silent,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Compiled:
-    modules: list[Module] = []
-    cached = 0
-    for done, program in enumerate(programs, start=1):
+    """A module for each program, fetched or made, several at a time; in the order of `programs`.
+    Raises what the cache raises where it cannot be reached."""
+
+    def one(program: Program) -> tuple[Module, bool]:
         key = module_key(program, settings, placement)
-        found = cache.get(key)
-        cached += found is not None
-        if found is None:
-            found = _module(key, program, placement)
-            cache.put(found)
-        modules.append(found)
-        progress(done, len(programs))
-    return Compiled(tuple(modules), cached, need)
+        found = None if cache is None else cache.get(key)
+        if found is not None:
+            return found, True
+        made, artifact = make_artifact(key, program, placement, dtype)
+        if cache is not None:
+            cache.put(key, artifact)
+        return made, False
 
-
-def module_key(program: Program, settings: str, placement: Placement) -> str:
-    """MODULE_ and the hash of the graph, + the hash of the flags."""
-    graph = sha256(repr(program.sections).encode()).hexdigest()[:20]
-    flags = f"--target {placement.instance.chip.name} --lnc {placement.lnc} {settings}"
-    return f"MODULE_{graph}+{sha256(flags.encode()).hexdigest()[:8]}"
-
-
-def _module(key: str, program: Program, placement: Placement) -> Module:
-    taken = predict(program, placement.machine)
-    return Module(
-        key=key,
-        phase=program.phase,
-        bucket=program.bucket,
-        batch=program.batch,
-        operations=sum(times for _, times in program.operations()),
-        flops=program.flops,
-        bytes=program.bytes,
-        seconds=taken.seconds,
-        low=taken.low,
-        high=taken.high,
-        label=taken.label,
-    )
+    begun, total, fetched = clock(), len(programs), 0
+    with ThreadPoolExecutor(min(_AT_ONCE, total), thread_name_prefix="compile") as pool:
+        futures = [pool.submit(one, program) for program in programs]
+        for done, future in enumerate(as_completed(futures), start=1):
+            module, known = future.result()
+            fetched += known
+            left_s = (clock() - begun) / done * (total - done)
+            progress(BucketDone(module, known, done, total, left_s))
+        modules = tuple(future.result()[0] for future in futures)
+    return Compiled(modules, fetched, need, "" if cache is None else cache.place)

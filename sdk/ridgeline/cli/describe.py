@@ -70,7 +70,8 @@ def _describe_endpoint(session: Session, endpoint: str, *, as_json: bool) -> Non
         print(f"  replica {name}: {replica.get('status', '')}")
     for stage in view.stages:
         took = "" if stage.seconds is None else f"{stage.seconds:.1f} s"
-        print(f"  stage {stage.name}: {stage.state} {took}".rstrip())
+        detail = f"({stage.detail})" if stage.detail else ""
+        print("  " + " ".join(filter(None, (f"stage {stage.name}: {stage.state}", took, detail))))
     if view.status in _endpoints.FAILED and view.log_tail:
         print("  last lines of its log:")
         for line in view.log_tail:

@@ -100,6 +100,7 @@ class Stage(Open):
     name: str
     seconds: float | None = None
     state: str
+    detail: str = ""
 
 
 class Replica(Open):

@@ -19,6 +19,7 @@ from ridgeline_service.control.command_jobs.recommendations import Recommendatio
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.driver import Driver, Holder, Subject
 from ridgeline_service.control.endpoints.configs import EndpointConfigs
+from ridgeline_service.control.endpoints.launching import compile_cache
 from ridgeline_service.control.endpoints.life import EndpointLife
 from ridgeline_service.control.endpoints.planning import Planner
 from ridgeline_service.control.endpoints.probe import Probe, probe_replica
@@ -211,6 +212,7 @@ class ControlPlane:
             room=room,
             cores=self._machine.cores,
             gpus=gpus,
+            compile_cache=compile_cache(self._store, self._settings),
             wanted=lambda replica_id: self._loop.wanted(replica_id),
             changed=self._changed,
         )

@@ -109,8 +109,8 @@ class DeploymentRecord:
 @dataclass(frozen=True)
 class Stage:
     """A step of a replica's start: ``state`` is running, done or failed; ``progress`` is bytes or
-    other units done of ``total`` (0: not known). While it runs, ``seconds`` is not up to date:
-    count from ``began`` (microseconds)."""
+    other units done of ``total`` (0: not known), ``detail`` words for people. While it runs,
+    ``seconds`` is not up to date: count from ``began`` (microseconds)."""
 
     name: str
     state: str = "running"
@@ -118,6 +118,7 @@ class Stage:
     progress: int = 0
     total: int = 0
     began: int = 0
+    detail: str = ""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def test_keys_are_made_listed_and_revoked(direct) -> None:
 def test_an_endpoint_and_its_stages(direct, control) -> None:
     control.endpoints.rows["e"] = {"EndpointName": "e"}
     state = api(direct, "GET", "/api/endpoints/e").json
-    assert state["stages"] == [{"name": "load", "seconds": 1.5, "state": "done"}]
+    assert state["stages"] == [{"name": "load", "seconds": 1.5, "state": "done", "detail": ""}]
     assert state["replicas"][0]["log_stream"] == "v/r1"
     assert refused(api(direct, "GET", "/api/endpoints/none"), 404)["code"] == "NotFound"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,8 @@ from ridgeline_service.runtime import sandbox
 from ridgeline_service.runtime.sandbox import Mount, Sandbox
 from ridgeline_service.settings import Settings
 from ridgeline_zoo import Catalog
+
+NO_CACHE: Mapping[str, str] = {}
 
 
 @pytest.fixture
@@ -108,7 +112,7 @@ class TestPlan:
 
 
 class TestLaunch:
-    def order(self, world, gpus: tuple[int, ...], **environment: str):  # type: ignore[no-untyped-def]
+    def order(self, world, gpus: tuple[int, ...], cache=NO_CACHE, **environment: str):  # type: ignore[no-untyped-def]
         replica, variant, endpoint = world
         staged = Staged(
             kind="llm",
@@ -126,6 +130,7 @@ class TestLaunch:
             threads=None,
             gpus=gpus,
             own_environment={},
+            compile_cache=cache,
         )
 
     def test_gpus_bring_the_backend_their_numbers_and_their_files(self, monkeypatch, dev, records):  # type: ignore[no-untyped-def]
@@ -134,6 +139,17 @@ class TestLaunch:
         assert order.environment["RIDGELINE_BACKEND"] == "cuda"
         assert order.environment["CUDA_VISIBLE_DEVICES"] == "1,3"
         assert order.devices == gpu_files(dev)
+
+    def test_simulated_devices_bring_a_compile_cache_unless_the_user_has_one(self, records):  # type: ignore[no-untyped-def]
+        replica, variant, endpoint = records
+        inf2 = SimpleNamespace(**{**vars(variant), "instance_type": "ml.inf2.xlarge"})
+        neuron = replica, inf2, endpoint
+        ours = {"NEURON_COMPILE_CACHE_URL": "s3://ours/cache", "AWS_SECRET_ACCESS_KEY": "ours"}
+        assert ours.items() <= self.order(neuron, (), cache=ours).environment.items()
+        assert not ours.keys() & self.order(records, (), cache=ours).environment.keys()
+        for name in ours:
+            own = self.order(neuron, (), cache=ours, **{name: "own"}).environment
+            assert [own[one] for one in ours if one in own] == ["own"]
 
     def test_the_users_environment_has_the_last_word(self, records):  # type: ignore[no-untyped-def]
         order = self.order(records, (0,), RIDGELINE_BACKEND="cpu")

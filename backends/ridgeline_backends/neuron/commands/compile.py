@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ridgeline.cli._common import AsJson, print_json, print_table
+from ridgeline.cli._common import AsJson, print_json, print_table, say
 from ridgeline_backends.models.reader import read_json
 
 
@@ -28,11 +28,21 @@ def compile_model(
     lnc: Annotated[
         int | None, typer.Option("--lnc", help="Physical cores per logical NeuronCore.")
     ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            "--cache",
+            metavar="PLACE",
+            help="Compile cache: a folder, or s3://BUCKET/PREFIX.",
+            show_default="NEURON_COMPILE_CACHE_URL, else a folder below ~/.cache",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compile a model for simulated cores, and say what a call takes and what fills a core."""
     # Here, because they read data that --help does without.
-    from ridgeline_backends.neuron.compile import CompileCache, cache_folder, compile_decoder
+    from ridgeline_backends.neuron.compile import BucketDone, compile_decoder
+    from ridgeline_backends.neuron.compile_cache import open_cache
     from ridgeline_backends.neuron.config import NeuronConfig
     from ridgeline_backends.neuron.placement import place
 
@@ -46,13 +56,22 @@ def compile_model(
         on_device_sampling=True,
         fused_qkv=True,
     )
-    folder = cache_folder()
-    made = compile_decoder(config_of(model), neuron, placement, CompileCache(folder))
+
+    def progress(bucket: BucketDone) -> None:
+        one, how = bucket.module, "from cache" if bucket.fetched else "compiled"
+        left = f", {bucket.left_s:.1f} s left" if bucket.done < bucket.total else ""
+        say(f"[{bucket.done}/{bucket.total}] {one.phase} {one.bucket}: {how}{left}")
+
+    made = compile_decoder(
+        config_of(model), neuron, placement, open_cache(cache), progress=progress
+    )
+    say(f"compile: {made.words}")
     if as_json:
         print_json(
             {
                 "modules": [asdict(one) for one in made.modules],
                 "cached": made.cached,
+                "cache": made.place,
                 "core_bytes": made.need.table(),
                 "core_bytes_available": placement.core_memory_bytes,
             }
@@ -84,7 +103,6 @@ def compile_model(
             ),
         ],
     )
-    typer.echo(f"{made.cached} of {len(made.modules)} modules were in {folder}.")
 
 
 def config_of(model: str) -> Mapping[str, object]:

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import weight_files
+from ridgeline_backends.neuron.artifact import compiler_version
 from ridgeline_backends.neuron.compile import (
-    COMPILER,
-    CompileCache,
+    BucketDone,
     Compiled,
-    cache_folder,
     compile_decoder,
     compile_program,
 )
+from ridgeline_backends.neuron.compile_cache import CompileCache, open_cache
 from ridgeline_backends.neuron.config import neuron_config
 from ridgeline_backends.neuron.jobs.options import (
     InvalidOrder,
@@ -57,7 +57,7 @@ def compile_folder(
     else:
         placement, made, shapes = _program(root, output, order, cache)
     result: dict[str, object] = {
-        "compiler": COMPILER,
+        "compiler": compiler_version(),
         "target": order.target,
         "instance_type": placement.instance.name,
         "neuron_cores": placement.cores,
@@ -126,8 +126,8 @@ def _program(
     return placement, made, shapes_of(exported)
 
 
-def _progress(done: int, total: int) -> None:
-    _say({"done": done, "total": total})
+def _progress(bucket: BucketDone) -> None:
+    _say({"done": bucket.done, "total": bucket.total})
 
 
 def _say(message: Mapping[str, object]) -> None:
@@ -146,8 +146,7 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     try:
         order = read_order(asked.target, asked.shapes, asked.options)
-        cache = CompileCache(cache_folder())
-        _say({"result": compile_folder(asked.source, asked.output, order, cache)})
+        _say({"result": compile_folder(asked.source, asked.output, order, open_cache())})
     except RidgelineError as error:
         _say({"error": {"code": error.code, "message": error.message, "hint": error.hint or ""}})
         return 1

@@ -12,7 +12,9 @@ from ridgeline_service.placement.gpus import gpu_files
 from ridgeline_service.placement.profiles import is_neuron
 from ridgeline_service.runtime.images import flavour_of
 from ridgeline_service.runtime.launcher import ReplicaSpec
+from ridgeline_service.settings import Settings
 from ridgeline_service.store.records import EndpointRecord, ReplicaRecord, VariantSpec
+from ridgeline_service.training.runners import Store
 
 GRACE_S = 35.0
 
@@ -26,6 +28,9 @@ THREADS_VARIABLE = "RIDGELINE_THREADS"
 BACKEND_VARIABLE = "RIDGELINE_BACKEND"
 INSTANCE_VARIABLE = "RIDGELINE_INSTANCE_TYPE"
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
+CACHE_VARIABLE = "NEURON_COMPILE_CACHE_URL"
+
+_NO_CACHE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,13 @@ def launch_order(
     threads: int | None,
     gpus: tuple[int, ...] = (),
     own_environment: Mapping[str, str] = os.environ,
+    compile_cache: Mapping[str, str] = _NO_CACHE,
 ) -> ReplicaSpec:
     """``threads`` None lets the server compute on all cores; ``gpus`` are those it may use, by
     number. The user's environment has the last
     word about what is only a recommendation. Of the service's ``own_environment``, our model server
-    gets where to send traces; a container of the user's gets nothing."""
+    gets where to send traces, and on a simulated device ``compile_cache``, see there; a container
+    of the user's gets nothing."""
     environment = dict(staged.environment)
     if staged.kind == "llm":
         tracing = {n: value for n, value in own_environment.items() if n.startswith("OTEL_")}
@@ -77,6 +84,9 @@ def launch_order(
     if staged.kind == "llm" and is_neuron(variant.instance_type):
         environment.setdefault(BACKEND_VARIABLE, "neuron")
         environment.setdefault(INSTANCE_VARIABLE, variant.instance_type)
+        # A cache or keys of the user's own stand for all of it.
+        if not compile_cache.keys() & environment.keys():
+            environment.update(compile_cache)
     return ReplicaSpec(
         replica_id=identity.id,
         runtime_name=staged.runtime_name,
@@ -97,6 +107,20 @@ def launch_order(
         sandbox=staged.sandbox,
         grace_s=GRACE_S,
     )
+
+
+def compile_cache(store: Store, settings: Settings) -> dict[str, str]:
+    """Where replicas on simulated devices keep what they compiled, with the keys to it: our model
+    server runs none of the user's code. Empty without an object store."""
+    if not store.url:
+        return {}
+    return {
+        CACHE_VARIABLE: f"s3://{settings.zoo_bucket}/neuron-compile-cache",
+        "AWS_ENDPOINT_URL": store.url,
+        "AWS_ACCESS_KEY_ID": store.credential.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": store.credential.secret_access_key,
+        "AWS_REGION": settings.region,
+    }
 
 
 def _reservable(variant: VariantSpec, staged: Staged) -> int:

@@ -55,6 +55,7 @@ def _parse(raw: dict[str, Any]) -> Identity:
             name=str(item["name"]),
             state="done" if over or index < len(listed) - 1 else "running",
             seconds=float(item["seconds"]),
+            detail=str(item.get("detail") or ""),
         )
         for index, item in enumerate(listed)
     )

@@ -67,6 +67,7 @@ def _stage(stage: Stage, now: int) -> dict[str, Any]:
         "seconds": seconds,
         "progress": stage.progress,
         "total": stage.total,
+        "detail": stage.detail,
     }
 
 

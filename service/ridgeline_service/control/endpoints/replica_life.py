@@ -7,7 +7,7 @@ replicas should exist is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ridgeline.errors import RidgelineError
@@ -85,11 +85,13 @@ class ReplicaLife:
         room: Room,
         cores: int,
         gpus: GpuShares,
+        compile_cache: Mapping[str, str],
         wanted: Callable[[str], bool],
         changed: Callable[[], None],
     ) -> None:
-        """``wanted`` tells during a long staging whether the replica is still wanted;
-        ``changed`` brings the routes up to date and is called after every change of status."""
+        """``compile_cache`` is for replicas on simulated devices; ``wanted`` tells during a long
+        staging whether the replica is still wanted; ``changed`` brings the routes up to date and
+        is called after every change of status."""
         self._context = context
         self._rows = ReplicaRows(context, holder, changed)
         self._launcher = launcher
@@ -98,6 +100,7 @@ class ReplicaLife:
         self._room = room
         self._cores = cores
         self._gpus = gpus
+        self._compile_cache = compile_cache
         self._wanted = wanted
         self._watches: dict[str, _Watch] = {}
 
@@ -194,7 +197,15 @@ class ReplicaLife:
                 write_first_line(data_dir, endpoint.name, replica, now, line)
             port = self._launcher.free_port()
             identity = replica_identity(replica, variant, endpoint)
-            order = launch_order(identity, variant, staged, port=port, threads=threads, gpus=gpus)
+            order = launch_order(
+                identity,
+                variant,
+                staged,
+                port=port,
+                threads=threads,
+                gpus=gpus,
+                compile_cache=self._compile_cache,
+            )
             record = self._launcher.start(order)
         except RidgelineError as error:
             cause = sentences(error.message, error.hint)

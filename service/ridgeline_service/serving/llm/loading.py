@@ -80,15 +80,14 @@ def load_model(
     """
     with replica.stage("import", State.LOADING):
         backend = None if settings.engine == "vllm" else _backend(settings)
+    artifact = None
+    if backend is not None and settings.instance is not None:
+        with replica.stage("compile", State.LOADING):
+            artifact = _compiled(backend, directory, _config(directory), settings)
+            replica.tell(artifact.made)
+            log.info("compile: %s", artifact.made)
     with replica.stage("load", State.LOADING):
-        if not directory.is_dir():
-            raise LoadFailed(f"There is no model directory at {directory}.")
-        config = read_json(directory / "config.json")
-        if not config:
-            raise LoadFailed(
-                "The model directory has no config.json.",
-                hint="Put a model in Hugging Face's layout there.",
-            )
+        config = _config(directory)
         tokenizer = load_tokenizer(directory)
         if backend is None:
             stops = _stops(directory, config, tokenizer)
@@ -105,7 +104,7 @@ def load_model(
             )
             _warm(replica, model)
             return model
-        runner = backend.load(_compiled(backend, directory, config, settings))
+        runner = backend.load(artifact or _compiled(backend, directory, config, settings))
         if isinstance(runner, ModelRunner):
             model = _text_model(
                 directory,
@@ -122,6 +121,18 @@ def load_model(
             model = _rerank_model(settings, runner, tokenizer, seams)
     _warm(replica, model)
     return model
+
+
+def _config(directory: Path) -> Mapping[str, object]:
+    if not directory.is_dir():
+        raise LoadFailed(f"There is no model directory at {directory}.")
+    config = read_json(directory / "config.json")
+    if not config:
+        raise LoadFailed(
+            "The model directory has no config.json.",
+            hint="Put a model in Hugging Face's layout there.",
+        )
+    return config
 
 
 def _backend(settings: ModelSettings) -> Backend:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from threading import Lock
 
@@ -27,11 +27,13 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of coming up: when it began, and when it ended unless it still runs."""
+    """A part of coming up: when it began, when it ended unless it still runs, and what it found
+    worth saying."""
 
     name: str
     began: float
     ended: float | None = None
+    detail: str = ""
 
     def seconds(self, now: float) -> float:
         return (now if self.ended is None else self.ended) - self.began
@@ -90,7 +92,12 @@ class Replica:
             yield
         finally:
             with self._lock:
-                self._stages[-1] = Stage(name, self._stages[-1].began, self._clock())
+                self._stages[-1] = replace(self._stages[-1], ended=self._clock())
+
+    def tell(self, detail: str) -> None:
+        """Say something about the stage that runs."""
+        with self._lock:
+            self._stages[-1] = replace(self._stages[-1], detail=detail)
 
     def ready(self, model: Model) -> None:
         with self._lock:
@@ -128,6 +135,7 @@ class Replica:
                         "name": stage.name,
                         "seconds": round(stage.seconds(now), 3),
                         "state": "running" if stage.ended is None else "done",
+                        "detail": stage.detail,
                     }
                     for stage in self._stages
                 ],

@@ -14,7 +14,7 @@ import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not t
 import torch
 from torch import Tensor, nn
 
-from ridgeline_backends.neuron.compile import CACHE_VARIABLE
+from ridgeline_backends.neuron.compile_cache import CACHE_VARIABLE
 from ridgeline_backends.neuron.jobs.compile import main
 from ridgeline_backends.neuron.jobs.options import InvalidOrder, read_order, smallest_placement
 
