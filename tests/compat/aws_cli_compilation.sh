@@ -5,34 +5,7 @@ name="cli-compile-$$"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/model"
-python - "$work/model" <<'PYTHON'
-"""A Llama of two small layers without anything learnt, as a folder that transformers reads."""
-import json
-import struct
-import sys
-from math import prod
-from pathlib import Path
-
-folder, shapes = Path(sys.argv[1]), {"model.embed_tokens.weight": [96, 32]}
-for layer in range(2):
-    parts = {"self_attn.q_proj": [32, 32], "self_attn.k_proj": [16, 32]}
-    parts |= {"self_attn.v_proj": [16, 32], "self_attn.o_proj": [32, 32]}
-    parts |= {"mlp.gate_proj": [48, 32], "mlp.up_proj": [48, 32], "mlp.down_proj": [32, 48]}
-    parts |= {"input_layernorm": [32], "post_attention_layernorm": [32]}
-    shapes |= {f"model.layers.{layer}.{part}.weight": shape for part, shape in parts.items()}
-shapes |= {"model.norm.weight": [32], "lm_head.weight": [96, 32]}
-header, end = {}, 0
-for tensor, shape in shapes.items():
-    begin, end = end, end + 4 * prod(shape)
-    header[tensor] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
-text = json.dumps(header).encode()
-weights = struct.pack("<Q", len(text)) + text + bytes(end)
-(folder / "model.safetensors").write_bytes(weights)
-config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 96}
-config |= {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-config |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
-(folder / "config.json").write_text(json.dumps(config))
-PYTHON
+python "$(dirname "$0")/tiny_llama.py" "$work/model"
 tar -czf "$work/model.tar.gz" -C "$work/model" .
 aws s3 mb "s3://$name"
 aws s3 cp "$work/model.tar.gz" "s3://$name/in/model.tar.gz" --only-show-errors

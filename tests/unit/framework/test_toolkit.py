@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ridgeline_service.serving.framework import compat, formats, pipelines
+from ridgeline_service.serving.framework import compat, formats, pipelines, scikit
 from ridgeline_service.serving.framework.defaults import Defaults
 from ridgeline_service.serving.framework.errors import (
     BadRequest,
@@ -223,6 +223,33 @@ def test_real_toolkits_are_not_replaced(tmp_path: Path) -> None:
     import sagemaker_inference  # type: ignore[import-not-found]  # made above
 
     assert sagemaker_inference.REAL
+
+
+class Sums:
+    """A fitted model of scikit-learn, as far as its defaults know it."""
+
+    def predict(self, table: np.ndarray) -> np.ndarray:
+        assert table.dtype == np.float32
+        return table.sum(axis=1)
+
+
+def test_scikit_learn_predicts_rows_of_numbers() -> None:
+    base = scikit.SklearnDefaults("application/json", "a code/inference.py")
+
+    def says(body: str, content_type: str, accept: str) -> bytes:
+        prediction = base.predict_fn(base.input_fn(body, content_type), Sums())
+        return base.output_fn(prediction, accept)[0]
+
+    assert says("1,2\n3,4\n", "text/csv", "text/csv") == b"3.0\n7.0\n"
+    assert says("1,2\n", "text/csv", "text/csv") == b"3.0\n"
+    assert says("1\n2\n", "text/csv; charset=utf-8", "*/*") == b"[1.0, 2.0]"
+    assert says("[[1, 2], [3, 4]]", "application/json", "application/json") == b"[3.0, 7.0]"
+    assert says("[1, 2]", "application/json", "application/json") == b"[3.0]"
+    for body in ("1,two", "1,2\n3\n"):
+        with pytest.raises(BadRequest, match="no table of numbers"):
+            base.input_fn(body, "text/csv")
+    with pytest.raises(ContractError, match="Please provide a model_fn"):
+        base.model_fn("/m")
 
 
 def test_hugging_face_bodies() -> None:

@@ -125,7 +125,8 @@ def plain(value: Any) -> Any:
 
 
 def _csv(value: Any) -> bytes:
-    """Rows of a nested list; a list of mappings gets a header line."""
+    """Rows of a nested list, a flat one's values each on a line; a list of mappings gets a header
+    line."""
     rows = value if isinstance(value, list | tuple) else [value]
     buffer = io.StringIO()
     if rows and isinstance(rows[0], dict):
@@ -134,6 +135,5 @@ def _csv(value: Any) -> bytes:
         table.writerows(rows)
     else:
         writer = csv.writer(buffer, lineterminator="\n")
-        flat = not any(isinstance(row, list | tuple) for row in rows)
-        writer.writerows([rows] if flat else rows)
+        writer.writerows(row if isinstance(row, list | tuple) else [row] for row in rows)
     return buffer.getvalue().encode()

@@ -78,3 +78,7 @@ class HostingSettings:
     @property
     def is_hugging_face(self) -> bool:
         return self.runtime.startswith("huggingface")
+
+    @property
+    def is_sklearn(self) -> bool:
+        return self.runtime.startswith("sklearn")

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ridgeline_service.serving.framework import compat, defaults, formats, pipelines
+from ridgeline_service.serving.framework import compat, defaults, formats, pipelines, scikit
 from ridgeline_service.serving.framework.errors import ContractError
 from ridgeline_service.serving.framework.journal import say
 from ridgeline_service.serving.framework.settings import HostingSettings
@@ -138,6 +138,8 @@ def load_model(settings: HostingSettings, stage: Stage) -> UserModel:
     base = defaults.Defaults(settings.default_accept, lacking)
     if settings.is_hugging_face:
         base = pipelines.PipelineDefaults(settings.default_accept, settings.task)
+    elif settings.is_sklearn:
+        base = scikit.SklearnDefaults(settings.default_accept, lacking)
     model_dir = str(settings.model_dir)
     context = Context({"model_dir": model_dir, "gpu_id": None})
     with stage("model_fn"):
