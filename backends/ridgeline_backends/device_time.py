@@ -1,7 +1,9 @@
-"""How long a device takes for its steps: what a clock said, or what is predicted of another one."""
+"""How long a device takes for its steps: what a clock said, or what is predicted of another one;
+and what is known of a device that is simulated."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -45,10 +47,22 @@ class DeviceTime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCall:
+    """One call of a compiled program: its phase, the positions and the sequences it is for."""
+
+    phase: str
+    bucket: int
+    batch: int
+    time: DeviceTime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedDevice:
     """What a runner stands for. `label` says how far measurements vouch for its times: calibrated,
     extrapolated or prior-only. `usd_per_hour` None: no price is known. `core_bytes`: what fills the
-    memory of a core, in the runtime's words."""
+    memory of a core, in the runtime's words, of `core_bytes_available`. `calls`: its compiled
+    programs. `paced`: answers come when they would come from it. `config` and `settings` are what
+    was compiled: the model's, and NxD Inference's."""
 
     instance_type: str
     cores: int
@@ -56,3 +70,21 @@ class SimulatedDevice:
     usd_per_hour: float | None
     label: str
     core_bytes: Mapping[str, int] = field(default_factory=dict)
+    core_bytes_available: int = 0
+    calls: tuple[DeviceCall, ...] = ()
+    paced: bool = False
+    config: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+class SimulatedHardware(ABC):
+    """Capability of a runner: its device is simulated, and fails on demand."""
+
+    @property
+    @abstractmethod
+    def simulates(self) -> SimulatedDevice: ...
+
+    @abstractmethod
+    def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None:
+        """Let `kind` happen once so many steps more have passed, and every so many again; "" makes
+        everything whole. Raises `InvalidInput` for a kind that there is not. Any thread."""

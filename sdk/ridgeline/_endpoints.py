@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ridgeline.errors import NotFound
+from ridgeline.errors import InvalidInput, NotFound, NotReady, Unavailable
 
 if TYPE_CHECKING:
     from ridgeline.session import Session
@@ -76,6 +76,16 @@ def describe(session: Session, name: str) -> Mapping[str, Any]:
     with session.call():
         answer = session.sagemaker_client.describe_endpoint(EndpointName=name)
     return dict(answer)
+
+
+def simulated(session: Session, name: str) -> list[Mapping[str, Any]]:
+    """The simulated device of each ready replica; none where nothing is simulated or ready."""
+    if session.is_aws:
+        return []
+    try:
+        return list(session.api.get("endpoints", name, "simulated")["replicas"])
+    except (NotFound, NotReady, InvalidInput, Unavailable):
+        return []
 
 
 def parts(session: Session, name: str) -> Parts:

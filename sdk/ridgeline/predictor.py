@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal, overload
 
 from ridgeline import _chat
-from ridgeline._endpoints import Parts, describe, parts
+from ridgeline._endpoints import Parts, describe, parts, simulated
 from ridgeline._names import unique_name
 from ridgeline._waiting import wait_for_endpoint
 from ridgeline.async_inference import AsyncResult, split_s3
@@ -202,6 +202,11 @@ class Predictor:
             inference_id=str(answer.get("InferenceId", "")),
             read=self.deserializer.deserialize,
         )
+
+    def simulated(self) -> list[Mapping[str, Any]]:
+        """What each ready replica stands for on a simulated device: predicted times with their
+        intervals, memory of a core by kind, price. Empty where nothing is simulated."""
+        return [dict(one) for one in simulated(self.session, self.endpoint_name)]
 
     def update_endpoint(
         self,

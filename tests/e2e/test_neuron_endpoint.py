@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from openai import OpenAI
@@ -42,6 +44,8 @@ def test_a_simulated_endpoint_answers_as_the_processor_does(service: Service) ->
         _two_may_write_the_same_modules(service)
         _says_what_it_would_have_taken(service, client)
         _is_watched_from_the_command_line(service)
+        _is_described_and_profiled(service)
+        _fails_on_demand(service)
     finally:
         service.delete(CPU)
         service.delete(NEURON)
@@ -50,13 +54,20 @@ def test_a_simulated_endpoint_answers_as_the_processor_does(service: Service) ->
 def _compiles_nothing_a_second_time(service: Service) -> None:
     """The first replica put its modules into the object store, the next one has them from there."""
     assert "compile: 10 of 10 buckets (s3://" in service.cli("logs", NEURON).stdout
-    service.deploy(AGAIN, "smollm2-135m-instruct", instance_type="ml.inf2.xlarge")
+    service.deploy(
+        AGAIN,
+        "smollm2-135m-instruct",
+        instance_type="ml.inf2.xlarge",
+        RIDGELINE_PACE="real-time",
+    )
     try:
         shown = json.loads(service.cli("describe", AGAIN, "--json").stdout)["Ridgeline"]
         [detail] = [one["detail"] for one in shown["stages"] if one["name"] == "compile"]
         assert detail.startswith("0 of 10 buckets, all from cache (s3://")
         assert f"compile: {detail}" in service.cli("logs", AGAIN).stdout
-        assert detail in service.cli("describe", AGAIN).stdout
+        text = service.cli("describe", AGAIN).stdout
+        assert detail in text
+        assert "answers at its pace" in text
     finally:
         service.delete(AGAIN)
 
@@ -119,3 +130,55 @@ def _is_watched_from_the_command_line(service: Service) -> None:
     refused = service.cli("neuron", "top", CPU, *look, check=False)
     assert refused.returncode == 4
     assert "stands for a simulated device" in refused.stderr
+
+
+def _is_described_and_profiled(service: Service) -> None:
+    text = service.cli("describe", NEURON).stdout
+    assert "simulated inf2.xlarge: 2 NeuronCores at LNC 1, times calibrated" in text
+    for said in ("first token, prompts of up to", "each token", "memory of a core", "so far, "):
+        assert said in text
+    [replica] = json.loads(service.cli("describe", NEURON, "--json").stdout)["Ridgeline"][
+        "simulated"
+    ]
+    calls = replica["device"]["calls"]
+    assert [one["bucket"] for one in calls] == [128, 256, 512, 1024, 2048] * 2
+    assert all(0 < one["low"] < one["seconds"] < one["high"] < 1 for one in calls)
+    assert replica["device"]["so_far"]["generated_tokens"] > 0
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "step.json"
+        said = service.cli("neuron", "profile", NEURON, "-o", str(path)).stderr
+        assert f"endpoint {NEURON} (token_generation, bucket 2048, batch 6) on 2 cores" in said
+        trace = json.loads(path.read_text())
+    last = max(one["ts"] + one["dur"] for one in trace["traceEvents"] if one["ph"] == "X")
+    assert last / 1e6 == pytest.approx(calls[-1]["seconds"], rel=0.01)
+
+
+def _fails_on_demand(service: Service) -> None:
+    """Asked of a replica that runs, it fails with the runtime's statuses until it is told to be
+    whole."""
+
+    def said() -> str:
+        body = json.dumps({"messages": QUESTION, "max_tokens": 4})
+        try:
+            answer = runtime.invoke_endpoint(
+                EndpointName=NEURON, Body=body, ContentType="application/json"
+            )
+        except runtime.exceptions.ModelError as error:
+            return str(error.response["OriginalMessage"])
+        return str(answer["Body"].read().decode())
+
+    runtime = service.client("sagemaker-runtime")
+    service.cli("neuron", "fault", NEURON, "--kind", "hbm-error", "--after", "2")
+    assert "NRT_EXEC_HW_ERR_HBM_UE status=1201" in said()
+    assert "NRT_EXEC_UNIT_UNRECOVERABLE status=101" in said()
+    service.cli("neuron", "fault", NEURON, "--clear")
+    assert "choices" in said()
+    for arguments, words in (
+        ((NEURON, "--kind", "hbm-eror"), "Did you mean 'hbm-error'?"),
+        ((NEURON, "--kind", "allocation-failure"), "RIDGELINE_NEURON_FAULT=allocation-failure"),
+        ((CPU, "--kind", "hbm-error"), "stands for no simulated device"),
+        (("nobody", "--kind", "hbm-error"), "Could not find endpoint"),
+    ):
+        refused = service.cli("neuron", "fault", *arguments, check=False)
+        assert refused.returncode != 0
+        assert words in refused.stderr

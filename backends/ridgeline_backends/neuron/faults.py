@@ -2,8 +2,9 @@
 
 `RIDGELINE_NEURON_FAULT` names one, and when: `hbm-error`, `core-hang:after=20`,
 `numerical-error:every=50`. `after` counts steps of the engine that pass first, `every` makes it
-happen again and again. Broken hardware stays broken until the process is started anew.
-Statuses and words are those of libnrt (neuron-runtime/api/nrt_status.rst). Imports no torch.
+happen again and again. A server that runs is asked by `ridgeline neuron fault`. Broken hardware
+stays broken until the process is started anew, or told to be whole. Statuses and words are those
+of libnrt (neuron-runtime/api/nrt_status.rst). Imports no torch.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class NeuronRuntimeError(BackendError):
     def __init__(self, code: str, status: int, words: str) -> None:
         super().__init__(
             f"{code} status={status} message={words!r}",
-            hint=f"The fault was asked for with {FAULT_VARIABLE}.",
+            hint=f"Asked for by {FAULT_VARIABLE} or `ridgeline neuron fault`.",
         )
         self.code = code
         self.status = status
@@ -73,7 +74,7 @@ class Faults:
             close = get_close_matches(name, _KINDS, n=1)
             suggestion = f"Did you mean {close[0]!r}? " if close else ""
             raise InvalidInput(
-                f"{FAULT_VARIABLE}: there is no fault {name!r}.",
+                f"There is no fault {name!r}.",
                 hint=f"{suggestion}There are: {', '.join(_KINDS)}.",
             )
         self._kind = _KINDS.get(name)
@@ -103,6 +104,16 @@ class Faults:
             every=int(given.get("every", 0)),
             timeout_s=float(timeout) if timeout.isdigit() else _TIMEOUT_S,
         )
+
+    def instead(self, name: str, *, after: int, every: int) -> Faults:
+        """Another fault on whole hardware, from the next step on; no name: none. Raises
+        `InvalidInput`."""
+        if name == "allocation-failure":
+            raise InvalidInput(
+                f"{name} happens when a model is loaded, and this one is.",
+                hint=f"Deploy with {FAULT_VARIABLE}={name} in the container's environment.",
+            )
+        return Faults(name, after=after, every=every, timeout_s=self._timeout_s)
 
     def load(self) -> None:
         """A model is loaded. Raises `NeuronRuntimeError`."""

@@ -8,7 +8,8 @@ fills a bucket up, so that is left out.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 
 import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
 
@@ -25,7 +26,7 @@ from ridgeline_backends.base import (
     Step,
     StepResult,
 )
-from ridgeline_backends.device_time import SimulatedDevice
+from ridgeline_backends.device_time import DeviceCall, SimulatedDevice, SimulatedHardware
 from ridgeline_backends.models.config import DecoderConfig, decoder_config
 from ridgeline_backends.models.decoder import read_decoder
 from ridgeline_backends.models.reader import read_json
@@ -48,7 +49,7 @@ _FEWEST = 16
 """The shortest prompt that a program of its own is made for."""
 
 
-class NeuronRunner(ModelRunner):
+class NeuronRunner(ModelRunner, SimulatedHardware):
     """A decoder on `plan.placement`. Where the spec says `paced`, a step returns when the device
     would."""
 
@@ -87,7 +88,12 @@ class NeuronRunner(ModelRunner):
             self._memory.load([whole], shards)
         slots = neuron.decode_batch
         decode = self._program(Phase.TOKEN_GENERATION, slots, neuron.generation_buckets[-1])
-        self._simulates = device_of(plan.placement, decode, plan.need)
+        self._simulates = replace(
+            device_of(plan.placement, decode, plan.need, self._calls()),
+            paced=self._paced,
+            config=read_json(artifact.model_dir / "config.json"),
+            settings=asdict(neuron),
+        )
         self._limits = RunnerLimits(
             max_model_len=plan.max_model_len,
             max_tokens=max(longest, slots),
@@ -106,6 +112,20 @@ class NeuronRunner(ModelRunner):
     @property
     def simulates(self) -> SimulatedDevice:
         return self._simulates
+
+    def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None:
+        self._faults = self._faults.instead(kind, after=after, every=every)
+
+    def _calls(self) -> Iterator[DeviceCall]:
+        """Of the programs that a server has compiled."""
+        neuron = self._neuron
+        for phase, batch, buckets in (
+            (Phase.CONTEXT_ENCODING, 1, neuron.context_buckets),
+            (Phase.TOKEN_GENERATION, neuron.decode_batch, neuron.generation_buckets),
+        ):
+            for bucket in buckets:
+                taken = self._times.of([self._program(phase, batch, bucket)])
+                yield DeviceCall(phase=phase.value, bucket=bucket, batch=batch, time=taken)
 
     @property
     def vocab_size(self) -> int:

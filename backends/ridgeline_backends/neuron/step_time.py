@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ridgeline_backends.device_time import DeviceTime, SimulatedDevice
+from ridgeline_backends.device_time import DeviceCall, DeviceTime, SimulatedDevice
 from ridgeline_backends.neuron.liveness import CoreNeed
 from ridgeline_backends.neuron.placement import Placement
 from ridgeline_backends.neuron.program import ElementType, Program
@@ -54,7 +54,9 @@ def call_time(program: Program, machine: Machine, dtype: ElementType) -> DeviceT
     )
 
 
-def device_of(placement: Placement, program: Program, need: CoreNeed) -> SimulatedDevice:
+def device_of(
+    placement: Placement, program: Program, need: CoreNeed, calls: Iterable[DeviceCall]
+) -> SimulatedDevice:
     """What a runner on a placement stands for; the label is that of this program's time."""
     return SimulatedDevice(
         instance_type=placement.instance.name,
@@ -63,4 +65,6 @@ def device_of(placement: Placement, program: Program, need: CoreNeed) -> Simulat
         usd_per_hour=placement.instance.price_usd_h,
         label=predict(program, placement.machine).label,
         core_bytes=need.table(),
+        core_bytes_available=placement.core_memory_bytes,
+        calls=tuple(calls),
     )

@@ -8,6 +8,9 @@ import typer
 
 from ridgeline.cli import _common
 from ridgeline.cli._common import AsJson, DataDir
+from ridgeline.errors import InvalidInput
+
+_PACES = ("real-time", "none")
 
 
 def deploy(
@@ -35,6 +38,14 @@ def deploy(
         list[str] | None,
         typer.Option("--env", metavar="NAME=VALUE", help="Environment of the container."),
     ] = None,
+    pace: Annotated[
+        str | None,
+        typer.Option(
+            "--pace",
+            metavar="real-time",
+            help="On a simulated device: answers come when the device would give them.",
+        ),
+    ] = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return when the endpoint is accepted.")
     ] = False,
@@ -50,6 +61,10 @@ def deploy(
     if name is not None:
         check_name(name, "--name")
     environment = _common.parse_pairs(env or [], "--env")
+    if pace is not None:
+        if pace not in _PACES:
+            raise InvalidInput(f"--pace {pace} is none.", hint=f"There is: {', '.join(_PACES)}.")
+        environment["RIDGELINE_PACE"] = pace
     session = _common.open_session(data_dir)
     from ridgeline.zoo import ZooModel  # boto3: not for --help
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ridgeline.cli import _common
+from ridgeline.cli import _common, _simulated
 from ridgeline.cli._common import AsJson, DataDir, EndpointOrJob
 from ridgeline.cli._jobs import describe_job, endpoint_or_job
 from ridgeline.cli._tuning import describe_tuning
@@ -46,8 +46,10 @@ def _describe_endpoint(session: Session, endpoint: str, *, as_json: bool) -> Non
     except (NotFound, Unsupported):
         # A service that speaks SageMaker's API alone has told all it knows.
         ours = {}
+    devices = _endpoints.simulated(session, endpoint) if ours else []
     if as_json:
-        _common.print_json({**aws, "Ridgeline": ours})
+        more = {"simulated": devices} if devices else {}
+        _common.print_json({**aws, "Ridgeline": {**ours, **more}})
         return
     view = _endpoints.parse_view(endpoint, ours)
     print(f"{endpoint}: {aws['EndpointStatus']}")
@@ -72,6 +74,9 @@ def _describe_endpoint(session: Session, endpoint: str, *, as_json: bool) -> Non
         took = "" if stage.seconds is None else f"{stage.seconds:.1f} s"
         detail = f"({stage.detail})" if stage.detail else ""
         print("  " + " ".join(filter(None, (f"stage {stage.name}: {stage.state}", took, detail))))
+    if devices:
+        for line in _simulated.lines(devices):
+            print(f"  {line}")
     if view.status in _endpoints.FAILED and view.log_tail:
         print("  last lines of its log:")
         for line in view.log_tail:

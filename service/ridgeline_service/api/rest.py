@@ -11,11 +11,32 @@ from typing import Annotated, Any, Protocol
 from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from ridgeline.errors import InternalError, InvalidInput, NotFound, RidgelineError, did_you_mean
+from ridgeline_service.api.rest_bodies import (
+    CreatedKey,
+    EndpointState,
+    ErrorAnswer,
+    ErrorDetail,
+    Event,
+    EventQuery,
+    Events,
+    FaultyReplicas,
+    Info,
+    Key,
+    Keys,
+    NewFault,
+    NewKey,
+    NoQuery,
+    SimulatedReplica,
+    SimulatedReplicas,
+    Zoo,
+    ZooCard,
+    ZooCardToDeploy,
+    ZooQuery,
+)
 from ridgeline_service.api.shapes import supported_operations
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.settings import Settings
@@ -42,6 +63,13 @@ class StageVerbs(Protocol):
     def stages(self, name: str, /) -> Mapping[str, Any]: ...
 
 
+class SimulatedVerbs(Protocol):
+    def show(self, name: str, /) -> Sequence[Mapping[str, Any]]: ...
+    def break_down(
+        self, name: str, fault: Mapping[str, object], replica: str, /
+    ) -> Sequence[str]: ...
+
+
 class RestControl(Protocol):
     """What ``ridgeline_service.control.ControlPlane`` offers to the REST routes."""
 
@@ -53,148 +81,8 @@ class RestControl(Protocol):
     def events(self) -> EventVerbs: ...
     @property
     def endpoints(self) -> StageVerbs: ...
-
-
-class Open(BaseModel):
-    """An answer that may grow members; the named ones stay."""
-
-    model_config = ConfigDict(extra="allow")
-
-
-class Strict(BaseModel):
-    """A request: a member that is not known is a mistake of the caller's."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class ErrorDetail(BaseModel):
-    code: str
-    message: str
-    hint: str
-
-
-class ErrorAnswer(BaseModel):
-    error: ErrorDetail
-
-
-class ZooCard(Open):
-    id: str
-    version: str
-    task: str
-    title: str = ""
-    description: str = ""
-
-
-class ZooCardToDeploy(ZooCard):
-    """A card with what CreateModel needs to deploy it."""
-
-    image_uri: str
-    environment: dict[str, str]
-
-
-class Zoo(BaseModel):
-    models: list[ZooCard]
-
-
-class Stage(Open):
-    name: str
-    seconds: float | None = None
-    state: str
-    detail: str = ""
-
-
-class Replica(Open):
-    id: str
-    variant: str
-    status: str
-    stages: list[Stage] = []
-    pid: int | None = None
-    log_stream: str = ""
-
-
-class EndpointState(Open):
-    name: str
-    status: str
-    reason: str = ""
-    failure_reason: str = ""
-    hint: str = ""
-    stages: list[Stage] = []
-    replicas: list[Replica] = []
-    log_tail: list[str] = []
-
-
-def _no_other_kind(value: object) -> object:
-    """Pydantic would take true and "1" for 1."""
-    if isinstance(value, bool | str):
-        raise ValueError("a whole number is expected")
-    return value
-
-
-_Number = Annotated[int, Field(ge=1, le=10**12)]
-Limit = Annotated[_Number, BeforeValidator(_no_other_kind, json_schema_input_type=_Number)]
-
-
-class NewKey(Strict):
-    """Inference with a key that has limits is refused with 429 beyond them."""
-
-    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@-]*$")
-    requests_per_minute: Limit | None = None
-    tokens_per_minute: Limit | None = None
-
-
-class CreatedKey(Open):
-    """A key, secrets included: shown once."""
-
-    key_id: str
-    access_key_id: str
-    secret_access_key: str
-    api_key: str
-
-
-class Key(Open):
-    key_id: str
-    name: str
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-
-
-class Keys(BaseModel):
-    keys: list[Key]
-
-
-class Event(Open):
-    """A change of a resource; ``resource`` is its ARN."""
-
-    resource: str
-    change: str
-
-
-class Events(BaseModel):
-    events: list[Event]
-
-
-class Info(BaseModel):
-    version: str
-    region: str
-    account_id: str
-    role_arn: str
-    default_bucket: str
-    supported_operations: dict[str, list[str]]
-
-
-class ZooQuery(Strict):
-    q: str = Field("", max_length=200, pattern=r"^[^\x00]*$", description="Words to look for.")
-
-
-class EventQuery(Strict):
-    resource: str = Field(
-        "", max_length=300, pattern=r"^[^\x00]*$", description="Name or ARN of a resource."
-    )
-    limit: int = Field(100, ge=1, le=1000)
-
-
-class NoQuery(Strict):
-    """A route without query parameters."""
+    @property
+    def simulated(self) -> SimulatedVerbs: ...
 
 
 EndpointName = Annotated[str, Path(max_length=63, pattern=r"^[A-Za-z0-9](-*[A-Za-z0-9])*$")]
@@ -246,6 +134,26 @@ def create_rest_app(control: RestControl, settings: Settings) -> FastAPI:
         except ValidationException as error:
             # What SageMaker answers for an unknown name; REST has a status of its own for it.
             raise NotFound(error.message, hint=error.hint) from None
+
+    @app.get(
+        "/api/endpoints/{name}/simulated",
+        responses=_errors(400, 404, 409),
+        summary="The simulated devices of an endpoint, with predicted times",
+    )
+    def show_simulated(name: EndpointName, query: _NoQuery) -> SimulatedReplicas:
+        found = control.simulated.show(name)
+        return SimulatedReplicas(replicas=[SimulatedReplica.model_validate(one) for one in found])
+
+    @app.post(
+        "/api/endpoints/{name}/faults",
+        responses=_errors(400, 404, 409),
+        summary="Let the simulated devices of an endpoint fail",
+    )
+    def break_down(name: EndpointName, body: NewFault, query: _NoQuery) -> FaultyReplicas:
+        fault = {"kind": body.kind, "after": body.after, "every": body.every}
+        return FaultyReplicas(
+            replicas=list(control.simulated.break_down(name, fault, body.replica))
+        )
 
     @app.get("/api/keys", responses=_errors(400), summary="Keys, without their secrets")
     def list_keys(query: _NoQuery) -> Keys:
@@ -344,7 +252,12 @@ def _explain(error: RequestValidationError) -> InvalidInput:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:])[:100]
     if first["type"] == "extra_forbidden":
-        known = [*EventQuery.model_fields, *ZooQuery.model_fields, *NewKey.model_fields]
+        known = [
+            *EventQuery.model_fields,
+            *ZooQuery.model_fields,
+            *NewKey.model_fields,
+            *NewFault.model_fields,
+        ]
         return InvalidInput(
             f"Unknown member {where!r} in the {first['loc'][0]}.", hint=did_you_mean(where, known)
         )

@@ -25,6 +25,7 @@ from ridgeline_service.control.endpoints.planning import Planner
 from ridgeline_service.control.endpoints.probe import Probe, probe_replica
 from ridgeline_service.control.endpoints.replica_life import ReplicaLife
 from ridgeline_service.control.endpoints.replica_usage import SAMPLED_EVERY_S, ReplicaUsage
+from ridgeline_service.control.endpoints.simulated import SimulatedDevices
 from ridgeline_service.control.endpoints.verbs import Endpoints
 from ridgeline_service.control.events import Events
 from ridgeline_service.control.holder import boot_id, holder_name, is_dead
@@ -140,6 +141,7 @@ class ControlPlane:
         self.models = Models(context)
         self.endpoint_configs = EndpointConfigs(context)
         self.endpoints = Endpoints(context, planner)
+        self.simulated = SimulatedDevices(context)
         job_planner = JobPlanner(settings, self._machine, outside.sandbox_problem)
         self.training_jobs = TrainingJobs(context, job_planner)
         self.processing_jobs = ProcessingJobs(context, job_planner)
@@ -263,7 +265,7 @@ class ControlPlane:
         pools = Subject(
             claims=warm_pools.CLAIMS,
             key=lambda pool: pool.job_arn,
-            seen=lambda pool: (pool.status, pool.keep_alive_s),
+            seen=lambda pool: (pool.status, pool.keep_alive_s, pool.job_ended),
             step=pool_life.step,
         )
         commands = self._commands(context, holder.name)

@@ -170,6 +170,23 @@ class FakeEvents:
         return [{"resource": arn("model", "m"), "change": "Created", "at": 1.5}][:limit]
 
 
+class FakeSimulated:
+    """One endpoint, "simulated", has a replica on a simulated device."""
+
+    def __init__(self) -> None:
+        self.faults: list[Mapping[str, object]] = []
+
+    def show(self, name: str, /) -> list[dict[str, Any]]:
+        if name != "simulated":
+            raise NotFound(f"Could not find endpoint {name}.")
+        return [{"id": "r1", "variant": "v", "device": {"instance_type": "inf2.xlarge"}}]
+
+    def break_down(self, name: str, fault: Mapping[str, object], replica: str, /) -> list[str]:
+        found = [one["id"] for one in self.show(name)]
+        self.faults.append({**fault, "replica": replica})
+        return found
+
+
 class FakeControl:
     """The contract of the control plane, in memory."""
 
@@ -197,6 +214,7 @@ class FakeControl:
         self.zoo = FakeZoo()
         self.keys = FakeKeys()
         self.events = FakeEvents()
+        self.simulated = FakeSimulated()
         self.running = False
 
     def start(self) -> None:

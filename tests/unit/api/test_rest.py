@@ -60,6 +60,17 @@ def test_an_endpoint_and_its_stages(direct, control) -> None:
     assert refused(api(direct, "GET", "/api/endpoints/none"), 404)["code"] == "NotFound"
 
 
+def test_simulated_devices_are_shown_and_break_down(direct, control) -> None:
+    [replica] = api(direct, "GET", "/api/endpoints/simulated/simulated").json["replicas"]
+    assert replica["device"]["instance_type"] == "inf2.xlarge"
+    path, fault = "/api/endpoints/simulated/faults", {"kind": "core-hang", "after": 10}
+    assert api(direct, "POST", path, fault).json == {"replicas": ["r1"]}
+    assert control.simulated.faults == [{**fault, "every": 0, "replica": ""}]
+    assert refused(api(direct, "GET", "/api/endpoints/none/simulated"), 404)["code"] == "NotFound"
+    for wrong in ({"kind": "core-hang", "after": -1}, {"kind": "x" * 65}, {"kind": "", "afer": 1}):
+        assert refused(api(direct, "POST", path, wrong), 400)["code"] == "InvalidInput"
+
+
 def test_events_and_facts(direct) -> None:
     event = api(direct, "GET", "/api/events", query="resource=m&limit=5").json["events"][0]
     assert event["change"] == "Created"
@@ -136,4 +147,4 @@ def test_schemathesis_finds_nothing(served, mode: schemathesis.GenerationMode) -
             check()
         except Unsatisfiable:  # a route without parameters cannot be called wrongly
             assert mode == schemathesis.GenerationMode.NEGATIVE
-    assert len(checked) == (8 if mode == schemathesis.GenerationMode.POSITIVE else 6)
+    assert len(checked) == (10 if mode == schemathesis.GenerationMode.POSITIVE else 8)

@@ -1,47 +1,139 @@
-"""``ridgeline neuron profile``: one step of a model as a trace for Perfetto or Chrome."""
+"""``ridgeline neuron profile``: one step of a model, or of an endpoint, as a trace for Perfetto."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ridgeline.cli._common import say
+from ridgeline.cli._common import DataDir, open_session, say
+from ridgeline.errors import AccessDenied, InvalidInput, NotFound, NotRunning, Unavailable
 from ridgeline_backends.neuron.commands.compile import config_of
+
+if TYPE_CHECKING:
+    from ridgeline_backends.neuron.placement import Placement
+    from ridgeline_backends.neuron.program import Program
 
 
 def profile(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Name of a public model, or a config.json.")
+        str,
+        typer.Argument(
+            metavar="MODEL|ENDPOINT",
+            help="An endpoint, as it was compiled; or a public model's name, or a config.json.",
+        ),
     ],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="The trace; NAME.trace.json, here, if left out."),
     ] = None,
     instance: Annotated[
-        str, typer.Option("--instance", metavar="TYPE", help="Instance type, like inf2.48xlarge.")
-    ] = "inf2.xlarge",
-    tp: Annotated[
-        int | None, typer.Option("--tp", min=1, help="Cores; those of one device if left out.")
+        str | None,
+        typer.Option(
+            "--instance",
+            metavar="TYPE",
+            help="Of a model: instance type, like inf2.48xlarge.",
+            show_default="inf2.xlarge",
+        ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences that decode.")] = 1,
-    seq: Annotated[int, typer.Option("--seq", min=1, help="Positions of a sequence.")] = 2048,
+    tp: Annotated[
+        int | None,
+        typer.Option("--tp", min=1, help="Of a model: cores; those of one device if left out."),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, help="Of a model: sequences that decode.")
+    ] = 1,
+    seq: Annotated[
+        int | None,
+        typer.Option(
+            "--seq",
+            min=1,
+            help="Positions of a sequence; the compiled ones of an endpoint.",
+            show_default="2048",
+        ),
+    ] = None,
     prompt: Annotated[
         bool, typer.Option("--prompt", help="A prompt of all positions, not a token each.")
     ] = False,
     cores: Annotated[int, typer.Option("--cores", min=1, help="Cores in the trace.")] = 2,
+    data_dir: DataDir = None,
 ) -> None:
     """Write what engines, DMA queues and collectives do in one step, operation by operation."""
+    from ridgeline_backends.neuron.profile import trace  # numpy: not for --help
+
+    device = None if instance or Path(model).exists() else _device(model, data_dir)
+    if device is not None:
+        placement, program = _of_endpoint(device, prompt, seq)
+    else:
+        placement, program = _of_model(model, instance, tp, batch, seq or 2048, prompt)
+    found = trace(program, placement.machine, min(cores, placement.cores))
+    # In the working folder, whether the model is a public name or a path.
+    output = output or Path(f"{Path(model).resolve().name.removesuffix('.json')}.trace.json")
+    output.write_text(json.dumps(found), encoding="utf-8")
+    of = f"endpoint {model}" if device is not None else model
+    say(
+        f"{output} holds one step of {of} ({program.phase}, bucket {program.bucket}, batch "
+        f"{program.batch}) on {placement.cores} cores of {placement.instance.name}; open it at "
+        "https://ui.perfetto.dev."
+    )
+
+
+def _device(name: str, data_dir: Path | None) -> Mapping[str, Any] | None:
+    """What an endpoint of that name runs on; None where there is none, or no service."""
+    try:
+        replicas = open_session(data_dir).api.get("endpoints", name, "simulated")["replicas"]
+    except (NotFound, NotRunning, InvalidInput, Unavailable, AccessDenied):
+        return None
+    found: Mapping[str, Any] = replicas[0]["device"]
+    return found
+
+
+def _of_endpoint(
+    device: Mapping[str, Any], prompt: bool, seq: int | None
+) -> tuple[Placement, Program]:
+    """The program that a step of it runs; of the longest bucket, or of one that holds `seq`."""
+    # Here, because they read data that --help does without.
+    from ridgeline_backends.models.config import decoder_config
+    from ridgeline_backends.neuron.builders.architecture import dense
+    from ridgeline_backends.neuron.builders.decoder import decoder_program
+    from ridgeline_backends.neuron.builders.rules import NXDI
+    from ridgeline_backends.neuron.builders.site import Phase
+    from ridgeline_backends.neuron.config import neuron_config
+    from ridgeline_backends.neuron.placement import place
+
+    phase = Phase.CONTEXT_ENCODING if prompt else Phase.TOKEN_GENERATION
+    calls = [one for one in device["calls"] if one["phase"] == phase]
+    longest = max(one["bucket"] for one in calls)
+    fitting = [one for one in calls if one["bucket"] >= (seq or longest)]
+    if not fitting:
+        raise InvalidInput(f"--seq {seq} is above {longest}, the longest that was compiled.")
+    call = min(fitting, key=lambda one: int(one["bucket"]))
+    lnc = device["logical_neuroncore_config"]
+    program = decoder_program(
+        dense(decoder_config(device["config"])),
+        neuron_config(device["neuron_config"]),
+        phase=phase,
+        bucket=call["bucket"],
+        rules=NXDI,
+        batch=call["batch"],
+    )
+    return place(device["instance_type"], device["neuron_cores"], lnc), program
+
+
+def _of_model(
+    model: str, instance: str | None, tp: int | None, batch: int, seq: int, prompt: bool
+) -> tuple[Placement, Program]:
     # Here, because they read data that --help does without.
     from ridgeline_backends.errors import DoesNotFit
     from ridgeline_backends.neuron.builders.build import build_decoder
     from ridgeline_backends.neuron.builders.site import Phase
     from ridgeline_backends.neuron.config import NeuronConfig
     from ridgeline_backends.neuron.placement import place
-    from ridgeline_backends.neuron.profile import trace
 
+    config = config_of(model)
     placement = place(instance, tp, None)
     if placement.refusals:
         raise DoesNotFit(placement.refusals)
@@ -50,9 +142,4 @@ def profile(
         is_continuous_batching=True, fused_qkv=True,
     )  # fmt: skip
     phase = Phase.CONTEXT_ENCODING if prompt else Phase.TOKEN_GENERATION
-    program = build_decoder(config_of(model), neuron, phase=phase, bucket=seq)
-    found = trace(program, placement.machine, min(cores, placement.cores))
-    # In the working folder, whether the model is a public name or a path.
-    output = output or Path(f"{Path(model).resolve().name.removesuffix('.json')}.trace.json")
-    output.write_text(json.dumps(found), encoding="utf-8")
-    say(f"{output} holds one step of {placement.cores} cores; open it at https://ui.perfetto.dev.")
+    return placement, build_decoder(config, neuron, phase=phase, bucket=seq)

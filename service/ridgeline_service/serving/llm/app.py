@@ -26,6 +26,7 @@ from ridgeline_service.serving.llm.errors import (
     answer_for,
 )
 from ridgeline_service.serving.llm.fields import parse_object
+from ridgeline_service.serving.llm.hardware import break_down, simulated_device
 from ridgeline_service.serving.llm.invocations import (
     Flavour,
     embedding_model,
@@ -86,6 +87,7 @@ class App:
             "/ridgeline/identity": lambda: json_answer(replica.identity()),
             "/v1/models": self._models,
             "/ridgeline/metrics": self._metrics,
+            "/ridgeline/simulated": lambda: simulated_device(replica.model),
             "/metrics": lambda: Answer(observer.metrics.exposition(), content_type=CONTENT_TYPE),
         }
         self._posts: Mapping[str, Callable[[dict[str, object]], Awaitable[Known]]] = {
@@ -97,6 +99,7 @@ class App:
             **dict.fromkeys(("/v1/score", "/score"), self._score),
             "/v1/load_lora_adapter": self._load_adapter,
             "/v1/unload_lora_adapter": self._unload_adapter,
+            "/ridgeline/faults": self._faults,
             "/tokenize": self._tokenize,
             "/detokenize": self._detokenize,
             # The gateway has all that concerns models below /v1.
@@ -228,6 +231,9 @@ class App:
 
     async def _unload_adapter(self, body: dict[str, object]) -> Known:
         return await unload_adapter(text_model(self._replica.model), body)
+
+    async def _faults(self, body: dict[str, object]) -> Known:
+        return break_down(self._replica.model, body)
 
     def _models(self) -> Answer:
         return json_answer(model_list(self._replica.model))

@@ -21,6 +21,7 @@ from ridgeline_backends.base import (
     RerankRunner,
     TokenPair,
 )
+from ridgeline_backends.device_time import SimulatedHardware
 from ridgeline_backends.engine import Engine, EngineOutput, FinishReason, SamplingParams
 from ridgeline_backends.engine.draft_model import DraftModel
 from ridgeline_backends.engine.drafting import PromptLookup
@@ -119,6 +120,8 @@ def load_model(
             model = _embedding_model(directory, settings, runner, tokenizer, seams)
         else:
             model = _rerank_model(settings, runner, tokenizer, seams)
+        if isinstance(runner, SimulatedHardware):
+            model = replace(model, hardware=runner)
     _warm(replica, model)
     return model
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ridgeline_backends.base import TokenPair
+from ridgeline_backends.device_time import SimulatedHardware
 from ridgeline_backends.engine import Engine, Grammar, InvalidSampling, SamplingParams
 from ridgeline_backends.engine.api import StepRecord
 from ridgeline_service.serving.llm.batches import Batches
@@ -54,12 +55,13 @@ class Seams:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Textual:
-    """What both kinds of model share."""
+    """What all kinds of model share. ``hardware``: the simulated device that it runs on."""
 
     name: str
     tokenizer: TextTokenizer
     limits: Limits
     seams: Seams
+    hardware: SimulatedHardware | None = None
     tokenize_pool: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="tokenize")
     )
