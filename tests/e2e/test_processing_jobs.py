@@ -149,24 +149,32 @@ def test_what_cannot_run_is_refused_at_once(processing: Processing) -> None:
 
 
 def test_kills_of_control_plane_and_runner(processing: Processing) -> None:
-    """The job outlives the control plane; without its runner it fails, and nothing stays."""
+    """The job outlives the control plane. Without its runner it begins again if nothing of it can
+    have been seen, else it fails, and nothing stays."""
     data_dir: Path = processing.jobs.service.data_dir
-    outputs = [output("out", "/opt/ml/processing/out", f"s3://{BUCKET}/killed")]
-    survives = processing.create(CONTINUOUS, outputs=outputs, Environment={"WAIT_S": "4"})
-    dies = processing.create(CONTINUOUS, outputs=outputs)
-    for name in (survives, dies):
+
+    def create(name: str, mode: str) -> str:
+        place = output("out", "/opt/ml/processing/out", f"s3://{BUCKET}/{name}", mode)
+        return processing.create(CONTINUOUS, outputs=[place], Environment={"WAIT_S": "4"})
+
+    again, dies = create("again", "EndOfJob"), create("dies", "Continuous")
+    for name in (again, dies):
         until(lambda name=name: processing.says(name, "begun"), 40)
-    state = json.loads((data_dir / "run" / "supervisor.json").read_text())
-    psutil.Process(state["children"]["control"]["pid"]).kill()
-    [order] = [
-        path
+    shims = {
+        json.loads(path.read_text())["job"]: psutil.Process(
+            json.loads((path.parent / "process.json").read_text())["pid"]
+        )
         for path in (data_dir / "jobs").glob("*/order.json")
-        if json.loads(path.read_text())["job"] == dies
-    ]
-    shim = psutil.Process(json.loads((order.parent / "process.json").read_text())["pid"])
-    family = shim.children(recursive=True)
-    shim.children()[0].kill()
-    assert processing.wait(survives)["ProcessingJobStatus"] == "Completed"
+    }
+    family = [each for shim in shims.values() for each in shim.children(recursive=True)]
+    state = json.loads((data_dir / "run" / "supervisor.json").read_text())
+    for process in (
+        psutil.Process(state["children"]["control"]["pid"]),
+        *(shims[name].children()[0] for name in (again, dies)),
+    ):
+        process.kill()
+    assert processing.wait(again)["ProcessingJobStatus"] == "Completed"
+    assert objects(processing, "again/") == {"first.txt": b"1", "last.txt": b"2"}
     described = processing.wait(dies)
     assert described["ProcessingJobStatus"] == "Failed"
     assert "The job runner was ended by SIGKILL" in described["FailureReason"]

@@ -197,7 +197,7 @@ def _runners_known(connection: Connection) -> dict[str, tuple[str, str]]:
         for instance in job.instances
     }
     for pool in warm_pools.living_pools(connection):
-        if pool.status is PoolStatus.AVAILABLE:
+        if pool.status in (PoolStatus.IN_USE, PoolStatus.AVAILABLE):
             for each in pool.instances:
                 found[each.id] = (each.token, f"{pool.job_arn}/warm/{each.host}")
     return found

@@ -45,7 +45,8 @@ class PoolStatus(StrEnum):
 @dataclass(frozen=True)
 class PoolRecord:
     """``kind`` is the same for jobs that may use each other's pools; ``instances`` are the runners
-    that wait, or that still have to be ended; ``memory_bytes`` is declared by all together."""
+    that wait, or that still have to be ended; ``memory_bytes`` is declared by all together.
+    ``job_ended`` is no column: whether its job is over."""
 
     job_arn: str
     status: PoolStatus
@@ -60,6 +61,7 @@ class PoolRecord:
     reused_by: str = ""
     lock_token: str | None = None
     lock_expires_at: int = 0
+    job_ended: bool = False
 
     @property
     def expires_at(self) -> int | None:
@@ -94,8 +96,12 @@ def get_pool(connection: Connection, job_arn: str) -> PoolRecord | None:
 def living_pools(connection: Connection) -> list[PoolRecord]:
     """Those with work left to do: with a job that runs, a time to wait for, processes to end."""
     living = [PoolStatus.IN_USE, PoolStatus.AVAILABLE]
-    statement = select(warm_pools).where(
-        or_(_COLUMNS.status.in_(living), _COLUMNS.has_instances.is_(True))
+    running = [status.value for status in JobStatus if not status.ended]
+    job_ended = func.coalesce(jobs.c.status, "").not_in(running).label("job_ended")
+    statement = (
+        select(warm_pools, job_ended)
+        .outerjoin(jobs, jobs.c.arn == _COLUMNS.job_arn)
+        .where(or_(_COLUMNS.status.in_(living), _COLUMNS.has_instances.is_(True)))
     )
     rows = connection.execute(statement.order_by(_COLUMNS.job_arn)).mappings()
     return [_pool(row) for row in rows]
@@ -186,7 +192,7 @@ def delete_pool(connection: Connection, job_arn: str) -> None:
 
 
 def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(values)
+    found = {name: value for name, value in values.items() if name != "job_ended"}
     if "instances" in found:
         found["has_instances"] = bool(found["instances"])
         found["instances"] = [asdict(instance) for instance in found["instances"]]

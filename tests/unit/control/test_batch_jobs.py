@@ -130,6 +130,39 @@ def test_what_a_processing_script_said_is_shown(world: Any, runners: FakeRunners
     assert found["ProcessingInputs"] == []
 
 
+def places(mode: str) -> dict[str, Any]:
+    target = {"S3Uri": "s3://b/o", "LocalPath": "/opt/ml/processing/out", "S3UploadMode": mode}
+    return {"Outputs": [{"OutputName": "o", "S3Output": target}]}
+
+
+@pytest.mark.parametrize(
+    ("mode", "stages", "again"),
+    [
+        ("EndOfJob", ("Processing",), True),
+        ("EndOfJob", ("Processing", "Uploading"), False),
+        ("Continuous", ("Processing",), False),
+    ],
+)
+def test_a_processing_job_begins_again_while_nobody_saw_anything_of_it(
+    world: Any, runners: FakeRunners, mode: str, stages: tuple[str, ...], again: bool
+) -> None:
+    process(world, "j", ProcessingOutputConfig=places(mode))
+    ticks(world)
+    moments = tuple(Transition(stage, 9, "p") for stage in stages)
+    runners.one("j").report = Report(transitions=moments, training_started_at=9)
+    runners.one("j").alive = False
+    ticks(world)
+    if again:
+        assert runners.one("j").spec.order.attempt == 1
+        for _ in range(3):
+            runners.one("j").alive = False
+            ticks(world)
+    found = processing(world, "j")
+    assert found["ProcessingJobStatus"] == "Failed"
+    assert "The job runner" in found["FailureReason"]
+    assert len(runners.started) == (4 if again else 1)
+
+
 def test_the_order_of_a_transform_job(world: Any, runners: FakeRunners, tmp_path: Path) -> None:
     world.model("m", OWN="1")
     transform(

@@ -12,6 +12,7 @@ from fake_runners import FakeRunners
 from ridgeline_service.errors import ResourceInUse, ValidationException
 from ridgeline_service.settings import Settings
 from ridgeline_service.training.causes import Cause
+from ridgeline_service.training.report import Report
 
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312"
 
@@ -78,6 +79,53 @@ def test_the_next_job_of_the_kind_takes_the_runner(world: Any, runners: FakeRunn
     assert found["ResourceRetainedBillableTimeInSeconds"] >= 1
     runners.end("second")
     ticks(world)
+    assert runners.ids() == []
+
+
+def begin(world: Any, runners: FakeRunners, name: str, **options: Any) -> None:
+    """Up to where its script runs."""
+    create(world, name, **options)
+    ticks(world)
+    runners.one(name).report = Report(training_started_at=int(world.now * 1e6))
+    ticks(world)
+
+
+def test_the_next_runner_is_ready_when_the_job_ends(world: Any, runners: FakeRunners) -> None:
+    begin(world, runners, "first")
+    [waiting] = runners.waiting
+    assert pool(world, "first") == {"Status": "InUse"}
+    world.kill_plane()
+    ticks(world)
+    assert list(runners.waiting) == [waiting]
+    runners.end("first")
+    world.tick(0.6)
+    create(world, "second", keep=None)
+    for _ in range(3):
+        world.tick(0.1)
+    assert runners.employed == [waiting]
+    assert pool(world, "first")["ReusedByJob"] == "second"
+
+
+def test_a_runner_that_dies_while_the_job_runs_is_started_anew(
+    world: Any, runners: FakeRunners
+) -> None:
+    begin(world, runners, "first")
+    [dead] = runners.waiting
+    runners.lose_waiting()
+    ticks(world, 8)
+    [other] = runners.waiting
+    assert other != dead
+    assert runners.lost == set()
+    runners.end("first")
+    ticks(world)
+    assert pool(world, "first")["Status"] == "Available"
+
+
+def test_a_failure_ends_the_runner_that_was_ready(world: Any, runners: FakeRunners) -> None:
+    begin(world, runners, "first")
+    runners.end("first", outcome="failed", cause=Cause.SCRIPT_FAILED, message="AlgorithmError: x")
+    ticks(world)
+    assert pool(world, "first")["Status"] == "Terminated"
     assert runners.ids() == []
 
 

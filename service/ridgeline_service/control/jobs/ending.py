@@ -20,6 +20,7 @@ from ridgeline_service.training.failing import failure_reason
 from ridgeline_service.training.report import Ending, Report
 
 RESTARTS_WITH_CHECKPOINTS = 100
+RESTARTS_OF_PROCESSING = 3
 
 _STOPS = {
     Cause.STOP_REQUESTED: ("Stopped", "stopped"),
@@ -55,6 +56,12 @@ class Ended:
     def ending(self) -> Ending | None:
         return None if self.report is None else self.report.ending
 
+    @property
+    def uploads(self) -> bool:
+        """Whether some of what it made may be in S3 already."""
+        transitions = () if self.report is None else self.report.transitions
+        return any(each.status == "Uploading" for each in transitions)
+
 
 def verdict_of(instances: Sequence[Ended]) -> Verdict:
     """Of all instances of one attempt. The failure that came first is the one that tells; those
@@ -76,9 +83,10 @@ def verdict_of(instances: Sequence[Ended]) -> Verdict:
     return Verdict(stopped[0].cause) if stopped else Verdict()
 
 
-def may_restart(job: JobRecord, cause: Cause) -> bool:
+def may_restart(job: JobRecord, cause: Cause, instances: Sequence[Ended] = ()) -> bool:
     """Whether another attempt is made: what the service's own end interrupted always goes on, what
-    else was not the user's fault as often as the job allows."""
+    else was not the user's fault as often as the job allows. A processing job is begun again while
+    nobody can have seen anything of it."""
     if job.desired is Desired.STOPPED:
         return False
     if cause is Cause.INTERRUPTED:
@@ -86,6 +94,11 @@ def may_restart(job: JobRecord, cause: Cause) -> bool:
     if cause is Cause.NONE or not cause.retried:
         return False
     request = job.request
+    if job.kind is JobKind.PROCESSING:
+        outputs = (request.get("ProcessingOutputConfig") or {}).get("Outputs") or ()
+        seen = any(each["S3Output"]["S3UploadMode"] == "Continuous" for each in outputs)
+        seen = seen or any(each.uploads for each in instances)
+        return not seen and job.attempt < RESTARTS_OF_PROCESSING
     resumes = "CheckpointConfig" in request or request.get("EnableManagedSpotTraining")
     if job.kind is JobKind.TRANSFORM:
         resumes = True  # what was answered is kept

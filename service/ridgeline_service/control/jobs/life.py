@@ -248,8 +248,9 @@ class JobLife:
             age_s = (self._context.now() - job.moments[job.settled - 1].at) / 1e6
             return min(_POLL_S, max(_FRESH_POLL_S, age_s * _POLL_SHARE))
         told = replace(job, **changes)
-        verdict = verdict_of([self._ended(each, job) for each in seen])
-        if may_restart(told, verdict.cause):
+        ended = [self._ended(each, job) for each in seen]
+        verdict = verdict_of(ended)
+        if may_restart(told, verdict.cause, ended):
             return self._restart(told, verdict)
         return self._end(told, verdict)
 

@@ -1,7 +1,8 @@
-"""The life of one warm pool: its job ends, runners wait, then a job takes them or they end.
+"""The life of one warm pool: its job runs and ends, runners wait, a job takes them or they end.
 
 A runner that waits has its interpreter, its modules and its environment ready, and nothing of the
-job before it: it is a new process in a new folder. A job takes runners in the transaction in which
+job before it: it is a new process in a new folder. It is started while the script of the pool's job
+runs, so that it is there when that ends. A job takes runners in the transaction in which
 it is admitted (``store/warm_pools.py``), so that no two have them.
 """
 
@@ -18,12 +19,12 @@ from ridgeline_service.placement.admission import Room
 from ridgeline_service.runtime.keeper import ProcessRecord
 from ridgeline_service.store import jobs as job_rows
 from ridgeline_service.store import warm_pools as rows
-from ridgeline_service.store.job_records import Instance, JobStatus
+from ridgeline_service.store.job_records import Instance, JobRecord, JobStatus
 from ridgeline_service.store.warm_pools import PoolRecord, PoolStatus
 from ridgeline_service.training.runners import Runners, StandbySpec
 from ridgeline_service.training.standby import Standby
 
-_POLL_S = 0.3
+_POLL_S = 0.5
 _STARTING_POLL_S = 0.1
 _LOOK_S = 2.0
 
@@ -53,11 +54,12 @@ class PoolLife:
         return self._clear(pool)
 
     def _settle(self, pool: PoolRecord) -> float | None:
-        """Runners wait only after a job that went well."""
-        with self._context.db.write() as connection:
+        """Runners wait for others only after a job that went well."""
+        with self._context.db.read() as connection:
             job = job_rows.get_job(connection, pool.job_arn)
-            if job is not None and not job.status.ended:
-                return _POLL_S
+        if job is not None and not job.status.ended:
+            return self._prepare(pool, job)
+        with self._context.db.write() as connection:
             well = job is not None and job.status is JobStatus.COMPLETED and pool.keep_alive_s > 0
             if not well or place(connection, self._room, pool.memory_bytes, pool.instance_count):
                 rows.move_pool(connection, pool, status=PoolStatus.TERMINATED)
@@ -67,11 +69,28 @@ class PoolLife:
                 pool,
                 status=PoolStatus.AVAILABLE,
                 available_at=self._context.now(),
-                instances=self._instances(pool),
+                instances=pool.instances or self._instances(pool),
             )
             self._context.event(connection, pool.job_arn, "WarmPool", PoolStatus.AVAILABLE)
         self._context.changed()
         return None
+
+    def _prepare(self, pool: PoolRecord, job: JobRecord) -> float:
+        """Have runners ready by the job's end, once its own start cannot be slowed by that."""
+        if job.started_at is None or not pool.keep_alive_s:
+            return _POLL_S
+        if not pool.instances:
+            pool = replace(pool, instances=self._instances(pool))
+            with self._context.db.write() as connection:
+                rows.move_pool(connection, pool, instances=pool.instances)
+        if pool.is_ready:
+            if not self._all_live(pool):
+                self._drop(pool)
+            return _LOOK_S
+        ready = self._started(pool)
+        if ready is None:
+            self._drop(pool)
+        return _LOOK_S if ready is not False else _STARTING_POLL_S
 
     def _instances(self, pool: PoolRecord) -> tuple[Instance, ...]:
         """Named before they are started, so that they are known whatever happens then."""
@@ -86,29 +105,37 @@ class PoolLife:
         if left_us <= 0:
             return self._end(pool)
         if not pool.is_ready:
-            return self._start(pool)
-        if not all(self._runners.alive(_record(each)) for each in pool.instances):
+            ready = self._started(pool)
+            if ready is None:
+                return self._end(pool)
+            return _LOOK_S if ready else _STARTING_POLL_S
+        if not self._all_live(pool):
             return self._end(pool)
         return min(_LOOK_S, left_us / 1e6)
 
-    def _start(self, pool: PoolRecord) -> float | None:
-        """Until all have said that they are ready; from then on a job may take them."""
+    def _all_live(self, pool: PoolRecord) -> bool:
+        return all(self._runners.alive(_record(each)) for each in pool.instances)
+
+    def _started(self, pool: PoolRecord) -> bool | None:
+        """Whether all have said that they are ready, from when on a job may take them; None if one
+        died or cannot be started."""
         known = {record.id: record for record in self._runners.records()}
         before, started = self._runners.ids(), []
         try:
             for instance in pool.instances:
                 record = known.get(instance.id)
                 if record is None and instance.id in before:
-                    return self._end(pool)  # it died
+                    return None
                 record = record or self._runners.prepare(self._standby(instance, pool))
                 started.append(replace(instance, pid=record.pid, start_time=record.start_time))
         except RidgelineError:
-            return self._end(pool)
+            return None
         if not all(self._runners.is_ready(instance.id) for instance in started):
-            return _STARTING_POLL_S
+            return False
         with self._context.db.write() as connection:
             rows.move_pool(connection, pool, instances=tuple(started))
-        return _LOOK_S
+        self._context.changed()  # a job may wait for them
+        return True
 
     def _standby(self, instance: Instance, pool: PoolRecord) -> StandbySpec:
         settings, cache = self._context.settings, self._context.data_dir.cache
@@ -125,15 +152,21 @@ class PoolLife:
 
     def _clear(self, pool: PoolRecord) -> float | None:
         """End the runners of a pool that is over, for whatever reason."""
+        self._drop(pool)
+        with self._context.db.write() as connection:
+            rows.move_pool(connection, pool, ended_at=self._context.now())
+            self._context.event(connection, pool.job_arn, "WarmPool", PoolStatus.TERMINATED)
+        return None
+
+    def _drop(self, pool: PoolRecord) -> None:
+        """End its runners."""
         known = {record.id: record for record in self._runners.records()}
         for instance in pool.instances:
             if instance.id in known:
                 self._runners.kill(known[instance.id])
             self._runners.remove(instance.id)
         with self._context.db.write() as connection:
-            rows.move_pool(connection, pool, instances=(), ended_at=self._context.now())
-            self._context.event(connection, pool.job_arn, "WarmPool", PoolStatus.TERMINATED)
-        return None
+            rows.move_pool(connection, pool, instances=())
 
 
 def _record(instance: Instance) -> ProcessRecord:
