@@ -12,6 +12,9 @@
 
 #include "ridgeline.h"
 #include "simd.h"
+#if defined(RL_AVX2) && !defined(RL_AVX512)
+#include "tile_avx2.h"
+#endif
 
 #if defined(RL_AVX512)
 #define MAX_ROWS 12
@@ -32,7 +35,7 @@
 #endif
 #define PACKED_SCALE 16 /* bytes for one, which keeps groups aligned */
 #define BLOCK_ROWS 48 /* rows that stay in the second-level cache while panels pass */
-#define BLOCK_K 128   /* k that keeps a panel in the first level while rows pass */
+#define BLOCK_K 192   /* k that keeps a panel in the first level while rows pass */
 #define AHEAD 4096    /* bytes of weights asked for in advance, where they are read once */
 #define UNIT 2        /* panels a thread takes at a time: a gate and its up, or two neighbours */
 #define WIDTH (UNIT * PANEL)
@@ -118,6 +121,16 @@ INLINE void fetch_ahead(const char *a, int64_t lda, const int rows)
 }
 
 /* acc[rows][panels * 16] (+)= a[rows, k] panel^T, float or bfloat16 weights, float activations. */
+#if defined(RL_AVX2) && !defined(RL_AVX512)
+INLINE void tile_float(const int type, const int rows, const int panels, const char *a, int64_t lda,
+                       const char *w, int64_t next_panel, int k, float *acc, const int64_t ldo, int first, fetch next)
+{
+    if (first)
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < panels * NV; j++) vf_store(acc + r * ldo + j * LANES, vf_set(0));
+    (type == RL_F32 ? tile_f32 : tile_bf16)(rows, panels, a, lda, w, next_panel, k, acc, 4 * ldo, next.at, next.step);
+}
+#else
 INLINE void tile_float(const int type, const int rows, const int panels, const char *a, int64_t lda,
                        const char *w, int64_t next_panel, int k, float *acc, const int64_t ldo, int first, fetch next)
 {
@@ -149,6 +162,7 @@ INLINE void tile_float(const int type, const int rows, const int panels, const c
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int j = 0; j < panels * NV; j++) vf_store(acc + r * ldo + j * LANES, sum[r][j]);
 }
+#endif
 
 #if defined(RL_AVX512_BF16)
 /* The same with activations in bfloat16 pairs: two products a lane and instruction. */

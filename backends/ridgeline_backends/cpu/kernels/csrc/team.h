@@ -34,10 +34,11 @@ static inline int take_work(rl_worker *w, int32_t units, int32_t *begin, int32_t
     if (w->held) __atomic_fetch_add(&w->phase->done, w->held, __ATOMIC_RELEASE);
     w->held = 0;
     w->units = units;
-    int32_t share = units / (4 * w->threads);
-    if (share < 1) share = 1;
-    int32_t first = __atomic_load_n(&w->phase->taken, __ATOMIC_RELAXED) < units
-                  ? __atomic_fetch_add(&w->phase->taken, share, __ATOMIC_RELAXED) : units;
+    /* The fewer are left, the fewer at a time, so that the last ones end together. */
+    int32_t left = units - __atomic_load_n(&w->phase->taken, __ATOMIC_RELAXED);
+    if (left <= 0) return 0;
+    int32_t share = left / (4 * w->threads) + 1;
+    int32_t first = __atomic_fetch_add(&w->phase->taken, share, __ATOMIC_RELAXED);
     if (first >= units) return 0;
     *begin = first;
     *end = first + share < units ? first + share : units;
