@@ -44,11 +44,12 @@ _SENT: Mapping[str, Callable[[int], float]] = {
 @dataclass(frozen=True, slots=True)
 class Cost:
     """`waits_s`: steps that wait for each other; seconds of data at nominal speed between cores,
-    and what EFA adds to that."""
+    and what EFA adds to that. `ring_steps`: how many steps it would be as a ring in an instance."""
 
     waits_s: float
     link_s: float
     network_s: float
+    ring_steps: float
 
 
 def algorithm(exchange: Exchange) -> str:
@@ -70,6 +71,7 @@ def cost(exchange: Exchange, machine: Machine) -> Cost:
         waits_s=(inside * STEP_US if nodes == 1 else _across_us(exchange, nodes)) * 1e-6,
         link_s=link_s if local > 1 else 0.0,
         network_s=_network_s(exchange, machine, nodes, local),
+        ring_steps=_ring_steps(exchange, local) if nodes == 1 else 0.0,
     )
 
 
@@ -96,6 +98,12 @@ def _steps(name: str, members: int, hops: int) -> float:
     if name == "rdh":
         return 2 * ceil(log2(members)) + hops
     return 2.0 * (members - 1)
+
+
+def _ring_steps(exchange: Exchange, members: int) -> float:
+    if exchange.name == "permute":
+        return 1.0
+    return (2.0 if exchange.name == "all_reduce" else 1.0) * (members - 1)
 
 
 def _across_us(exchange: Exchange, nodes: int) -> float:

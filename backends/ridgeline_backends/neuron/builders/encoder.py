@@ -42,7 +42,7 @@ class EncoderShape:
     """A stack of transformer layers. `kv_heads` below `heads` for grouped queries; `gated`: an MLP
     of three matrices; `vocab` 0 for one that is fed with patches. `logits`: the head over the
     vocabulary is part of the call. `labels`: a sequence's first state is classified, and no other
-    comes out."""
+    comes out. `products`: in what products are made, where the compiler casts their inputs."""
 
     hidden: int
     layers: int
@@ -57,6 +57,7 @@ class EncoderShape:
     labels: int = 0
     kernel: AttentionKernel = "plain"
     dtype: ElementType = ElementType.BF16
+    products: ElementType | None = None
 
     @property
     def width(self) -> int:
@@ -183,17 +184,19 @@ def _attend(listing: Listing, shape: EncoderShape, x: Buffer, cores: int) -> Buf
     sizes = (heads * width, keys * width, keys * width)
     matrix = weight("layers.{0}.qkv", sum(sizes), hidden, dtype=shape.dtype)
     bias = weight("layers.{0}.qkv_bias", sum(sizes), dtype=shape.dtype)
-    qkv = listing.linear(x, matrix, bias=bias, to="qkv")
+    qkv = product(listing, shape, x, matrix, bias=bias, to="qkv")
     parts = listing.add_all(Split(sizes), (qkv,), ("q", "k", "v"))
     q, k, v = (
-        listing.add(Reshape((batch, length, count, width)), part, to=f"{part.name}_heads")
-        for part, count in zip(parts, (heads, keys, keys), strict=True)
+        listing.add(
+            Reshape((batch, length, count, width)), _cast(listing, shape, part), to=f"{name}_heads"
+        )
+        for name, part, count in zip("qkv", parts, (heads, keys, keys), strict=True)
     )
     kind = Attention(scale=width**-0.5, causal=shape.causal, kernel=shape.kernel)
     mixed = listing.add(kind, q, k, v, to="mixed")
     mixed = listing.shape(mixed, batch, length, heads * width, to="joined")
     out = weight("layers.{0}.out", hidden, heads * width, dtype=shape.dtype)
-    return listing.linear(mixed, out, to="projected")
+    return product(listing, shape, mixed, out, to="projected")
 
 
 def _mlp(listing: Listing, shape: EncoderShape, x: Buffer, cores: int) -> Buffer:
@@ -201,9 +204,27 @@ def _mlp(listing: Listing, shape: EncoderShape, x: Buffer, cores: int) -> Buffer
     rows = 2 * inner if shape.gated else inner
     up = weight("layers.{0}.up", rows, shape.hidden, dtype=shape.dtype)
     down = weight("layers.{0}.down", shape.hidden, inner, dtype=shape.dtype)
-    y = listing.linear(x, up, to="up")
+    y = product(listing, shape, x, up, to="up")
     y = listing.add(Gated("silu") if shape.gated else Unary("gelu"), y, to="act")
-    return listing.linear(y, down, to="down")
+    return product(listing, shape, y, down, to="down")
+
+
+def product(
+    listing: Listing,
+    shape: EncoderShape,
+    x: Buffer,
+    matrix: Buffer,
+    *,
+    to: str,
+    bias: Buffer | None = None,
+) -> Buffer:
+    """By a matrix, in the type that products are made in."""
+    left, right = (_cast(listing, shape, one) for one in (x, matrix))
+    return listing.linear(left, right, bias=bias, to=to, output=shape.dtype)
+
+
+def _cast(listing: Listing, shape: EncoderShape, x: Buffer) -> Buffer:
+    return listing.cast(x, shape.products or shape.dtype, to=f"{x.name.rsplit('.', 1)[-1]}_cast")
 
 
 def _token_embedding(shape: EncoderShape, batch: int, length: int) -> Section:

@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Literal
 
-from ridgeline_backends.neuron.builders.encoder import EncoderShape, layer_section, stream
+from ridgeline_backends.neuron.builders.encoder import (
+    EncoderShape,
+    layer_section,
+    product,
+    stream,
+)
 from ridgeline_backends.neuron.builders.listing import Listing, given, weight
 from ridgeline_backends.neuron.operations import (
     AllGather,
     AllReduce,
+    Attention,
     Binary,
     Collective,
     Embedding,
@@ -31,9 +38,12 @@ from ridgeline_backends.neuron.program import (
     ElementType,
     Form,
     Operation,
+    OperationKind,
     Program,
     Section,
 )
+
+Recomputed = Literal["none", "attention", "all"]
 
 _ADAM, _LAMB = 7, 10
 """An optimizer's step in operations that read two arrays of all its numbers and write one. AdamW as
@@ -64,7 +74,7 @@ class TrainingPlan:
     length: int
     scored: int
     zero: bool = False
-    recompute: bool = False
+    recompute: Recomputed = "none"
     dropout: bool = False
     lamb: bool = False
     own_layers: int = 0
@@ -99,10 +109,11 @@ def build_microbatch(plan: TrainingPlan) -> Program:
             sequence_parallel=plan.sequence_parallel,
         ),
     )
-    there = (_embedding(plan), layers, _head(plan) if plan.pipeline == 1 else _pass(plan))
-    again = (replace(layers, name="layers.again"),) if plan.recompute else ()
+    # Stages wait for the slowest, which is the one with the head.
+    passed = () if plan.pipeline == 1 else (_pass(plan),)
+    there = (_embedding(plan), layers, _head(plan), *passed)
     back = tuple(_back(section) for section in reversed(there))
-    sections = (*there, *again, *back, *_accumulation(plan))
+    sections = (*there, *_again(plan, layers), *back, *_accumulation(plan))
     return Program("training", sections, cores=plan.tensor, batch=plan.microbatch)
 
 
@@ -152,6 +163,13 @@ def _accumulation(plan: TrainingPlan) -> tuple[Section, ...]:
     return (out.section(),)
 
 
+def _again(plan: TrainingPlan, layers: Section) -> tuple[Section, ...]:
+    """Activations that were not kept."""
+    kinds = {"none": (), "attention": (Attention,), "all": (OperationKind,)}[plan.recompute]
+    operations = tuple(one for one in layers.operations if isinstance(one.attributes, kinds))
+    return (replace(layers, name="layers.again", operations=operations),) if operations else ()
+
+
 def _embedding(plan: TrainingPlan) -> Section:
     out = Listing("embedding", plan.tensor)
     shape = plan.shape
@@ -169,15 +187,16 @@ def _head(plan: TrainingPlan) -> Section:
     form = Form((plan.microbatch, plan.scored, shape.hidden), shape.dtype)
     columns = -(-shape.vocab // plan.tensor)
     matrix = weight("head", columns, shape.hidden, dtype=shape.dtype)
-    logits = out.linear(Buffer("hidden", form), matrix, to="logits")
+    logits = product(out, shape, Buffer("hidden", form), matrix, to="logits")
     out.add(Softmax(), logits, to="shares")
     return out.section()
 
 
 def _pass(plan: TrainingPlan) -> Section:
-    """On to the next stage, which may lie on another instance."""
+    """On to the next stage, which may lie on another instance: each core what it keeps."""
     out = Listing("pass", plan.tensor)
-    hidden = stream(plan.shape, plan.microbatch, plan.length)
+    own = -(-plan.length // plan.tensor) if plan.sequence_parallel else plan.length
+    hidden = stream(plan.shape, plan.microbatch, own)
     kind = Permute(Group(plan.pipeline, plan.tensor * plan.data), 1)
     out.add(kind, hidden, to="passed")
     return out.section()
@@ -214,12 +233,14 @@ def _gradients(operation: Operation) -> Sequence[Operation]:
     if not isinstance(kind, Matmul):
         return (operation, operation) if kind.moves_data else ()
     x, matrix = operation.inputs[:2]
-    (y,) = operation.outputs
+    # A gradient is cast as its product's input was.
+    y = replace(operation.outputs[0], form=replace(operation.outputs[0].form, dtype=x.dtype))
     rows, columns, inner = prod(x.shape[:-1]), *matrix.shape
     turned = replace(matrix, form=replace(matrix.form, shape=(inner, columns)))
     dx = Operation(Matmul(), (y, turned), (x,), operation.layer)
     # Gradients of a matrix contract over the tokens, which are then read the other way round.
     left = Buffer("dy.turned", Form((columns, rows), y.dtype))
     right = Buffer("x.turned", Form((inner, rows), x.dtype))
-    made = Buffer(f"{matrix.name}.gradient", Form((columns, inner), x.dtype), BufferKind.WEIGHT)
+    form = Form((columns, inner), x.dtype)
+    made = Buffer(f"{matrix.name}.gradient", form, BufferKind.WEIGHT)
     return (dx, Operation(Matmul(), (left, right), (made,), operation.layer))

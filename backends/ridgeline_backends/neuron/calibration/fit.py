@@ -19,7 +19,6 @@ from ridgeline_backends.neuron.calibration.groups import architecture_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity, Simulated
 from ridgeline_backends.neuron.calibration.rows import Row, newest
 from ridgeline_backends.neuron.calibration.workloads import quantities
-from ridgeline_backends.neuron.calibration.workloads.training import possible
 from ridgeline_backends.neuron.timing.coefficients import NAMES, Coefficients, priors
 from ridgeline_backends.neuron.timing.seconds import operation_seconds, sums
 from ridgeline_backends.neuron.timing.work import Array, stacked
@@ -152,8 +151,6 @@ def _huber(residuals: Array) -> Array:
 
 
 def _teaches(one: Observation) -> bool:
-    """Whether an observation takes part. Rows whose printed topology cannot be are predicted, but
-    teach nothing; neither do figures of a simulated run, which are no sums of times."""
-    if not isinstance(one.quantity, Quantity) or one.quantity.domain not in NOISE:
-        return False
-    return one.row.category != "training" or possible(one.row)
+    """Whether an observation takes part: figures of a simulated run, which are no sums of times, do
+    not."""
+    return isinstance(one.quantity, Quantity) and one.quantity.domain in NOISE

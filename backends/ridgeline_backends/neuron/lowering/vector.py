@@ -31,8 +31,12 @@ def _unary(task: Task) -> Lowered:
 
 
 def _binary(task: Task) -> Lowered:
+    """Two cycles an element, but one where all are of 16 bits (source IS)."""
     out = task.outputs[0]
-    work = elementwise(task, "tensor_tensor", out.elements, dtype=out.dtype, flops=out.elements)
+    passes = 1 if all(one.dtype.bytes == 2 for one in (*task.inputs, out)) else 2
+    work = elementwise(
+        task, "tensor_tensor", out.elements, dtype=out.dtype, passes=passes, flops=out.elements
+    )
     return Lowered(work, task.transfers(), depth=1)
 
 

@@ -21,6 +21,7 @@ from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.calibration.places import machine_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
+from ridgeline_backends.neuron.calibration.workloads.early import narrowed, whole_kv
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.operations import Cast
@@ -48,16 +49,25 @@ _OPT_PROMPT, _OPT_LENGTH, _OPT_BATCH = 9, 128, 256
 """The script of the OPT tables, as SDK 2.14 prints it: such prompts, and such sequences in batches.
 """
 
+_OPT_MISPRINTED_UNTIL = 10
+"""Until this SDK the OPT tables print other batches than the next do for the same runs."""
+
 _CONTRIBUTED = 512
 """The one length of a contributed model where its page does not say."""
 
-_FULL_WEIGHTS_UNTIL = 10
-"""Until this SDK transformers-neuronx kept weights in fp32 where nothing else was asked for."""
+_FULL_UNTIL = 9
+"""The first tables print 16-bit weights, and batches that take as long as all else in fp32."""
+
+_RUN_TOKENS, _RUN_SDK = 128, 13
+"""The table of SDK 2.13.1 has Llama-2-13b alone, by a run of so many tokens, prompt and answer: its
+rate times its latency. Its loop is on the device (release notes of transformers-neuronx 0.6.106:
+faster token generation for Llama only)."""
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """A compiled model on a machine. `widens`: experts are kept in 8 bits with a scale for each
+    """A compiled model on a machine. `release`: SDK 2.`release` compiles and runs it; None: the one
+    that the coefficients stand for. `widens`: experts are kept in 8 bits with a scale for each
     block of them, which the tensor engine has no word for: a call makes 16 bits of all it holds.
     """
 
@@ -66,6 +76,7 @@ class Decoder:
     config: NeuronConfig
     rules: LibraryRules
     widens: bool = False
+    release: int | None = None
 
     def step(self, batch: int, bucket: int) -> Work:
         """One decode step."""
@@ -79,8 +90,15 @@ class Decoder:
         program = decoder_program(
             self.model, self.config, phase=phase, bucket=bucket, rules=self.rules, batch=batch
         )
-        work = Work.of(program, self.machine)
-        return Work.total((work, self._widened(program))) if self.widens else work
+        parts = [Work.of(program, self.machine)]
+        if self.widens:
+            parts.append(self._widened(program))
+        if self.rules not in NXD and (self.release or 99) < _LATENCY_BECAME_TPOT:
+            parts = [Work.of(narrowed(program), self.machine)]
+            if phase is Phase.TOKEN_GENERATION:
+                more = whole_kv(self.model, self.config, batch=batch, length=bucket)
+                parts.append(Work.of(more, self.machine))
+        return Work.total(parts).run_by(self.release)
 
     def _widened(self, program: Program) -> Work:
         """All experts of a core, from 8 bits to 16."""
@@ -98,22 +116,23 @@ def decode_quantities(row: Row) -> list[Quantity]:
     batch = batch_of(row)
     length = sequence_length(row)
     prompt = row.integer("input_len", default_prompt(row, length))
-    answer = row.integer("output_len", max(1, length - prompt))
+    runs = _is_run(row)
+    answer = row.integer("output_len", max(1, (_RUN_TOKENS if runs else length) - prompt))
     step = decoder.step(batch, length) * (1 / accepted_tokens(row))
     prefill = decoder.prefill(prompts_at_once(row, batch), bucket_of(row, prompt, length))
     domain = _domain(row)
     # A prompt comes from the host, padded, and its first token goes there: work on both sides.
     prefill = Work.total((prefill, Work.host(steps=2.0)))
-    if (row.sdk_minor or 99) < _LOOP_ON_DEVICE:
+    if (row.sdk_minor or 99) < _LOOP_ON_DEVICE and not runs:
         step = Work.total((step, Work.host(steps=1.0)))
     whole = Work.total((prefill, step * (answer - 1)))
     old = (row.sdk_minor or 99) < _LATENCY_BECAME_TPOT
     found = [
         Quantity("ttft_p50_ms", f"{domain}:ttft", prefill, 1e3),
         Quantity("tpot_p50_ms", f"{domain}:tpot", step, 1e3),
-        Quantity("lat_p50_ms", f"{domain}:tpot", step, 1e3),
+        Quantity("lat_p50_ms", f"{domain}:tpot", whole if runs else step, 1e3),
     ]
-    tokens = answer + (prompt if old and _counts_prompt(row) else 0)
+    tokens = answer + (prompt if old and (runs or _counts_prompt(row)) else 0)
     if (row.sdk_minor or 99) < _WHOLE_RUN_FROM:
         found.append(Quantity("tok_lat_p50_ms", f"{domain}:tpot", step, 1e3))
     else:
@@ -151,7 +170,8 @@ def decoder_of(row: Row, *, batch: int | None = None) -> Decoder:
             logical_nc_config=machine.lnc,
         )
         widens = "FP8 experts" in row.model
-        return Decoder(architecture_of(row), machine, config, rules_of(row), widens)
+        model, rules = architecture_of(row), rules_of(row)
+        return Decoder(model, machine, config, rules, widens, row.sdk_minor)
     except BackendError as error:
         raise UnpredictableRow(f"{row.id}: {error.message}") from error
 
@@ -176,12 +196,12 @@ def batch_of(row: Row) -> int:
     """Sequences at once. The first tables of OPT print 5 and 64 for the runs that the next print
     with 256."""
     batch = row.integer("batch", 1)
-    early = row.model.startswith("opt-") and (row.sdk_minor or 99) <= _FULL_WEIGHTS_UNTIL
+    early = row.model.startswith("opt-") and (row.sdk_minor or 99) <= _OPT_MISPRINTED_UNTIL
     return _OPT_BATCH if early and batch > 1 else batch
 
 
 def _dtype(row: Row) -> ElementType:
-    early = rules_of(row) not in NXD and (row.sdk_minor or 99) <= _FULL_WEIGHTS_UNTIL
+    early = rules_of(row) not in NXD and (row.sdk_minor or 99) <= _FULL_UNTIL
     return ElementType.FP32 if early else ElementType.BF16
 
 
@@ -197,10 +217,17 @@ def sequence_length(row: Row) -> int:
     return 2048
 
 
+def _is_run(row: Row) -> bool:
+    """Whether its latency is a whole run's."""
+    return row.sdk_minor == _RUN_SDK and row.model.startswith("Llama")
+
+
 def default_prompt(row: Row, length: int) -> int:
     """Where a row does not say how long its prompts were."""
     if row.model.startswith("opt-"):
         return _OPT_PROMPT
+    if _is_run(row):
+        return _RUN_TOKENS // 2
     return min(128, max(1, length // 2)) if row.has("output_len") else max(1, length // 2)
 
 

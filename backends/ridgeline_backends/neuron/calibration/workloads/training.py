@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ridgeline.errors import NotFound
 from ridgeline_backends.neuron.builders.encoder import EncoderShape
 from ridgeline_backends.neuron.builders.training import (
+    Recomputed,
     TrainingPlan,
     build_microbatch,
     build_update,
@@ -20,7 +21,7 @@ from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.program import ElementType
 from ridgeline_backends.neuron.timing.work import Work
 
-_DEGREE = re.compile(r"\b(TP|DP|PP)\s*=\s*(\d+)")
+_DEGREE = re.compile(r"\b(TP|PP)\s*=\s*(\d+)")
 _OLD_TENSOR = re.compile(r"(\d+)xNC\(TP\)")
 _BYTES_PER_PARAMETER = 6
 """Weights in bf16 and gradients in fp32: what a core must hold even if all else is cut."""
@@ -28,11 +29,21 @@ _BYTES_PER_PARAMETER = 6
 _NAMES = re.compile(r"\s*(Ph[12])?\s*(pre-training|fine-tuning|training)\s*$", re.IGNORECASE)
 
 
-_SEQUENCE_PARALLEL_FROM = 13
-"""The examples of NxD and of NeMo Megatron, which came with this SDK, are sequence-parallel."""
+_NEMO_FROM = 13
+"""Decoders were trained by Megatron-LM until NeMo Megatron and NxD came with this SDK. The two cut
+sequences over the tensor-parallel cores; Megatron-LM's scripts did not, and kept all activations
+(aws-neuron-reference-for-megatron-lm, examples/pretrain_gpt3_6.7B_32layers_bf16.sh)."""
 
-_FLASH = ("gpt2", "gpt_neox", "llama", "mistral", "mixtral")
-"""Decoders are trained with a kernel for attention."""
+_SYNCHRONOUS = 1 / (1 - 0.12)
+"""What a step takes longer where the host waits for each graph: asynchronous execution saves
+roughly 12% of training (release notes of the runtime, 2.15.11). NeMo's and NxD's scripts use it."""
+
+_FLASH_FROM = 19
+"""The kernel for attention came to both (release notes: NxD 0.8.0, neuronx-nemo-megatron 0.6.0)."""
+
+_SELECTIVE = ("GPT3-23B", "GPT3-175B")
+"""Models whose NeMo scripts make attention alone again, not all activations
+(ACT_CHKPNT_GRANULARITY in gpt_23b.sh and gpt_175b.sh; full in the others and in test_llama.sh)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,8 @@ def training_quantities(row: Row) -> list[Quantity]:
     shape, length, scored, own_layers = _model(row)
     degrees = _degrees(row, shape)
     data = max(1, machine.cores // (degrees.tensor * degrees.pipeline))
+    new = shape.causal and (row.sdk_minor or 99) >= _NEMO_FROM
+    # NxD's scripts alone keep the optimizer's state in fp32, and cut it over the cores.
     zero = "FP32Optimizer" in row.text("train_dtype") or "ZeRO" in row.text("topology")
     plan = TrainingPlan(
         shape=shape,
@@ -59,11 +72,11 @@ def training_quantities(row: Row) -> list[Quantity]:
         length=length,
         scored=scored,
         zero=zero,
-        recompute=degrees.tensor > 1 and degrees.pipeline == 1 and not zero,
+        recompute=_recomputed(row, zero) if new else "none",
         dropout=not shape.causal,
         lamb=row.text("optimizer").lower() == "lamb",
         own_layers=own_layers,
-        sequence_parallel=shape.causal and (row.sdk_minor or 99) >= _SEQUENCE_PARALLEL_FROM,
+        sequence_parallel=new,
         whole_gradients=not row.text("train_dtype").endswith("SR"),
     )
     # Filling and draining the pipeline takes all but one of its stages' microbatches again.
@@ -74,20 +87,20 @@ def training_quantities(row: Row) -> list[Quantity]:
             Work.of(build_update(plan), machine),
         )
     ).compiled_by(row.sdk_minor)
+    if shape.causal and not new:
+        step = step * _SYNCHRONOUS
     done = plan.microbatches * plan.microbatch * plan.data
     return [Quantity("seq_per_s", "training", step, done, rate=True)]
 
 
-def possible(row: Row) -> bool:
-    """Whether the degrees that a row prints multiply to its cores."""
-    found = {name: int(value) for name, value in _DEGREE.findall(row.text("topology"))}
-    if not found:
-        return True
-    product = found.get("TP", 1) * found.get("DP", 1) * found.get("PP", 1)
-    return product == machine_of(row, nodes=row.integer("nodes", 1)).cores
+def _recomputed(row: Row, zero: bool) -> Recomputed:
+    """NxD's scripts make attention alone again (selective_checkpoint_enabled)."""
+    return "attention" if zero or row.model.startswith(_SELECTIVE) else "all"
 
 
 def _degrees(row: Row, shape: EncoderShape) -> Degrees:
+    """Printed degrees of tensors and stages. That of data follows from them and the cores, as the
+    tables' page says of itself; two rows print another, which no run can have had."""
     printed = {name: int(value) for name, value in _DEGREE.findall(row.text("topology"))}
     old = _OLD_TENSOR.search(row.text("topology"))
     tensor = printed.get("TP", int(old.group(1)) if old else 1)
@@ -168,7 +181,9 @@ def _shape(config: Mapping[str, object], row: Row) -> EncoderShape:
         return default
 
     hidden = size("hidden_size", "n_embd", "d_model")
+    whole = row.text("train_dtype") == "FP32"
     family = str(config.get("model_type", ""))
+    causal = family in ("gpt2", "gpt_neox", "llama", "mistral", "qwen3", "mixtral")
     return EncoderShape(
         hidden=hidden,
         layers=size("num_hidden_layers", "n_layer", "num_layers"),
@@ -177,9 +192,11 @@ def _shape(config: Mapping[str, object], row: Row) -> EncoderShape:
         vocab=size("vocab_size"),
         kv_heads=size("num_key_value_heads", default=0),
         head_dim=size("head_dim", default=0),
-        causal=family in ("gpt2", "gpt_neox", "llama", "mistral", "qwen3", "mixtral"),
-        kernel="flash" if family in _FLASH else "plain",
-        dtype=ElementType.FP32 if row.text("train_dtype") == "FP32" else ElementType.BF16,
+        causal=causal,
+        kernel="flash" if causal and (row.sdk_minor or 99) >= _FLASH_FROM else "plain",
+        dtype=ElementType.FP32 if whole else ElementType.BF16,
+        # neuronx-cc casts the inputs of fp32 products to bf16 unless told not to.
+        products=ElementType.BF16 if whole else None,
         gated=family in ("llama", "mistral", "qwen3", "mixtral"),
     )
 
