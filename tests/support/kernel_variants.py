@@ -77,7 +77,7 @@ def _command() -> list[str]:
 @cache
 def _emulated(variant: str) -> Path:
     """A library of that variant alone, built once for its sources."""
-    sources = [build.SOURCES / "forward.c", _HEADERS / "variant.c"]
+    sources = [*(build.SOURCES / f"{one}.c" for one in build.VARYING), _HEADERS / "variant.c"]
     flags = [*_command(), *_FLAGS, f"-I{_HEADERS}", f"-I{build.SOURCES}", "-shared"]
     flags += ["-DRL_AVX2", "-DRL_AVX512", f'-DRL_NAME="{variant}"', "-DRL_VARIANT(name)=rl_##name"]
     found = library()

@@ -72,7 +72,6 @@ class NeuronRunner(ModelRunner, SimulatedHardware):
         self._model = dense(config)
         if plan.spec.threads is not None:
             torch.set_num_threads(plan.spec.threads)
-        self._thread_count = torch.get_num_threads()
         self._threads = TorchThreads()
         self._times = StepTimes(predict)
         self._paced = plan.spec.paced
@@ -194,13 +193,7 @@ class NeuronRunner(ModelRunner, SimulatedHardware):
             "slots": torch.tensor([*(one.blocks[0] for one in chunks), *[0] * spare]),
         }
         program = self._load(Phase.TOKEN_GENERATION, size, self._neuron.seq_len)
-        # A step's tensors are small: only matrix products, which have threads of their own, gain
-        # by more than one; for the rest, threads that meet cost more than they bring.
-        torch.set_num_threads(1)
-        try:
-            return self._run(program, inputs)[: len(chunks), 0]
-        finally:
-            torch.set_num_threads(self._thread_count)
+        return self._run(program, inputs)[: len(chunks), 0]
 
     def _encode(self, chunk: Chunk) -> Tensor:
         """Logits [1, vocabulary] of the last token."""

@@ -22,6 +22,8 @@ from pathlib import Path
 from ridgeline_backends.errors import KernelBuildFailed
 
 SOURCES = Path(__file__).with_name("csrc")
+VARYING = ("forward", "program")
+"""The sources that every variant is compiled from."""
 LIBRARY = "libridgeline_kernels.so"
 PREBUILT = Path(__file__).with_name(LIBRARY)
 """Where a wheel carries it."""
@@ -106,12 +108,13 @@ def _compile(command: list[str], scratch: Path) -> Path:
                 *flags,
                 f"-DRL_VARIANT(name)=rl_{name}_##name",
                 "-c",
-                str(SOURCES / "forward.c"),
+                str(SOURCES / f"{source}.c"),
                 "-o",
-                str(scratch / f"{name}.o"),
+                str(scratch / f"{source}.{name}.o"),
             ]
         )
         for name, flags in variants().items()
+        for source in VARYING
     ]
     dispatch = [*command, *_FLAGS, "-c", str(SOURCES / "dispatch.c")]
     jobs.append(_start([*dispatch, "-o", str(scratch / "dispatch.o")]))

@@ -9,6 +9,7 @@ import ctypes
 import logging
 import os
 from ctypes import POINTER, Array, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
+from enum import IntEnum
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,7 @@ from ridgeline_backends.errors import KernelBuildFailed
 
 log = logging.getLogger(__name__)
 
-ABI = 3
+ABI = 4
 F32, BF16, INT8 = 0, 1, 2
 SILU, GELU_TANH = 0, 1
 TARGETS = ("qkv", "o", "gate_up", "down")
@@ -130,65 +131,56 @@ class Product(Structure):
     )
 
 
-class Attention(Structure):
+class RowsOf(Structure):
+    _fields_ = (("data", c_void_p), ("core", c_int64), ("row", c_int64))
+
+
+class Kind(IntEnum):
+    """What an operation of a simulated core's program does."""
+
+    PRODUCT = 0
+    ATTEND = 1
+    SUM = 2
+    ADD = 3
+    NORM = 4
+    TURN = 5
+    PUT = 6
+    GATED = 7
+
+
+class Operation(Structure):
     _fields_ = (
-        ("q", c_void_p),
-        ("k", c_void_p),
-        ("v", c_void_p),
-        ("position", c_void_p),
-        ("slot", c_void_p),
-        ("out", c_void_p),
-        ("slot_stride", c_int64),
-        ("head_stride", c_int64),
-        ("entry_stride", c_int64),
-        ("value_slot_stride", c_int64),
-        ("value_head_stride", c_int64),
-        ("value_entry_stride", c_int64),
+        ("kind", c_int32),
+        ("joined", c_int32),
+        ("round", c_int32),
+        ("cores", c_int32),
+        ("parts", c_int32),
         ("rows", c_int32),
+        ("width", c_int32),
         ("heads", c_int32),
         ("kv_heads", c_int32),
         ("dim", c_int32),
-        ("width", c_int32),
+        ("rotary", c_int32),
+        ("each", c_int32),
         ("window", c_int32),
-        ("type", c_int32),
-        ("round", c_int32),
         ("entries", c_int32),
-        ("threads", c_int32),
+        ("type", c_int32),
+        ("activation", c_int32),
         ("scale", c_float),
         ("softcap", c_float),
-    )
-
-
-class Put(Structure):
-    _fields_ = (
-        ("cache", c_void_p),
-        ("entries", c_void_p),
+        ("eps", c_float),
+        ("reserved", c_float),
+        ("x", RowsOf),
+        ("y", RowsOf),
+        ("z", RowsOf),
+        ("out", RowsOf),
+        ("key_slot", c_int64),
+        ("key_head", c_int64),
+        ("value_slot", c_int64),
+        ("value_head", c_int64),
+        ("matrix", c_void_p),
         ("position", c_void_p),
         ("slot", c_void_p),
-        ("slot_stride", c_int64),
-        ("head_stride", c_int64),
-        ("entry_stride", c_int64),
-        ("rows", c_int32),
-        ("each", c_int32),
-        ("heads", c_int32),
-        ("dim", c_int32),
-        ("type", c_int32),
-        ("reserved", c_int32),
-    )
-
-
-class Turn(Structure):
-    _fields_ = (
-        ("x", c_void_p),
-        ("position", c_void_p),
-        ("cos", c_void_p),
-        ("sin", c_void_p),
-        ("rows", c_int32),
-        ("period", c_int32),
-        ("heads", c_int32),
-        ("dim", c_int32),
-        ("rotary", c_int32),
-        ("reserved", c_int32),
     )
 
 
@@ -206,14 +198,10 @@ class Library:
         c.rl_forward.restype = None
         c.rl_products_scratch_bytes.argtypes = (POINTER(Product), c_int32, c_int32)
         c.rl_products.argtypes = (POINTER(Product), c_int32, c_int32, c_void_p)
-        c.rl_attention_scratch_bytes.argtypes = (c_int32, c_int32)
-        c.rl_attention_scratch_bytes.restype = c_int64
-        c.rl_attend.argtypes = (POINTER(Attention), c_void_p)
-        c.rl_products.restype = c.rl_attend.restype = None
-        c.rl_norm.argtypes = (c_void_p, c_void_p, c_void_p, c_int32, c_int32, c_float)
-        c.rl_put_entries.argtypes = (POINTER(Put),)
-        c.rl_turn_rows.argtypes = (POINTER(Turn),)
-        c.rl_norm.restype = c.rl_put_entries.restype = c.rl_turn_rows.restype = None
+        c.rl_run_scratch_bytes.argtypes = (POINTER(Operation), c_int32, c_int32)
+        c.rl_run_scratch_bytes.restype = c_int64
+        c.rl_run.argtypes = (POINTER(Operation), c_int32, c_int32, c_void_p)
+        c.rl_products.restype = c.rl_run.restype = None
         if c.rl_abi() != ABI:
             raise OSError(f"{path} has interface {c.rl_abi()}, not {ABI}")
         self.variant = self.use(variant)
@@ -254,22 +242,12 @@ class Library:
         """Matrix products one after the other. `scratch` is an address."""
         self._c.rl_products(products, len(products), threads, scratch)
 
-    def attention_scratch_bytes(self, entries: int, threads: int) -> int:
-        return int(self._c.rl_attention_scratch_bytes(entries, threads))
+    def run_scratch_bytes(self, operations: Array[Operation], threads: int) -> int:
+        return int(self._c.rl_run_scratch_bytes(operations, len(operations), threads))
 
-    def attend(self, attention: Attention, scratch: int) -> None:
-        """`scratch` is an address."""
-        self._c.rl_attend(attention, scratch)
-
-    def norm(self, x: int, weight: int, out: int, rows: int, n: int, eps: float) -> None:
-        """`x`, `weight` and `out` are addresses."""
-        self._c.rl_norm(x, weight, out, rows, n, eps)
-
-    def put_entries(self, put: Put) -> None:
-        self._c.rl_put_entries(put)
-
-    def turn_rows(self, turn: Turn) -> None:
-        self._c.rl_turn_rows(turn)
+    def run(self, operations: Array[Operation], threads: int, scratch: int) -> None:
+        """Operations one after the other, in one parallel region. `scratch` is an address."""
+        self._c.rl_run(operations, len(operations), threads, scratch)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What rotary positions, caches and attention compute, by the processor's kernels or by torch."""
+"""What rotary positions, caches and attention compute, by torch."""
 
 from __future__ import annotations
 
@@ -8,17 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ridgeline_backends.cpu.kernels.library import library
 from ridgeline_backends.models.rope import rotate
 from ridgeline_backends.neuron import operations as ops
 from ridgeline_backends.neuron.execute.attention import TILE, attend, padded_keys, tiles_of
 from ridgeline_backends.neuron.execute.call import Call
-from ridgeline_backends.neuron.execute.native_attention import (
-    attend_native,
-    kernels_for,
-    prompt_rows,
-)
-from ridgeline_backends.neuron.execute.native_rows import put_native, turn_native, whole
 from ridgeline_backends.neuron.execute.registry import computes
 
 _QUERIES = 64
@@ -28,9 +21,6 @@ _QUERIES = 64
 @computes(ops.Rope)
 def _rope(kind: ops.Rope, inputs: Sequence[Tensor], call: Call) -> Tensor:
     x, positions, cos, sin = inputs
-    native = kernels_for(call.dtype)
-    if native is not None and cos.dtype is torch.float32 and whole(positions, cos, sin):
-        return turn_native(native, x, positions, cos, sin)
     rows = call.once("clamped", positions, lambda: positions.clamp(min=0))
     turned = call.once("cos", cos, lambda: cos[rows][:, :, None])
     return rotate(x, turned, call.once("sin", sin, lambda: sin[rows][:, :, None]))
@@ -39,10 +29,6 @@ def _rope(kind: ops.Rope, inputs: Sequence[Tensor], call: Call) -> Tensor:
 @computes(ops.KVWrite)
 def _kv_write(kind: ops.KVWrite, inputs: Sequence[Tensor], call: Call) -> Tensor:
     cache, new, positions, slots = inputs
-    native = library()
-    if native is not None and whole(positions, slots):
-        put_native(native, cache, new, positions, slots)
-        return cache
 
     def places() -> tuple[Tensor, ...]:
         rows, columns = (positions >= 0).nonzero(as_tuple=True)
@@ -58,21 +44,6 @@ def _kv_write(kind: ops.KVWrite, inputs: Sequence[Tensor], call: Call) -> Tensor
 @computes(ops.CachedAttention)
 def _cached_attention(kind: ops.CachedAttention, inputs: Sequence[Tensor], call: Call) -> Tensor:
     q, k_cache, v_cache, positions, slots = inputs
-    native = kernels_for(call.dtype)
-    if native is not None:
-        return attend_native(
-            native,
-            q,
-            k_cache,
-            v_cache,
-            positions,
-            slots,
-            call.scratch,
-            scale=kind.scale,
-            cap=kind.softcap,
-            window=kind.window,
-            dtype=call.dtype,
-        )
     batch, queries, heads, dim = q.shape
     kv_heads = k_cache.shape[1]
     group = heads // kv_heads
@@ -106,20 +77,6 @@ def _cached_attention(kind: ops.CachedAttention, inputs: Sequence[Tensor], call:
 @computes(ops.Attention)
 def _attention(kind: ops.Attention, inputs: Sequence[Tensor], call: Call) -> Tensor:
     q, k, v, *rest = inputs
-    native = kernels_for(call.dtype)
-    if native is not None and kind.causal and not rest and q.shape[1] == k.shape[1]:
-        return attend_native(
-            native,
-            q,
-            k.transpose(1, 2),
-            v.transpose(1, 2),
-            *prompt_rows(*q.shape[:2]),
-            call.scratch,
-            scale=kind.scale,
-            cap=kind.softcap,
-            window=kind.window,
-            dtype=call.dtype,
-        )
     lengths = rest[0] if kind.masked else None
     bias = rest[-1] if kind.biased else None
     batch, queries, heads, dim = q.shape

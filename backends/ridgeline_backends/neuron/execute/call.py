@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 
 from torch import Tensor
 
-from ridgeline_backends.neuron.execute.linear import Matrices, Scratch
+from ridgeline_backends.neuron.execute.linear import Matrices
 from ridgeline_backends.neuron.program import ElementType, Form
 
 T = TypeVar("T")
@@ -22,7 +22,6 @@ class Call:
 
     rank: int
     outputs: tuple[Form, ...]
-    scratch: Scratch
     matrices: Matrices | None = None
     memo: dict[tuple[str, int], object] = field(default_factory=dict)
 

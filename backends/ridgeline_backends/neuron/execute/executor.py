@@ -3,23 +3,26 @@
 The cores are in step: each operation runs on every core before the next one begins, so that a
 collective finds all its inputs. Which tensors differ between cores is known when a program is
 loaded: those are spread (see `spread`); the others, as after a sum over all cores, are computed
-once, because results would be equal to the bit.
+once, because results would be equal to the bit. Where the native kernels are, stretches of
+operations that they know are one call (see `runs`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from ridgeline_backends.cpu.kernels.library import library
 from ridgeline_backends.neuron.execute.call import Call
 from ridgeline_backends.neuron.execute.collectives import EXCHANGES
+from ridgeline_backends.neuron.execute.line import Bound, Compute, Line
 from ridgeline_backends.neuron.execute.linear import Matrices
 from ridgeline_backends.neuron.execute.memory import CoreMemory
 from ridgeline_backends.neuron.execute.registry import KERNELS, Results
 from ridgeline_backends.neuron.execute.rounding import rounded
+from ridgeline_backends.neuron.execute.runs import Runs
 from ridgeline_backends.neuron.execute.spread import spread_kernel
 from ridgeline_backends.neuron.operations import (
     AllGather,
@@ -44,20 +47,6 @@ from ridgeline_backends.neuron.program import (
 _UNCHANGED = (Concat, Embedding, KVWrite, Take)
 """Kinds that give numbers as they were, beside those that move nothing."""
 
-Compute = Callable[[Sequence[Tensor]], Results]
-
-
-@dataclass(slots=True)
-class _Line:
-    """One operation of one repeat. `inputs` and `outputs` are places of tensors, `done` those of
-    the ones that nobody reads later. `kept`: it runs even if nobody reads its outputs."""
-
-    compute: Compute
-    inputs: list[int]
-    outputs: list[int]
-    kept: bool
-    done: list[int]
-
 
 class LoadedProgram:
     """A program bound to the memory of its cores. Used by one thread, in inference mode."""
@@ -74,7 +63,7 @@ class LoadedProgram:
         self._resident: dict[int, Tensor] = {}
         self._spread: dict[int, bool] = {}
         wanted = None if outputs is None else set(outputs)
-        self._lines = self._flatten(wanted)
+        lines = self._flatten(wanted)
         self._outputs = {
             buffer.name: self._places[buffer.name]
             for buffer, _ in program.buffers(BufferKind.OUTPUT)
@@ -85,6 +74,7 @@ class LoadedProgram:
             for buffer, _ in program.buffers(BufferKind.INPUT)
             if buffer.name in self._places
         }
+        self._lines = self._joined(lines)
         self._release()
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
@@ -122,8 +112,8 @@ class LoadedProgram:
             for name, place in self._outputs.items()
         }
 
-    def _flatten(self, wanted: set[str] | None) -> list[_Line]:
-        lines: list[_Line] = []
+    def _flatten(self, wanted: set[str] | None) -> list[Line]:
+        lines: list[Line] = []
         for section in self.program.sections:
             for repeat in range(section.repeats):
                 layers = section.layers(repeat)
@@ -131,7 +121,7 @@ class LoadedProgram:
         if wanted is None:
             return lines
         needed = {self._places[name] for name in wanted}
-        kept: list[_Line] = []
+        kept: list[Line] = []
         for line in reversed(lines):
             if line.kept or not needed.isdisjoint(line.outputs):
                 kept.append(line)
@@ -139,15 +129,22 @@ class LoadedProgram:
                 needed.update(line.inputs)
         return kept[::-1]
 
-    def _line(self, operation: Operation, layers: Sequence[int]) -> _Line:
+    def _line(self, operation: Operation, layers: Sequence[int]) -> Line:
         names = [one.name.format(*layers) for one in operation.inputs]
         inputs = [self._place(name) for name in names]
         outputs = [self._place(one.name.format(*layers)) for one in operation.outputs]
         matrices = self._memory.matrices(names[1]) if operation.kind == "matmul" else None
-        compute, spread = self._bound(operation, [self._spread[one] for one in inputs], matrices)
+        spread = [self._spread[one] for one in inputs]
+        compute, apart = self._bound(operation, spread, matrices)
         for place in outputs:
-            self._spread[place] = spread
-        return _Line(compute, inputs, outputs, isinstance(operation.attributes, KVWrite), [])
+            self._spread[place] = apart
+        return Line(
+            compute,
+            inputs,
+            outputs,
+            kept=isinstance(operation.attributes, KVWrite),
+            bound=Bound(operation, spread, matrices),
+        )
 
     def _bound(
         self, operation: Operation, spread: list[bool], matrices: Matrices | None
@@ -155,7 +152,7 @@ class LoadedProgram:
         """What computes an operation, and whether its results are spread."""
         kind, cores = operation.attributes, self._memory.cores
         forms = tuple(one.form for one in operation.outputs)
-        call = Call(0, forms, self._memory.scratch, matrices, self._memo)
+        call = Call(0, forms, matrices, self._memo)
         if isinstance(kind, Collective):
             alike = isinstance(kind, AllReduce | AllGather) and kind.group.size == cores
             return _exchange(kind, call, cores, spread=spread[0], alike=alike), not alike
@@ -168,6 +165,17 @@ class LoadedProgram:
         if len(forms) > 1:
             return _rounded_all(compute, [form.dtype for form in forms]), apart
         return _rounded(compute, forms[0].dtype), apart
+
+    def _joined(self, lines: list[Line]) -> list[Line]:
+        """With native calls where there are kernels."""
+        kernels = library()
+        if kernels is None:
+            return lines
+        resident = {
+            place: (tensor, self._spread[place]) for place, tensor in self._resident.items()
+        }
+        runs = Runs(kernels, self._memory.scratch, self._memory.cores, resident)
+        return runs.joined(lines, self._outputs.values())
 
     def _place(self, name: str) -> int:
         place = self._places.get(name)

@@ -11,8 +11,6 @@ from torch import Tensor
 from ridgeline_backends.models.arithmetic import gelu, gelu_tanh, silu, softcap
 from ridgeline_backends.neuron import operations as ops
 from ridgeline_backends.neuron.execute.call import Call
-from ridgeline_backends.neuron.execute.native_attention import kernels_for
-from ridgeline_backends.neuron.execute.native_rows import norm_native
 from ridgeline_backends.neuron.execute.registry import computes
 
 
@@ -60,9 +58,6 @@ def _combine(kind: ops.Combine, inputs: Sequence[Tensor], call: Call) -> Tensor:
 @computes(ops.RMSNorm)
 def _rms_norm(kind: ops.RMSNorm, inputs: Sequence[Tensor], call: Call) -> Tensor:
     x, weight = inputs
-    native = kernels_for(call.dtype)
-    if native is not None and x.dtype is torch.float32:
-        return norm_native(native, x, weight.float(), kind.eps)
     return F.rms_norm(x, weight.shape, weight.float(), kind.eps)
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from ctypes import Array
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ridgeline_backends.cpu.kernels.library import WIDTH, Library, Product, library
+from ridgeline_backends.cpu.kernels.library import WIDTH, Library, Matrix, Product, library
 from ridgeline_backends.cpu.kernels.packing import pack
 from ridgeline_backends.cpu.linear import choose_form
 
@@ -54,11 +55,13 @@ def prepare(parts: Sequence[Tensor], scratch: Scratch) -> Matrices:
     kept = torch.float32 if parts[0].dtype in (torch.float32, torch.float16) else torch.bfloat16
     kernels = library()
     if kernels is not None:
-        return _Native(kernels, [part.to(kept) for part in parts], scratch)
+        return PackedMatrices(kernels, [part.to(kept) for part in parts], scratch)
     return _Plain(parts)
 
 
-class _Native(Matrices):
+class PackedMatrices(Matrices):
+    """As the kernels multiply by them."""
+
     def __init__(self, kernels: Library, parts: Sequence[Tensor], scratch: Scratch) -> None:
         super().__init__(parts)
         self._kernels = kernels
@@ -69,6 +72,11 @@ class _Native(Matrices):
         self._scratch = scratch
         self._room = self._size = 0
         self._padding = -self.columns % WIDTH
+
+    def structs(self, cores: int) -> Array[Matrix]:
+        """The matrix of each core, as the kernels want it. They must not outlive these."""
+        own = self._packed if self.count == cores else self._packed * cores
+        return (Matrix * cores)(*(one.struct() for one in own))
 
     def multiply(self, x: Tensor, *, spread: bool) -> Tensor:
         if spread and self.count == 1:

@@ -31,6 +31,13 @@ def torch_dtype(dtype: ElementType) -> torch.dtype:
     return _TORCH[dtype]
 
 
+def held_dtype(dtype: ElementType) -> torch.dtype:
+    """What a tensor of that type is between two operations."""
+    if dtype.floating:
+        return torch.float32
+    return torch.bool if dtype is ElementType.BOOL else torch.int64
+
+
 def element_type(dtype: torch.dtype) -> ElementType | None:
     """The element type of a torch type; 64-bit numbers count as those of 32 that stand for them."""
     narrowed = {torch.float64: torch.float32, torch.int64: torch.int32}.get(dtype, dtype)

@@ -75,7 +75,7 @@ def _core_by_core(
     for core in range(cores):
         own = [x[core] if apart else x for x, apart in zip(inputs, spread, strict=True)]
         # With notes of its own: what is found out about one core's tensors is not true of all.
-        found = kernel(kind, own, Call(core, call.outputs, call.scratch))
+        found = kernel(kind, own, Call(core, call.outputs))
         by_core.append(found if isinstance(found, tuple) else (found,))
     return tuple(torch.stack(parts) for parts in zip(*by_core, strict=True))
 

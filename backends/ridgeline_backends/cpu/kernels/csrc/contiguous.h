@@ -8,9 +8,56 @@
 
 #include "ridgeline.h"
 #include "rows.h"
-#include "team.h"
 
 typedef uint16_t vs __attribute__((vector_size(2 * LANES)));
+
+INLINE float *rows_at(const rl_rows *rows, int32_t core, int32_t row)
+{
+    return (float *)rows->data + core * rows->core + row * rows->row;
+}
+
+/* To the nearest bfloat16, ties to even; what is no number stays none. */
+INLINE vf to_bf16(vf x)
+{
+    vu u = (vu)x, up = (u + 0x7fffu + ((u >> 16) & 1u)) & 0xffff0000u;
+    vi number = x == x;
+    return (vf)((number & (vi)up) | (~number & (vi)x));
+}
+
+/* `count` numbers, LANES or fewer: so that a function's tail has the bits of its body. */
+INLINE vf load_some(const float *p, int32_t count)
+{
+    if (count == LANES) return vf_load(p);
+    float some[LANES] = {0};
+    memcpy(some, p, 4 * (size_t)count);
+    return vf_load(some);
+}
+
+INLINE void store_some(float *p, vf v, int32_t count)
+{
+    if (count == LANES) {
+        vf_store(p, v);
+        return;
+    }
+    float some[LANES];
+    vf_store(some, v);
+    memcpy(p, some, 4 * (size_t)count);
+}
+
+#define EACH(i, count, n) \
+    for (int32_t i = 0, count; count = (n) - i < LANES ? (n) - i : LANES, i < (n); i += LANES)
+
+/* Its tanh form, as a sigmoid of twice the argument. */
+INLINE vf gelu_tanh(vf x)
+{
+    vf cubic = x + vf_set(0.044715f) * x * x * x;
+    return x / (vf_set(1.0f) + vf_exp(vf_min(vf_set(-1.5957691216f) * cubic, vf_set(88.0f))));
+}
+
+INLINE void round_row(float *x, int32_t n)
+{
+    EACH(i, count, n) store_some(x + i, to_bf16(load_some(x + i, count)), count);
+}
 
 /* LANES numbers at p, `type` F32 or BF16. */
 INLINE vf row_load(const int type, const char *p)
@@ -98,95 +145,37 @@ INLINE void shares(float *s, int32_t keys, float softcap, int32_t round)
         sum = sum + e;
         vf_store(s + i, e);
     }
-    const float whole_sum = vf_sum(sum);
-    for (int32_t i = 0; i < keys; i++) {
-        s[i] /= whole_sum;
-        if (!round) continue;
-        uint32_t word = (uint32_t)bf16_round(s[i]) << 16;
-        memcpy(s + i, &word, 4);
+    const vf total = vf_set(vf_sum(sum));
+    for (int32_t i = 0; i < whole; i += LANES) {
+        vf share = vf_load(s + i) / total;
+        vf_store(s + i, round ? to_bf16(share) : share);
     }
 }
 
-INLINE void attend_row(const int type, const rl_attention *job, int32_t row, int32_t head, float *score)
+/* One row of one KV head of a core. */
+INLINE void attend_row(const int type, const rl_operation *op, int32_t core, int32_t row, int32_t head, float *score)
 {
-    const int32_t group = job->heads / job->kv_heads;
-    const int64_t position = job->position[row];
-    const int64_t width = job->width;
-    float *out = job->out + ((int64_t)row * job->heads + head * group) * width;
+    const int32_t group = op->heads / op->kv_heads, width = op->width;
+    const int64_t position = op->position[row], slot = op->slot[row / op->each];
+    const int size = type == RL_F32 ? 4 : 2;
+    float *out = rows_at(&op->out, core, row) + (int64_t)head * group * width;
     if (position < 0) {
         memset(out, 0, 4 * (size_t)(group * width));
         return;
     }
-    int64_t first = job->window > 0 && position + 1 > job->window ? position + 1 - job->window : 0;
+    const int64_t first = op->window > 0 && position + 1 > op->window ? position + 1 - op->window : 0;
     const int32_t keys = (int32_t)(position + 1 - first);
-    const int size = type == RL_F32 ? 4 : 2;
-    const int64_t place = job->slot[row] * job->slot_stride + head * job->head_stride, stride = size * job->entry_stride;
-    const char *k = (const char *)job->k + size * place + first * stride;
-    const char *v = (const char *)job->v + size * (job->slot[row] * job->value_slot_stride + head * job->value_head_stride)
-                  + first * size * job->value_entry_stride;
+    const char *k = (const char *)op->y.data
+                  + size * (core * op->y.core + slot * op->key_slot + head * op->key_head + first * op->y.row);
+    const char *v = (const char *)op->z.data
+                  + size * (core * op->z.core + slot * op->value_slot + head * op->value_head + first * op->z.row);
+    const float *q = rows_at(&op->x, core, row) + (int64_t)head * group * op->dim;
     for (int32_t g = 0; g < group; g++) {
-        const float *q = job->q + ((int64_t)row * job->heads + head * group + g) * job->dim;
-        scores(type, q, k, stride, keys, job->dim, job->scale, score);
-        shares(score, keys, job->softcap, job->round);
-        weigh(type, score, v, size * job->value_entry_stride, keys, job->width, out + g * width);
+        scores(type, q + (int64_t)g * op->dim, k, size * op->y.row, keys, op->dim, op->scale, score);
+        shares(score, keys, op->softcap, op->round);
+        weigh(type, score, v, size * op->z.row, keys, width, out + (int64_t)g * width);
     }
-}
-
-/* Entries of some rows into their slots, in a finite form. */
-INLINE void put_typed(const int type, const rl_put *job)
-{
-    for (int32_t r = 0; r < job->rows; r++) {
-        const int64_t position = job->position[r];
-        if (position < 0) continue;
-        for (int32_t h = 0; h < job->heads; h++) {
-            const float *from = job->entries + ((int64_t)r * job->heads + h) * job->dim;
-            const int64_t at = job->slot[r / job->each] * job->slot_stride + h * job->head_stride
-                             + position * job->entry_stride;
-            for (int32_t d = 0; d < job->dim; d++)
-                if (type == RL_BF16)
-                    ((uint16_t *)job->cache)[at + d] = bf16_round(finite(from[d]));
-                else
-                    ((float *)job->cache)[at + d] = finite(from[d]);
-        }
-    }
-}
-
-/* Turn heads in place; tables are as wide as what is turned, sines carry the sign of the first half. */
-static void turn_rows(const rl_turn *job)
-{
-    const int32_t half = job->rotary / 2;
-    for (int32_t r = 0; r < job->rows; r++) {
-        int64_t position = job->position[r % job->period];
-        if (position < 0) position = 0;
-        const float *cos = job->cos + position * job->rotary, *sin = job->sin + position * job->rotary;
-        for (int32_t h = 0; h < job->heads; h++) {
-            float *x = job->x + ((int64_t)r * job->heads + h) * job->dim;
-            for (int32_t i = 0; i < half; i++) {
-                float a = x[i], b = x[i + half];
-                x[i] = a * cos[i] + b * sin[i];
-                x[i + half] = b * cos[i + half] + a * sin[i + half];
-            }
-        }
-    }
-}
-
-typedef struct { const rl_attention *job; rl_phase *phase; float *score; int64_t room; } attention_job;
-
-static void run_attention(void *data)
-{
-    const attention_job *own = data;
-    const rl_attention *job = own->job;
-    rl_worker worker = {own->phase, omp_get_thread_num(), job->threads, 0, 0};
-    float *score = own->score + worker.id * own->room;
-    int32_t begin, end;
-    while (take_work(&worker, job->rows * job->kv_heads, &begin, &end))
-        for (int32_t unit = begin; unit < end; unit++) {
-            int32_t row = unit / job->kv_heads, head = unit % job->kv_heads;
-            if (job->type == RL_BF16)
-                attend_row(RL_BF16, job, row, head, score);
-            else
-                attend_row(RL_F32, job, row, head, score);
-        }
+    if (op->round) round_row(out, group * width);
 }
 
 #endif

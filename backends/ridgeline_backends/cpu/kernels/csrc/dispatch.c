@@ -10,11 +10,8 @@ typedef struct {
     void (*forward)(const rl_model *, const rl_step *);
     int64_t (*products_scratch_bytes)(const rl_product *, int32_t, int32_t);
     void (*products)(const rl_product *, int32_t, int32_t, void *);
-    int64_t (*attention_scratch_bytes)(int32_t, int32_t);
-    void (*attend)(const rl_attention *, void *);
-    void (*norm)(const float *, const float *, float *, int32_t, int32_t, float);
-    void (*put_entries)(const rl_put *);
-    void (*turn_rows)(const rl_turn *);
+    int64_t (*run_scratch_bytes)(const rl_operation *, int32_t, int32_t);
+    void (*run)(const rl_operation *, int32_t, int32_t, void *);
 } variant;
 
 #define DECLARE(v) \
@@ -22,14 +19,10 @@ typedef struct {
     void rl_##v##_forward(const rl_model *, const rl_step *); \
     int64_t rl_##v##_products_scratch_bytes(const rl_product *, int32_t, int32_t); \
     void rl_##v##_products(const rl_product *, int32_t, int32_t, void *); \
-    int64_t rl_##v##_attention_scratch_bytes(int32_t, int32_t); \
-    void rl_##v##_attend(const rl_attention *, void *); \
-    void rl_##v##_norm(const float *, const float *, float *, int32_t, int32_t, float); \
-    void rl_##v##_put_entries(const rl_put *); \
-    void rl_##v##_turn_rows(const rl_turn *);
+    int64_t rl_##v##_run_scratch_bytes(const rl_operation *, int32_t, int32_t); \
+    void rl_##v##_run(const rl_operation *, int32_t, int32_t, void *);
 #define ENTRY(v) {#v, rl_##v##_scratch_bytes, rl_##v##_forward, rl_##v##_products_scratch_bytes, \
-                  rl_##v##_products, rl_##v##_attention_scratch_bytes, rl_##v##_attend, rl_##v##_norm, \
-                  rl_##v##_put_entries, rl_##v##_turn_rows}
+                  rl_##v##_products, rl_##v##_run_scratch_bytes, rl_##v##_run}
 
 DECLARE(plain)
 #if defined(__x86_64__)
@@ -97,18 +90,12 @@ void rl_products(const rl_product *product, int32_t count, int32_t threads, void
     chosen->products(product, count, threads, scratch);
 }
 
-int64_t rl_attention_scratch_bytes(int32_t entries, int32_t threads)
+int64_t rl_run_scratch_bytes(const rl_operation *operation, int32_t count, int32_t threads)
 {
-    return chosen->attention_scratch_bytes(entries, threads);
+    return chosen->run_scratch_bytes(operation, count, threads);
 }
 
-void rl_attend(const rl_attention *attention, void *scratch) { chosen->attend(attention, scratch); }
-
-void rl_norm(const float *x, const float *weight, float *out, int32_t rows, int32_t n, float eps)
+void rl_run(const rl_operation *operation, int32_t count, int32_t threads, void *scratch)
 {
-    chosen->norm(x, weight, out, rows, n, eps);
+    chosen->run(operation, count, threads, scratch);
 }
-
-void rl_put_entries(const rl_put *put) { chosen->put_entries(put); }
-
-void rl_turn_rows(const rl_turn *turn) { chosen->turn_rows(turn); }

@@ -4,7 +4,6 @@
 
 #include "arena.h"
 #include "attention.h"
-#include "contiguous.h"
 #include "linear.h"
 #include "ridgeline.h"
 #include "rows.h"
@@ -359,33 +358,4 @@ void RL_VARIANT(products)(const rl_product *product, int32_t count, int32_t thre
     memset(at, 0, (size_t)phases);
     products_job job = {product, (rl_phase *)at, at + phases, at + phases + own, count, threads};
     GOMP_parallel(run_products, &job, (unsigned)threads, 0);
-}
-
-void RL_VARIANT(norm)(const float *x, const float *weight, float *out, int32_t rows, int32_t n, float eps)
-{
-    for (int32_t r = 0; r < rows; r++) rms_norm(x + (int64_t)r * n, weight, n, eps, out + (int64_t)r * n);
-}
-
-void RL_VARIANT(put_entries)(const rl_put *put)
-{
-    if (put->type == RL_BF16)
-        put_typed(RL_BF16, put);
-    else
-        put_typed(RL_F32, put);
-}
-
-void RL_VARIANT(turn_rows)(const rl_turn *turn) { turn_rows(turn); }
-
-int64_t RL_VARIANT(attention_scratch_bytes)(int32_t entries, int32_t threads)
-{
-    return align64(sizeof(rl_phase)) + threads * align64(4 * (int64_t)round_up(entries, PADDING));
-}
-
-void RL_VARIANT(attend)(const rl_attention *attention, void *scratch)
-{
-    char *at = scratch;
-    memset(at, 0, sizeof(rl_phase));
-    attention_job job = {attention, (rl_phase *)at, (float *)(at + align64(sizeof(rl_phase))),
-                         round_up(attention->entries, PADDING)};
-    GOMP_parallel(run_attention, &job, (unsigned)attention->threads, 0);
 }

@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define RL_ABI 3
+#define RL_ABI 4
 #define RL_PUBLIC __attribute__((visibility("default")))
 
 enum rl_type { RL_F32 = 0, RL_BF16 = 1, RL_INT8 = 2 };
@@ -92,49 +92,47 @@ typedef struct {
 RL_PUBLIC int64_t rl_products_scratch_bytes(const rl_product *product, int32_t count, int32_t threads);
 RL_PUBLIC void rl_products(const rl_product *product, int32_t count, int32_t threads, void *scratch);
 
-/* Attention of rows q [rows, heads, dim] -> out [rows, heads, width], each over the keys of its slot
- * up to its own position, or the last `window` of them; zeros where the position is negative. Keys
- * and values are F32 or BF16; strides are in numbers. A score is `scale` * q.k, capped softly where
- * softcap > 0. With `round` shares are rounded to bfloat16 before they weigh values. */
+/* Row r of core c begins at data + c * core + r * row, counted in numbers. `core` is 0 where all cores
+ * have the same, `row` where all rows have. */
 typedef struct {
-    const float *q;
-    const void *k, *v;
-    const int64_t *position, *slot; /* [rows] */
-    float *out;
-    int64_t slot_stride, head_stride, entry_stride;
-    int64_t value_slot_stride, value_head_stride, value_entry_stride;
-    int32_t rows, heads, kv_heads, dim, width, window, type, round, entries, threads;
-    float scale, softcap;
-} rl_attention;
+    void *data;
+    int64_t core, row;
+} rl_rows;
 
-RL_PUBLIC int64_t rl_attention_scratch_bytes(int32_t entries, int32_t threads);
-RL_PUBLIC void rl_attend(const rl_attention *attention, void *scratch);
+/* What simulated cores run: whole tensors of float32 numbers, a core's below another's.
+ *
+ * PRODUCT  out = x W^T * y + z; W of each core, a scale y and a bias z for each of `width` columns,
+ *          null where there is none; x has `dim` columns
+ * ATTEND   x [heads, dim] over keys y and values z [slots, kv_heads, entries, dim or width], `row`
+ *          between entries, -> out [heads, width]: those of the row's slot up to its position, or
+ *          the last `window` of them; zeros at a negative position. A score is scale * q.k, capped
+ *          softly where softcap > 0. With `round` shares are rounded too before they weigh values
+ * SUM      out = x of all `parts` cores, added by rank
+ * ADD      out = x + y
+ * NORM     out = x / rms(x) * y for each of `heads`
+ * TURN     out = x [heads, dim] turned to its position, by cosines y and sines z [.., rotary], which
+ *          carry the sign of the first half; a negative position counts as 0
+ * PUT      x [heads, dim] into the cache out [slots, heads, entries, dim] at its position; nowhere at
+ *          a negative one
+ * GATED    out = activation(the first `width` of x) * the rest of it
+ *
+ * Results are rounded to bfloat16 with `round`. `each` rows share a slot. Row r stands at position[r].
+ * `type` is that of keys, values and caches. Of `cores` 1 results are those of all. */
+enum rl_kind { RL_PRODUCT, RL_ATTEND, RL_SUM, RL_ADD, RL_NORM, RL_TURN, RL_PUT, RL_GATED };
 
-/* out = x / rms(x) * weight, for each row of n. */
-RL_PUBLIC void rl_norm(const float *x, const float *weight, float *out, int32_t rows, int32_t n, float eps);
-
-/* Entries [rows, heads, dim] into a cache F32 or BF16, each at its position in its slot; `each` rows
- * share a slot. A row at a negative position goes nowhere. Strides are in numbers. */
 typedef struct {
-    void *cache;
-    const float *entries;
-    const int64_t *position, *slot; /* [rows], [rows / each] */
-    int64_t slot_stride, head_stride, entry_stride;
-    int32_t rows, each, heads, dim, type, reserved;
-} rl_put;
+    int32_t kind, joined; /* joined: reads of this row alone what the operation before has written */
+    int32_t round, cores, parts, rows, width, heads, kv_heads, dim, rotary, each, window, entries, type, activation;
+    float scale, softcap, eps, reserved;
+    rl_rows x, y, z, out;
+    int64_t key_slot, key_head, value_slot, value_head; /* from a slot and a head to the next; of PUT the key's */
+    const rl_matrix *matrix; /* [cores] */
+    const int64_t *position, *slot;
+} rl_operation;
 
-RL_PUBLIC void rl_put_entries(const rl_put *put);
-
-/* Rotary positions of x [rows, heads, dim], in place. Row r stands at position[r % period]; a
- * negative one counts as 0. Tables [positions, rotary]. */
-typedef struct {
-    float *x;
-    const int64_t *position;
-    const float *cos, *sin;
-    int32_t rows, period, heads, dim, rotary, reserved;
-} rl_turn;
-
-RL_PUBLIC void rl_turn_rows(const rl_turn *turn);
+/* Run a list of operations in one parallel region. `scratch` is aligned to 64. */
+RL_PUBLIC int64_t rl_run_scratch_bytes(const rl_operation *operation, int32_t count, int32_t threads);
+RL_PUBLIC void rl_run(const rl_operation *operation, int32_t count, int32_t threads, void *scratch);
 
 RL_PUBLIC int32_t rl_abi(void);
 /* Names of the variants this processor can run, best first, separated by commas. */

@@ -68,7 +68,7 @@ INLINE void kv_put(const rl_kv *kv, char *panels, int64_t k, int32_t n, int32_t 
 }
 
 /* Store one token's key and value of one head at `offset` in a block. */
-static void kv_write(const rl_kv *kv, char *keys, int32_t offset, const float *k, const float *v, int32_t dim)
+INLINE void kv_write(const rl_kv *kv, char *keys, int32_t offset, const float *k, const float *v, int32_t dim)
 {
     char *values = keys + kv->half;
     for (int32_t d = 0; d < dim; d++) {
