@@ -66,12 +66,14 @@ class Exchange:
 @dataclass(frozen=True, slots=True)
 class Lowered:
     """One operation on one physical core. `depth`: how many of its steps wait for the one before
-    as a whole, each with a semaphore and a start of its own; 0 for a view."""
+    as a whole, each with a semaphore and a start of its own; 0 for a view. `joins`: how many of its
+    products follow one another, whose halves the two cores of a logical one hand each other."""
 
     instructions: tuple[Instruction, ...] = ()
     transfers: tuple[Transfer, ...] = ()
     exchange: Exchange | None = None
     depth: int = 0
+    joins: int = 0
 
     def cycles(self, engine: Engine) -> float:
         """Cycles that one engine is busy."""

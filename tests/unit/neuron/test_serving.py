@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -87,14 +87,17 @@ LOADS = st.one_of(
         requests=st.integers(1, 25),
         seconds=st.sampled_from([None, 1.5]),
         timeout_s=st.sampled_from([None, 0.4, 2.0]),
+        pause_s=st.sampled_from([0.0, 0.013, 0.2]),
+        tick_s=st.sampled_from([0.0, 0.1]),
         seed=st.integers(0, 99),
     ),
 )
 
 
 @settings(max_examples=60, deadline=None)
-@given(LIMITS, LOADS)
-def test_skipping_changes_nothing(limits: RunnerLimits, load: Load) -> None:
+@given(LIMITS, LOADS, st.booleans())
+def test_skipping_changes_nothing(limits: RunnerLimits, load: Load, streamed: bool) -> None:
+    load = replace(load, streamed=streamed)
     assert simulate(limits, COSTS, load) == simulate(limits, COSTS, load, skip=False)
 
 
@@ -134,6 +137,21 @@ def test_an_impatient_client_is_not_answered() -> None:
     found = simulate(slots(1), COSTS, load)
     assert (found.answered, found.given_up) == ((), 9)
     assert (found.requests_s, found.tokens_s, found.ttft(0.5)) == (0, 0, 0)
+
+
+def test_a_client_that_sees_tokens_stays() -> None:
+    load = Load(lengths=Lengths(prompt=10, answer=100), clients=3, requests=3, timeout_s=0.5)
+    found = simulate(slots(2), COSTS, replace(load, streamed=True))
+    assert (len(found.answered), found.given_up) == (2, 1)
+
+
+def test_a_client_that_pauses_sends_at_its_ticks() -> None:
+    load = Load(lengths=Lengths(prompt=10, answer=2), clients=1, requests=3, pause_s=0.05)
+    sent = [
+        [one.sent / SECOND for one in simulate(slots(1), COSTS, each).answered]
+        for each in (load, replace(load, tick_s=0.1))
+    ]
+    assert sent == [pytest.approx([0, 0.077, 0.154]), pytest.approx([0, 0.1, 0.2])]
 
 
 def test_two_thousand_requests_a_second() -> None:
@@ -186,7 +204,8 @@ class _Client:
         self.engine = LLMEngine(
             self.runner, max_waiting=10_000, clock=lambda: self.clock.now, seeds=lambda: 0
         )
-        self.load, self.sizes = load, load.sizes()
+        self.load, self.sizes, self.times = load, load.sizes(), load.times()
+        self.later: deque[int] = deque()
         self.left = load.requests or 0
         self.open = 0
         self.sent = 0
@@ -231,19 +250,28 @@ class _Client:
                 assert output.finish_reason is FinishReason.LENGTH
                 self.answered.append(Answered(at, seen[0], now, len(seen)))
             if self.load.clients is not None:
-                self.send(now)
+                again = self.load.again_ns(now)
+                if again <= now:
+                    self.send(now)
+                else:
+                    self.later.append(again)
 
         return sink
+
+    def coming(self) -> int | None:
+        """When the next request is sent, as far as that is known."""
+        at = next(self.times, None)
+        return self.later.popleft() if at is None and self.later else at
 
 
 def _served(limits: RunnerLimits, load: Load) -> Outcome:
     client = _Client(limits, load)
-    times = load.times()
-    at = next(times, None)
+    at = client.coming()
     while True:
+        at = client.coming() if at is None else at
         while at is not None and at <= client.clock.now and client.left:
             client.send(at)
-            at = next(times, None)
+            at = client.coming()
         if not client.open:
             if not client.left or at is None:
                 break

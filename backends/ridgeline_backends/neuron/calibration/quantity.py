@@ -15,15 +15,16 @@ from ridgeline_backends.neuron.timing.coefficients import Coefficients
 from ridgeline_backends.neuron.timing.seconds import seconds
 from ridgeline_backends.neuron.timing.work import Work
 
-RUN_S = 60.0
-"""How long a benchmark sends requests, at least: the minute after which guidellm's client gives one
-up (optimum-neuron's benchmark.sh)."""
+RUN_S = 120.0
+"""How long a benchmark sends requests, at least: guidellm's default."""
 
-_ROUNDS = 4
-"""It runs as long as so many requests take that come one after the other, where that is longer."""
+_BATCHES = 1.1
+"""It runs as long as a full batch takes, prompts and all, where that is longer: less would give no
+answer."""
 
-_BATCHES = 2
-"""And as many full batches, prompts and all: less would show how it fills up, or no answer."""
+_TRIES = 3
+_AT_MOST = 2.0
+"""Rounds in which steps are matched to a rate, and the most that one changes them."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,15 @@ class Quantity:
 @dataclass(frozen=True, eq=False)
 class ServingRun:
     """A server under load: one of its replicas, which all get the same. `prefill`: a prompt,
-    `step`: a decode step of the whole batch, `sequence`: the host's work for each further one."""
+    `step`: a decode step of the whole batch, `sequence`: the host's work for each further one.
+    `swept`: the run whose rate of answers the load's rate was made of."""
 
     prefill: Work
     step: Work
     sequence: Work
     limits: RunnerLimits
     load: Load
+    swept: Load | None = None
 
     def outcome(self, coefficients: Coefficients) -> Outcome:
         """Simulated once for each set of coefficients."""
@@ -90,7 +93,26 @@ def _outcome(run: ServingRun, coefficients: Coefficients) -> Outcome:
         decode={1: seconds(run.step, coefficients)},
         sequence=seconds(run.sequence, coefficients),
     )
-    alone = costs.prefill[1] + costs.decode[1] * run.load.lengths.answer
-    batch = costs.prefill[1] * run.limits.batch_limit + costs.decode[1] * run.load.lengths.answer
-    load = replace(run.load, seconds=max(RUN_S, _ROUNDS * alone, _BATCHES * batch))
-    return simulate(run.limits, costs, load)
+    if run.swept is not None and run.load.rate is not None:
+        costs = _carrying(run.load.rate, costs, run.limits, run.swept)
+    return simulate(run.limits, costs, _long_enough(run.load, costs, run.limits))
+
+
+def _carrying(rate: float, costs: StepCosts, limits: RunnerLimits, swept: Load) -> StepCosts:
+    """The same steps, all shorter or longer by one factor: so that the run which the rate was taken
+    from comes to it."""
+    for _ in range(_TRIES):
+        found = simulate(limits, costs, _long_enough(swept, costs, limits)).requests_s
+        factor = max(1 / _AT_MOST, min(_AT_MOST, found / rate)) if found else 1.0
+        costs = StepCosts(
+            prefill={1: costs.prefill[1] * factor},
+            decode={1: costs.decode[1] * factor},
+            sequence=costs.sequence * factor,
+        )
+    return costs
+
+
+def _long_enough(load: Load, costs: StepCosts, limits: RunnerLimits) -> Load:
+    step = costs.decode[1] + costs.sequence * (limits.batch_limit - 1)
+    batch = costs.prefill[1] * limits.batch_limit + step * load.lengths.answer
+    return replace(load, seconds=max(RUN_S, _BATCHES * batch))

@@ -45,6 +45,7 @@ def _attention(task: Task) -> Lowered:
         ),
         transfers=(*task.transfers(), *((Transfer(Stream.SPILL, moved),) if spilled else ())),
         depth=5,
+        joins=1,
     )
 
 
@@ -64,6 +65,7 @@ def _cached_attention(task: Task) -> Lowered:
         ),
         transfers=task.transfers(),
         depth=5,
+        joins=1,
     )
 
 

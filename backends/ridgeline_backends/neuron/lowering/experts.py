@@ -19,6 +19,10 @@ again, the rows of the result fetched, added to, written."""
 _DESCRIPTOR_STEPS = 3
 """Of these the descriptors: from NeuronCore-v3 on hardware makes them while it sends (DGE)."""
 
+_CHOSEN_STEPS = 3
+"""Of a token's experts: their numbers are read, addresses made of them, and all their matrices
+fetched at once. Libraries go through the tokens of a decode step one by one."""
+
 _ADDED_TO = 2 * 4
 """Bytes of a number of the result that is fetched and written in fp32."""
 
@@ -30,6 +34,7 @@ def _expert_matmul(task: Task) -> Lowered:
     kind, (x, weights, ids) = task.attributes, task.inputs[:3]
     assert isinstance(kind, ExpertMatmul)
     rows = ids.elements if kind.rows is None else kind.rows
+    tokens = ids.shape[0]
     _, columns, inner = weights.shape
     if kind.rows is not None or ids.elements < EXPERT_BLOCK_ROWS:
         each = max(1, tiles(rows, kind.experts_read))
@@ -39,7 +44,8 @@ def _expert_matmul(task: Task) -> Lowered:
                 *(_added(task, columns) if kind.rows is not None and len(x.shape) == 3 else ()),
             ),
             transfers=task.transfers(),
-            depth=2 + kind.experts_read,
+            depth=2 + (kind.experts_read if kind.rows is not None else _CHOSEN_STEPS * tokens),
+            joins=1 if kind.rows is not None else tokens,
         )
     # At worst every expert's last block is nearly empty.
     blocks = tiles(max(1, rows - kind.experts_read + 1), EXPERT_BLOCK_ROWS) + kind.experts_read - 1
@@ -55,6 +61,7 @@ def _expert_matmul(task: Task) -> Lowered:
         instructions=(replace(matmul, flops=kind.flops(task.inputs)), *copies),
         transfers=(*task.transfers(), Transfer(Stream.SPILL, moved)),
         depth=2 + blocks * steps,
+        joins=1,
     )
 
 

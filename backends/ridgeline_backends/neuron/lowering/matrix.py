@@ -31,6 +31,7 @@ def _matmul(task: Task) -> Lowered:
         ),
         transfers=task.transfers(row_bytes(columns, weight.shape[1], weight.dtype)),
         depth=1,
+        joins=1,
     )  # fmt: skip
 
 
@@ -42,6 +43,7 @@ def _batch_matmul(task: Task) -> Lowered:
         instructions=product(task, rows, inner, columns, left.dtype, times=times),
         transfers=task.transfers(),
         depth=1,
+        joins=1,
     )
 
 

@@ -35,7 +35,9 @@ class Load:
     """Either `rate` requests a second, spread as `arrivals` says, or `clients` that each send the
     next request when the one before has been answered. It ends with `requests` of them, or
     with `seconds`, after which none is sent and those under way are not counted. A client gives a
-    request up after `timeout_s`.
+    request up after `timeout_s`, or with `streamed` only if no token has come by then. One that
+    has its answer sends again `pause_s` later, at the next of the moments, `tick_s` apart, at which
+    it looks.
     """
 
     lengths: Lengths
@@ -45,6 +47,9 @@ class Load:
     requests: int | None = None
     seconds: float | None = None
     timeout_s: float | None = None
+    streamed: bool = False
+    pause_s: float = 0.0
+    tick_s: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,6 +66,12 @@ class Load:
     @property
     def timeout_ns(self) -> int | None:
         return None if self.timeout_s is None else round(self.timeout_s * SECOND)
+
+    def again_ns(self, now: int) -> int:
+        """When a client sends again that heard at `now` that its request has ended."""
+        ready = now + round(self.pause_s * SECOND)
+        tick = round(self.tick_s * SECOND)
+        return -(-ready // tick) * tick if tick else ready
 
     def sizes(self) -> Iterator[tuple[int, int]]:
         """Lengths of prompt and answer of each request, without end."""

@@ -44,10 +44,11 @@ class _Simulation:
         self._longest = self._scheduler.max_prompt_len
         self._batch = limits.batch_limit
         self._sizes, self._times = load.sizes(), load.times()
-        self._closed = load.clients is not None
+        self._again = load.again_ns if load.clients is not None else None
+        self._pausing: deque[int] = deque()
         self._left = _NEVER if load.requests is None else load.requests
         self._end = _NEVER if load.end_ns is None else load.end_ns
-        self._patience = load.timeout_ns
+        self._patience, self._streamed = load.timeout_ns, load.streamed
         self._order = 0
         self._next = next(self._times)
         self._now = self._steps = self._given_up = self._busy = 0
@@ -73,7 +74,7 @@ class _Simulation:
             else:
                 self._step()
             for _ in range(again):
-                self._send(self._now)
+                self._send_again()
         answered = tuple(one for one in self._answered if one.done <= self._end)
         return Outcome(answered, self._gaps, self._steps, self._given_up, self._busy)
 
@@ -81,6 +82,19 @@ class _Simulation:
         while self._next <= self._now and self._next < self._end and self._left:
             self._send(self._next)
             self._next = next(self._times, _NEVER)
+            if self._next == _NEVER and self._pausing:
+                self._next = self._pausing.popleft()
+
+    def _send_again(self) -> None:
+        """A client whose request has ended."""
+        assert self._again is not None
+        at = self._again(self._now)
+        if at <= self._now:
+            self._send(self._now)
+        elif self._next == _NEVER:
+            self._next = at
+        else:
+            self._pausing.append(at)
 
     def _send(self, at: int) -> None:
         if not self._left or at >= self._end:
@@ -111,11 +125,12 @@ class _Simulation:
         before = self._given_up
         while self._deadlines and self._deadlines[0][0] <= self._now:
             _, request = self._deadlines.popleft()
-            if request.id in self._live:
+            begun = self._streamed and request.first >= 0
+            if request.id in self._live and not begun:
                 del self._live[request.id]
                 self._scheduler.remove(request)
                 self._given_up += 1
-        return self._given_up - before if self._closed else 0
+        return self._given_up - before if self._again is not None else 0
 
     def _step(self) -> None:
         """As the engine does it."""
@@ -177,5 +192,5 @@ class _Simulation:
         self._scheduler.remove(request)
         del self._live[request.id]
         self._answered.append(Answered(request.sent, request.first, self._now, request.generated))
-        if self._closed:
-            self._send(self._now)
+        if self._again is not None:
+            self._send_again()

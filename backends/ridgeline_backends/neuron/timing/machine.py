@@ -8,6 +8,9 @@ from functools import cached_property
 from ridgeline_backends.neuron.devices import Chip, Instance
 from ridgeline_backends.neuron.topology import device_graph
 
+_KEPT_UP = 0.9
+"""Of its nominal bandwidth, what memory gives at most."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -30,6 +33,13 @@ class Machine:
     def memory_gb_s(self) -> float:
         """Bandwidth of device memory of one logical core."""
         return self.chip.memory_gb_s_per_core(self.lnc)
+
+    @cached_property
+    def engines_gb_s(self) -> float:
+        """What the DMA engines of one logical core carry in practice, where its memory keeps up."""
+        chip = self.chip
+        carried = chip.dma_engines_per_core * chip.dma_engine_gb_s * self.lnc
+        return min(carried, _KEPT_UP * self.memory_gb_s)
 
     @cached_property
     def core_memory_bytes(self) -> int:

@@ -24,6 +24,9 @@ from ridgeline_backends.neuron.timing.machine import Machine
 
 Array = NDArray[np.float64]
 
+_JOIN_STEPS = 2
+"""Of two cores that hand each other the halves of a result: it is written, then it is fetched."""
+
 _HALF_SPEED_BYTES = 512
 """Rows of fewer bytes lose more than half of a DMA engine's speed (source DM)."""
 
@@ -135,9 +138,10 @@ class Work:
 @lru_cache(maxsize=1 << 15)
 def _parts_of(lowered: Lowered, machine: Machine) -> tuple[float, ...]:
     chip, lnc = machine.chip, machine.lnc
-    bandwidth = machine.memory_gb_s * 1e9
+    # Long rows of weights go as fast as memory does, short ones as its DMA engines do.
     streams = tuple(
-        sum(_full_rows(one) for one in lowered.transfers if one.stream is stream) / bandwidth
+        sum(_full_rows(one) for one in lowered.transfers if one.stream is stream)
+        / ((machine.memory_gb_s if stream is Stream.WEIGHTS else machine.engines_gb_s) * 1e9)
         for stream in Stream
     )
     engines = (
@@ -154,7 +158,7 @@ def _parts_of(lowered: Lowered, machine: Machine) -> tuple[float, ...]:
     return (
         *(cycles * 1e-9 / lnc for cycles in engines),
         *streams,
-        float(lowered.depth),
+        float(lowered.depth + (_JOIN_STEPS * lowered.joins if lnc > 1 else 0)),
         *exchange,
         0.0,
         0.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 from ridgeline_backends.errors import BackendError
 from ridgeline_backends.neuron.builders.architecture import DecoderArchitecture
@@ -24,9 +25,10 @@ from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.calibration.workloads.early import narrowed, whole_kv
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.config import NeuronConfig
-from ridgeline_backends.neuron.operations import Cast
+from ridgeline_backends.neuron.operations import Binary, Cast
 from ridgeline_backends.neuron.program import (
     Buffer,
+    BufferKind,
     ElementType,
     Form,
     Operation,
@@ -105,7 +107,7 @@ class Decoder:
         sections = tuple(
             Section(section.name, operations, section.repeats)
             for section in program.sections
-            if (operations := tuple(map(_widening, _expert_matrices(section))))
+            if (operations := tuple(chain(*map(_widening, _expert_matrices(section)))))
         )
         return Work.of(Program("widening", sections, cores=program.cores), self.machine)
 
@@ -281,7 +283,15 @@ def _expert_matrices(section: Section) -> list[Buffer]:
     return [one.inputs[1] for one in section.operations if one.kind == "expert_matmul"]
 
 
-def _widening(matrices: Buffer) -> Operation:
-    kind = Cast(ElementType.BF16)
-    wide = Buffer(f"{matrices.name}.wide", Form(matrices.shape, ElementType.BF16))
-    return Operation(kind, (matrices,), (wide,))
+def _widening(matrices: Buffer) -> tuple[Operation, ...]:
+    """In fp32, as NxD's `scale_dequantize` does it: widened, multiplied by the scale, narrowed."""
+    shape, name = matrices.shape, matrices.name
+    wide = Buffer(f"{name}.wide", Form(shape, ElementType.FP32))
+    scale = Buffer(f"{name}.scale", Form((shape[0], 1, 1), ElementType.FP32), BufferKind.WEIGHT)
+    scaled = Buffer(f"{name}.scaled", Form(shape, ElementType.FP32))
+    narrow = Buffer(f"{name}.narrow", Form(shape, ElementType.BF16))
+    return (
+        Operation(Cast(ElementType.FP32), (matrices,), (wide,)),
+        Operation(Binary("multiply"), (wide, scale), (scaled,)),
+        Operation(Cast(ElementType.BF16), (scaled,), (narrow,)),
+    )

@@ -18,14 +18,38 @@ from ridgeline_backends.neuron.timing.work import Work
 
 _ASYNCHRONOUS_FROM = 31
 
-_PER_SAMPLED = 0.25
-"""Of the host's work for a step: what one more sequence adds where the host samples."""
+_FIRST_STEPS = 2.0
+"""The host's work for a prompt, in those of a decode step: it hides behind nothing."""
+
+_ENDED_EARLY = 0.94
+"""Of the tokens that guidellm asks for: models end some answers before. tok_s over req_s."""
+
+_SAMPLING_S = 0.02
+"""What choosing tokens on the host adds to a step: tens of milliseconds."""
+
+_PER_SAMPLED_S = 1.6e-3
+_PER_STREAMED_S = 0.1e-3
+"""What each further sequence adds to the host's step, with its token chosen there or only passed
+on: by how much a loaded server's steps are longer than an idle one's, between the prompts."""
 
 _VOCABULARY_BYTES = 4
 """A logit on its way to the host."""
 
 _CONNECTIONS = 100
 """httpx opens no more to one server, whatever number of users was asked for."""
+
+_USERS = 128
+"""How many users optimum-neuron's script asks for where it is not told."""
+
+_SILENCE_S = 60.0
+"""After so long without a token that script's client gives a request up."""
+
+_TICK_S = 0.1
+"""guidellm 0.1 looks so often whether fewer requests are open than its limit, which it stays one
+below."""
+
+_PAUSE_S = 8e-3
+"""For each of its clients: one loop reads all their streams and makes up the next prompt."""
 
 _AS_MANY_AS_SLOTS_BEFORE = "2026"
 """Until then the script's default of 128 users was printed whatever ran: requests that wait for a
@@ -68,14 +92,20 @@ def _run(row: Row, slots: int) -> ServingRun:
     bucket = length if "optimum" in row.text("framework") else bucket_of(row, prompt, length)
     sampled = "CPU sampling" in row.text("scheduler")
     logits = slots * decoder.model.vocab_size * _VOCABULARY_BYTES if sampled else 0
-    host = Work.host(steps=_host_steps(row, sampled), gigabytes=logits / 1e9)
+    host = Work.host(
+        steps=_host_steps(row), gigabytes=logits / 1e9, fixed_s=_SAMPLING_S if sampled else 0.0
+    )
     step = Work.total((decoder.step(slots, length), host)) * (1 / accepted_tokens(row))
+    # A prompt is padded on the host before, and its token sent to the client behind the step.
+    first = Work.host(steps=_FIRST_STEPS - _host_steps(row))
+    load = _load(row, slots, prompt)
     return ServingRun(
-        prefill=Work.total((decoder.prefill(1, bucket), host)),
+        prefill=Work.total((decoder.prefill(1, bucket), host, first)),
         step=step,
-        sequence=Work.host(steps=_PER_SAMPLED if sampled else 0.0),
+        sequence=Work.host(fixed_s=_PER_SAMPLED_S if sampled else _PER_STREAMED_S),
         limits=_limits(length, prompt, slots),
-        load=_load(row, slots, prompt),
+        load=load,
+        swept=_full(row, slots, load.lengths) if row.text("mode") == "asynchronous" else None,
     )
 
 
@@ -98,7 +128,7 @@ def _load(row: Row, slots: int, prompt: int) -> Load:
     drawn = "guidellm" in row.text("workload")
     lengths = Lengths(
         prompt=prompt,
-        answer=answer,
+        answer=round(_ENDED_EARLY * answer) if drawn else answer,
         prompt_spread=sqrt(0.1 * prompt) if drawn else 0.0,
         answer_spread=sqrt(0.08 * answer) if drawn else 0.0,
     )
@@ -106,20 +136,33 @@ def _load(row: Row, slots: int, prompt: int) -> Load:
     if row.has("rate_req_s"):
         rate = row.number("rate_req_s") / replicas
         return Load(lengths=lengths, rate=rate, arrivals="fixed", seconds=RUN_S)
-    clients = row.integer("concurrency", slots) if not _alone(row, slots) else slots
     if drawn:
-        clients = min(clients, _CONNECTIONS)
-        if row.text("date") < _AS_MANY_AS_SLOTS_BEFORE:
-            clients = min(clients, slots * replicas)
+        return _full(row, slots, lengths)
+    clients = row.integer("concurrency", slots) if not _alone(row, slots) else slots
     return Load(lengths=lengths, clients=ceil(clients / replicas), seconds=RUN_S)
 
 
-def _host_steps(row: Row, sampled: bool) -> float:
-    """From SDK 2.31 on the server prepares a step while the one before runs. Sampling on the host
-    is as much work again."""
-    if (row.sdk_minor or 0) >= _ASYNCHRONOUS_FROM:
-        return 0.2
-    return 2.0 if sampled else 1.0
+def _full(row: Row, slots: int, lengths: Lengths) -> Load:
+    """As many requests as guidellm keeps open. The constant rate of its sweep is what this run
+    comes to."""
+    replicas = row.integer("dp", 1)
+    clients = min(max(1, row.integer("concurrency", _USERS) - 1), _CONNECTIONS)
+    if row.text("date") < _AS_MANY_AS_SLOTS_BEFORE:
+        clients = min(clients, slots * replicas)
+    return Load(
+        lengths=lengths,
+        clients=ceil(clients / replicas),
+        seconds=RUN_S,
+        timeout_s=_SILENCE_S,
+        streamed=True,
+        pause_s=_PAUSE_S * clients,
+        tick_s=_TICK_S,
+    )
+
+
+def _host_steps(row: Row) -> float:
+    """From SDK 2.31 on the server prepares a step while the one before runs."""
+    return 0.2 if (row.sdk_minor or 0) >= _ASYNCHRONOUS_FROM else 1.0
 
 
 def _alone(row: Row, slots: int) -> bool:
