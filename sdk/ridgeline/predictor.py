@@ -206,7 +206,7 @@ class Predictor:
     def simulated(self) -> list[Mapping[str, Any]]:
         """What each ready replica stands for on a simulated device: predicted times with their
         intervals, memory of a core by kind, price. Empty where nothing is simulated."""
-        return [dict(one) for one in simulated(self.session, self.endpoint_name)]
+        return [dict(one) for one in simulated(self.sagemaker_session, self.endpoint_name)]
 
     def update_endpoint(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import time
 from pathlib import Path
@@ -124,27 +125,57 @@ def test_recommendations_come_from_the_planner(service: Service) -> None:
         one["EndpointConfiguration"]["InstanceType"] for one in job["InferenceRecommendations"]
     ]
     assert "ml.inf2.48xlarge" in types
+    sample = {"messages": [{"role": "user", "content": "word " * 100}], "max_tokens": 32}
+    service.client("s3").create_bucket(Bucket="samples")
+    service.client("s3").put_object(
+        Bucket="samples", Key="one.json", Body=json.dumps(sample).encode()
+    )
     sagemaker.create_inference_recommendations_job(
         JobName="advanced",
         JobType="Advanced",
         RoleArn=ROLE,
         InputConfig={
             **model,
+            "JobDurationInSeconds": 7200,
+            "TrafficPattern": {
+                "TrafficType": "PHASES",
+                "Phases": [{"InitialNumberOfUsers": 1, "SpawnRate": 2, "DurationInSeconds": 120}],
+            },
+            "ResourceLimit": {"MaxNumberOfTests": 3},
             "EndpointConfigurations": [
-                {"InstanceType": "ml.inf2.24xlarge"},
+                {
+                    "InstanceType": "ml.inf2.24xlarge",
+                    "EnvironmentParameterRanges": {
+                        "CategoricalParameterRanges": [
+                            {"Name": "OPTION_TENSOR_PARALLEL_DEGREE", "Value": ["4", "8"]}
+                        ]
+                    },
+                },
                 {"InstanceType": "ml.m5.large"},
             ],
+            "ContainerConfig": {"PayloadConfig": {"SamplePayloadUrl": "s3://samples/one.json"}},
+        },
+        StoppingConditions={
+            "MaxInvocations": 1000,
+            "ModelLatencyThresholds": [{"Percentile": "P95", "ValueInMilliseconds": 10_000}],
         },
     )
     job = ended(describe, "Status", JobName="advanced")
-    [only] = job["InferenceRecommendations"]
-    assert only["EndpointConfiguration"]["InstanceType"] == "ml.inf2.24xlarge"
-    assert only["Metrics"]["ModelLatency"] > 0
-    keys = {one["Key"] for one in only["ModelConfiguration"]["EnvironmentParameters"]}
-    assert "OPTION_TENSOR_PARALLEL_DEGREE" in keys
+    assert job["Status"] == "COMPLETED", job.get("FailureReason")
+    degrees = []
+    for one in job["InferenceRecommendations"]:
+        assert one["EndpointConfiguration"]["InstanceType"] == "ml.inf2.24xlarge"
+        assert 0 < one["Metrics"]["ModelLatency"] <= 10_000
+        assert one["Metrics"]["MaxInvocations"] > 0
+        assert one["InvocationStartTime"] <= one["InvocationEndTime"]
+        settings = one["ModelConfiguration"]["EnvironmentParameters"]
+        degrees += [
+            each["Value"] for each in settings if each["Key"] == "OPTION_TENSOR_PARALLEL_DEGREE"
+        ]
+    assert sorted(degrees) == ["4", "8"]
     pages = sagemaker.get_paginator("list_inference_recommendations_job_steps")
     steps = [step for page in pages.paginate(JobName="advanced") for step in page["Steps"]]
-    assert [step["Status"] for step in steps] == ["COMPLETED", "FAILED"]
-    assert "ml.m5.large" in steps[1]["InferenceBenchmark"]["FailureReason"]
+    assert [step["Status"] for step in steps] == ["COMPLETED", "COMPLETED", "FAILED"]
+    assert "ml.m5.large" in steps[2]["InferenceBenchmark"]["FailureReason"]
     listed = sagemaker.list_inference_recommendations_jobs(NameContains="vanc")
     assert [one["JobName"] for one in listed["InferenceRecommendationsJobs"]] == ["advanced"]

@@ -1,22 +1,33 @@
-"""The work of an inference recommendations job: the planner's options as SageMaker tells them.
+"""The work of an inference recommendations job: settings under the traffic that it describes.
 
-Figures are predicted, not measured: no endpoint is started. Instance types that the planner does
-not know (processors, GPUs) are steps that failed, and say so.
+Figures are predicted by simulation, not measured: no endpoint is started. Instance types without
+simulated devices (processors, GPUs) are steps that failed, and say so.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ridgeline.errors import NotFound, RidgelineError
 from ridgeline_backends.neuron.catalogue import find
-from ridgeline_backends.neuron.planner import Option, Target, make_plan
-from ridgeline_service.control.command_jobs.life import Cancelled, CommandCancelled, CommandFailed
+from ridgeline_backends.neuron.devices import instances
+from ridgeline_backends.neuron.jobs.traffic import levels_of
+from ridgeline_service.control.command_jobs.benchmarks import (
+    Benchmark,
+    benchmarks_of,
+    percentile_of,
+)
+from ridgeline_service.control.command_jobs.following import followed
+from ridgeline_service.control.command_jobs.life import Cancelled, CommandFailed
+from ridgeline_service.control.command_jobs.payload import Lengths, payload_lengths
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoints.planning import model_id_of
 from ridgeline_service.control.models import containers_of
@@ -26,9 +37,35 @@ from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri
 from ridgeline_service.store.command_jobs import CommandJob
 from ridgeline_service.store.resources import MODELS
 
-_MOST = 10
-_PROMPT, _ANSWER = 512, 128
-"""Tokens of the request that latencies and prices stand for."""
+_CONFIG, _TOKENIZER = "config.json", "tokenizer.json"
+_FILES = (_CONFIG, _TOKENIZER)
+_PERCENTILE = "P95"
+_LONGEST_S = 7200
+"""A job's duration where it names none, as SageMaker has it."""
+
+_COMMAND = ("-P", "-m", "ridgeline_backends.neuron.jobs.load_test")
+
+
+@dataclass(frozen=True)
+class _Model:
+    """``tokenizer``: the text of its tokenizer.json; empty without one."""
+
+    config: Mapping[str, object]
+    tokenizer: str = ""
+
+    def count(self) -> Callable[[str], int] | None:
+        """How many tokens a text is. Raises CommandFailed."""
+        if not self.tokenizer:
+            return None
+        # A library of its own, which jobs without a sample do without.
+        from tokenizers import Tokenizer
+
+        try:
+            found = Tokenizer.from_str(self.tokenizer)
+        # The library raises bare Exception for every fault of the file.
+        except Exception as error:  # noqa: BLE001
+            raise CommandFailed(f"ClientError: {_TOKENIZER} cannot be read: {error}") from None
+        return lambda text: len(found.encode(text).ids)
 
 
 class Advising:
@@ -41,31 +78,37 @@ class Advising:
     def __call__(self, job: CommandJob, cancelled: Cancelled) -> Mapping[str, Any]:
         """Recommendations and steps. Raises CommandFailed and CommandCancelled."""
         asked = job.request["InputConfig"]
-        limit_s = _latency_limit_s(job.request)
+        benchmarks = benchmarks_of(job.request, [f"ml.{name}" for name in _known()])
+        begun = self._context.now()
         try:
-            config = self._config(asked)
-            if cancelled():
-                raise CommandCancelled
-            plan = make_plan(config, Target(prompt=_PROMPT, answer=_ANSWER))
+            model = self._model(asked)
+            lengths = self._lengths(asked, model)
         except S3Failed as error:
             raise CommandFailed(f"ClientError: {error.message}") from error
         except RidgelineError as error:
             raise CommandFailed(sentences(error.message, error.hint or "")) from error
-        fastest = {one.setting.instance.name: one for one in reversed(plan.options)}
-        wanted = _types(job.request) or [f"ml.{name}" for name in _ranked(fastest.values())]
-        most = (asked.get("ResourceLimit") or {}).get("MaxNumberOfTests", _MOST)
-        steps = []
-        for place, name in enumerate(wanted[:most]):
-            option = _within(plan.options, name.removeprefix("ml."), limit_s)
-            steps.append(_entry(place, name, option, plan.left_out, limit_s))
+        order = _order(job.request, model, lengths)
+        told = [one for one in benchmarks if not one.refusal]
+        found = iter(_simulated({**order, "tests": [one.order() for one in told]}, cancelled))
+        times = {"started": begun, "ended": self._context.now()}
+        steps = [
+            {**_entry(place, one, one.refusal or next(found)), **times}
+            for place, one in enumerate(benchmarks)
+        ]
         kept = [one for one in steps if not one["failure"]]
         if not kept:
             raise CommandFailed(steps[0]["failure"] if steps else "No instance type was named.")
         ranked = sorted(kept, key=lambda one: one["metrics"].get("CostPerInference", float("inf")))
         return {"recommendations": ranked, "steps": steps}
 
-    def _config(self, asked: Mapping[str, Any]) -> Mapping[str, object]:
-        """The config.json of what is to be served: from its data, else by its name."""
+    def _lengths(self, asked: Mapping[str, Any], model: _Model) -> Lengths:
+        """Of the sample payload, where there is one."""
+        payload = (asked.get("ContainerConfig") or {}).get("PayloadConfig") or {}
+        uri = payload.get("SamplePayloadUrl")
+        return payload_lengths(S3Reader(self._client()), uri, model.count()) if uri else Lengths()
+
+    def _model(self, asked: Mapping[str, Any]) -> _Model:
+        """What is to be served: from its data, else by its name."""
         nearest = (asked.get("ContainerConfig") or {}).get("NearestModelName")
         name = asked.get("ModelName")
         if name is not None:
@@ -75,41 +118,46 @@ class Advising:
                 raise CommandFailed(f"The model {name} was deleted.")
             [container, *_] = containers_of(record.request)
             uri = _data_of(container)
-            if uri and (found := self._read(uri)) is not None:
-                return found
+            if uri:
+                files = self._read(uri)
+                if files.config:
+                    return files
             nearest = model_id_of(container.get("Environment") or {}) or nearest or name
         known = str(nearest)
         try:
-            return find(known, "decoders").config
+            return _Model(find(known, "decoders").config)
         except NotFound as error:
             raise CommandFailed(
                 f"ClientError: the sizes of {known!r} are not known. Give the model data with a "
                 "config.json, or a NearestModelName."
             ) from error
 
-    def _read(self, uri: str) -> Mapping[str, object] | None:
-        """The config.json at a prefix or in an archive."""
+    def _read(self, uri: str) -> _Model:
+        """From the files at a prefix or in an archive."""
         reader = S3Reader(self._client())
-        if not uri.endswith((".tar.gz", ".tgz")):
-            try:
-                found: Mapping[str, object] = json.loads(
-                    reader.read(f"{uri.rstrip('/')}/config.json")
-                )
-            except S3Failed as error:
-                if error.absent:
-                    return None
-                raise
-            return found
-        bucket, key = parse_uri(uri)
-        with tempfile.TemporaryDirectory() as folder:
-            archive = Path(folder) / "model.tar.gz"
-            reader.download(bucket, key, archive, lambda count: None)
-            with tarfile.open(archive) as packed:
-                for member in packed:
-                    if Path(member.name).name == "config.json" and member.isfile():
-                        file = packed.extractfile(member)
-                        return None if file is None else json.loads(file.read())
-        return None
+        found: dict[str, bytes] = {}
+        if uri.endswith((".tar.gz", ".tgz")):
+            bucket, key = parse_uri(uri)
+            with tempfile.TemporaryDirectory() as folder:
+                archive = Path(folder) / "model.tar.gz"
+                reader.download(bucket, key, archive, lambda count: None)
+                with tarfile.open(archive) as packed:
+                    for member in packed:
+                        file = packed.extractfile(member) if member.isfile() else None
+                        if file is not None and Path(member.name).name in _FILES:
+                            found.setdefault(Path(member.name).name, file.read())
+        else:
+            for name in _FILES:
+                try:
+                    found[name] = reader.read(f"{uri.rstrip('/')}/{name}")
+                except S3Failed as error:
+                    if not error.absent:
+                        raise
+        try:
+            config = json.loads(found.get(_CONFIG, b"{}"))
+        except ValueError as error:
+            raise CommandFailed(f"ClientError: the {_CONFIG} of {uri} is no JSON.") from error
+        return _Model(config, found.get(_TOKENIZER, b"").decode())
 
 
 def _data_of(container: Mapping[str, Any]) -> str:
@@ -118,73 +166,74 @@ def _data_of(container: Mapping[str, Any]) -> str:
     return found
 
 
-def _types(request: Mapping[str, Any]) -> list[str]:
-    """The instance types that a request names, in its order."""
-    asked = request["InputConfig"]
-    if request["JobType"] == "Advanced":
-        named = [one.get("InstanceType") for one in asked["EndpointConfigurations"]]
-        return list(dict.fromkeys(one for one in named if one))
-    return list((asked.get("ContainerConfig") or {}).get("SupportedInstanceTypes") or ())
+def _known() -> list[str]:
+    """Instance types with simulated devices that models are served on, the cheapest first."""
+    found = [one for one in instances().values() if one.chip.neuroncore != "v1"]
+    found.sort(key=lambda one: (one.price_usd_h is None, one.price_usd_h or 0.0))
+    return [one.name for one in found]
 
 
-def _ranked(options: Any) -> list[str]:
-    priced = sorted(
-        options, key=lambda one: (one.usd_per_million is None, one.usd_per_million or 0)
-    )
-    return [one.setting.instance.name for one in priced]
-
-
-def _latency_limit_s(request: Mapping[str, Any]) -> float | None:
-    thresholds = (request.get("StoppingConditions") or {}).get("ModelLatencyThresholds") or ()
-    values = [one["ValueInMilliseconds"] for one in thresholds if "ValueInMilliseconds" in one]
-    return min(values) / 1e3 if values else None
-
-
-def _within(options: Any, name: str, limit_s: float | None) -> Option | None:
-    """The cheapest option of an instance type that answers in time; else its fastest."""
-    own = [one for one in options if one.setting.instance.name == name]
-    fast = [one for one in own if limit_s is None or _latency_s(one) <= limit_s]
-    return fast[0] if fast else min(own, key=_latency_s, default=None)
-
-
-def _latency_s(option: Option) -> float:
-    return option.ttft.seconds + option.tpot.seconds * (_ANSWER - 1)
-
-
-def _entry(
-    place: int,
-    name: str,
-    option: Option | None,
-    left_out: Mapping[str, str],
-    limit_s: float | None,
-) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "id": place, "instance_type": name, "instances": 1, "environment": [], "failure": "",
-    }  # fmt: skip
-    if option is None:
-        reason = left_out.get(name.removeprefix("ml."), "only simulated Neuron types are predicted")
-        return {**entry, "failure": f"{name}: {reason}."}
-    latency = _latency_s(option)
-    if limit_s is not None and latency > limit_s:
-        words = f"{name} answers in {latency * 1e3:.0f} ms at best, the limit is"
-        return {**entry, "failure": f"{words} {limit_s * 1e3:.0f} ms."}
-    setting, rate = option.setting, option.tokens_s / _ANSWER
-    limit = setting.instance.core_memory_bytes(setting.lnc)
-    metrics: dict[str, Any] = {
-        "MaxInvocations": int(rate * 60),
-        "ModelLatency": round(latency * 1e3),
-        "MemoryUtilization": round(100 * option.core_bytes / limit, 2),
+def _order(request: Mapping[str, Any], model: _Model, lengths: Lengths) -> dict[str, Any]:
+    """What `load_test` is to do, but for its tests."""
+    asked, stopping = request["InputConfig"], request.get("StoppingConditions") or {}
+    [threshold] = stopping.get("ModelLatencyThresholds") or [{}]
+    limit_ms = threshold.get("ValueInMilliseconds")
+    pattern = asked.get("TrafficPattern") or {}
+    return {
+        "config": model.config,
+        **asdict(lengths),
+        "levels": levels_of(pattern, asked.get("JobDurationInSeconds", _LONGEST_S)),
+        "share": percentile_of(threshold.get("Percentile", _PERCENTILE)),
+        "limit_s": None if limit_ms is None else limit_ms / 1e3,
+        "enough_per_minute": stopping.get("MaxInvocations"),
+        "stop_when_flat": stopping.get("FlatInvocations", "Stop") == "Stop",
     }
-    price = setting.instance.price_usd_h
+
+
+def _simulated(order: Mapping[str, Any], cancelled: Cancelled) -> Sequence[Any]:
+    with subprocess.Popen(
+        [sys.executable, *_COMMAND],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        try:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(order).encode())
+            process.stdin.close()
+            result: Sequence[Any] = followed(process, cancelled)
+            return result
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def _entry(place: int, one: Benchmark, found: Mapping[str, Any] | str) -> dict[str, Any]:
+    environment = dict(one.environment)
+    entry: dict[str, Any] = {
+        "id": place, "instance_type": one.instance_type, "instances": 1, "failure": "",
+    }  # fmt: skip
+    if isinstance(found, str):
+        words = f"{one.instance_type}: {found}." if one.instance_type else f"{found}."
+        return {**entry, "environment": _parameters(environment), "failure": words}
+    metrics: dict[str, Any] = {
+        "MaxInvocations": int(found["per_minute"]),
+        "ModelLatency": round(found["latency_s"] * 1e3),
+        "MemoryUtilization": round(100 * found["core_bytes"] / found["core_bytes_available"], 2),
+    }
+    price = found["usd_per_hour"]
     if price is not None:
         metrics["CostPerHour"] = price
-        metrics["CostPerInference"] = price / 3600 / rate
-    environment = {
-        "OPTION_TENSOR_PARALLEL_DEGREE": str(setting.tp),
-        "OPTION_MAX_ROLLING_BATCH_SIZE": str(setting.batch),
-        **({"OPTION_QUANTIZE": "int8"} if setting.quantized else {}),
+        metrics["CostPerInference"] = price / 60 / found["per_minute"]
+    own = {
+        "OPTION_TENSOR_PARALLEL_DEGREE": str(found["tp"]),
+        "OPTION_MAX_ROLLING_BATCH_SIZE": str(found["batch"]),
+        **({"OPTION_QUANTIZE": "int8"} if found["quantized"] else {}),
     }
-    parameters = [
+    return {**entry, "metrics": metrics, "environment": _parameters({**own, **environment})}
+
+
+def _parameters(environment: Mapping[str, str]) -> list[dict[str, str]]:
+    return [
         {"Key": key, "ValueType": "string", "Value": value} for key, value in environment.items()
     ]
-    return {**entry, "metrics": metrics, "environment": parameters}

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import select
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ridgeline.errors import RidgelineError
 from ridgeline_service.control.command_jobs.compilation import order_of
+from ridgeline_service.control.command_jobs.following import followed
 from ridgeline_service.control.command_jobs.life import Cancelled, CommandCancelled, CommandFailed
 from ridgeline_service.endings import sentences
 from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri, s3_failures
@@ -28,8 +27,6 @@ from ridgeline_service.runtime.images import resolve
 from ridgeline_service.store.command_jobs import CommandJob
 
 _IMAGE = "763104351884.dkr.ecr.{region}.amazonaws.com/djl-inference:0.29.0-neuronx-sdk2.19.1"
-_POLL_S = 0.3
-_SAID = 2000
 
 # The child asks to be ended with its parent, so that a killed control plane leaves no compiler.
 _BOOT = (
@@ -117,7 +114,7 @@ class Compiling:
             env=sandboxes.environment(wanted, python=environment.python),
         ) as process:
             try:
-                return _followed(process, cancelled), scratch / "tmp" / "output"
+                return followed(process, cancelled), scratch / "tmp" / "output"
             finally:
                 if process.poll() is None:
                     process.kill()
@@ -147,38 +144,3 @@ class Compiling:
             "image": _IMAGE.format(region=self._region) if whole else "",
             "modules": compiled["modules"],
         }
-
-
-def _followed(process: subprocess.Popen[bytes], cancelled: Cancelled) -> Mapping[str, Any]:
-    """The result that the compiler prints. Raises CommandFailed and CommandCancelled."""
-    said = ""
-    for line in _lines(process, cancelled):
-        try:
-            message = json.loads(line)
-        except ValueError:
-            said += line.decode(errors="replace") + "\n"
-            continue
-        if "error" in message:
-            error = message["error"]
-            raise CommandFailed(f"ClientError: {sentences(error['message'], error['hint'])}")
-        if "result" in message:
-            result: Mapping[str, Any] = message["result"]
-            return result
-    raise CommandFailed(f"InternalServerError: the compiler ended. {said[-_SAID:]}")
-
-
-def _lines(process: subprocess.Popen[bytes], cancelled: Cancelled) -> Iterator[bytes]:
-    """Lines as they come, looking now and then whether anybody still waits for them."""
-    assert process.stdout is not None
-    handle, rest = process.stdout.fileno(), b""
-    while True:
-        if cancelled():
-            raise CommandCancelled
-        ready, _, _ = select.select([handle], [], [], _POLL_S)
-        if not ready:
-            continue
-        part = os.read(handle, 1 << 16)
-        if not part:
-            return
-        *whole, rest = (rest + part).split(b"\n")
-        yield from whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ridgeline_service.control.command_jobs.benchmarks import percentile_of
 from ridgeline_service.control.command_jobs.verbs import CommandJobVerbs
 from ridgeline_service.control.listing import DEFAULT_PAGE
 from ridgeline_service.control.names import MODEL, to_datetime
@@ -38,6 +39,16 @@ class RecommendationsJobs(CommandJobVerbs):
             with self._context.db.read() as connection:
                 if MODELS.get(connection, self._context.arns.of(MODEL, name)) is None:
                     raise ValidationException(f"Could not find model {name!r}.")
+        for threshold in (request.get("StoppingConditions") or {}).get(
+            "ModelLatencyThresholds"
+        ) or ():
+            try:
+                percentile_of(threshold.get("Percentile", "P95"))
+            except ValueError:
+                raise ValidationException(
+                    f"StoppingConditions: {threshold['Percentile']!r} is no percentile.",
+                    hint="Like P95.",
+                ) from None
         if request["JobType"] == "Advanced" and not config.get("EndpointConfigurations"):
             raise ValidationException(
                 "An Advanced job needs InputConfig.EndpointConfigurations.",
@@ -92,14 +103,16 @@ def _recommendation(one: Mapping[str, Any], job: CommandJob) -> dict[str, Any]:
         "RecommendationId": f"{job.name}/{one['id']}",
         "Metrics": one["metrics"],
         "EndpointConfiguration": _endpoint(one, job),
-        "ModelConfiguration": {"EnvironmentParameters": one["environment"]},
+        "ModelConfiguration": _model(one),
+        **_times(one),
     }
 
 
 def _step(one: Mapping[str, Any], job: CommandJob) -> dict[str, Any]:
     benchmark: dict[str, Any] = {
         "EndpointConfiguration": _endpoint(one, job),
-        "ModelConfiguration": {"EnvironmentParameters": one["environment"]},
+        "ModelConfiguration": _model(one),
+        **_times(one),
     }
     if one["failure"]:
         benchmark["FailureReason"] = one["failure"]
@@ -113,10 +126,21 @@ def _step(one: Mapping[str, Any], job: CommandJob) -> dict[str, Any]:
     }
 
 
+def _model(one: Mapping[str, Any]) -> dict[str, Any]:
+    return {"EnvironmentParameters": one["environment"]} if one["environment"] else {}
+
+
+def _times(one: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "InvocationStartTime": to_datetime(one["started"]),
+        "InvocationEndTime": to_datetime(one["ended"]),
+    }
+
+
 def _endpoint(one: Mapping[str, Any], job: CommandJob) -> dict[str, Any]:
     return {
         "EndpointName": f"sm-{job.id}-{one['id']}",
         "VariantName": f"variant-{one['id']}",
-        "InstanceType": one["instance_type"],
+        **({"InstanceType": one["instance_type"]} if one["instance_type"] else {}),
         "InitialInstanceCount": one["instances"],
     }

@@ -1,0 +1,265 @@
+"""`python -m ridgeline_backends.neuron.jobs.load_test`: what settings bear, simulated.
+
+Reads one order as JSON, writes one line of JSON: for each test the setting that answers a request
+at the least cost, at the most users that keep the limits, or why there is none. Users send their
+next request when the one before has been answered, against the scheduler that serves, on a virtual
+clock. No endpoint is started, nothing is measured. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from ridgeline.errors import RidgelineError
+from ridgeline_backends.errors import BackendError
+from ridgeline_backends.neuron.builders.build import build_decoder
+from ridgeline_backends.neuron.builders.configs import decoder_architecture
+from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.config import NeuronConfig
+from ridgeline_backends.neuron.liveness import core_need
+from ridgeline_backends.neuron.placement import Placement
+from ridgeline_backends.neuron.planner import Option, Plan, Setting, Target, make_plan
+from ridgeline_backends.neuron.serving.load import Lengths, Load
+from ridgeline_backends.neuron.serving.outcome import Outcome
+from ridgeline_backends.neuron.serving.replica import Replica, replica_of
+
+_REQUESTS = 200
+"""Of one level of users, at least: enough for a 95th percentile."""
+
+_TRIED = 3
+"""So many of the cheapest settings of an instance type, and the fastest, are put under load."""
+
+_FLAT = 1.05
+"""A rate that more users raise by less than this factor has become flat."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One instance type; None leaves a choice open. `length`: positions of a sequence."""
+
+    instance: str
+    tp: int | None = None
+    batch: int | None = None
+    quantized: bool | None = None
+    length: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """`levels`: users and for how many seconds, one after the other; none: users double until the
+    rate is flat. A level counts while `share` of its requests take at most `limit_s`;
+    `enough_per_minute` requests end a test, and so does a flat rate with `stop_when_flat`."""
+
+    config: Mapping[str, object]
+    prompt: int
+    answer: int
+    tests: Sequence[Wanted]
+    levels: Sequence[tuple[int, float]] = ()
+    share: float = 0.95
+    limit_s: float | None = None
+    enough_per_minute: int | None = None
+    stop_when_flat: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Borne:
+    """What one instance bears: `users` at once, with `per_minute` requests answered."""
+
+    tp: int
+    lnc: int
+    batch: int
+    quantized: bool
+    users: int
+    per_minute: float
+    latency_s: float
+    core_bytes: int
+    core_bytes_available: int
+    usd_per_hour: float | None
+    label: str
+
+
+def run(order: Order) -> list[Borne | str]:
+    """For each test what is borne, or why nothing is. Raises `InvalidModel`."""
+    plan = make_plan(order.config, Target(prompt=order.prompt, answer=order.answer))
+    return [_tested(test, order, plan) for test in order.tests]
+
+
+def _tested(test: Wanted, order: Order, plan: Plan) -> Borne | str:
+    settings = list(_settings(test, plan.options))
+    if not settings:
+        return plan.left_out.get(test.instance) or _no_setting(test, plan)
+    found: list[Borne] = []
+    refusal = ""
+    for setting in settings:
+        try:
+            found.append(_under_load(setting, test, order))
+        except _TooSlow as slow:
+            refusal = refusal or str(slow)
+        except BackendError as error:
+            refusal = refusal or error.message
+    if not found:
+        return refusal
+    return max(found, key=lambda one: one.per_minute)
+
+
+def _settings(test: Wanted, options: Sequence[Option]) -> Iterator[Setting]:
+    """The cheapest, and the fastest to answer alone."""
+    # Endpoints take the logical cores that are the chip's default.
+    own = [
+        one
+        for one in options
+        if one.setting.instance.name == test.instance
+        and one.setting.lnc == one.setting.instance.chip.default_lnc
+    ]
+    kept = [
+        one
+        for one in own
+        if test.tp in (None, one.setting.tp) and test.quantized in (None, one.setting.quantized)
+    ]
+    fastest = sorted(kept, key=lambda one: one.ttft.seconds + one.tpot.seconds)[:1]
+    seen: set[Setting] = set()
+    for one in chain(fastest, kept):
+        setting = replace(one.setting, batch=test.batch or one.setting.batch)
+        if setting not in seen and len(seen) <= _TRIED:
+            seen.add(setting)
+            yield setting
+
+
+def _no_setting(test: Wanted, plan: Plan) -> str:
+    own = {one.setting.tp for one in plan.options if one.setting.instance.name == test.instance}
+    if not own:
+        return "only simulated Neuron instance types are predicted"
+    degrees = ", ".join(map(str, sorted(own)))
+    return f"it does not fit at tensor-parallel degree {test.tp}; it does at {degrees}"
+
+
+class _TooSlow(Exception):
+    """No number of users keeps the limit."""
+
+
+def _under_load(setting: Setting, test: Wanted, order: Order) -> Borne:
+    placement = Placement(setting.instance, setting.lnc, setting.tp)
+    config = NeuronConfig(
+        tp_degree=setting.tp,
+        batch_size=setting.batch,
+        seq_len=max(test.length or 0, _power(order.prompt + order.answer)),
+        max_context_length=_power(order.prompt),
+        is_continuous_batching=True,
+        on_device_sampling=True,
+        output_logits=False,
+        async_mode=True,
+        fused_qkv=True,
+        quantized=setting.quantized,
+    )
+    replica = replica_of(decoder_architecture(order.config), config, placement)
+    groups = setting.instance.cores(setting.lnc) // setting.tp
+    users, per_minute, latency_s = _borne(replica, groups, setting.batch, order)
+    buckets = [(Phase.CONTEXT_ENCODING, size) for size in config.context_buckets]
+    buckets += [(Phase.TOKEN_GENERATION, size) for size in config.generation_buckets]
+    programs = [build_decoder(order.config, config, phase=p, bucket=size) for p, size in buckets]
+    return Borne(
+        tp=setting.tp,
+        lnc=setting.lnc,
+        batch=setting.batch,
+        quantized=setting.quantized,
+        users=users,
+        per_minute=per_minute,
+        latency_s=latency_s,
+        core_bytes=core_need(programs).total,
+        core_bytes_available=placement.core_memory_bytes,
+        usd_per_hour=setting.instance.price_usd_h,
+        label=replica.label,
+    )
+
+
+def _borne(replica: Replica, groups: int, batch: int, order: Order) -> tuple[int, float, float]:
+    """Users, requests a minute and latency of the best level. Raises `_TooSlow`."""
+    best: tuple[int, float, float] | None = None
+    for users, seconds in order.levels or _doubling(groups * batch):
+        rate, latency_s = _level(replica, groups, users, seconds, order)
+        if order.limit_s is not None and latency_s > order.limit_s:
+            if best is None:
+                raise _TooSlow(
+                    f"{order.share:.0%} of the requests of {users} users take "
+                    f"{latency_s * 1e3:.0f} ms, the limit is {order.limit_s * 1e3:.0f} ms"
+                )
+            break
+        flat = best is not None and users > best[0] and rate * 60 < best[1] * _FLAT
+        if not flat and (best is None or rate * 60 > best[1]):
+            best = users, rate * 60, latency_s
+        enough = order.enough_per_minute is not None and rate * 60 >= order.enough_per_minute
+        if enough or (flat and order.stop_when_flat):
+            break
+    if best is None or best[1] <= 0:
+        raise _TooSlow("no request is answered before the traffic ends")
+    return best
+
+
+def _level(
+    replica: Replica, groups: int, users: int, seconds: float, order: Order
+) -> tuple[float, float]:
+    """Requests a second of all groups of cores, and the latency of the busiest: users are spread
+    evenly."""
+    few, more = divmod(users, groups)
+    rate, busiest = 0.0, None
+    for clients, times in ((few, groups - more), (few + 1, more)):
+        if clients and times:
+            busiest = _run(replica, clients, seconds, order)
+            rate += busiest.requests_s * times
+    assert busiest is not None, "a level has at least one user"
+    if not busiest.answered:
+        return 0.0, float("inf")
+    return rate, busiest.latency(order.share)
+
+
+def _run(replica: Replica, clients: int, seconds: float, order: Order) -> Outcome:
+    lengths = Lengths(prompt=order.prompt, answer=order.answer)
+    requests = max(_REQUESTS, 4 * clients)
+    return replica.run(Load(lengths=lengths, clients=clients, requests=requests, seconds=seconds))
+
+
+def _doubling(full: int) -> Iterator[tuple[int, float]]:
+    """From one user to twice as many as decode at once on an instance."""
+    users = 1
+    while users < 2 * full:
+        yield users, 3600.0
+        users *= 2
+    yield 2 * full, 3600.0
+
+
+def _power(size: int) -> int:
+    bucket = 128
+    while bucket < size:
+        bucket *= 2
+    return bucket
+
+
+def main() -> int:
+    """Exit status 0 with a result, 1 with an error; both are printed."""
+    given = json.load(sys.stdin)
+    order = Order(**{**given, "tests": [Wanted(**one) for one in given["tests"]]})
+    try:
+        found = [one if isinstance(one, str) else _json(one) for one in run(order)]
+        _say({"result": found})
+    except RidgelineError as error:
+        said = {"code": error.code, "message": error.message, "hint": error.hint or ""}
+        _say({"error": said})
+        return 1
+    return 0
+
+
+def _say(message: Mapping[str, object]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def _json(borne: Borne) -> dict[str, object]:
+    return {name: getattr(borne, name) for name in Borne.__slots__}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

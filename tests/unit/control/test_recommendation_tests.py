@@ -1,0 +1,167 @@
+"""What a recommendations job asks for: benchmarks, traffic, and the lengths of its requests."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.jobs.load_test import Borne, Order, Wanted, run
+from ridgeline_backends.neuron.jobs.traffic import levels_of
+from ridgeline_service.control.command_jobs.benchmarks import benchmarks_of, percentile_of
+from ridgeline_service.control.command_jobs.life import CommandFailed
+from ridgeline_service.control.command_jobs.payload import Lengths, payload_lengths
+from ridgeline_service.objects.reading import S3Reader
+
+INF2 = "ml.inf2.xlarge"
+
+
+def asked(*configurations: dict[str, Any], most: int | None = None) -> dict[str, Any]:
+    limit = {} if most is None else {"ResourceLimit": {"MaxNumberOfTests": most}}
+    inputs = {"ModelName": "m", "EndpointConfigurations": list(configurations), **limit}
+    return {"JobType": "Advanced", "InputConfig": inputs}
+
+
+def ranges(**values: list[str]) -> dict[str, Any]:
+    listed = [{"Name": name, "Value": given} for name, given in values.items()]
+    return {"EnvironmentParameterRanges": {"CategoricalParameterRanges": listed}}
+
+
+def test_every_combination_of_values_is_a_benchmark_up_to_the_limit() -> None:
+    degrees, batches = ["1", "2"], ["4", "8"]
+    one = {
+        "InstanceType": INF2,
+        **ranges(
+            OPTION_TENSOR_PARALLEL_DEGREE=degrees, OPTION_MAX_ROLLING_BATCH_SIZE=batches, MINE=["x"]
+        ),
+    }
+    found = benchmarks_of(asked(one), [])
+    assert [each.order() for each in found] == [
+        {"instance": "inf2.xlarge", "tp": tp, "batch": batch} for tp in (1, 2) for batch in (4, 8)
+    ]
+    assert all(each.environment["MINE"] == "x" for each in found)
+    assert len(benchmarks_of(asked(one, most=3), [])) == 3
+    assert len(benchmarks_of(asked(one, one), [])) == 4
+    [serverless] = benchmarks_of(asked({"ServerlessConfig": {}}), [])
+    assert "no simulated devices" in serverless.refusal
+    default = {"JobType": "Default", "InputConfig": {"ModelName": "m"}}
+    assert [each.instance_type for each in benchmarks_of(default, [INF2])] == [INF2]
+
+
+def test_percentiles_are_read() -> None:
+    assert percentile_of("P95") == 0.95
+    for wrong in ("P0", "often", "P101"):
+        with pytest.raises(ValueError, match=wrong if wrong == "often" else "P"):
+            percentile_of(wrong)
+
+
+def test_phases_and_stairs_become_levels() -> None:
+    phases = [
+        {"InitialNumberOfUsers": 1, "SpawnRate": 2, "DurationInSeconds": 120},
+        {"InitialNumberOfUsers": 5, "SpawnRate": 0, "DurationInSeconds": 60},
+    ]
+    found = levels_of({"TrafficType": "PHASES", "Phases": phases}, 7200)
+    assert [users for users, _ in found] == [1, 2, 3, 4, 5, 5]
+    assert found[-1] == (5, 60)
+    stairs = {"DurationInSeconds": 60, "NumberOfSteps": 3, "UsersPerStep": 2}
+    stepped = levels_of({"TrafficType": "STAIRS", "Stairs": stairs}, 150)
+    assert stepped == [(2, 60.0), (4, 60.0), (6, 30.0)]
+    assert levels_of({}, 7200) == []
+
+
+@given(
+    begun=st.integers(1, 50),
+    spawn=st.integers(0, 1000),
+    seconds=st.integers(1, 3600),
+    most=st.integers(1, 7200),
+)
+def test_a_phase_lasts_as_long_as_it_may(begun: int, spawn: int, seconds: int, most: int) -> None:
+    phase = {"InitialNumberOfUsers": begun, "SpawnRate": spawn, "DurationInSeconds": seconds}
+    found = levels_of({"Phases": [phase]}, most)
+    assert sum(each for _, each in found) == pytest.approx(min(seconds, most))
+    users = [each for each, _ in found]
+    assert users == sorted(users)
+    assert users[0] == begun
+    assert len(found) <= 12
+
+
+class Store:
+    """An S3 client that knows one object."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    def get_object(self, **_: str) -> dict[str, Any]:
+        class Body(io.BytesIO):
+            def iter_chunks(self, size: int) -> Any:
+                return iter([self.read()])
+
+        return {"Body": Body(self.body)}
+
+
+def archive(*bodies: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as packed:
+        for place, body in enumerate(bodies):
+            member = tarfile.TarInfo(f"payload/{place}.json")
+            member.size = len(body)
+            packed.addfile(member, io.BytesIO(body))
+    return out.getvalue()
+
+
+CHAT = {"messages": [{"role": "user", "content": "a" * 400}], "max_tokens": 20}
+TGI = {"inputs": "b" * 800, "parameters": {"max_new_tokens": 40}}
+
+
+def test_requests_are_as_long_as_the_sample_says() -> None:
+    packed = S3Reader(Store(archive(json.dumps(CHAT).encode(), json.dumps(TGI).encode())))
+    assert payload_lengths(packed, "s3://b/p.tar.gz", None) == Lengths(prompt=150, answer=30)
+    assert payload_lengths(packed, "s3://b/p.tar.gz", len) == Lengths(prompt=600, answer=30)
+    one = S3Reader(Store(b"c" * 40))
+    assert payload_lengths(one, "s3://b/p.txt", None) == Lengths(prompt=10, answer=128)
+    with pytest.raises(CommandFailed, match="holds no request"):
+        payload_lengths(S3Reader(Store(archive())), "s3://b/p.tar.gz", None)
+    with pytest.raises(CommandFailed, match="no archive"):
+        payload_lengths(S3Reader(Store(b"torn")), "s3://b/p.tar.gz", None)
+
+
+CONFIG = find("smollm2-135m", "decoders").config
+
+
+def borne(test: Wanted, **changes: Any) -> Borne | str:
+    [found] = run(Order(config=CONFIG, prompt=100, answer=20, tests=[test], **changes))
+    return found
+
+
+def test_more_users_are_borne_until_a_limit_is_met() -> None:
+    test = Wanted(instance="inf2.xlarge", tp=2, batch=4)
+    free = borne(test)
+    assert isinstance(free, Borne)
+    assert (free.tp, free.batch) == (2, 4)
+    levels = [(1, 60.0), (2, 60.0), (4, 60.0), (8, 60.0)]
+    few = borne(test, levels=levels[:1])
+    many = borne(test, levels=levels)
+    assert isinstance(few, Borne)
+    assert isinstance(many, Borne)
+    assert few.users == 1
+    assert many.per_minute > 1.5 * few.per_minute
+    assert many.latency_s > few.latency_s
+    between = (few.latency_s + many.latency_s) / 2
+    held = borne(test, levels=levels, limit_s=between)
+    assert isinstance(held, Borne)
+    assert held.latency_s <= between
+    assert held.per_minute <= many.per_minute
+    enough = borne(test, levels=levels, enough_per_minute=1)
+    assert enough == few
+    assert "95% of the requests of 1 users" in str(borne(test, limit_s=few.latency_s / 10))
+
+
+def test_what_cannot_be_tested_says_why() -> None:
+    assert "only simulated Neuron" in str(borne(Wanted(instance="m5.large")))
+    assert "degree 7; it does at 1, 2" in str(borne(Wanted(instance="inf2.xlarge", tp=7)))
