@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install -q -c constra
 # One process a core; a file's tests stay together, since they share what is slow to make.
 UNIT_TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile tests/unit
 # Tests share the cores: threads that spin while they wait for each other stop those of other processes.
-export GOMP_SPINCOUNT ?= 1000
+test unit chaos: export GOMP_SPINCOUNT = 1000
 SOURCES := sdk service backends model_zoo tests examples
 
 .PHONY: demo test chaos kernels unit compat bench peers recipes lint types fmt imports clean system
