@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ridgeline.cli._common import AsJson, print_table, say
+
+if TYPE_CHECKING:
+    from ridgeline_backends.neuron.calibration.score import RowPrediction
+
+_NAMED = 3
 
 RowsFile = Annotated[
     Path, typer.Argument(metavar="ROWS.yaml", help="Rows in the format of the published ones.")
@@ -38,9 +45,18 @@ def score(rows_file: RowsFile, as_json: AsJson = False) -> None:
         for one in score(predictions)
     ]  # fmt: skip
     print_table(("CATEGORY", "PREDICTED", "REFUSED", *shares), table)
+    for reason, ids in _refusals(predictions).items():
+        more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+        say(f"Refused: {', '.join(ids[:_NAMED])}{more}: {reason}")
+
+
+def _refusals(predictions: Iterable[RowPrediction]) -> dict[str, list[str]]:
+    """The rows that are refused for the same reason, by that reason."""
+    found = defaultdict(list)
     for one in predictions:
         if one.refused:
-            say(f"{one.row.id} refused: {one.refused}")
+            found[one.refused.removeprefix(f"{one.row.id}: ")].append(one.row.id)
+    return found
 
 
 def fit(
