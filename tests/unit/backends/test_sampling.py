@@ -247,3 +247,22 @@ def _allowed(row: torch.Tensor, request: SampleRequest) -> set[int]:
     # Tied tokens may stand in any order, so each counts from the first of them.
     least = ordered[before <= request.top_p + 1e-9].min()
     return possible & set((probabilities >= least).nonzero().flatten().tolist())
+
+
+@given(
+    rows=st.lists(
+        st.lists(st.sampled_from([-math.inf, -1.0, 0.0, 1.0, math.inf]), min_size=17, max_size=17),
+        min_size=1,
+        max_size=4,
+    ),
+    padding=st.integers(0, 3),
+)
+@settings(max_examples=30)
+def test_the_best_token_is_the_first_of_the_likeliest(
+    rows: list[list[float]], padding: int
+) -> None:
+    """Also where rows do not lie side by side."""
+    logits = torch.nn.functional.pad(torch.tensor(rows), (0, padding), value=7.0)[:, :17]
+    requests = [SampleRequest(seed=0, index=0, temperature=0.0)] * len(rows)
+    found = [token.token_id for token in sample(logits, requests)]
+    assert found == [row.index(max(row)) for row in rows]
