@@ -125,11 +125,13 @@ class DoesNotFit(BackendError):
     code = "DoesNotFit"
     http_status = 400
 
-    def __init__(self, refusals: Sequence[str]) -> None:
-        super().__init__(
-            "The model cannot run as planned: " + " ".join(refusals),
-            hint="Lower max_model_len or max_num_seqs, or choose a larger instance type.",
-        )
+    def __init__(
+        self,
+        refusals: Sequence[str],
+        *,
+        hint: str = "Lower max_model_len or max_num_seqs, or choose a larger instance type.",
+    ) -> None:
+        super().__init__("The model cannot run as planned: " + " ".join(refusals), hint=hint)
         self.refusals = tuple(refusals)
 
 

@@ -76,13 +76,13 @@ def compile_decoder(
     `InvalidModel` and `UnsupportedModel`."""
     refusals = list(placement.refusals)
     if refusals:
-        raise DoesNotFit(refusals)
+        raise DoesNotFit(refusals, hint="")
     buckets = [(Phase.CONTEXT_ENCODING, size) for size in neuron.context_buckets]
     buckets += [(Phase.TOKEN_GENERATION, size) for size in neuron.generation_buckets]
     programs = [build_decoder(config, neuron, phase=phase, bucket=size) for phase, size in buckets]
     need = core_need(programs)
     if need.total > placement.core_memory_bytes:
-        raise DoesNotFit([out_of_memory(need, placement)])
+        raise DoesNotFit([out_of_memory(need, placement)], hint="")
     return compile_programs(
         programs,
         need,
@@ -104,7 +104,7 @@ def compile_program(
     """Compile a program of one core, as `export` makes them. Raises `DoesNotFit`."""
     need = core_need([program])
     if need.total > placement.core_memory_bytes:
-        raise DoesNotFit([out_of_memory(need, placement)])
+        raise DoesNotFit([out_of_memory(need, placement)], hint="")
     return compile_programs([program], need, placement, cache, progress=progress)
 
 

@@ -18,7 +18,7 @@ from ridgeline_backends.neuron.builders.rules import NXDI
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import NeuronConfig, neuron_config
 from ridgeline_backends.neuron.liveness import CoreNeed, core_need
-from ridgeline_backends.neuron.placement import Placement, place
+from ridgeline_backends.neuron.placement import Placement, allowed_degrees, place
 from ridgeline_backends.neuron.program import Program
 
 _DEFAULT_KV_BYTES = 1 << 30
@@ -168,11 +168,37 @@ def _slots(spec: LoadSpec, settings: Mapping[str, object], slot: int) -> int:
     return min(spec.max_num_seqs, room // slot)
 
 
+_KINDS = {
+    "model constants": "weights",
+    "tensors": "KV cache, inputs and outputs",
+    "shared scratchpad": "scratch",
+}
+
+
 def out_of_memory(need: CoreNeed, placement: Placement) -> str:
-    """As the runtime says it, with what to change."""
-    table = "; ".join(f"{name} {size / _MIB:.1f}MB" for name, size in need.table().items())
+    """As the runtime says it, with the table by kind and what to change."""
+    found = sorted(need.table().items(), key=lambda one: -one[1])
+    table = "".join(
+        f"\n  {size / _MIB:10.1f}MB {kind}{f' ({_KINDS[kind]})' if kind in _KINDS else ''}"
+        for kind, size in found
+    )
     return (
         f'status=4 message="Allocation Failure": a core needs {need.total / _MIB:.1f}MB of '
-        f"device memory and has {placement.core_memory_bytes / _MIB:.1f}MB ({table}). It takes "
-        "a larger tp_degree, fewer sequences, a shorter seq_len or quantized weights."
+        f"device memory and has {placement.core_memory_bytes / _MIB:.1f}MB on "
+        f"{placement.instance.name} at tp_degree {placement.cores}:{table}\n"
+        f"It takes {_remedy(found[0][0], placement)}."
     )
+
+
+def _remedy(largest: str, placement: Placement) -> str:
+    """What makes the largest part smaller."""
+    larger = [
+        one for one in allowed_degrees(placement.instance, placement.lnc) if one > placement.cores
+    ]
+    listed = ", ".join(map(str, larger))
+    more = f"a tp_degree of {listed}" if larger else "an instance type with more cores"
+    if largest == "model constants":
+        return f"{more}, or quantized weights"
+    if largest == "tensors":
+        return f"{more}, fewer sequences (batch_size) or a shorter seq_len"
+    return f"{more}, or a shorter max_context_length: prompts take the most"

@@ -72,8 +72,8 @@ def _describe_endpoint(session: Session, endpoint: str, *, as_json: bool) -> Non
         print(f"  replica {name}: {replica.get('status', '')}")
     for stage in view.stages:
         took = "" if stage.seconds is None else f"{stage.seconds:.1f} s"
-        detail = f"({stage.detail})" if stage.detail else ""
-        print("  " + " ".join(filter(None, (f"stage {stage.name}: {stage.state}", took, detail))))
+        said = " ".join(filter(None, (f"  stage {stage.name}: {stage.state}", took)))
+        print(f"{said}, {stage.detail}" if stage.detail else said)
     if devices:
         for line in _simulated.lines(devices):
             print(f"  {line}")

@@ -13,7 +13,8 @@ import pytest
 from ridgeline.errors import InvalidInput, NotFound
 from ridgeline_backends.neuron.builders.configs import decoder_architecture
 from ridgeline_backends.neuron.catalogue import find
-from ridgeline_backends.neuron.commands.plan import config_of, seconds_of
+from ridgeline_backends.neuron.commands.models import config_of
+from ridgeline_backends.neuron.commands.plan import seconds_of
 from ridgeline_backends.neuron.planner import Plan, Target, make_plan
 from ridgeline_backends.neuron.planning.comparison import rooflines
 from ridgeline_backends.neuron.planning.load import Wanted, under_load
@@ -104,10 +105,13 @@ def test_pictures_hold_every_point() -> None:
         Point(1.0, 80.0, "inf2", "slow & cheap", best=True),
         Point(9.0, 10.0, "trn1", "fast", best=True),
         Point(9.0, 80.0, "trn1", "neither"),
+        Point(2.0, 200.0, "trn1", "too slow", misses=True),
     ]
     root = ElementTree.fromstring(svg(points, "a < b"))
     titles = [one.text for one in root.iter("{http://www.w3.org/2000/svg}title")]
-    assert sorted(map(str, titles)) == ["fast", "neither", "slow & cheap"]
+    assert sorted(map(str, titles)) == ["fast", "neither", "slow & cheap", "too slow"]
+    assert "misses a target" in svg(points, "")
+    assert "misses a target" not in svg(points[:2], "")
     drawn = characters(points)
     assert [drawn.count(letter) for letter in ("A", "B")] == [1, 1]
     assert "USD/M tokens" in drawn

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ridgeline.cli._common import AsJson, print_json, print_table, say
-from ridgeline_backends.models.reader import read_json
+from ridgeline.errors import InvalidInput
+from ridgeline_backends.neuron.commands.models import config_of
 
 
 def compile_model(
@@ -44,8 +43,10 @@ def compile_model(
     from ridgeline_backends.neuron.compile import BucketDone, compile_decoder
     from ridgeline_backends.neuron.compile_cache import open_cache
     from ridgeline_backends.neuron.config import NeuronConfig
-    from ridgeline_backends.neuron.placement import place
+    from ridgeline_backends.neuron.placement import executes, place
 
+    if refusal := executes(instance):
+        raise InvalidInput(f"Nothing is compiled for {instance}: {refusal}.")
     placement = place(instance, tp, lnc)
     neuron = NeuronConfig(
         tp_degree=placement.cores,
@@ -103,17 +104,3 @@ def compile_model(
             ),
         ],
     )
-
-
-def config_of(model: str) -> Mapping[str, object]:
-    """The config.json of a file or of a model directory, or that of a public model by its name.
-    Raises `InvalidModel` and `NotFound`."""
-    path = Path(model)
-    if path.is_dir():
-        return read_json(path / "config.json")
-    if path.suffix == ".json":
-        return read_json(path)
-    # Here, because it reads data that --help does without.
-    from ridgeline_backends.neuron.catalogue import find
-
-    return find(model, "decoders").config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,6 +12,7 @@ import typer
 
 from ridgeline.cli._common import AsJson, print_json, print_table
 from ridgeline.errors import InvalidInput
+from ridgeline_backends.neuron.commands.models import config_of
 
 if TYPE_CHECKING:
     from ridgeline_backends.neuron.planner import Option, Plan
@@ -81,22 +81,6 @@ def plan(
         _print_others(others)
 
 
-def config_of(model: str) -> Mapping[str, object]:
-    """The config of a file, or of a public model by name. Raises `InvalidInput`, `NotFound`."""
-    path = Path(model)
-    if path.suffix != ".json":
-        from ridgeline_backends.neuron.catalogue import find  # yaml: not for --help
-
-        return find(model, "decoders").config
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error}.") from error
-    if not isinstance(config, dict):
-        raise InvalidInput(f"{path} must hold an object.", hint="A model's config.json.")
-    return config
-
-
 def seconds_of(text: str | None) -> float | None:
     """`500ms`, `0.5s` or `0.5` in seconds. Raises `InvalidInput`."""
     if text is None:
@@ -158,6 +142,7 @@ def _points(found: Plan) -> list[Point]:
             one.setting.instance.name,
             f"{one.setting}: {one.usd_per_million:.2f} USD/M, {one.tpot.seconds * 1e3:.1f} ms",
             str(one.setting) in best,
+            bool(one.misses),
         )
         for one in (*found.options, *found.near)
         if one.usd_per_million is not None

@@ -11,7 +11,7 @@ import typer
 
 from ridgeline.cli._common import DataDir, open_session, say
 from ridgeline.errors import AccessDenied, InvalidInput, NotFound, NotRunning, Unavailable
-from ridgeline_backends.neuron.commands.compile import config_of
+from ridgeline_backends.neuron.commands.models import config_of
 
 if TYPE_CHECKING:
     from ridgeline_backends.neuron.placement import Placement
@@ -136,7 +136,7 @@ def _of_model(
     config = config_of(model)
     placement = place(instance, tp, None)
     if placement.refusals:
-        raise DoesNotFit(placement.refusals)
+        raise DoesNotFit(placement.refusals, hint="")
     neuron = NeuronConfig(
         tp_degree=placement.cores, batch_size=batch, seq_len=seq, on_device_sampling=True,
         is_continuous_batching=True, fused_qkv=True,

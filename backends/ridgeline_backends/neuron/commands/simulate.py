@@ -8,7 +8,7 @@ import typer
 
 from ridgeline.cli._common import AsJson, print_json, print_table
 from ridgeline.errors import InvalidInput
-from ridgeline_backends.neuron.commands.plan import config_of
+from ridgeline_backends.neuron.commands.models import config_of
 
 if TYPE_CHECKING:
     from ridgeline_backends.neuron.serving.load import Load

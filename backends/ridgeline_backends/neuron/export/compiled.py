@@ -16,7 +16,10 @@ from torch import Tensor, fx, nn
 from torch._dynamo.exc import UserError
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.fx.experimental.symbolic_shapes import (
+    GuardOnDataDependentSymNode,
+    free_unbacked_symbols,
+)
 
 from ridgeline_backends.neuron.builders.listing import Listing, given
 from ridgeline_backends.neuron.execute.executor import LoadedProgram
@@ -166,6 +169,7 @@ class _Translation:
         return self._writer.constants
 
     def program(self) -> Program:
+        self._check_static()
         specs = {spec.arg.name: spec for spec in self._traced.graph_signature.input_specs}
         results: Sequence[object] = ()
         for node in self._traced.graph.nodes:
@@ -182,6 +186,16 @@ class _Translation:
         program = Program("module", (section,), cores=self._cores)
         program.check()
         return program
+
+    def _check_static(self) -> None:
+        """Before anything else: what cannot be static is no matter of one operator."""
+        for node in self._traced.graph.nodes:
+            value = node.meta.get("val")
+            shape = value.shape if isinstance(value, Tensor) else ()
+            if free_unbacked_symbols(shape):
+                sizes = ", ".join(map(str, shape))
+                where = line_of(node.meta.get("stack_trace"))
+                raise DynamicShape(f"{node.name} has the shape [{sizes}]", where)
 
     def _placeholder(self, node: fx.Node, spec: object) -> object:
         kind, target = spec.kind, spec.target  # type: ignore[attr-defined]

@@ -181,6 +181,8 @@ def _borne(replica: Replica, groups: int, batch: int, order: Order) -> tuple[int
     best: tuple[int, float, float] | None = None
     for users, seconds in order.levels or _doubling(groups * batch):
         rate, latency_s = _level(replica, groups, users, seconds, order)
+        if not rate:
+            continue
         if order.limit_s is not None and latency_s > order.limit_s:
             if best is None:
                 raise _TooSlow(
@@ -194,7 +196,7 @@ def _borne(replica: Replica, groups: int, batch: int, order: Order) -> tuple[int
         enough = order.enough_per_minute is not None and rate * 60 >= order.enough_per_minute
         if enough or (flat and order.stop_when_flat):
             break
-    if best is None or best[1] <= 0:
+    if best is None:
         raise _TooSlow("no request is answered before the traffic ends")
     return best
 
@@ -203,7 +205,7 @@ def _level(
     replica: Replica, groups: int, users: int, seconds: float, order: Order
 ) -> tuple[float, float]:
     """Requests a second of all groups of cores, and the latency of the busiest: users are spread
-    evenly."""
+    evenly. Both are 0 where none is answered in time."""
     few, more = divmod(users, groups)
     rate, busiest = 0.0, None
     for clients, times in ((few, groups - more), (few + 1, more)):
@@ -211,8 +213,6 @@ def _level(
             busiest = _run(replica, clients, seconds, order)
             rate += busiest.requests_s * times
     assert busiest is not None, "a level has at least one user"
-    if not busiest.answered:
-        return 0.0, float("inf")
     return rate, busiest.latency(order.share)
 
 

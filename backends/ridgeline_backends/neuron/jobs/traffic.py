@@ -14,12 +14,11 @@ def levels_of(pattern: Mapping[str, object], most_s: float) -> list[tuple[int, f
     found: list[tuple[int, float]] = []
     for phase in _listed(pattern.get("Phases")):
         begun, spawn = phase.get("InitialNumberOfUsers", 1), phase.get("SpawnRate", 0)
-        seconds = phase.get("DurationInSeconds", 120)
-        new = int(spawn * seconds / 60)
+        whole = phase.get("DurationInSeconds", 120)
+        new = int(spawn * whole / 60)
         steps = min(new, _LEVELS - 1) + 1
         found += [
-            (begun + round(new * step / max(1, steps - 1)), seconds / steps)
-            for step in range(steps)
+            (begun + round(new * step / max(1, steps - 1)), whole / steps) for step in range(steps)
         ]
     stairs = pattern.get("Stairs")
     if isinstance(stairs, Mapping):

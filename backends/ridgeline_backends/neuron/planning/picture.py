@@ -9,19 +9,22 @@ from math import floor, log10
 from xml.sax.saxutils import escape
 
 _COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#8c8c8c")
+_OPAQUE = {True: 1, False: 0.55}
 _WIDTH, _HEIGHT = 720, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 28, 48
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """`group`: what is drawn alike. `best`: nothing is both cheaper and faster."""
+    """`group`: what is drawn alike. `best`: nothing is both cheaper and faster; `misses`: it is
+    not what was asked for."""
 
     cost: float
     milliseconds: float
     group: str
     label: str
     best: bool = False
+    misses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +62,39 @@ def svg(points: Sequence[Point], title: str) -> str:
     ]
     for one in sorted(points, key=lambda point: point.best):
         colour = _COLOURS[groups.index(one.group) % len(_COLOURS)]
-        parts.append(
-            f'<circle cx="{x.place(one.cost):.1f}" cy="{y.place(one.milliseconds):.1f}" '
-            f'r="{5 if one.best else 3}" fill="{colour}" '
-            f'fill-opacity="{1 if one.best else 0.55}"><title>{escape(one.label)}</title></circle>'
-        )
+        place = f'cx="{x.place(one.cost):.1f}" cy="{y.place(one.milliseconds):.1f}"'
+        title = f"<title>{escape(one.label)}</title>"
+        parts.append(f"<circle {place} {_look(one, colour)}>{title}</circle>")
     for row, group in enumerate(groups):
         colour, top = _COLOURS[row % len(_COLOURS)], _TOP + 8 + 16 * row
         left = _WIDTH - _RIGHT + 16
         parts.append(f'<circle cx="{left}" cy="{top}" r="4" fill="{colour}"/>')
         parts.append(f'<text x="{left + 10}" y="{top + 4}">{escape(group)}</text>')
+    parts += _key(points, _TOP + 24 + 16 * len(groups))
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _look(point: Point, colour: str) -> str:
+    if point.misses:
+        return f'r="3" fill="none" stroke="{colour}" stroke-opacity="0.7"'
+    return f'r="{5 if point.best else 3}" fill="{colour}" fill-opacity="{_OPAQUE[point.best]}"'
+
+
+def _key(points: Sequence[Point], top: int) -> list[str]:
+    """What the kinds of points mean, of those there are."""
+    examples = {
+        "cheapest at its speed": Point(0, 0, "", "", best=True),
+        "another setting": Point(0, 0, "", ""),
+        "misses a target": Point(0, 0, "", "", misses=True),
+    }
+    parts = []
+    left = _WIDTH - _RIGHT + 16
+    for words, example in examples.items():
+        if any((one.best, one.misses) == (example.best, example.misses) for one in points):
+            parts.append(f'<circle cx="{left}" cy="{top}" {_look(example, "#555")}/>')
+            parts.append(f'<text x="{left + 10}" y="{top + 4}">{words}</text>')
+            top += 16
+    return parts
 
 
 def characters(points: Sequence[Point], *, width: int = 64, height: int = 16) -> str:

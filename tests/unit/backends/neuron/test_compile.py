@@ -116,8 +116,17 @@ def test_what_does_not_fit_or_cannot_be_placed_is_refused(tmp_path: Path) -> Non
             LLAMA, replace(NEURON, tp_degree=16), place("inf2.48xlarge", 16, None), cache
         )
     large = replace(NEURON, batch_size=2048, seq_len=8192)
-    with pytest.raises(DoesNotFit, match="Allocation Failure"):
+    with pytest.raises(DoesNotFit, match="Allocation Failure") as refused:
         compile_decoder(LLAMA, large, place("inf2.xlarge", 2, None), cache)
+    first, *table, remedy = refused.value.message.splitlines()
+    assert first.endswith("on inf2.xlarge at tp_degree 2:")
+    sizes = [float(line.split("MB")[0]) for line in table]
+    assert sizes == sorted(sizes, reverse=True)
+    assert "tensors (KV cache, inputs and outputs)" in table[0]
+    assert "fewer sequences" in remedy
+    one = place("inf2.xlarge", 1, None)
+    with pytest.raises(DoesNotFit, match="a tp_degree of 2, fewer"):
+        compile_decoder(LLAMA, replace(large, tp_degree=1), one, cache)
 
 
 def test_the_cache_is_where_the_variable_or_the_option_says(tmp_path: Path) -> None:

@@ -241,6 +241,15 @@ def test_an_unsupported_operator_names_the_line_of_the_model() -> None:
     assert "test_export.py:" in caught.value.message
 
 
+def test_a_shape_that_depends_on_values_is_refused_before_its_operators() -> None:
+    class Chosen(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[x > 0]
+
+    with pytest.raises(DynamicShape, match=r"NCC_EMOD025.*test_export.py:\d+: return x\[x > 0\]"):
+        trace_module(Chosen, (torch.randn(2, 8),))
+
+
 def test_a_shape_that_depends_on_data_names_the_line_of_the_model() -> None:
     class Model(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

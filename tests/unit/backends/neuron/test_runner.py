@@ -191,7 +191,7 @@ def test_out_of_memory_says_what_fills_a_core() -> None:
     refusal = " ".join(plan.refusals)
     assert "Allocation Failure" in refusal
     for kind in ("model constants", "tensors", "shared scratchpad", "model code", "dma rings"):
-        assert f"{kind} " in refusal
+        assert f"MB {kind}" in refusal
 
 
 def test_pace_lets_a_client_meet_the_latency_of_the_device(make_llama: Any) -> None:
