@@ -20,13 +20,6 @@ def place(connection: Connection, room: Room, memory_bytes: int, instances: int 
             return wait
 
 
-def has_machine_to_itself(connection: Connection) -> bool:
-    """Of the one job that is admitted: whether no other job or replica runs or waits for room."""
-    served, _ = replicas.admitted_load(connection)
-    worked, _ = job_rows.admitted_load(connection)
-    return served == 0 and worked == 1 and len(job_rows.living_jobs(connection)) == 1
-
-
 def _load(connection: Connection) -> Load:
     served, served_bytes = replicas.admitted_load(connection)
     worked, worked_bytes = job_rows.admitted_load(connection)

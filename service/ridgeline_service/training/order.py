@@ -105,8 +105,7 @@ class Transform:
 class Confinement:
     """How user code is shut in: by which tool, from what, and within which limits. ``tool`` is what
     the control plane found to work; ``hidden`` are directories that must not be seen. A process may
-    use ``memory_bytes``; the job may write ``volume_bytes``. ``alone``: it started with nothing
-    beside it or waiting for room."""
+    use ``memory_bytes``; the job may write ``volume_bytes``."""
 
     tool: Tool
     hidden: tuple[str, ...]
@@ -115,7 +114,6 @@ class Confinement:
     network: bool = True
     gpus: tuple[int, ...] = ()
     threads: int | None = None
-    alone: bool = False
 
 
 @dataclass(frozen=True)

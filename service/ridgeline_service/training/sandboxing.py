@@ -61,10 +61,8 @@ def environment(
     given = order.environment.get("PYTHONPATH")
     recommended: dict[str, str] = dict(pip)
     # OpenMP's threads wait for each other by spinning, for milliseconds. Where jobs share cores
-    # that takes the cores from those that are waited for: a step takes six times as long. Where
-    # they share none, threads that sleep cost a tenth of the speed.
-    if not confinement.alone:
-        recommended["GOMP_SPINCOUNT"] = SPINS
+    # that takes the cores from those that are waited for: a step takes six times as long.
+    recommended["GOMP_SPINCOUNT"] = SPINS
     if confinement.threads is not None:
         recommended["OMP_NUM_THREADS"] = str(confinement.threads)
     if confinement.gpus:

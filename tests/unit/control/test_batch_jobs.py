@@ -163,31 +163,6 @@ def test_a_processing_job_begins_again_while_nobody_saw_anything_of_it(
     assert len(runners.started) == (4 if again else 1)
 
 
-def test_a_job_knows_whether_it_shares_the_machine(world: Any, runners: FakeRunners) -> None:
-    process(world, "first")
-    ticks(world)
-    process(world, "second")
-    ticks(world)
-    runners.end("first")
-    ticks(world)
-    for name in ("third", "fourth"):
-        process(world, name)
-    ticks(world)
-    found = {name: runners.one(name).spec.order.confinement.alone for name in ("second", "third")}
-    assert found == {"second": False, "third": False}
-    for name in ("second", "third", "fourth"):
-        runners.end(name)
-    ticks(world)
-    for name, count in (("two", 2), ("last", 1)):
-        cluster = {"InstanceType": "ml.m5.large", "InstanceCount": count, "VolumeSizeInGB": 1}
-        process(world, name, ProcessingResources={"ClusterConfig": cluster})
-        ticks(world)
-        assert runners.one(name).spec.order.confinement.alone is (name == "last")
-        for number in range(1, count + 1):
-            runners.end(name, f"algo-{number}")
-        ticks(world)
-
-
 def test_the_order_of_a_transform_job(world: Any, runners: FakeRunners, tmp_path: Path) -> None:
     world.model("m", OWN="1")
     transform(

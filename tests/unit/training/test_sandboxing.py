@@ -23,14 +23,6 @@ def test_the_user_s_word_counts_for_what_is_recommended(order: Order) -> None:
     assert own["CURRENT_HOST"] == "algo-1"
 
 
-def test_a_job_that_has_the_machine_to_itself_spins_as_long_as_its_library_likes(
-    order: Order,
-) -> None:
-    alone = replace(order, confinement=replace(order.confinement, alone=True))
-    assert "GOMP_SPINCOUNT" not in of(alone)
-    assert of(alone, GOMP_SPINCOUNT="7")["GOMP_SPINCOUNT"] == "7"
-
-
 def test_torchrun_without_a_port_meets_at_one_of_its_own(order: Order) -> None:
     ports = {
         of(replace(order, arn=f"{order.arn}-{number}"))["PET_MASTER_PORT"] for number in range(8)

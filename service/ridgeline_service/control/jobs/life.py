@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ridgeline.errors import RidgelineError
-from ridgeline_service.control.admitting import has_machine_to_itself, place
+from ridgeline_service.control.admitting import place
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.jobs.ending import (
     Ended,
@@ -222,9 +222,7 @@ class JobLife:
         waiting: ProcessRecord | None,
     ) -> ProcessRecord:
         gpus = self._gpus.take(instance.id, gpus_of(job.spec.instance_type))
-        with self._context.db.read() as connection:
-            alone = has_machine_to_itself(connection)
-        spec = runner_spec(job, instance, self._around, gpus, staged, alone=alone)
+        spec = runner_spec(job, instance, self._around, gpus, staged)
         if waiting is not None:
             self._runners.employ(spec)
             return waiting

@@ -28,12 +28,9 @@ def runner_spec(
     around: Surroundings,
     gpus: tuple[int, ...],
     staged: Staged | None = None,
-    *,
-    alone: bool = False,
 ) -> RunnerSpec:
-    """The order of one instance; ``staged`` is the model of a transform job; ``alone`` says that
-    nothing else uses this machine's cores."""
-    order = _common(job, instance, around, gpus, alone=alone)
+    """The order of one instance; ``staged`` is the model of a transform job."""
+    order = _common(job, instance, around, gpus)
     if job.kind is JobKind.PROCESSING:
         order = processing_order(job, order)
     elif staged is not None:
@@ -50,12 +47,7 @@ def runner_spec(
 
 
 def _common(
-    job: JobRecord,
-    instance: Instance,
-    around: Surroundings,
-    gpus: tuple[int, ...],
-    *,
-    alone: bool,
+    job: JobRecord, instance: Instance, around: Surroundings, gpus: tuple[int, ...]
 ) -> Order:
     """What all kinds have."""
     request, spec, data_dir = job.request, job.spec, around.data_dir
@@ -81,7 +73,6 @@ def _common(
             network=not isolation.get("EnableNetworkIsolation", False),
             gpus=gpus,
             threads=thread_share(around.cores, spec.instance_count),
-            alone=alone,
         ),
         environment=dict(request.get("Environment") or {}),
     )
