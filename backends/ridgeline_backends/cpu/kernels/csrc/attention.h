@@ -20,20 +20,31 @@ typedef struct {
     float peak[QUERY_ROWS], weight[QUERY_ROWS];
 } rl_attention_scratch;
 
-/* rows x 16 tile by rows of MAX_ROWS: c[rows][ldc] (+)= a[rows, k] panel^T */
-INLINE void few_rows(const int type, int rows, const float *a, int64_t lda, const char *w, int k, float *c,
-                     int64_t ldc, int first)
+/* c[rows][panels * 16] = a[rows, segments * k] W^T: of segment i a panel at w[i], and for two panels
+ * another one `next_panel` bytes further. w[segments] is what is read after. */
+INLINE void few_rows(const int type, int rows, int panels, const float *a, int64_t lda, const char *const *w,
+                     int64_t next_panel, int segments, int k, float *c, int64_t ldc)
 {
     while (rows > 0) {
         int n = rows < MAX_ROWS ? rows : MAX_ROWS;
-#define CASE(h) case h: tile_float(type, h, 1, (const char *)a, 4 * lda, w, 0, k, c, ldc, first, (fetch){w, 64}); break;
-        switch (n) {
-            CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#if AVX2_TILES
+        for (int r = 0; r < n; r++)
+            for (int j = 0; j < panels * PANEL; j += LANES) vf_store(c + r * ldc + j, vf_set(0));
+        (type == RL_F32 ? tile_f32 : tile_bf16)(n, panels, (const char *)a, 4 * lda, w, next_panel, segments, k, c,
+                                                4 * ldc, 64);
+#else
+#define CASE(h) case h: tile_float(type, h, 1, (const char *)(a + i * k), 4 * lda, w[i] + j * next_panel, 0, k, \
+                                   c + j * PANEL, ldc, i == 0, (fetch){w[i] + j * next_panel, 64}); break;
+        for (int j = 0; j < panels; j++)
+            for (int i = 0; i < segments; i++)
+                switch (n) {
+                    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #if MAX_ROWS > 6
-            CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+                    CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
 #endif
-        }
+                }
 #undef CASE
+#endif
         a += n * lda;
         c += n * ldc;
         rows -= n;
@@ -80,7 +91,9 @@ INLINE void attend_typed(const int type, const rl_model *m, const rl_layer *laye
                          rl_attention_scratch *t)
 {
     const int32_t group = m->heads / m->kv_heads, dim = m->head_dim, wide = kv->dim;
-    const int32_t rows = positions * group, window = layer->window;
+    const int32_t rows = positions * group, window = layer->window, size = type == RL_BF16 ? 2 : 4;
+    const int32_t together = rows <= 3 ? 2 : 1; /* panels */
+    const int64_t value_panel = (int64_t)kv->size * PANEL * size;
     for (int32_t i = 0; i < positions; i++)
         for (int32_t g = 0; g < group; g++) {
             float *q = t->q + (i * group + g) * wide;
@@ -91,12 +104,20 @@ INLINE void attend_typed(const int type, const rl_model *m, const rl_layer *laye
     int32_t begin = window > 0 && position + 1 > window ? (position + 1 - window) / KEYS * KEYS : 0;
     for (int32_t base = begin; base < position + positions; base += KEYS) {
         int32_t keys = position + positions - base < KEYS ? position + positions - base : KEYS;
-        int32_t width = round_up(keys, PANEL);
+        int32_t width = round_up(keys, PANEL), panels = width / PANEL;
+        /* Panels of keys, and the same tokens' part of the first panel of values. */
+        const char *keys_at[KEYS / PANEL + 1], *values_at[KEYS / PANEL + 1];
         for (int32_t i = 0; i < width; i += PANEL) {
-            int32_t at = base + i;
-            const char *k = kv_keys(kv, layer->kv, blocks[at / kv->size], head)
-                          + (at % kv->size) / PANEL * (kv->half / (kv->size / PANEL));
-            few_rows(type, rows, t->q, wide, k, wide, t->score + i, KEYS, 1);
+            int32_t within = (base + i) % kv->size;
+            const char *k = kv_keys(kv, layer->kv, blocks[(base + i) / kv->size], head);
+            keys_at[i / PANEL] = k + within * wide * size;
+            values_at[i / PANEL] = k + kv->half + within * PANEL * size;
+        }
+        for (int32_t i = 0, n; i < panels; i += n) {
+            n = together < panels - i ? together : panels - i;
+            const char *const at[] = {keys_at[i], i + n < panels ? keys_at[i + n] : values_at[0]};
+            few_rows(type, rows, n, t->q, wide, at, n > 1 ? keys_at[i + 1] - keys_at[i] : 0, 1, wide,
+                     t->score + i * PANEL, KEYS);
         }
         float weight[QUERY_ROWS], peak[QUERY_ROWS];
         for (int32_t r = 0; r < rows; r++) {
@@ -109,12 +130,11 @@ INLINE void attend_typed(const int type, const rl_model *m, const rl_layer *laye
             else
                 memset(t->score + r * KEYS, 0, 4 * (size_t)width);
         }
-        for (int32_t i = 0; i < width; i += kv->size) {
-            int32_t count = width - i < kv->size ? width - i : kv->size;
-            const char *v = kv_keys(kv, layer->kv, blocks[(base + i) / kv->size], head) + kv->half;
-            for (int32_t d = 0; d < wide; d += PANEL)
-                few_rows(type, rows, t->score + i, KEYS, v + d * kv->size * (type == RL_BF16 ? 2 : 4), count,
-                         t->part + d, wide, i == 0);
+        values_at[panels] = values_at[panels - 1];
+        for (int32_t d = 0, n; d < wide; d += n * PANEL) {
+            n = together * PANEL < wide - d ? together : (wide - d) / PANEL;
+            few_rows(type, rows, n, t->score, KEYS, values_at, value_panel, panels, PANEL, t->part + d, wide);
+            for (int32_t i = 0; i <= panels; i++) values_at[i] += n * value_panel;
         }
         for (int32_t r = 0; r < rows; r++) {
             if (weight[r] == 0) continue;

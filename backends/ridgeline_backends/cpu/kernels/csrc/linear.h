@@ -13,7 +13,10 @@
 #include "ridgeline.h"
 #include "simd.h"
 #if defined(RL_AVX2) && !defined(RL_AVX512)
+#define AVX2_TILES 1
 #include "tile_avx2.h"
+#else
+#define AVX2_TILES 0
 #endif
 
 #if defined(RL_AVX512)
@@ -21,7 +24,7 @@
 #else
 #define MAX_ROWS 6
 #endif
-#if defined(RL_AVX2) && !defined(RL_AVX512)
+#if AVX2_TILES
 #define MAX_ROWS_INT8 4 /* products need a register before they are added */
 #else
 #define MAX_ROWS_INT8 MAX_ROWS
@@ -76,6 +79,16 @@ static void pack_group(const float *x, char *out)
     }
     float top = vf_peak(peak), scale = top / 127.0f, inverse = top > 0 ? 127.0f / top : 0;
     for (int i = 0; i < GROUP; i += PANEL) {
+#if AVX2_TILES
+        /* Each four as (0, 2), (1, 3): the order in which a word of four weights is taken apart. */
+        const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
+        for (int j = 0; j < PANEL; j += LANES) {
+            __m256i q = (__m256i)vf_to_int(vf_load(x + i + j) * vf_set(inverse));
+            __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+            _mm_storeu_si128((__m128i *)((int16_t *)out + i + j), _mm_shuffle_epi8(halves, order));
+        }
+        continue;
+#endif
         int32_t q[PANEL];
         for (int j = 0; j < PANEL; j += LANES)
             vi_store(q + j, vf_to_int(vf_load(x + i + j) * vf_set(inverse)));
@@ -121,14 +134,15 @@ INLINE void fetch_ahead(const char *a, int64_t lda, const int rows)
 }
 
 /* acc[rows][panels * 16] (+)= a[rows, k] panel^T, float or bfloat16 weights, float activations. */
-#if defined(RL_AVX2) && !defined(RL_AVX512)
+#if AVX2_TILES
 INLINE void tile_float(const int type, const int rows, const int panels, const char *a, int64_t lda,
                        const char *w, int64_t next_panel, int k, float *acc, const int64_t ldo, int first, fetch next)
 {
     if (first)
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < panels * NV; j++) vf_store(acc + r * ldo + j * LANES, vf_set(0));
-    (type == RL_F32 ? tile_f32 : tile_bf16)(rows, panels, a, lda, w, next_panel, k, acc, 4 * ldo, next.at, next.step);
+    const char *const places[] = {w, next.at};
+    (type == RL_F32 ? tile_f32 : tile_bf16)(rows, panels, a, lda, places, next_panel, 1, k, acc, 4 * ldo, next.step);
 }
 #else
 INLINE void tile_float(const int type, const int rows, const int panels, const char *a, int64_t lda,
@@ -210,6 +224,10 @@ INLINE vi dot_pairs(vi weights, const char *pair)
     return ((weights << 16) >> 16) * x[0] + (weights >> 16) * x[1];
 }
 #endif
+#endif
+
+#if AVX2_TILES
+#include "int8_avx2.h"
 #endif
 
 /* 8-bit weights and activations: whole numbers within a group, then scaled into acc. */
@@ -307,6 +325,12 @@ INLINE void tile_rows(const int type, int rows, const char *a, int64_t lda, cons
 INLINE void block(const int type, int rows, const char *a, int64_t lda, const char *w,
                   int64_t next_panel, int k, float *acc)
 {
+#if AVX2_TILES
+    if (type == RL_INT8 && rows > NARROW_ROWS) {
+        block_int8(rows, a, lda, w, next_panel, k, acc);
+        return;
+    }
+#endif
     /* Tiles of nearly equal height: 32 rows are 6 6 5 5 5 5, not 6 6 6 6 6 2. */
     const int most = type == RL_INT8 ? MAX_ROWS_INT8 : MAX_ROWS;
     int tiles = (rows + most - 1) / most;
