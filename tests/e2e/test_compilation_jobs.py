@@ -178,4 +178,6 @@ def test_recommendations_come_from_the_planner(service: Service) -> None:
     assert [step["Status"] for step in steps] == ["COMPLETED", "COMPLETED", "FAILED"]
     assert "ml.m5.large" in steps[2]["InferenceBenchmark"]["FailureReason"]
     listed = sagemaker.list_inference_recommendations_jobs(NameContains="vanc")
-    assert [one["JobName"] for one in listed["InferenceRecommendationsJobs"]] == ["advanced"]
+    [entry] = listed["InferenceRecommendationsJobs"]
+    assert (entry["JobName"], entry["JobDescription"]) == ("advanced", "")
+    assert entry["SamplePayloadUrl"] == "s3://samples/one.json"

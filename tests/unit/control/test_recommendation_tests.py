@@ -163,5 +163,7 @@ def test_more_users_are_borne_until_a_limit_is_met() -> None:
 
 
 def test_what_cannot_be_tested_says_why() -> None:
+    quick = borne(Wanted(instance="inf2.xlarge", tp=2, batch=4), levels=[(1, 0.001)], limit_s=1.0)
+    assert quick == "no request is answered before the traffic ends"
     assert "only simulated Neuron" in str(borne(Wanted(instance="m5.large")))
     assert "degree 7; it does at 1, 2" in str(borne(Wanted(instance="inf2.xlarge", tp=7)))

@@ -51,6 +51,13 @@ class TestDeploy:
         variant = config["ProductionVariants"][0]
         assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.c5.large", 2)
 
+    def test_a_pace_is_a_variable_of_the_container(self, fake: Any, run: Run) -> None:
+        fake.endpoint("tiny")
+        assert run("deploy", "tiny", "--pace", "real-time").exit_code == 0
+        (model,) = fake.requests("CreateModel")
+        assert model["PrimaryContainer"]["Environment"]["RIDGELINE_PACE"] == "real-time"
+        assert run("deploy", "tiny", "--pace", "slow").exit_code == 2
+
     def test_the_endpoint_is_named_after_the_model(self, fake: Any, run: Run) -> None:
         fake.endpoint("tiny")
         assert run("deploy", "tiny").stdout == "tiny\n"

@@ -13,6 +13,8 @@ from ridgeline_service.errors import ValidationException
 from ridgeline_service.store.command_jobs import CommandJob, CommandKind
 
 _ARTIFACTS = "S3ModelArtifacts"
+_REASON = 1024
+"""Characters of a reason, as SageMaker's clients know it."""
 
 
 class CompilationJobs(CommandJobVerbs):
@@ -53,7 +55,7 @@ class CompilationJobs(CommandJobVerbs):
             "CompilationJobStatus": job.status,
             "CreationTime": to_datetime(job.created_at),
             "LastModifiedTime": to_datetime(job.modified_at),
-            "FailureReason": job.failure_reason,
+            "FailureReason": job.failure_reason[:_REASON],
             "ModelArtifacts": {_ARTIFACTS: job.result.get("artifacts", "")},
             **_times(job),
         }

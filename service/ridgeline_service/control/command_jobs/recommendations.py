@@ -64,10 +64,19 @@ class RecommendationsJobs(CommandJobVerbs):
         return found
 
     def summary(self, job: CommandJob) -> dict[str, Any]:
-        kept = ("JobDescription", "JobType", "RoleArn")
-        found = {name: job.request[name] for name in kept if name in job.request}
-        name = job.request["InputConfig"].get("ModelName")
-        return {**found, **self._common(job), **({"ModelName": name} if name else {})}
+        asked = job.request["InputConfig"]
+        payload = (asked.get("ContainerConfig") or {}).get("PayloadConfig") or {}
+        more = {
+            "ModelName": asked.get("ModelName"),
+            "SamplePayloadUrl": payload.get("SamplePayloadUrl"),
+        }
+        return {
+            "JobDescription": job.request.get("JobDescription", ""),
+            "JobType": job.request["JobType"],
+            "RoleArn": job.request["RoleArn"],
+            **self._common(job),
+            **{name: value for name, value in more.items() if value},
+        }
 
     def list_steps(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """One step for each instance type that was looked at. A token is the place of a step."""
