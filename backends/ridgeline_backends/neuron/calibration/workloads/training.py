@@ -174,10 +174,11 @@ def _shape(config: Mapping[str, object], row: Row) -> EncoderShape:
     def size(*names: str, default: int | None = None) -> int:
         for name in names:
             value = config.get(name)
-            if type(value) is int:
+            if type(value) is int and value > 0:
                 return value
         if default is None:
-            raise UnpredictableRow(f"{row.id}: its config.json has none of {', '.join(names)}.")
+            wanted = " or ".join(names)
+            raise UnpredictableRow(f"{row.id}: its config.json has no {wanted} above 0.")
         return default
 
     hidden = size("hidden_size", "n_embd", "d_model")
