@@ -127,3 +127,10 @@ def test_every_expert_adds_to_the_result_of_a_decode_step() -> None:
     every = lower(experts(ExpertMatmul(8, rows=8 * 32), 32), INF2)
     assert every.cycles(Engine.VECTOR) - chosen.cycles(Engine.VECTOR) >= 8 * 2 * 1024
     assert every.cycles(Engine.TENSOR) >= chosen.cycles(Engine.TENSOR)
+
+
+def test_chosen_experts_are_fetched_token_by_token() -> None:
+    def depth(tokens: int) -> int:
+        return lower(experts(ExpertMatmul(8), tokens), INF2).depth
+
+    assert depth(3) - depth(2) == depth(2) - depth(1) == 3

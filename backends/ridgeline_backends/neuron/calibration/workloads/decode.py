@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 
 from ridgeline_backends.errors import BackendError
 from ridgeline_backends.neuron.builders.architecture import DecoderArchitecture
@@ -23,18 +23,10 @@ from ridgeline_backends.neuron.calibration.places import machine_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.calibration.workloads.early import narrowed, whole_kv
+from ridgeline_backends.neuron.calibration.workloads.widening import widened
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.config import NeuronConfig
-from ridgeline_backends.neuron.operations import Binary, Cast
-from ridgeline_backends.neuron.program import (
-    Buffer,
-    BufferKind,
-    ElementType,
-    Form,
-    Operation,
-    Program,
-    Section,
-)
+from ridgeline_backends.neuron.program import ElementType
 from ridgeline_backends.neuron.timing.machine import Machine
 from ridgeline_backends.neuron.timing.work import Work
 
@@ -54,6 +46,12 @@ _OPT_PROMPT, _OPT_LENGTH, _OPT_BATCH = 9, 128, 256
 _OPT_MISPRINTED_UNTIL = 10
 """Until this SDK the OPT tables print other batches than the next do for the same runs."""
 
+SAMPLING_S = 0.02
+"""What choosing tokens on the host adds to a step: tens of milliseconds."""
+
+_CHAIN = re.compile(r"\d+L\b.*\+ ?\d+L\b")
+"""A model of two, one after the other in every step; the host calls each and samples behind it."""
+
 _CONTRIBUTED = 512
 """The one length of a contributed model where its page does not say."""
 
@@ -69,8 +67,8 @@ faster token generation for Llama only)."""
 @dataclass(frozen=True)
 class Decoder:
     """A compiled model on a machine. `release`: SDK 2.`release` compiles and runs it; None: the one
-    that the coefficients stand for. `widens`: experts are kept in 8 bits with a scale for each
-    block of them, which the tensor engine has no word for: a call makes 16 bits of all it holds.
+    that the coefficients stand for. `widens`: experts are kept in 8 bits and made 16 in every call;
+    `fused`: by a kernel.
     """
 
     model: DecoderArchitecture
@@ -78,6 +76,7 @@ class Decoder:
     config: NeuronConfig
     rules: LibraryRules
     widens: bool = False
+    fused: bool = True
     release: int | None = None
 
     def step(self, batch: int, bucket: int) -> Work:
@@ -94,22 +93,13 @@ class Decoder:
         )
         parts = [Work.of(program, self.machine)]
         if self.widens:
-            parts.append(self._widened(program))
+            parts.append(widened(program, self.machine, fused=self.fused))
         if self.rules not in NXD and (self.release or 99) < _LATENCY_BECAME_TPOT:
             parts = [Work.of(narrowed(program), self.machine)]
             if phase is Phase.TOKEN_GENERATION:
                 more = whole_kv(self.model, self.config, batch=batch, length=bucket)
                 parts.append(Work.of(more, self.machine))
         return Work.total(parts).run_by(self.release)
-
-    def _widened(self, program: Program) -> Work:
-        """All experts of a core, from 8 bits to 16."""
-        sections = tuple(
-            Section(section.name, operations, section.repeats)
-            for section in program.sections
-            if (operations := tuple(chain(*map(_widening, _expert_matrices(section)))))
-        )
-        return Work.of(Program("widening", sections, cores=program.cores), self.machine)
 
 
 def decode_quantities(row: Row) -> list[Quantity]:
@@ -127,6 +117,8 @@ def decode_quantities(row: Row) -> list[Quantity]:
     prefill = Work.total((prefill, Work.host(steps=2.0)))
     if (row.sdk_minor or 99) < _LOOP_ON_DEVICE and not runs:
         step = Work.total((step, Work.host(steps=1.0)))
+    if _CHAIN.search(row.model):
+        step = Work.total((step, Work.host(steps=2.0, fixed_s=2 * SAMPLING_S)))
     whole = Work.total((prefill, step * (answer - 1)))
     old = (row.sdk_minor or 99) < _LATENCY_BECAME_TPOT
     found = [
@@ -171,9 +163,13 @@ def decoder_of(row: Row, *, batch: int | None = None) -> Decoder:
             sequence_parallel_enabled=row.text("origin") == "neuron-docs-tutorial",
             logical_nc_config=machine.lnc,
         )
-        widens = "FP8 experts" in row.model
         model, rules = architecture_of(row), rules_of(row)
-        return Decoder(model, machine, config, rules, widens, row.sdk_minor)
+        return Decoder(
+            model, machine, config, rules,
+            widens="FP8 experts" in row.model,
+            fused="compiler only" not in row.text("note"),
+            release=row.sdk_minor,
+        )  # fmt: skip
     except BackendError as error:
         raise UnpredictableRow(f"{row.id}: {error.message}") from error
 
@@ -277,21 +273,3 @@ def _domain(row: Row) -> str:
 @lru_cache(maxsize=1024)
 def _named(model: str) -> DecoderArchitecture:
     return decoder_architecture(find(model, "decoders").config)
-
-
-def _expert_matrices(section: Section) -> list[Buffer]:
-    return [one.inputs[1] for one in section.operations if one.kind == "expert_matmul"]
-
-
-def _widening(matrices: Buffer) -> tuple[Operation, ...]:
-    """In fp32, as NxD's `scale_dequantize` does it: widened, multiplied by the scale, narrowed."""
-    shape, name = matrices.shape, matrices.name
-    wide = Buffer(f"{name}.wide", Form(shape, ElementType.FP32))
-    scale = Buffer(f"{name}.scale", Form((shape[0], 1, 1), ElementType.FP32), BufferKind.WEIGHT)
-    scaled = Buffer(f"{name}.scaled", Form(shape, ElementType.FP32))
-    narrow = Buffer(f"{name}.narrow", Form(shape, ElementType.BF16))
-    return (
-        Operation(Cast(ElementType.FP32), (matrices,), (wide,)),
-        Operation(Binary("multiply"), (wide, scale), (scaled,)),
-        Operation(Cast(ElementType.BF16), (scaled,), (narrow,)),
-    )

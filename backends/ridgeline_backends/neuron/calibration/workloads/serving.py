@@ -8,6 +8,7 @@ from ridgeline_backends.base import RunnerLimits, SlotLayout
 from ridgeline_backends.neuron.calibration.quantity import RUN_S, Quantity, ServingRun, Simulated
 from ridgeline_backends.neuron.calibration.rows import Row
 from ridgeline_backends.neuron.calibration.workloads.decode import (
+    SAMPLING_S,
     accepted_tokens,
     bucket_of,
     decoder_of,
@@ -23,9 +24,6 @@ _FIRST_STEPS = 2.0
 
 _ENDED_EARLY = 0.94
 """Of the tokens that guidellm asks for: models end some answers before. tok_s over req_s."""
-
-_SAMPLING_S = 0.02
-"""What choosing tokens on the host adds to a step: tens of milliseconds."""
 
 _PER_SAMPLED_S = 1.6e-3
 _PER_STREAMED_S = 0.1e-3
@@ -48,7 +46,7 @@ _TICK_S = 0.1
 """guidellm 0.1 looks so often whether fewer requests are open than its limit, which it stays one
 below."""
 
-_PAUSE_S = 8e-3
+_PAUSE_S = 5e-3
 """For each of its clients: one loop reads all their streams and makes up the next prompt."""
 
 _AS_MANY_AS_SLOTS_BEFORE = "2026"
@@ -93,7 +91,7 @@ def _run(row: Row, slots: int) -> ServingRun:
     sampled = "CPU sampling" in row.text("scheduler")
     logits = slots * decoder.model.vocab_size * _VOCABULARY_BYTES if sampled else 0
     host = Work.host(
-        steps=_host_steps(row), gigabytes=logits / 1e9, fixed_s=_SAMPLING_S if sampled else 0.0
+        steps=_host_steps(row), gigabytes=logits / 1e9, fixed_s=SAMPLING_S if sampled else 0.0
     )
     step = Work.total((decoder.step(slots, length), host)) * (1 / accepted_tokens(row))
     # A prompt is padded on the host before, and its token sent to the client behind the step.
@@ -110,15 +108,16 @@ def _run(row: Row, slots: int) -> ServingRun:
 
 
 def _limits(length: int, prompt: int, slots: int) -> RunnerLimits:
+    """As vLLM drives these runners: in a step all that run decode, then prompts are encoded, as
+    many as one of the longest has tokens."""
     longest = max(length, prompt + 1)
     return RunnerLimits(
         max_model_len=longest,
-        max_tokens=max(longest, slots),
+        max_tokens=longest + slots,
         max_sequences=slots,
         kv_layout=SlotLayout(longest, slots),
-        mixed_phases=False,
+        mixed_phases=True,
         chunked_prefill=False,
-        sequence_buckets=(longest,),
     )
 
 
