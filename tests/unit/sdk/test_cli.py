@@ -284,6 +284,36 @@ class TestEndpoints:
         assert "ridgeline zoo ls" in result.stderr
         assert json.loads(run("ls", "--json").stdout) == []
 
+    def test_describe_of_a_simulated_device(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        call = {"seconds": 0.004, "low": 0.003, "high": 0.005, "core_utilization": 0.01}
+        call |= {"bucket": 128, "batch": 1, "collective_share": 0.4}
+        phases = {"context_encoding": {}, "token_generation": {"usd_per_million_tokens": 0.5}}
+        device = {
+            "instance_type": "inf2.xlarge",
+            "neuron_cores": 2,
+            "logical_neuroncore_config": 1,
+            "label": "calibrated",
+            "pace": "real-time",
+            "core_memory_bytes": {"model constants": 1 << 20},
+            "core_memory_bytes_available": 16 << 30,
+            "calls": [{**call, "phase": phase, **more} for phase, more in phases.items()],
+        }
+        replicas = [{"id": "r1", "variant": "A", "device": device}]
+        fake.endpoint("e")
+        fake.on("GET /api/endpoints/e/simulated", sdk_tools.Reply({"replicas": replicas}))
+        text = run("describe", "e").stdout
+        assert "2 NeuronCores at LNC 1, times calibrated, answers at its pace" in text
+        assert "4.00 ms (3.00 - 5.00)" in text
+        assert "40% collectives, $0.50 per million tokens" in text
+        assert "1.0 of 16384 (model constants 1.0)" in text
+        body = json.loads(run("describe", "e", "--json").stdout)
+        assert body["Ridgeline"]["simulated"] == replicas
+        fake.on(
+            "GET /api/endpoints/e/simulated",
+            sdk_tools.Reply({"error": {"code": "InvalidInput", "message": "no", "hint": ""}}, 400),
+        )
+        assert "simulated" not in run("describe", "e").stdout
+
     def test_describe(self, fake: Any, run: Run) -> None:
         view = {
             "name": "e",
