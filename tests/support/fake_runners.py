@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +34,9 @@ class FakeRunners(Runners):
         self.lost: set[str] = set()
         self.slow = False
         """Runners that wait are not ready yet."""
+        self.tells = False
+        """Whether ends are told."""
+        self.told: dict[str, Callable[[], None]] = {}
         self.numbers = itertools.count(1)
 
     def start(self, spec: RunnerSpec) -> ProcessRecord:
@@ -73,6 +77,10 @@ class FakeRunners(Runners):
             return True
         runner = self.running.get(record.id)
         return runner is not None and runner.alive and runner.record == record
+
+    def tell_end(self, record: ProcessRecord, ended: Callable[[], None]) -> bool:
+        self.told[record.id] = ended
+        return self.tells
 
     def exit_status(self, id_: str) -> ExitStatus | None:
         return self.running[id_].exit if id_ in self.running else None

@@ -82,6 +82,7 @@ class Driver(Generic[R]):
         self._wake = wake
         self._due: dict[str, _Due] = {}
         self._busy: set[str] = set()
+        self._hurried: set[str] = set()
         self._lock = threading.Lock()
         self._next_heartbeat = 0.0
         self._sleeps_until = 0.0
@@ -94,9 +95,16 @@ class Driver(Generic[R]):
         names = set(living)
         with self._lock:
             self._due = {name: due for name, due in self._due.items() if name in names}
+            self._hurried &= names
             next_at = min([next_at, *(due.at for due in self._due.values())])
             self._sleeps_until = next_at
         return next_at
+
+    def hurry(self, name: str) -> None:
+        """Look at this row now, whenever that was due."""
+        with self._lock:
+            self._hurried.add(name)
+        self._wake.set()
 
     def release(self) -> None:
         """Give the claims back, so that the next control plane need not wait for their end."""
@@ -109,7 +117,8 @@ class Driver(Generic[R]):
         with self._lock:
             if name in self._busy:
                 return now + BUSY_LOOK_S  # its worker wakes the loop if that is too late
-            due = self._due.get(name)
+            due = None if name in self._hurried else self._due.get(name)
+            self._hurried.discard(name)
             # What is due in a moment is done now, so that one tick serves all that are ready.
             if due is not None and due.seen == seen and due.at > now + SLACK_S:
                 return due.at
@@ -144,6 +153,8 @@ class Driver(Generic[R]):
         finally:
             at = self._context.clock() + (0.0 if again is None else again)
             with self._lock:
+                if name in self._hurried:
+                    at = self._context.clock()
                 self._busy.discard(name)
                 self._due[name] = _Due(at, self._subject.seen(row))
                 sooner = at < self._sleeps_until

@@ -230,6 +230,7 @@ class ControlPlane:
             gpus=gpus,
             tokens=tokens,
             changed=self._changed,
+            hurry=lambda arn: job_driver.hurry(arn),
         )
         submit = outside.submit or Workers(2 * self._settings.max_instances + 8).submit
         replica_rows = Subject(
@@ -269,11 +270,12 @@ class ControlPlane:
             step=pool_life.step,
         )
         commands = self._commands(context, holder.name)
+        job_driver = Driver(context, jobs, holder, submit=submit, wake=self._wake)
         return Loop(
             context,
             endpoints=EndpointLife(context, tokens),
             replica_driver=Driver(context, replica_rows, holder, submit=submit, wake=self._wake),
-            job_driver=Driver(context, jobs, holder, submit=submit, wake=self._wake),
+            job_driver=job_driver,
             tuning_driver=Driver(context, tunings, holder, submit=submit, wake=self._wake),
             command_driver=Driver(context, commands, holder, submit=submit, wake=self._wake),
             pool_driver=Driver(context, pools, holder, submit=submit, wake=self._wake),

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ridgeline_service.paths import DataDir
 from ridgeline_service.runtime import pip, shim
+from ridgeline_service.runtime.ends import Ends
 from ridgeline_service.runtime.keeper import (
     LOG_LIMIT_BYTES,
     ExitStatus,
@@ -104,6 +106,11 @@ class Runners(ABC):
         """Whether this very process runs."""
 
     @abstractmethod
+    def tell_end(self, record: ProcessRecord, ended: Callable[[], None]) -> bool:
+        """Call ``ended`` once when it is gone; again and again asked for, once told. False where
+        that cannot be told."""
+
+    @abstractmethod
     def exit_status(self, id_: str) -> ExitStatus | None:
         """How it ended; None while it runs, or when its shim was killed before it could say."""
 
@@ -135,6 +142,7 @@ class ProcessRunners(Runners):
         self._data_dir = data_dir
         self._store = store
         self._keeper = ProcessKeeper(data_dir.jobs)
+        self._ends = Ends()
 
     def start(self, spec: RunnerSpec) -> ProcessRecord:
         self._keeper.make_scratch(spec.id)
@@ -198,6 +206,9 @@ class ProcessRunners(Runners):
 
     def alive(self, record: ProcessRecord) -> bool:
         return self._keeper.alive(record)
+
+    def tell_end(self, record: ProcessRecord, ended: Callable[[], None]) -> bool:
+        return self._ends.tell(record.pid, ended)
 
     def exit_status(self, id_: str) -> ExitStatus | None:
         return self._keeper.exit_status(id_)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ridgeline_service.training.causes import Cause
 from ridgeline_service.training.script import Ended, Script
 
-LOOK_S = 0.05
+LOOK_S = 0.2
 OBSERVE_S = 1.0
 
 

@@ -235,6 +235,22 @@ def test_a_killed_runner_is_told_from_a_service_that_went_down() -> None:
     assert verdict_of([ended("completed")]).cause is Cause.NONE
 
 
+def test_the_end_of_an_old_job_shows_when_it_is_told(jobs: Any, runners: FakeRunners) -> None:
+    world = jobs()
+    runners.tells = True
+    create(world, "j")
+    ticks(world)
+    world.tick(300)  # from now on it is looked at every two seconds
+    world.tick(0.1)
+    runner = runners.one("j").spec.id
+    runners.end("j")
+    world.tick(0.1)
+    assert status(world, "j")[0] == "InProgress"
+    runners.told[runner]()
+    world.tick(0.1)
+    assert status(world, "j")[0] == "Completed"
+
+
 @pytest.mark.parametrize(
     ("cause", "request_", "restarts"),
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ridgeline.errors import RidgelineError
 from ridgeline_service.control.admitting import place
@@ -53,8 +54,9 @@ HUNG_AFTER_END_S = 30.0
 _QUEUED_POLL_S = 0.5
 _POOL_POLL_S = 0.1
 _FRESH_POLL_S = 0.1
-_POLL_S = 0.5
-_POLL_SHARE = 0.03
+_POLL_S = 2.0
+_UNTOLD_POLL_S = 0.5
+_POLL_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ class JobLife:
         gpus: GpuShares,
         tokens: Callable[[], str],
         changed: Callable[[], None],
+        hurry: Callable[[str], None],
     ) -> None:
+        """``hurry`` has the job of that ARN looked at now."""
         self._context = context
         self._holder = holder
         self._boot = boot
@@ -101,6 +105,7 @@ class JobLife:
         self._gpus = gpus
         self._tokens = tokens
         self._changed = changed
+        self._hurry = hurry
 
     def step(self, job: JobRecord) -> float | None:
         """Do what is due. Returns after how many seconds to look again; None at the end."""
@@ -244,15 +249,23 @@ class JobLife:
         if any(each.alive for each in seen):
             if changes:
                 self._change(job, **changes)
-            # The end of a short job shows at once; a longer one is not slowed by being looked at.
+            # What is new of a young job shows at once; an older one is not slowed by being looked
+            # at, and its end is told.
             age_s = (self._context.now() - job.moments[job.settled - 1].at) / 1e6
-            return min(_POLL_S, max(_FRESH_POLL_S, age_s * _POLL_SHARE))
+            most = _POLL_S if self._ends_are_told(job, seen) else _UNTOLD_POLL_S
+            return min(most, max(_FRESH_POLL_S, age_s * _POLL_SHARE))
         told = replace(job, **changes)
         ended = [self._ended(each, job) for each in seen]
         verdict = verdict_of(ended)
         if may_restart(told, verdict.cause, ended):
             return self._restart(told, verdict)
         return self._end(told, verdict)
+
+    def _ends_are_told(self, job: JobRecord, seen: Sequence[Seen]) -> bool:
+        look = partial(self._hurry, job.arn)
+        living = [each.record for each in seen if each.alive and each.record is not None]
+        told = [self._runners.tell_end(record, look) for record in living]
+        return all(told)
 
     def _ended(self, seen: Seen, job: JobRecord) -> Ended:
         interrupted = self._runners.was_interrupted(seen.instance.id) or job.boot != self._boot
