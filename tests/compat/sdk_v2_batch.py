@@ -24,12 +24,14 @@ from sagemaker.sklearn.processing import SKLearnProcessor
 from sagemaker.transformer import Transformer
 
 COUNTS = """
-import argparse, os
+import argparse, os, time
 from pathlib import Path
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--factor", type=int, default=1)
+parser.add_argument("--sleep", type=float, default=0)
 args = parser.parse_args()
+time.sleep(args.sleep)
 if args.factor < 0:
     raise ValueError("a factor below nothing")
 rows = Path("/opt/ml/processing/input/data/d.csv").read_text().split()
@@ -157,7 +159,7 @@ def script_processor(session: sagemaker.Session, role: str, folder: Path) -> Non
     except UnexpectedStatusException as error:
         said = str(error)
     assert "a factor below nothing" in said, said
-    made.run(str(folder / "counts.py"), wait=False, **places)
+    made.run(str(folder / "counts.py"), arguments=["--sleep", "600"], wait=False, **places)
     made.latest_job.stop()
     said = ""
     try:

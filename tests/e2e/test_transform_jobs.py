@@ -88,7 +88,12 @@ def test_a_deadly_record_among_others_is_named(transforms: Transforms) -> None:
         "doubles",
         "deadly/",
         BatchStrategy="SingleRecord",
-        Environment={"TAKES_S": "0.1"},
+        # The other worker answers before each death, so that the record is to blame.
+        Environment={
+            "TAKES_S": "0.1",
+            "DIES_AFTER_S": "0.7",
+            "SAGEMAKER_MODEL_SERVER_WORKERS": "2",
+        },
         ModelClientConfig={"InvocationsMaxRetries": 0},
         MaxConcurrentTransforms=2,
     )
