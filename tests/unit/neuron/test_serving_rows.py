@@ -10,7 +10,7 @@ from ridgeline_backends.neuron.builders.decoder import decoder_program
 from ridgeline_backends.neuron.builders.rules import NXDI
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.calibration.quantity import Simulated
-from ridgeline_backends.neuron.calibration.rows import Row
+from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.calibration.workloads import quantities
 from ridgeline_backends.neuron.calibration.workloads.widening import widened
 from ridgeline_backends.neuron.catalogue import find
@@ -69,9 +69,21 @@ def test_a_sweeps_rate_is_one_that_the_server_carries(rate: float) -> None:
     assert outcome.requests_s == pytest.approx(rate, rel=0.15)
 
 
+def test_a_rate_far_from_what_the_server_carries_changes_no_step() -> None:
+    found = served(mode="asynchronous", rate_req_s=0.05)
+    prompt = seconds(found["tok_s"].run.prefill, COEFFICIENTS)
+    assert found["ttft_mean_ms"].predicted(COEFFICIENTS) == pytest.approx(1e3 * prompt, rel=0.01)
+
+
 def test_a_rate_without_a_sweep_changes_no_step() -> None:
     plain = served(rate_req_s=2.6, concurrency=32)["tok_s"].run
     assert plain.swept is None
+
+
+@pytest.mark.parametrize("rate", [0, -1.0, float("nan")])
+def test_a_rate_at_which_nobody_comes_is_refused(rate: float) -> None:
+    with pytest.raises(UnpredictableRow, match="SV1: rate_req_s"):
+        served(mode="asynchronous", rate_req_s=rate)
 
 
 def experts() -> DecoderArchitecture:

@@ -24,7 +24,7 @@ answer."""
 
 _TRIES = 3
 _AT_MOST = 2.0
-"""Rounds in which steps are matched to a rate, and the most that one changes them."""
+"""Rounds in which steps are matched to a rate, and the most that they change."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,21 @@ def _outcome(run: ServingRun, coefficients: Coefficients) -> Outcome:
 
 def _carrying(rate: float, costs: StepCosts, limits: RunnerLimits, swept: Load) -> StepCosts:
     """The same steps, all shorter or longer by one factor: so that the run which the rate was taken
-    from comes to it."""
+    from comes to it. Unchanged where that takes more than predictions are off: then it was taken
+    from another."""
+    matched, total = costs, 1.0
     for _ in range(_TRIES):
-        found = simulate(limits, costs, _long_enough(swept, costs, limits)).requests_s
-        factor = max(1 / _AT_MOST, min(_AT_MOST, found / rate)) if found else 1.0
-        costs = StepCosts(
-            prefill={1: costs.prefill[1] * factor},
-            decode={1: costs.decode[1] * factor},
-            sequence=costs.sequence * factor,
+        found = simulate(limits, matched, _long_enough(swept, matched, limits)).requests_s
+        factor = found / rate
+        total *= factor
+        if not 1 / _AT_MOST <= total <= _AT_MOST:
+            return costs
+        matched = StepCosts(
+            prefill={1: matched.prefill[1] * factor},
+            decode={1: matched.decode[1] * factor},
+            sequence=matched.sequence * factor,
         )
-    return costs
+    return matched
 
 
 def _long_enough(load: Load, costs: StepCosts, limits: RunnerLimits) -> Load:

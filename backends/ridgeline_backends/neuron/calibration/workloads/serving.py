@@ -6,7 +6,7 @@ from math import ceil, sqrt
 
 from ridgeline_backends.base import RunnerLimits, SlotLayout
 from ridgeline_backends.neuron.calibration.quantity import RUN_S, Quantity, ServingRun, Simulated
-from ridgeline_backends.neuron.calibration.rows import Row
+from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.calibration.workloads.decode import (
     SAMPLING_S,
     accepted_tokens,
@@ -134,6 +134,8 @@ def _load(row: Row, slots: int, prompt: int) -> Load:
     replicas = row.integer("dp", 1)
     if row.has("rate_req_s"):
         rate = row.number("rate_req_s") / replicas
+        if not rate > 0:
+            raise UnpredictableRow(f"{row.id}: rate_req_s is {rate:g}, at which nobody comes.")
         return Load(lengths=lengths, rate=rate, arrivals="fixed", seconds=RUN_S)
     if drawn:
         return _full(row, slots, lengths)
