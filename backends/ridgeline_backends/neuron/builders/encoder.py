@@ -1,4 +1,4 @@
-"""Encoders as operation lists: BERT-like, vision transformers, two towers, speech.
+"""Encoders as operation lists: BERT-like, vision transformers, two towers.
 
 One call encodes `batch` sequences of `length` tokens on one core (encoders are run data-parallel).
 Attention is over the whole sequence, all scores kept, as the compiler does without a kernel.
@@ -112,32 +112,6 @@ def build_vision_encoder(
     )
 
 
-def build_speech_encoder(
-    shape: EncoderShape, *, batch: int, samples: int, convolutions: tuple[tuple[int, int], ...]
-) -> Program:
-    """wav2vec 2.0: 1D convolutions of (window, stride) over 512 channels, then layers."""
-    front = Listing("features", 1)
-    x = given("samples", batch, 1, samples, dtype=shape.dtype)
-    for index, (window, stride) in enumerate(convolutions):
-        kernel = weight(f"conv.{index}", 512, x.shape[1], window, dtype=shape.dtype)
-        x = front.add(Convolution((stride,), (0,)), x, kernel, to=f"conv{index}")
-        x = front.add(Unary("gelu"), x, to=f"gelu{index}")
-    length = x.shape[2]
-    x = front.add(Transpose((0, 2, 1)), x, to="frames")
-    front.linear(x, weight("project", shape.hidden, 512, dtype=shape.dtype), to="tokens")
-    front.settle(stream(shape, batch, length))
-    return Program(
-        "encoding",
-        (
-            front.section(),
-            layer_section(shape, batch=batch, length=length),
-            _head(shape, batch, length, 1),
-        ),
-        batch=batch,
-        bucket=length,
-    )
-
-
 def layer_section(
     shape: EncoderShape,
     *,
@@ -163,10 +137,10 @@ def layer_section(
         return listing.all_reduce(part, to=to)
 
     x = listing.add(_norm(shape), hidden, *_norm_weights(shape, "in"), to="normed")
-    part = _attend(listing, shape, whole(x, "gathered"), cores)
+    part = attend(listing, shape, whole(x, "gathered"), cores)
     listing.into(Binary("add"), hidden, summed(part, "reduced"), target=hidden)
     x = listing.add(_norm(shape), hidden, *_norm_weights(shape, "out"), to="normed2")
-    part = _mlp(listing, shape, whole(x, "gathered2"), cores)
+    part = mlp(listing, shape, whole(x, "gathered2"), cores)
     listing.into(Binary("add"), hidden, summed(part, "summed"), target=hidden)
     return listing.section(repeats=shape.layers)
 
@@ -176,7 +150,8 @@ def stream(shape: EncoderShape, batch: int, length: int) -> Buffer:
     return Buffer("hidden", Form((batch, length, shape.hidden), shape.dtype))
 
 
-def _attend(listing: Listing, shape: EncoderShape, x: Buffer, cores: int) -> Buffer:
+def attend(listing: Listing, shape: EncoderShape, x: Buffer, cores: int) -> Buffer:
+    """Each position's part of attention over all of them, [batch, length, hidden]."""
     batch, length, hidden = x.shape
     heads = -(-shape.heads // cores)
     keys = max(1, -(-shape.key_heads // cores))
@@ -199,7 +174,8 @@ def _attend(listing: Listing, shape: EncoderShape, x: Buffer, cores: int) -> Buf
     return product(listing, shape, mixed, out, to="projected")
 
 
-def _mlp(listing: Listing, shape: EncoderShape, x: Buffer, cores: int) -> Buffer:
+def mlp(listing: Listing, shape: EncoderShape, x: Buffer, cores: int) -> Buffer:
+    """The core's part of what the MLP gives, of x's shape."""
     inner = -(-shape.intermediate // cores)
     rows = 2 * inner if shape.gated else inner
     up = weight("layers.{0}.up", rows, shape.hidden, dtype=shape.dtype)

@@ -126,6 +126,8 @@ def _order(unseen: Sequence[Residual]) -> str:
                 groups.setdefault(key, []).append(one)
         for group in groups.values():
             for a, b in combinations(group, 2):
+                if _setting(a) == _setting(b):
+                    continue  # one setting under two releases
                 measured, predicted = _dearer(a, b, True), _dearer(a, b, False)
                 if measured is not None and predicted is not None:
                     total += 1
@@ -133,6 +135,10 @@ def _order(unseen: Sequence[Residual]) -> str:
         if total:
             lines.append((domain, str(total), _percent(right / total)))
     return _table(("domain", "pairs of settings", "ordered right"), lines)
+
+
+def _setting(one: Residual) -> tuple[str, float]:
+    return one.seen.row.text("instance"), one.seen.row.number("batch", 1)
 
 
 def _dearer(a: Residual, b: Residual, measured: bool) -> bool | None:

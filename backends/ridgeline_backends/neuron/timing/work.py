@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +38,6 @@ _FULL_ROW_BYTES = 2048
 REFERENCE_MINOR = 18
 """The coefficients stand for SDK 2.18."""
 
-_SETTLED_MINOR = 22
-"""From this release on, tables of encoders and of training show no further gains."""
-
-
 _ALL_AT_ONCE_FROM = 11
 """Before this release sums inside an instance went round a ring; since, all cores write to all at
 once, which is 3 to 7 times as fast (release notes: runtime 2.14.8, transformers-neuronx 0.4.0)."""
@@ -66,7 +63,7 @@ class Part(IntEnum):
     NETWORK = 11
     HOST_BYTES = 12
     HOST_STEPS = 13
-    VERSIONS = 14  # releases of the compiler after the one the coefficients stand for
+    VERSIONS = 14  # releases after the one the coefficients stand for, each of like gain
     RING = 15  # steps that a collective inside an instance would take as a ring
     REPEATS = 16
 
@@ -115,10 +112,11 @@ class Work:
         return Work(np.concatenate([work.rows for work in works]))
 
     def compiled_by(self, minor: int | None) -> Work:
-        """The same, compiled and run by SDK 2.`minor`; None: as new as the coefficients."""
+        """The same, compiled and run by SDK 2.`minor`; None: as new as the coefficients. What a
+        release gains is less than what the one before gained."""
         found = self.run_by(minor)
-        newest = min(minor or REFERENCE_MINOR, _SETTLED_MINOR)
-        found.rows[:, Part.VERSIONS] = newest - REFERENCE_MINOR
+        age = (minor or REFERENCE_MINOR) / REFERENCE_MINOR
+        found.rows[:, Part.VERSIONS] = REFERENCE_MINOR * log(age)
         return found
 
     def run_by(self, minor: int | None) -> Work:
