@@ -8,7 +8,7 @@ import pytest
 
 from ridgeline_backends.neuron.builders.encoder import EncoderShape
 from ridgeline_backends.neuron.builders.signals import build_signal_decoder, build_speech_encoder
-from ridgeline_backends.neuron.builders.training import TrainingPlan, build_microbatch
+from ridgeline_backends.neuron.builders.training import Recomputed, TrainingPlan, build_microbatch
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row
 from ridgeline_backends.neuron.calibration.workloads.decode import decode_quantities, decoder_of
@@ -115,7 +115,7 @@ def test_scripts_of_a_library_decide_what_is_made_again() -> None:
 
 
 @pytest.mark.parametrize(("recompute", "count"), [("none", 3), ("attention", 4), ("all", 4)])
-def test_a_microbatch_makes_again_what_it_did_not_keep(recompute: str, count: int) -> None:
+def test_a_microbatch_makes_again_what_it_did_not_keep(recompute: Recomputed, count: int) -> None:
     plan = TrainingPlan(
         shape=EncoderShape(hidden=256, layers=2, heads=4, intermediate=512, vocab=512),
         tensor=1, data=1, pipeline=1, microbatch=1, global_batch=1, length=128, scored=128,
