@@ -19,16 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from machine import describe_machine
-from prepared import prepared_model
-from recipe_jobs import ENVIRONMENTS
-from recipes import DATA, bare
+from recipes import COMPARISONS, EXAMPLES, bare
 from ridgeline_jobs import Jobs, running_jobs
 from ridgeline_testing import REPOSITORY, shell_environment, until
 
@@ -203,19 +201,17 @@ def workers(jobs: Jobs, rounds: int = 3) -> dict[str, Any]:
 
 def tuning(jobs: Jobs, rounds: int = 2, steps: int = 8) -> dict[str, Any]:
     """Tokens a second of the recipe as a job, and of a bare script of trl."""
-    python = next(str(path) for path in ENVIRONMENTS if path.exists())
     session = Session(data_dir=jobs.service.data_dir, progress=SilentProgress())
     values = {"max_steps": steps, "general_share": 0, "dtype": "fp32"}
-    model = prepared_model(MODEL)
+    same = replace(COMPARISONS["sft"], steps=steps)
     job, script = [], []
     for _ in range(rounds):
         estimator = ZooEstimator(MODEL, hyperparameters=values, sagemaker_session=session)
-        estimator.fit({"training": str(DATA)}, logs=False)
+        estimator.fit({"training": str(EXAMPLES / same.training)}, logs=False)
         assert estimator.latest_training_job is not None
         found = "\n".join(jobs.lines(estimator.latest_training_job.name))
         job.append(float(re.findall(r"train_tokens_per_second=([0-9.]+)", found)[-1]))
-        with tempfile.TemporaryDirectory() as folder:
-            script.append(bare(python, model, steps, Path(folder)))
+        script.append(bare("sft", same)["train_tokens_per_second"])
     return {"job_tokens_per_s": job, "bare_tokens_per_s": script}
 
 

@@ -1,7 +1,11 @@
-"""A recipe beside a bare script of trl: tokens a second for the same steps, in turns.
+"""Recipes beside bare scripts of the same libraries: what both reach, and how long they take.
 
-Needs an environment with trl and peft (``make recipes``) and SmolLM2's weights. Nothing else may
-run meanwhile. Prints a table for docs/fine-tuning.md.
+    .venv/bin/python tests/bench/recipes.py                  all four, in about ten minutes
+    .venv/bin/python tests/bench/recipes.py dpo classify     some
+
+Both see the same records of examples/quellbrook, hold out the same, and train as many steps; they
+run in turns. Needs an environment with trl and peft (``make recipes``). Nothing else may run
+meanwhile. Prints a table for docs/fine-tuning.md.
 """
 
 from __future__ import annotations
@@ -9,99 +13,137 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
+from prepared import prepared_model
 from recipe_jobs import ENVIRONMENTS, RECIPES, REPOSITORY
 
-DATA = REPOSITORY / "examples/quellbrook/train.jsonl"
-BARE = """
-import json, sys, time
-import torch
-from datasets import Dataset
-from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import SFTConfig, SFTTrainer
-
-model, data, template, steps, scratch = sys.argv[1:]
-tokenizer = AutoTokenizer.from_pretrained(model)
-tokenizer.chat_template = open(template).read()
-trainer = SFTTrainer(
-    model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
-    args=SFTConfig(
-        output_dir=scratch, max_steps=int(steps), per_device_train_batch_size=8,
-        learning_rate=1e-3, warmup_steps=0.1, bf16=False, activation_checkpointing=False,
-        assistant_only_loss=True, save_strategy="no", report_to="none", disable_tqdm=True,
-        logging_steps=5, include_num_input_tokens_seen="non_padding", seed=42, data_seed=42,
-    ),
-    train_dataset=Dataset.from_list([json.loads(line) for line in open(data)]),
-    processing_class=tokenizer,
-    peft_config=LoraConfig(
-        r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
-    ),
+EXAMPLES = REPOSITORY / "examples/quellbrook"
+BARE = Path(__file__).parent / "bare"
+SHOWN = (
+    "training_seconds",
+    "train_tokens_per_second",
+    "heldout_margin_before",
+    "heldout_margin",
+    "heldout_perplexity_before",
+    "heldout_perplexity",
+    "heldout_accuracy",
+    "majority_accuracy",
 )
-began = time.monotonic()
-trainer.train()
-seconds = time.monotonic() - began
-print(f"train_tokens_per_second={trainer.state.num_input_tokens_seen / seconds:.6g}")
-"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``held_out``: a file of the examples, or how many of the last records of ``training``."""
+
+    model: str
+    training: str
+    held_out: str | int
+    steps: int
+    options: Mapping[str, str]
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """The folders of what is learned and of what is held out."""
+        lines = (EXAMPLES / self.training).read_text().splitlines(keepends=True)
+        if isinstance(self.held_out, int):
+            seen = lines[: len(lines) - self.held_out]
+            unseen = lines[len(seen) :]
+        else:
+            seen, unseen = lines, (EXAMPLES / self.held_out).read_text().splitlines(keepends=True)
+        folders = folder / "training", folder / "held_out"
+        for path, part in zip(folders, (seen, unseen), strict=True):
+            path.mkdir()
+            (path / "train.jsonl").write_text("".join(part))
+        return folders
+
+
+CHAT = "smollm2-135m-instruct"
+FP32 = {"dtype": "fp32"}
+COMPARISONS = {
+    "sft": Comparison(CHAT, "train.jsonl", 0, 10, {"general_share": "0", **FP32}),
+    "dpo": Comparison(CHAT, "pref.jsonl", 10, 23, FP32),
+    "pretrain": Comparison(
+        CHAT, "texts.jsonl", "texts_heldout.jsonl", 6, {"learning_rate": "3e-4", **FP32}
+    ),
+    "classify": Comparison("all-minilm-l6-v2", "topics.jsonl", "topics_heldout.jsonl", 76, {}),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path, help="SmolLM2's model folder")
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--only", choices=("recipe", "bare trl"), help="one of the two")
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=", ".join(COMPARISONS))
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--steps", type=int, help="fewer than usual, for a try")
     given = parser.parse_args()
+    if unknown := {*given.recipes} - {*COMPARISONS}:
+        parser.error(f"no recipe {', '.join(sorted(unknown))}; there are {', '.join(COMPARISONS)}")
+    print("| recipe | figure | as a recipe | bare script |\n| --- | --- | --- | --- |")
+    for name in given.recipes or COMPARISONS:
+        comparison = COMPARISONS[name]
+        if given.steps:
+            comparison = replace(comparison, steps=given.steps)
+        found = [(recipe(name, comparison), bare(name, comparison)) for _ in range(given.rounds)]
+        for figure in SHOWN:
+            pairs = [(one[figure], other[figure]) for one, other in found if figure in other]
+            if pairs:
+                columns = (
+                    ", ".join(f"{value:.4g}" for value in side) for side in zip(*pairs, strict=True)
+                )
+                print(f"| `{name}` | {figure} | {' | '.join(columns)} |", flush=True)
+
+
+def recipe(name: str, comparison: Comparison) -> Mapping[str, float]:
+    """What the recipe's own script reports, run as a job runs it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        training, held_out = comparison.write(folder)
+        environment = {
+            "SM_CHANNEL_TRAINING": str(training),
+            "SM_CHANNEL_MODEL": str(prepared_model(comparison.model)),
+            "SM_MODEL_DIR": str(folder / "model"),
+            "SM_OUTPUT_DIR": str(folder / "output"),
+            "SM_OUTPUT_DATA_DIR": str(folder / "data"),
+        }
+        if comparison.held_out:
+            environment["SM_CHANNEL_VALIDATION"] = str(held_out)
+        options = {"max_steps": str(comparison.steps), **comparison.options}
+        arguments = [word for key, value in options.items() for word in (f"--{key}", value)]
+        _run([str(RECIPES / f"{name}.py"), *arguments], environment)
+        figures: dict[str, float] = json.loads((folder / "data/metrics.json").read_text())
+        return figures
+
+
+def bare(name: str, comparison: Comparison) -> Mapping[str, float]:
+    """What the bare script reports in its last line."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = map(str, comparison.write(Path(scratch)))
+        model = str(prepared_model(comparison.model))
+        said = _run([str(BARE / f"{name}.py"), model, *folders, str(comparison.steps)], {})
+        figures: dict[str, float] = json.loads(said.splitlines()[-1])
+        return figures
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> str:
     python = next((str(path) for path in ENVIRONMENTS if path.exists()), None)
     if python is None:
         sys.exit("No environment with trl and peft: `make recipes` makes one.")
-    runs = {"recipe": recipe, "bare trl": bare}
-    if given.only:
-        runs = {given.only: runs[given.only]}
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(given.rounds):
-        for name, run in runs.items():
-            with tempfile.TemporaryDirectory() as folder:
-                found[name].append(run(python, given.model, given.steps, Path(folder)))
-    print(json.dumps(found))
-
-
-def recipe(python: str, model: Path, steps: int, folder: Path) -> float:
-    (folder / "training").mkdir()
-    (folder / "training/train.jsonl").write_bytes(DATA.read_bytes())
-    variables = {
-        "SM_CHANNEL_TRAINING": str(folder / "training"),
-        "SM_CHANNEL_MODEL": str(model),
-        "SM_MODEL_DIR": str(folder / "model"),
-        "SM_OUTPUT_DIR": str(folder / "output"),
-        "SM_OUTPUT_DATA_DIR": str(folder / "data"),
-    }
-    command = [python, str(RECIPES / "sft.py"), "--max_steps", str(steps)]
-    return tokens_per_second([*command, "--general_share", "0", "--dtype", "fp32"], variables)
-
-
-def bare(python: str, model: Path, steps: int, folder: Path) -> float:
-    script = folder / "bare.py"
-    script.write_text(BARE)
-    template = RECIPES / "ridgeline_recipes/templates/chatml.jinja"
-    arguments = [str(model), str(DATA), str(template), str(steps), str(folder / "out")]
-    return tokens_per_second([python, str(script), *arguments], {})
-
-
-def tokens_per_second(command: list[str], variables: dict[str, str]) -> float:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **variables}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    found = re.search(r"train_tokens_per_second=(\S+)", done.stdout)
-    if done.returncode or found is None:
+    done = subprocess.run(
+        [python, *command],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
         sys.exit(done.stdout + done.stderr)
-    return float(found[1])
+    return done.stdout
 
 
 if __name__ == "__main__":
