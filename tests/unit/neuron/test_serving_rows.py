@@ -66,7 +66,8 @@ def test_a_sweeps_rate_is_one_that_the_server_carries(rate: float) -> None:
     # Steps are as much shorter as the rate is higher: nobody waits for long.
     assert found["ttft_mean_ms"].predicted(COEFFICIENTS) < 1e3 * prompt * 4 / rate
     outcome = found["tok_s"].run.outcome(COEFFICIENTS)
-    assert outcome.requests_s == pytest.approx(rate, rel=0.15)
+    # What is under way when the two minutes are over does not count.
+    assert outcome.requests_s == pytest.approx(rate, rel=0.2)
 
 
 def test_a_rate_far_from_what_the_server_carries_changes_no_step() -> None:
