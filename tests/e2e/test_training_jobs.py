@@ -98,7 +98,7 @@ def test_script_mode_from_data_to_artifacts(jobs: Jobs) -> None:
     assert tags == [{"Key": "team", "Value": "red"}]
     listed = jobs.sagemaker.list_training_jobs(NameContains=name)["TrainingJobSummaries"]
     assert [item["TrainingJobStatus"] for item in listed] == ["Completed"]
-    assert list((jobs.service.data_dir / "jobs").iterdir()) == []
+    until(lambda: not list((jobs.service.data_dir / "jobs").iterdir()), 10)
 
 
 FOREVER = """
