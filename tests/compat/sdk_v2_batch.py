@@ -251,13 +251,15 @@ def transformer(session: sagemaker.Session, role: str, folder: Path) -> None:
     attached = Transformer.attach(name, sagemaker_session=session)
     assert attached.output_path == by_estimator.output_path
     bad = json.dumps(["no number"])
-    bucket, _, key = prefix.removeprefix("s3://").partition("/")
+    # Not a name that begins with the good ones' prefix: a second run would read both.
+    bad_prefix = f"{prefix.rpartition('/')[0]}/bad"
+    bucket, _, key = bad_prefix.removeprefix("s3://").partition("/")
     session.boto_session.client("s3").upload_fileobj(
-        io.BytesIO(bad.encode()), bucket, f"{key}-bad/x.csv"
+        io.BytesIO(bad.encode()), bucket, f"{key}/x.csv"
     )
     said = ""
     try:
-        attached.transform(f"{prefix}-bad", content_type="text/csv", split_type="Line")
+        attached.transform(bad_prefix, content_type="text/csv", split_type="Line")
     except UnexpectedStatusException as error:
         said = str(error)
     assert "could not convert string to float" in said, said
