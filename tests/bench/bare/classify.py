@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 
 import torch
 from datasets import Dataset
+from same import arguments, records
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -21,11 +20,6 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
-
-
-def records(folder: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (Path(folder) / "train.jsonl").open()]
-
 
 model_folder, training, held_out, steps = sys.argv[1:]
 seen, unseen = records(training), records(held_out)
@@ -39,17 +33,7 @@ encoded = tokenizer([record["text"] for record in seen], truncation=True, max_le
 trainer = Trainer(
     model=model,
     args=TrainingArguments(
-        output_dir=tempfile.mkdtemp(),
-        max_steps=int(steps),
-        per_device_train_batch_size=16,
-        learning_rate=2e-4,
-        warmup_steps=0.1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        logging_steps=5,
-        seed=42,
-        data_seed=42,
+        **arguments(steps, batch=16, rate=2e-4),
     ),
     train_dataset=Dataset.from_dict(
         {**encoded, "label": [labels.index(record["label"]) for record in seen]}

@@ -7,22 +7,15 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from same import TEMPLATE, adapter, arguments, records
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
-
-TEMPLATE = "model_zoo/ridgeline_zoo/recipes/ridgeline_recipes/templates/chatml.jinja"
-
-
-def pairs(folder: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (Path(folder) / "train.jsonl").open()]
 
 
 @torch.inference_mode()
@@ -50,34 +43,24 @@ model_folder, training, held_out, steps = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(model_folder)
 tokenizer.chat_template = Path(TEMPLATE).read_text()
 model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
-before = margin(model, tokenizer, pairs(held_out))
+before = margin(model, tokenizer, records(held_out))
 trainer = DPOTrainer(
     model=model,
     args=DPOConfig(
-        output_dir=tempfile.mkdtemp(),
-        max_steps=int(steps),
-        per_device_train_batch_size=4,
-        learning_rate=5e-5,
-        warmup_steps=0.1,
+        **arguments(steps, batch=4, rate=5e-5),
         beta=0.1,
         max_length=512,
         bf16=False,
         activation_checkpointing=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        logging_steps=5,
-        seed=42,
-        data_seed=42,
     ),
-    train_dataset=Dataset.from_list(pairs(training)),
+    train_dataset=Dataset.from_list(records(training)),
     processing_class=tokenizer,
-    peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+    peft_config=adapter(),
 )
 began = time.monotonic()
 trainer.train()
 seconds = time.monotonic() - began
-after = margin(trainer.model, tokenizer, pairs(held_out))
+after = margin(trainer.model, tokenizer, records(held_out))
 figures = {
     "training_seconds": seconds,
     "heldout_margin_before": before,

@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
+from same import adapter, arguments, records
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -32,7 +31,7 @@ tokenizer = AutoTokenizer.from_pretrained(model_folder)
 
 
 def tokens(folder: str) -> list[list[int]]:
-    texts = [json.loads(line)["text"] for line in (Path(folder) / "train.jsonl").open()]
+    texts = [record["text"] for record in records(folder)]
     return [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts)["input_ids"]]
 
 
@@ -53,24 +52,11 @@ model: Any = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.floa
 before = perplexity(model, tokens(held_out))
 joined = [token for text in tokens(training) for token in text]
 blocks = [joined[start : start + LENGTH] for start in range(0, len(joined), LENGTH)]
-model = get_peft_model(
-    model,
-    LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
-)
+model = get_peft_model(model, adapter())
 trainer = Trainer(
     model=model,
     args=TrainingArguments(
-        output_dir=tempfile.mkdtemp(),
-        max_steps=int(steps),
-        per_device_train_batch_size=4,
-        learning_rate=3e-4,
-        warmup_steps=0.1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        logging_steps=5,
-        seed=42,
-        data_seed=42,
+        **arguments(steps, batch=4, rate=3e-4),
     ),
     train_dataset=Dataset.from_list([{"input_ids": block} for block in blocks]),
     data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
