@@ -43,6 +43,17 @@ def weights(folder: Path) -> dict[str, Any]:
     return {"head": head, "data": data}
 
 
+def bf16(path: Path, name: str) -> Any:
+    """A tensor of that type, as fp32: numpy has no bf16."""
+    data = path.read_bytes()
+    length = 8 + int.from_bytes(data[:8], "little")
+    tensor = json.loads(data[8:length])[name]
+    assert tensor["dtype"] == "BF16"
+    start, end = (length + offset for offset in tensor["data_offsets"])
+    wide = np.frombuffer(data[start:end], np.uint16).astype(np.uint32) << 16
+    return wide.view(np.float32).reshape(tensor["shape"])
+
+
 @pytest.fixture
 def sft(tmp_path: Path, tiny_model: Path, libraries: str) -> Job:
     job = Job(libraries, tmp_path / "job", "sft.py", tiny_model)
@@ -86,6 +97,24 @@ def test_all_weights_may_be_trained(sft: Job, tiny_model: Path) -> None:
     assert "48 chats, 48 general ones mixed in" in found.log
     assert not (sft.result / "adapter").exists()
     assert weights(sft.result)["data"] != weights(tiny_model)["data"]
+
+
+def test_little_that_was_learned_is_in_the_weights_that_are_served(
+    sft: Job, tiny_model: Path
+) -> None:
+    """Updates far smaller than the steps of bf16 are there on average."""
+    given = ("--general_share", "0", "--learning_rate", "2e-5", "--max_steps", "4")
+    found = sft.run(*QUICK, *given)
+    assert found.status == 0, found.log
+    adapter = load_file(sft.result / "adapter/adapter_model.safetensors")
+    name = "model.layers.0.mlp.down_proj"
+    a, b = (adapter[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
+    update = 32 / 16 * (b @ a)
+    old, new = (
+        bf16(folder / "model.safetensors", f"{name}.weight") for folder in (tiny_model, sft.result)
+    )
+    assert np.abs(update).max() < np.abs(old).mean() / 512
+    assert float(((new - old) * update).sum() / (update**2).sum()) == pytest.approx(1, abs=0.2)
 
 
 @pytest.mark.parametrize(

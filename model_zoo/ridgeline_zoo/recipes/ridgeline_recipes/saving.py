@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 
 from ridgeline_recipes.base_model import storage_dtype
 from ridgeline_recipes.template import FILE
@@ -22,7 +24,13 @@ def save_adapter(model: Any, result: Path) -> Any:
     if not isinstance(model, PeftModel):
         return model
     model.save_pretrained(str(result / ADAPTER))
-    return model.merge_and_unload()
+    chance = _chance()
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            weights = layer.get_base_layer().weight
+            update = layer.get_delta_weight(model.active_adapter).float()
+            weights.data = rounded(weights.data.float() + update, weights.dtype, chance)
+    return model.unload()
 
 
 def save_model(
@@ -34,8 +42,9 @@ def save_model(
 
     Returns the model as saved, in the type that it was trained in.
     """
-    trained = model.dtype
-    model = model.to(storage_dtype(base))
+    trained, chance = model.dtype, _chance()
+    for weights in model.parameters():
+        weights.data = rounded(weights.data, storage_dtype(base), chance)
     model.save_pretrained(result)
     for path in result.glob("*.safetensors"):
         path.chmod(0o644)  # the library writes them for its own user alone
@@ -50,3 +59,24 @@ def save_model(
         config.pop("chat_template", None)
         (result / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
     return model.to(trained)
+
+
+def rounded(weights: torch.Tensor, kind: torch.dtype, chance: torch.Generator) -> torch.Tensor:
+    """``weights`` in ``kind``; from fp32 to bf16 by chance, to the nearer neighbour more often.
+
+    Most updates of a short training are smaller than half a step of bf16: the nearest number is
+    then the old one, and half of what was learned would be lost. By chance they are there on
+    average, and numbers that bf16 has stay as they are.
+    """
+    if kind is not torch.bfloat16 or weights.dtype is not torch.float32:
+        return weights.to(kind)
+    # bf16 is the upper half of fp32's bits: a carry out of the lower half goes to the next number.
+    bits = weights.contiguous().view(torch.int32)
+    below = torch.randint(1 << 16, bits.shape, dtype=torch.int32, generator=chance)
+    found = (bits + below.to(bits.device)) & ~0xFFFF
+    return found.view(torch.float32).to(kind)
+
+
+def _chance() -> torch.Generator:
+    """The same at each save, so that the same training ends with the same bits."""
+    return torch.Generator().manual_seed(0)
