@@ -105,7 +105,8 @@ class Transform:
 class Confinement:
     """How user code is shut in: by which tool, from what, and within which limits. ``tool`` is what
     the control plane found to work; ``hidden`` are directories that must not be seen. A process may
-    use ``memory_bytes``; the job may write ``volume_bytes``."""
+    use ``memory_bytes``; the job may write ``volume_bytes``. ``alone``: no other job ran on the
+    machine when this one started."""
 
     tool: Tool
     hidden: tuple[str, ...]
@@ -114,6 +115,7 @@ class Confinement:
     network: bool = True
     gpus: tuple[int, ...] = ()
     threads: int | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True)

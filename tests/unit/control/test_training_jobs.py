@@ -123,6 +123,18 @@ def test_jobs_and_replicas_share_the_room(jobs: Any, runners: FakeRunners) -> No
     )
 
 
+def test_a_runner_knows_whether_it_has_the_machine_to_itself(
+    jobs: Any, runners: FakeRunners
+) -> None:
+    world = jobs(settings=Settings(max_instances=3))
+    create(world, "first")
+    ticks(world)
+    create(world, "second")
+    ticks(world)
+    alone = {name: runners.one(name).spec.order.confinement.alone for name in ("first", "second")}
+    assert alone == {"first": True, "second": False}
+
+
 def test_one_failed_instance_ends_them_all(jobs: Any, runners: FakeRunners) -> None:
     world = jobs()
     create(world, "j", count=2)

@@ -17,6 +17,8 @@ def of(order: Order, **variables: str) -> dict[str, str]:
 
 def test_the_user_s_word_counts_for_what_is_recommended(order: Order) -> None:
     assert of(order)["GOMP_SPINCOUNT"] == "1000"
+    alone = replace(order, confinement=replace(order.confinement, alone=True))
+    assert of(alone)["GOMP_SPINCOUNT"] == "10000"
     assert of(order, GOMP_SPINCOUNT="300000")["GOMP_SPINCOUNT"] == "300000"
     own = of(order, OMP_NUM_THREADS="3", CURRENT_HOST="other")
     assert own["OMP_NUM_THREADS"] == "3"

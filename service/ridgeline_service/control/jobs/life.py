@@ -227,7 +227,9 @@ class JobLife:
         waiting: ProcessRecord | None,
     ) -> ProcessRecord:
         gpus = self._gpus.take(instance.id, gpus_of(job.spec.instance_type))
-        spec = runner_spec(job, instance, self._around, gpus, staged)
+        with self._context.db.read() as connection:
+            instances, _ = rows.admitted_load(connection)
+        spec = runner_spec(job, instance, self._around, gpus, staged, alone=instances == 1)
         if waiting is not None:
             self._runners.employ(spec)
             return waiting

@@ -28,9 +28,12 @@ def runner_spec(
     around: Surroundings,
     gpus: tuple[int, ...],
     staged: Staged | None = None,
+    *,
+    alone: bool,
 ) -> RunnerSpec:
-    """The order of one instance; ``staged`` is the model of a transform job."""
-    order = _common(job, instance, around, gpus)
+    """The order of one instance; ``staged`` is the model of a transform job. ``alone``: no other
+    instance of a job runs on this machine."""
+    order = _common(job, instance, around, gpus, alone)
     if job.kind is JobKind.PROCESSING:
         order = processing_order(job, order)
     elif staged is not None:
@@ -47,7 +50,7 @@ def runner_spec(
 
 
 def _common(
-    job: JobRecord, instance: Instance, around: Surroundings, gpus: tuple[int, ...]
+    job: JobRecord, instance: Instance, around: Surroundings, gpus: tuple[int, ...], alone: bool
 ) -> Order:
     """What all kinds have."""
     request, spec, data_dir = job.request, job.spec, around.data_dir
@@ -73,6 +76,7 @@ def _common(
             network=not isolation.get("EnableNetworkIsolation", False),
             gpus=gpus,
             threads=thread_share(around.cores, spec.instance_count),
+            alone=alone,
         ),
         environment=dict(request.get("Environment") or {}),
     )
