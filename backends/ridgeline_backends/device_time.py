@@ -88,3 +88,17 @@ class SimulatedHardware(ABC):
     def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None:
         """Let `kind` happen once so many steps more have passed, and every so many again; "" makes
         everything whole. Raises `InvalidInput` for a kind that there is not. Any thread."""
+
+
+class MeteredHardware(SimulatedHardware):
+    """The same of a runner that no engine counts the steps of."""
+
+    @property
+    @abstractmethod
+    def spent(self) -> DeviceTime:
+        """What all its calls so far would have taken. Any thread."""
+
+    @property
+    @abstractmethod
+    def executions(self) -> int:
+        """How many these calls are. Any thread."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ridgeline_backends.base import Artifact
 from ridgeline_backends.cpu.linear import choose_form
-from ridgeline_backends.errors import InvalidSampling, PromptTooLong
 from ridgeline_backends.models.encoder import Encoder, EncoderInput, PairHead
 from ridgeline_backends.models.encoder_config import encoder_config
 from ridgeline_backends.models.reader import read_json
@@ -42,7 +41,7 @@ class CpuEncoder:
         Raises `PromptTooLong` and `InvalidSampling`, before anything is computed.
         """
         for one in inputs:
-            self._check(one.token_ids)
+            one.check(vocab_size=self._vocab_size, max_model_len=self.max_model_len)
         self._threads.adopt()
         results: dict[int, T] = {}
         with torch.inference_mode():
@@ -63,12 +62,3 @@ class CpuEncoder:
             batches[-1].append(place)
             room -= lengths[place]
         return batches
-
-    def _check(self, tokens: Sequence[int]) -> None:
-        if not tokens:
-            raise InvalidSampling("input", [], "at least one token")
-        if len(tokens) > self.max_model_len:
-            raise PromptTooLong(len(tokens), self.max_model_len)
-        strange = next((token for token in tokens if not 0 <= token < self._vocab_size), None)
-        if strange is not None:
-            raise InvalidSampling("input", strange, f"token ids below {self._vocab_size}")

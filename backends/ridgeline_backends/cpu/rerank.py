@@ -1,28 +1,23 @@
-"""Scores pairs of texts with a cross-encoder.
-
-The model's own files may name the last function (sentence-transformers' activation); else it is
-the logistic one, as sentence-transformers has it for models with one label.
-"""
+"""Scores pairs of texts with a cross-encoder."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from ridgeline_backends.base import Artifact, RerankRunner, TokenPair
 from ridgeline_backends.cpu.encoding import CpuEncoder
-from ridgeline_backends.errors import UnsupportedModel
 from ridgeline_backends.models.encoder import EncoderInput
-from ridgeline_backends.models.reader import Reader, read_json
+from ridgeline_backends.models.reader import read_json
+from ridgeline_backends.models.sentence_files import last_function
 
 
 class CpuRerankRunner(RerankRunner):
     """An encoder with a head for pairs."""
 
     def __init__(self, artifact: Artifact) -> None:
-        self._finish = _activation(read_json(artifact.model_dir / "config.json"))
+        self._finish = last_function(read_json(artifact.model_dir / "config.json"))
         self._encoder = CpuEncoder(artifact)
 
     @property
@@ -36,23 +31,3 @@ class CpuRerankRunner(RerankRunner):
     def _judge(self, hidden: Tensor) -> float:
         assert self._encoder.head is not None, "the plan is of a model with a head"
         return self._finish(self._encoder.head(hidden))
-
-
-def _activation(config: Mapping[str, object]) -> Callable[[float], float]:
-    section = Reader(config).section("sentence_transformers")
-    named = section.get("activation_fn") or config.get("sbert_ce_default_activation_function")
-    kind = str(named or "Sigmoid").rpartition(".")[2]
-    if kind == "Sigmoid":
-        return _logistic
-    if kind == "Identity":
-        return lambda value: value
-    raise UnsupportedModel(
-        f"activation_fn = {named!r} is not supported.", hint="Supported: Sigmoid and Identity."
-    )
-
-
-def _logistic(value: float) -> float:
-    # Of the two forms, the one whose power cannot overflow.
-    if value >= 0:
-        return 1 / (1 + math.exp(-value))
-    return math.exp(value) / (1 + math.exp(value))

@@ -14,9 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ridgeline_backends.errors import InvalidSampling, PromptTooLong
 from ridgeline_backends.models.arithmetic import gelu, gelu_tanh
 from ridgeline_backends.models.decoder import Linear, MakeLinear
 from ridgeline_backends.models.encoder_config import EncoderConfig
+from ridgeline_backends.models.encoder_weights import (
+    Affine,
+    EncoderLayerWeights,
+    EncoderWeights,
+)
 from ridgeline_backends.models.weights import Weights
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -37,15 +43,40 @@ class EncoderInput:
     token_ids: Sequence[int]
     type_ids: Sequence[int] = ()
 
+    def check(self, *, vocab_size: int, max_model_len: int) -> None:
+        """Raises `PromptTooLong`, and `InvalidSampling` for no token and for strange ones."""
+        tokens = self.token_ids
+        if not tokens:
+            raise InvalidSampling("input", [], "at least one token")
+        if len(tokens) > max_model_len:
+            raise PromptTooLong(len(tokens), max_model_len)
+        strange = next((token for token in tokens if not 0 <= token < vocab_size), None)
+        if strange is not None:
+            raise InvalidSampling("input", strange, f"token ids below {vocab_size}")
+
+    def places(self, config: EncoderConfig) -> Tensor:
+        """The row of the position table for each token."""
+        tokens = torch.tensor(self.token_ids)
+        if not config.family.positions_after_padding:
+            return torch.arange(len(tokens))
+        # A padding token within a text has a position of its own, and none is counted.
+        real = (tokens != config.padding_id).long()
+        return real.cumsum(0) * real + config.padding_id
+
+    def kinds(self, config: EncoderConfig) -> Tensor:
+        """The row of the table of segments for each token."""
+        # A model with one kind of segment sees no difference between the two of a pair.
+        kinds = torch.tensor(self.type_ids or [0] * len(self.token_ids))
+        return kinds.clamp(max=config.token_types - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class _Norm:
-    weight: Tensor
-    bias: Tensor
+    affine: Affine
     eps: float
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        return F.layer_norm(x, x.shape[-1:], self.affine.weight, self.affine.bias, self.eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +103,14 @@ class Encoder:
 
     def __init__(self, config: EncoderConfig, weights: Weights, make_linear: MakeLinear) -> None:
         self._config = c = config
-        reader = _Reader(config, weights, make_linear)
+        read = EncoderWeights(config, weights)
         self._activation = _ACTIVATIONS[c.activation]
-        self._words = reader.table("word_embeddings", c.vocab_size)
-        self._positions = reader.table("position_embeddings", c.positions)
-        self._types = reader.table("token_type_embeddings", c.token_types)
-        self._distances = reader.distances()
-        self._norm = reader.norm("embeddings.LayerNorm")
-        self._layers = [reader.layer(index) for index in range(c.layers)]
+        self._words = read.words()
+        self._positions = read.positions()
+        self._types = read.types()
+        self._distances = read.distances()
+        self._norm = _Norm(read.norm(), c.norm_eps)
+        self._layers = [_layer(c, read.layer(index), make_linear) for index in range(c.layers)]
 
     def forward(self, inputs: Sequence[EncoderInput]) -> list[Tensor]:
         """Hidden states [tokens, hidden], one tensor per sequence."""
@@ -96,97 +127,50 @@ class Encoder:
 
     def _embed(self, one: EncoderInput) -> Tensor:
         c = self._config
-        tokens = torch.tensor(one.token_ids)
-        positions = torch.arange(len(tokens))
-        if c.family.positions_after_padding:
-            # A padding token within a text has a position of its own, and none is counted.
-            real = (tokens != c.padding_id).long()
-            positions = real.cumsum(0) * real + c.padding_id
-        x = F.embedding(tokens, self._words) + F.embedding(positions, self._positions)
+        words = F.embedding(torch.tensor(one.token_ids), self._words)
+        x = words + F.embedding(one.places(c), self._positions)
         if c.token_types:
-            # A model with one kind of segment sees no difference between the two of a pair.
-            kinds = torch.tensor(one.type_ids or [0] * len(tokens)).clamp(max=c.token_types - 1)
-            x = x + F.embedding(kinds, self._types)
+            x = x + F.embedding(one.kinds(c), self._types)
         return x
 
     def _bias(self, length: int) -> Tensor | None:
-        """What attention adds by distance, [heads, tokens, tokens]."""
-        if self._distances is None:
-            return None
-        places = torch.arange(length)
-        buckets = _buckets(places - places[:, None], self._config.relative_buckets)
-        return F.embedding(buckets, self._distances).permute(2, 0, 1)
+        return None if self._distances is None else distance_bias(self._distances, length)
 
 
 class PairHead:
     """From the first token's hidden state to one number: a cross-encoder's judgement."""
 
     def __init__(self, config: EncoderConfig, weights: Weights) -> None:
-        reader = _Reader(config, weights, _plain)
-        first, last = config.family.head
+        first, last = EncoderWeights(config, weights).head()
         self._squash = _ACTIVATIONS[config.family.head_squash]
-        self._first = reader.full(first, config.hidden)
-        self._last = reader.full(last, 1)
+        self._first = _biased(first, _plain)
+        self._last = _biased(last, _plain)
 
     def __call__(self, hidden: Tensor) -> float:
         """`hidden` [tokens, hidden] of one pair."""
         return float(self._last(self._squash(self._first(hidden[:1]))))
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    config: EncoderConfig
-    weights: Weights
-    make_linear: MakeLinear
+def distance_bias(distances: Tensor, length: int) -> Tensor:
+    """What attention adds by distance [heads, length, length], of `distances` [kinds, heads]."""
+    places = torch.arange(length)
+    buckets = _buckets(places - places[:, None], distances.shape[0])
+    return F.embedding(buckets, distances).permute(2, 0, 1)
 
-    def table(self, name: str, rows: int) -> Tensor:
-        full = f"embeddings.{name}.weight"
-        return self._get(full, rows, self.config.hidden) if rows else torch.empty(0)
 
-    def distances(self) -> Tensor | None:
-        c = self.config
-        if not c.relative_buckets:
-            return None
-        return self._get("encoder.relative_attention_bias.weight", c.relative_buckets, c.heads)
+def _layer(config: EncoderConfig, read: EncoderLayerWeights, make_linear: MakeLinear) -> _Layer:
+    return _Layer(
+        qkv=_biased(read.qkv, make_linear),
+        attention_out=_biased(read.attention_out, make_linear),
+        attention_norm=_Norm(read.attention_norm, config.norm_eps),
+        up=_biased(read.up, make_linear),
+        down=_biased(read.down, make_linear),
+        norm=_Norm(read.norm, config.norm_eps),
+    )
 
-    def layer(self, index: int) -> _Layer:
-        c, names = self.config, self.config.family.names
-        parent = f"{c.family.layer}.{index}"
-        parts = [f"{parent}.{name}" for name in (names.query, names.key, names.value)]
-        weight = torch.cat([self._get(f"{part}.weight", c.hidden, c.hidden) for part in parts])
-        bias = torch.cat([self._get(f"{part}.bias", c.hidden) for part in parts])
-        return _Layer(
-            qkv=_Biased(self.make_linear(weight), bias),
-            attention_out=self._biased(f"{parent}.{names.attention_out}", c.hidden, c.hidden),
-            attention_norm=self.norm(f"{parent}.{names.attention_norm}"),
-            up=self._biased(f"{parent}.{names.up}", c.intermediate, c.hidden),
-            down=self._biased(f"{parent}.{names.down}", c.hidden, c.intermediate),
-            norm=self.norm(f"{parent}.{names.norm}"),
-        )
 
-    def norm(self, name: str) -> _Norm:
-        size = self.config.hidden
-        weight, bias = self._get(f"{name}.weight", size), self._get(f"{name}.bias", size)
-        return _Norm(weight, bias, self.config.norm_eps)
-
-    def full(self, name: str, rows: int) -> _Biased:
-        """A linear layer of the head, by its name in the file."""
-        weight = self._own(self.weights.get(f"{name}.weight", rows, self.config.hidden))
-        return _Biased(self.make_linear(weight), self._own(self.weights.get(f"{name}.bias", rows)))
-
-    def _biased(self, name: str, rows: int, columns: int) -> _Biased:
-        weight = self._get(f"{name}.weight", rows, columns)
-        return _Biased(self.make_linear(weight), self._get(f"{name}.bias", rows))
-
-    def _get(self, name: str, *shape: int) -> Tensor:
-        # Checkpoints of a bare encoder have no prefix, those of a model with a head do.
-        prefixed = self.config.family.prefix + name
-        return self._own(self.weights.get(prefixed if prefixed in self.weights else name, *shape))
-
-    @staticmethod
-    def _own(tensor: Tensor) -> Tensor:
-        # A copy of its own: the file is closed after loading.
-        return tensor.to(torch.float32, copy=True)
+def _biased(read: Affine, make_linear: MakeLinear) -> _Biased:
+    return _Biased(make_linear(read.weight), read.bias)
 
 
 def _plain(weight: Tensor) -> Linear:

@@ -1,4 +1,5 @@
-"""The simulated Neuron backend: decoders on the logical cores of an Inferentia or Trainium."""
+"""The simulated Neuron backend: decoders and text encoders on the logical cores of an Inferentia or
+Trainium."""
 
 from __future__ import annotations
 
@@ -16,19 +17,25 @@ from ridgeline_backends.base import (
     Artifact,
     Backend,
     DeviceReport,
+    EmbeddingRunner,
     LoadSpec,
     ModelRunner,
     Plan,
+    RerankRunner,
 )
 from ridgeline_backends.cpu.memory import machine_memory
 from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.errors import DoesNotFit, UnsupportedModel
 from ridgeline_backends.models.config import DECODER_ARCHITECTURES, architecture, decoder_config
+from ridgeline_backends.models.encoder_config import ENCODER_ARCHITECTURES, encoder_config
+from ridgeline_backends.models.encoder_families import RERANK_FAMILIES
 from ridgeline_backends.models.reader import read_json
+from ridgeline_backends.models.sentence_files import read_pooling
 from ridgeline_backends.models.weights import weight_files
 from ridgeline_backends.neuron.artifact import Module
 from ridgeline_backends.neuron.compile import Compiled, compile_programs
 from ridgeline_backends.neuron.compile_cache import CACHE_VARIABLE, CompileCache, open_cache
+from ridgeline_backends.neuron.encoder_plan import encoder_plan, encoder_programs
 from ridgeline_backends.neuron.faults import Faults
 from ridgeline_backends.neuron.plan import NeuronPlan, compiled_programs, decoder_plan
 from ridgeline_backends.neuron.program import Program
@@ -73,20 +80,30 @@ class NeuronBackend(Backend):
         )
 
     def plan(self, config: Mapping[str, object], spec: LoadSpec) -> Plan:
-        """Raises `InvalidModel`, `UnsupportedModel` for what is not a decoder of a known family,
+        """Raises `InvalidModel`, `UnsupportedModel` for what is not of a known family,
         `InvalidNeuronConfig`, and `InvalidInput` for an unknown instance type."""
         name = architecture(config)
+        wanted = spec.instance or self._instance
+        if name in ENCODER_ARCHITECTURES:
+            return encoder_plan(
+                encoder_config(config, name),
+                name,
+                spec,
+                settings=self._settings,
+                instance=wanted,
+                backend=self.name,
+            )
         if name not in DECODER_ARCHITECTURES:
             raise UnsupportedModel(
                 f"The neuron backend does not execute {name}.",
-                hint=f"It executes: {', '.join(DECODER_ARCHITECTURES)}.",
+                hint=f"It executes: {', '.join((*DECODER_ARCHITECTURES, *ENCODER_ARCHITECTURES))}.",
             )
         return decoder_plan(
             decoder_config(config),
             name,
             spec,
             settings=self._settings,
-            instance=spec.instance or self._instance,
+            instance=wanted,
             backend=self.name,
         )
 
@@ -105,26 +122,39 @@ class NeuronBackend(Backend):
         compiled = _compiled(model_dir, plan)
         return NeuronArtifact(model_dir, plan, digest.hexdigest(), compiled.words, compiled.modules)
 
-    def load(self, artifact: Artifact) -> ModelRunner:
-        # Here, because it imports torch, which planning does without.
+    def load(self, artifact: Artifact) -> ModelRunner | EmbeddingRunner | RerankRunner:
+        # Here, because they import torch, which planning does without.
+        from ridgeline_backends.neuron.encoder_runner import (
+            NeuronEmbeddingRunner,
+            NeuronRerankRunner,
+        )
         from ridgeline_backends.neuron.runner import NeuronRunner
 
         plan = artifact.plan
         assert isinstance(plan, NeuronPlan), "a plan of another backend"
         assert isinstance(artifact, NeuronArtifact), "an artifact of another backend"
         machine, dtype = plan.placement.machine, plan.neuron.torch_dtype
-        known = {(one.phase, one.bucket): one.time for one in artifact.modules}
+        known = {(one.phase, one.bucket, one.batch): one.time for one in artifact.modules}
 
         def predict(program: Program) -> DeviceTime:
-            found = known.get((program.phase, program.bucket))
+            found = known.get((program.phase, program.bucket, program.batch))
             return found or call_time(program, machine, dtype)
 
-        return NeuronRunner(artifact, predict, faults=Faults.read(os.environ))
+        faults = Faults.read(os.environ)
+        if plan.architecture in RERANK_FAMILIES:
+            return NeuronRerankRunner(artifact, predict, faults=faults)
+        if plan.architecture in ENCODER_ARCHITECTURES:
+            return NeuronEmbeddingRunner(artifact, predict, faults=faults)
+        return NeuronRunner(artifact, predict, faults=faults)
 
 
 def _compiled(model_dir: Path, plan: NeuronPlan) -> Compiled:
-    config = decoder_config(read_json(model_dir / "config.json"))
-    programs = compiled_programs(config, plan.neuron)
+    config = read_json(model_dir / "config.json")
+    if plan.architecture in ENCODER_ARCHITECTURES:
+        model = encoder_config(config, plan.architecture)
+        programs = encoder_programs(model, plan.neuron, read_pooling(model_dir))
+    else:
+        programs = compiled_programs(decoder_config(config), plan.neuron)
 
     def compiled(cache: CompileCache | None) -> Compiled:
         return compile_programs(

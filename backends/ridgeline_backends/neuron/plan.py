@@ -52,11 +52,11 @@ def decoder_plan(
     """
     if spec.quantize:
         settings = {"quantized": True, **settings}
-    dtype = _dtype(spec)
+    dtype = dtype_of(spec)
     given = neuron_config({"torch_dtype": dtype.value, "seq_len": 1, **settings})
     degree = given.tp_degree if "tp_degree" in settings else spec.tensor_parallel
     placement = place(instance, degree, given.logical_nc_config)
-    length = _length(config, spec, settings)
+    length = asked_length(config.context_length, spec, settings)
     refusals = list(placement.refusals)
     if length > config.context_length:
         refusals.append(
@@ -90,13 +90,7 @@ def decoder_plan(
         kv=slot * max(slots, 1),
         scratch=(need.total - need.weights - need.kv) * placement.cores,
     )
-    host = machine_memory()
-    if memory.weights > host:
-        refusals.append(
-            f"The weights take {memory.weights} bytes, and this machine, which executes what the "
-            f"simulated cores compute, has {host}. Models of this size can be compiled, timed and "
-            "planned, not served."
-        )
+    refusals.extend(host_refusals(memory))
     return NeuronPlan(
         backend=backend,
         architecture=architecture,
@@ -107,10 +101,7 @@ def decoder_plan(
         memory=memory,
         available_bytes=limit * placement.cores,
         refusals=tuple(refusals),
-        notes=(
-            f"Simulated: {placement.cores} logical cores of {placement.instance.name} at LNC "
-            f"{placement.lnc}.",
-        ),
+        notes=(simulated_note(placement),),
         neuron=neuron,
         placement=placement,
         need=need,
@@ -128,7 +119,8 @@ def compiled_programs(config: DecoderConfig, neuron: NeuronConfig) -> list[Progr
     ]
 
 
-def _dtype(spec: LoadSpec) -> Dtype:
+def dtype_of(spec: LoadSpec) -> Dtype:
+    """Raises `UnsupportedModel`."""
     try:
         return Dtype(spec.dtype)
     except ValueError as error:
@@ -138,11 +130,31 @@ def _dtype(spec: LoadSpec) -> Dtype:
         ) from error
 
 
-def _length(config: DecoderConfig, spec: LoadSpec, settings: Mapping[str, object]) -> int:
+def asked_length(declared: int, spec: LoadSpec, settings: Mapping[str, object]) -> int:
+    """Positions of a sequence; `declared` by the model where nobody asked for a number."""
     asked = settings.get("seq_len")
     if isinstance(asked, int):
         return asked
-    return spec.max_model_len or config.context_length
+    return spec.max_model_len or declared
+
+
+def host_refusals(memory: MemoryNeed) -> list[str]:
+    """What stands against executing it here."""
+    host = machine_memory()
+    if memory.weights <= host:
+        return []
+    return [
+        f"The weights take {memory.weights} bytes, and this machine, which executes what the "
+        f"simulated cores compute, has {host}. Models of this size can be compiled, timed and "
+        "planned, not served."
+    ]
+
+
+def simulated_note(placement: Placement) -> str:
+    return (
+        f"Simulated: {placement.cores} logical cores of {placement.instance.name} at LNC "
+        f"{placement.lnc}."
+    )
 
 
 def _slot_bytes(config: DecoderConfig, neuron: NeuronConfig) -> int:

@@ -31,6 +31,7 @@ from ridgeline_backends.models.config import DecoderConfig, decoder_config
 from ridgeline_backends.models.decoder import read_decoder
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import Weights
+from ridgeline_backends.neuron.buckets import FEWEST, bucket_of, executed
 from ridgeline_backends.neuron.builders.architecture import dense
 from ridgeline_backends.neuron.builders.decoder import decoder_program
 from ridgeline_backends.neuron.builders.rules import NXDI
@@ -44,9 +45,6 @@ from ridgeline_backends.neuron.sharding import DecoderShards
 from ridgeline_backends.neuron.step_time import PredictTime, StepTimes, device_of
 from ridgeline_backends.sampling import results, wanted_rows
 from ridgeline_backends.torch_threads import TorchThreads
-
-_FEWEST = 16
-"""The shortest prompt that a program of its own is made for."""
 
 
 class NeuronRunner(ModelRunner, SimulatedHardware):
@@ -163,7 +161,7 @@ class NeuronRunner(ModelRunner, SimulatedHardware):
         programs: list[Program] = []
         if decodes:
             longest = max(chunk.start for chunk in decodes) + 1
-            bucket = _bucket(self._neuron.generation_buckets, longest)
+            bucket = bucket_of(self._neuron.generation_buckets, longest)
             slots = self._neuron.decode_batch
             programs.append(self._program(Phase.TOKEN_GENERATION, slots, bucket))
         parts: list[Tensor] = []
@@ -173,7 +171,7 @@ class NeuronRunner(ModelRunner, SimulatedHardware):
                 row = next(rows)
                 parts.extend(row[None] for _ in wanted)
                 continue
-            bucket = _bucket(self._neuron.context_buckets, len(chunk.tokens))
+            bucket = bucket_of(self._neuron.context_buckets, len(chunk.tokens))
             if wanted == [len(chunk.tokens) - 1]:
                 parts.append(self._encode(chunk))
                 programs.append(self._program(Phase.CONTEXT_ENCODING, 1, bucket))
@@ -184,7 +182,7 @@ class NeuronRunner(ModelRunner, SimulatedHardware):
 
     def _decode(self, chunks: Sequence[Chunk]) -> Tensor:
         """Logits [chunks, vocabulary]."""
-        size = _executed(len(chunks), self._neuron.decode_batch, 1)
+        size = executed(len(chunks), self._neuron.decode_batch, 1)
         spare = size - len(chunks)
         # A row of nobody writes nowhere.
         inputs = {
@@ -209,7 +207,7 @@ class NeuronRunner(ModelRunner, SimulatedHardware):
 
     def _prompt(self, chunk: Chunk) -> tuple[dict[str, Tensor], int]:
         count = len(chunk.tokens)
-        size = _executed(count, self._neuron.context_buckets[-1], _FEWEST)
+        size = executed(count, self._neuron.context_buckets[-1], FEWEST)
         spare = size - count
         inputs = {
             "tokens": torch.tensor([[*chunk.tokens, *[0] * spare]]),
@@ -238,18 +236,6 @@ class NeuronRunner(ModelRunner, SimulatedHardware):
                 self._model, self._neuron, phase=phase, bucket=bucket, rules=NXDI, batch=batch
             )
         return self._programs[place]
-
-
-def _bucket(buckets: Sequence[int], size: int) -> int:
-    return min(bucket for bucket in buckets if bucket >= size)
-
-
-def _executed(count: int, most: int, fewest: int) -> int:
-    """The next power of two, so that few programs are made."""
-    size = fewest
-    while size < count:
-        size *= 2
-    return max(min(size, most), count)
 
 
 def _read_config(artifact: Artifact) -> DecoderConfig:

@@ -144,24 +144,22 @@ class DecoderShards:
     def _by_heads(
         self, picks: Sequence[Sequence[int | None]], axis: int
     ) -> Callable[[Tensor], Parts]:
-        """Cut at heads, each of `head_dim` rows or columns."""
-        size = self._model.head_dim
-
-        def cut(whole: Tensor) -> Parts:
-            heads = torch.split(whole, size, axis)
-            empty = torch.zeros_like(heads[0])
-            return [
-                torch.cat([empty if head is None else heads[head] for head in own], axis)
-                for own in picks
-            ]
-
-        return cut
+        return lambda whole: by_heads(whole, picks, self._model.head_dim, axis)
 
     def _plain(self, parts: Parts) -> Parts:
         return [stored(part, self._config.torch_dtype).contiguous() for part in parts]
 
     def _same(self, whole: Tensor) -> Parts:
         return [stored(whole, self._config.torch_dtype)] * self._cores
+
+
+def by_heads(whole: Tensor, picks: Sequence[Sequence[int | None]], size: int, axis: int) -> Parts:
+    """Cut at heads, each of `size` rows or columns: each core's `picks`, zeros for None."""
+    heads = torch.split(whole, size, axis)
+    empty = torch.zeros_like(heads[0])
+    return [
+        torch.cat([empty if head is None else heads[head] for head in own], axis) for own in picks
+    ]
 
 
 def by_rows(whole: Tensor, parts: int) -> Parts:

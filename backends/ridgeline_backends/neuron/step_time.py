@@ -22,15 +22,15 @@ class StepTimes:
 
     def __init__(self, predict: PredictTime) -> None:
         self._predict = predict
-        self._found: dict[tuple[str, int], DeviceTime] = {}
+        self._found: dict[tuple[str, int, int], DeviceTime] = {}
 
     def of(self, programs: Iterable[Program]) -> DeviceTime:
         times = [self._one(program) for program in programs]
         return sum(times, DeviceTime(seconds=0.0, low=0.0, high=0.0))
 
     def _one(self, program: Program) -> DeviceTime:
-        # A runner has one program for a phase and a bucket.
-        place = program.phase, program.bucket
+        # A runner has one program for a phase, a bucket and a batch.
+        place = program.phase, program.bucket, program.batch
         if place not in self._found:
             self._found[place] = self._predict(program)
         return self._found[place]

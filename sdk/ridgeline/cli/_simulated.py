@@ -8,6 +8,7 @@ from typing import Any
 _PHASES = {
     "context_encoding": "first token, prompts of up to",
     "token_generation": "each token, positions up to",
+    "encoding": "a call, texts of up to",
 }
 
 
@@ -21,7 +22,10 @@ def lines(replicas: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         f"times {first['label']}{paced}"
     )
     for phase, words in _PHASES.items():
-        yield from (f"  {line}" for line in _calls(first, phase, words))
+        calls = [one for one in first["calls"] if one["phase"] == phase]
+        for batch in dict.fromkeys(one["batch"] for one in calls):
+            yield f"  {words} (batch {batch}):"
+            yield from (_call(one) for one in calls if one["batch"] == batch)
     kinds = [f"{kind} {size / 2**20:.1f}" for kind, size in first["core_memory_bytes"].items()]
     used = sum(first["core_memory_bytes"].values()) / 2**20
     limit = first["core_memory_bytes_available"] / 2**20
@@ -35,19 +39,10 @@ def lines(replicas: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             )
 
 
-def _calls(device: Mapping[str, Any], phase: str, words: str) -> Iterator[str]:
-    """One line for each bucket."""
-    found = [one for one in device["calls"] if one["phase"] == phase]
-    if not found:
-        return
-    batch = found[0]["batch"]
-    yield f"{words} (batch {batch}):"
-    for one in found:
-        interval = f"({one['low'] * 1e3:.2f} - {one['high'] * 1e3:.2f})"
-        yield (
-            f"  {one['bucket']:>6} tokens {one['seconds'] * 1e3:8.2f} ms {interval:<20}"
-            f" {_shares(one)}"
-        )
+def _call(one: Mapping[str, Any]) -> str:
+    interval = f"({one['low'] * 1e3:.2f} - {one['high'] * 1e3:.2f})"
+    taken = f"{one['seconds'] * 1e3:8.2f} ms {interval:<20}"
+    return f"    {one['bucket']:>6} tokens {taken} {_shares(one)}"
 
 
 def _shares(one: Mapping[str, Any]) -> str:
@@ -56,4 +51,9 @@ def _shares(one: Mapping[str, Any]) -> str:
         f"{one['core_utilization']:.1%} of peak FLOPs",
         f"{one['collective_share']:.0%} collectives",
     ]
-    return ", ".join(said if price is None else [*said, f"${price:.2f} per million tokens"])
+    return ", ".join(said if price is None else [*said, _dollars(price)])
+
+
+def _dollars(price: float) -> str:
+    """Texts are read for less than a cent."""
+    return f"${price:.{2 if price >= 0.01 else 4}f} per million tokens"

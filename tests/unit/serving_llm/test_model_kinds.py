@@ -38,9 +38,11 @@ from ridgeline_service.serving.llm.model import (
     queue_of,
 )
 from ridgeline_service.serving.llm.openai.completions import completions
+from ridgeline_service.serving.llm.openai.embeddings import embeddings
 from ridgeline_service.serving.llm.openai.rerank import rerank
 from ridgeline_service.serving.llm.replica import Replica
 from ridgeline_service.serving.llm.settings import ModelSettings
+from ridgeline_service.serving.llm.watch import NOBODY, RequestWatch, watched
 
 WORDS = ["[CLS]", "[SEP]", "the", "sea", "is", "deep", "and", "wide", "[UNK]"]
 BERT = {
@@ -79,18 +81,19 @@ def directory(folder: Path, kind: type[PreTrainedModel], config: PreTrainedConfi
     return folder
 
 
-def answer(folder: Path, kind: type[Model], use: Use) -> Any:
+def answer(folder: Path, kind: type[Model], use: Use, **settings: Any) -> Any:
     """Load the model, check that it is of this kind, and use it."""
 
     async def run() -> Any:
         loop = asyncio.get_running_loop()
         replica, mailbox = Replica("replica-1", loop.time), Mailbox(loop)
         seams = Seams(lambda: "id", lambda: 0.0)
-        settings = ModelSettings(dtype="fp32", max_num_seqs=2)
-        model = await asyncio.to_thread(load_model, folder, settings, replica, mailbox, seams)
+        chosen = ModelSettings(dtype="fp32", max_num_seqs=2, **settings)
+        model = await asyncio.to_thread(load_model, folder, chosen, replica, mailbox, seams)
         try:
             assert isinstance(model, kind)
-            made = await use(model)
+            with watched(RequestWatch(NOBODY, loop.time)):
+                made = await use(model)
             return json.loads(made.body)
         finally:
             if isinstance(model, TextModel):
@@ -120,6 +123,33 @@ def test_an_embedding_model_ranks_by_its_vectors(tmp_path: Path):
     said = answer(tmp_path, EmbeddingModel, ranked)
     assert said["scored_by"] == "cosine similarity of embeddings"
     assert all(-1 <= one["relevance_score"] <= 1 for one in said["results"])
+
+
+def test_on_a_simulated_device_texts_are_read_alike(tmp_path: Path):
+    """The same numbers, and what they would have taken."""
+
+    async def embedded(model: Model) -> Answer:
+        assert isinstance(model, EmbeddingModel)
+        return await embeddings(model, {"input": ["the sea is deep", "wide"]})
+
+    directory(tmp_path / "vectors", BertModel, BertConfig(**BERT))
+    judge = BertConfig(num_labels=1, **BERT)
+    directory(tmp_path / "scores", BertForSequenceClassification, judge)
+    device = {"backend": "neuron", "instance": "ml.inf2.xlarge", "tensor_parallel": 2}
+    here, there = (
+        answer(tmp_path / "vectors", EmbeddingModel, embedded, **one) for one in ({}, device)
+    )
+    for own, other in zip(here["data"], there["data"], strict=True):
+        assert other["embedding"] == pytest.approx(own["embedding"], abs=1e-5)
+    assert "ridgeline" not in here["usage"]
+    told = there["usage"]["ridgeline"]
+    assert (told["instance_type"], told["neuron_cores"]) == ("inf2.xlarge", 2)
+    assert 0 < told["time_to_answer_s"]["low"] < told["time_to_answer_s"]["seconds"]
+    assert told["usd_per_million_tokens"] > 0
+    here, there = (answer(tmp_path / "scores", RerankModel, ranked, **one) for one in ({}, device))
+    for own, other in zip(here["results"], there["results"], strict=True):
+        assert other["relevance_score"] == pytest.approx(own["relevance_score"], abs=1e-5)
+    assert there["usage"]["ridgeline"]["neuron_cores"] == 2
 
 
 GPT2 = GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=64)

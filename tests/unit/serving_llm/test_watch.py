@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from threading import Event
 
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
-from ridgeline_backends.device_time import DeviceTime, SimulatedDevice
+from ridgeline_backends.device_time import DeviceTime, MeteredHardware, SimulatedDevice
 from ridgeline_backends.engine import EngineOutput, EngineStats, FinishReason, SamplingParams
 from ridgeline_backends.engine.api import SimulatedTimes, Times
+from ridgeline_service.serving.llm.batches import BATCH, Batches, metered
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.metrics import ModelMetrics, ReplicaMetrics
 from ridgeline_service.serving.llm.observing import Observation
-from ridgeline_service.serving.llm.watch import Ended, RequestWatch, watched, watching
+from ridgeline_service.serving.llm.watch import NOBODY, Ended, RequestWatch, watched, watching
 from ridgeline_service.telemetry.otel import OpenTelemetry
 from ridgeline_service.telemetry.tracing import NO_SPAN
 from ridgeline_service.usage import Usage
@@ -31,6 +35,13 @@ class Clock:
 
 
 PARAMS = SamplingParams(max_tokens=8)
+DEVICE = SimulatedDevice(
+    instance_type="inf2.xlarge",
+    cores=2,
+    logical_neuroncore_config=1,
+    usd_per_hour=0.9,
+    label="calibrated",
+)
 STATS = EngineStats(
     running=2, waiting=3, free_blocks=6, total_blocks=8, steps=4, preemptions=1, prefix_queries=10,
     prefix_hits=4, drafts=2, draft_tokens=6, accepted_tokens=5, device_seconds=9.0,
@@ -242,16 +253,9 @@ def test_an_answer_says_what_it_would_have_taken_on_the_simulated_device(
     clock: Clock, metrics: ModelMetrics, replica: ReplicaMetrics
 ) -> None:
     """2 s to the first token and 1 s for each of two more; a third of the second is the price."""
-    device = SimulatedDevice(
-        instance_type="inf2.xlarge",
-        cores=2,
-        logical_neuroncore_config=1,
-        usd_per_hour=0.9,
-        label="calibrated",
-    )
     first = DeviceTime(seconds=2.0, low=1.0, high=3.0)
     total = DeviceTime(seconds=4.0, low=2.0, high=6.0, collective_seconds=1.0, peak_seconds=0.04)
-    times = SimulatedTimes(device=device, first_token=first, total=total, own_seconds=1.2)
+    times = SimulatedTimes(device=DEVICE, first_token=first, total=total, own_seconds=1.2)
     watch = RequestWatch(metrics, clock)
     observed = Observation(watch, NO_SPAN, metrics, 0.0, wants_usage=False)
     sequence = watch.submit((1, 2), PARAMS)
@@ -296,3 +300,75 @@ def test_metrics_tell_of_the_simulated_device(replica: ReplicaMetrics) -> None:
     assert found["ridgeline_simulated_core_utilization"] == pytest.approx(0.1)
     assert found["ridgeline_simulated_collective_share"] == pytest.approx(0.4)
     assert found["ridgeline_simulated_usd_per_million_tokens"] == pytest.approx(100.0)
+
+
+class Encoder(MeteredHardware):
+    """A second for each call, surely between a half and two; nothing runs before `gate` opens."""
+
+    def __init__(self) -> None:
+        self.gate = Event()
+        self._calls = 0
+
+    @property
+    def simulates(self) -> SimulatedDevice:
+        return DEVICE
+
+    @property
+    def spent(self) -> DeviceTime:
+        seconds = float(self._calls)
+        return DeviceTime(seconds=seconds, low=seconds / 2, high=seconds * 2)
+
+    @property
+    def executions(self) -> int:
+        return self._calls
+
+    def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None: ...
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+        assert self.gate.wait(20)
+        self._calls += 1
+        return list(texts)
+
+
+async def test_texts_say_what_they_would_have_taken_waiting_for_others_included() -> None:
+    """The second request waits for the first one's second, and pays for its own two calls alone."""
+    runner = Encoder()
+    queue = Batches(runner.embed, len, max_waiting=4, hardware=metered(runner))
+    counts = (1, BATCH + 1)
+    clock = Clock()
+    seen = [
+        Observation(RequestWatch(NOBODY, clock), NO_SPAN, None, 0.0, wants_usage=False)
+        for _ in counts
+    ]
+
+    async def request(one: Observation, texts: int) -> None:
+        with watched(one.watch):
+            await queue.each([[7] * 5] * texts)
+            one.watch.embedded_tokens += 5 * texts
+
+    try:
+        assert seen[0].simulated == {}
+        tasks = [asyncio.ensure_future(request(*one)) for one in zip(seen, counts, strict=True)]
+        while queue.waiting < 2:
+            await asyncio.sleep(0)
+        runner.gate.set()
+        await asyncio.gather(*tasks)
+    finally:
+        queue.close()
+    first, second = (json.loads(*one.simulated.values()) for one in seen)
+    assert first["time_to_answer_s"] == {"seconds": 1.0, "low": 0.5, "high": 2.0}
+    assert second["time_to_answer_s"] == {"seconds": 3.0, "low": 1.5, "high": 6.0}
+    assert second["usd_per_million_tokens"] == pytest.approx(2 * 0.9 / 3600 / 85 * 1e6, abs=1e-4)
+    assert {**first, **second}["label"] == "calibrated"
+    assert runner.executions == 3
+
+
+def test_metrics_tell_of_a_simulated_device_without_an_engine(replica: ReplicaMetrics) -> None:
+    runner = Encoder()
+    runner.gate.set()
+    replica.open("smol", None, runner)
+    runner.embed([[1]])
+    found = samples(replica)
+    assert found["ridgeline_simulated_device_seconds"] == 1.0
+    assert found["ridgeline_steps_total"] == 1.0
+    assert b"ridgeline_simulated_device_info{" in replica.exposition()

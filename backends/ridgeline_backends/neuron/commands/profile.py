@@ -94,33 +94,51 @@ def _device(name: str, data_dir: Path | None) -> Mapping[str, Any] | None:
 def _of_endpoint(
     device: Mapping[str, Any], prompt: bool, seq: int | None
 ) -> tuple[Placement, Program]:
-    """The program that a step of it runs; of the longest bucket, or of one that holds `seq`."""
+    """The program that a step of it runs, or a call for one text; of the longest bucket, or of one
+    that holds `seq`."""
     # Here, because they read data that --help does without.
-    from ridgeline_backends.models.config import decoder_config
-    from ridgeline_backends.neuron.builders.architecture import dense
-    from ridgeline_backends.neuron.builders.decoder import decoder_program
-    from ridgeline_backends.neuron.builders.rules import NXDI
     from ridgeline_backends.neuron.builders.site import Phase
-    from ridgeline_backends.neuron.config import neuron_config
+    from ridgeline_backends.neuron.builders.text_encoder import ENCODING
     from ridgeline_backends.neuron.placement import place
 
-    phase = Phase.CONTEXT_ENCODING if prompt else Phase.TOKEN_GENERATION
+    phase: str = Phase.CONTEXT_ENCODING if prompt else Phase.TOKEN_GENERATION
+    if any(one["phase"] == ENCODING for one in device["calls"]):
+        phase = ENCODING
     calls = [one for one in device["calls"] if one["phase"] == phase]
     longest = max(one["bucket"] for one in calls)
     fitting = [one for one in calls if one["bucket"] >= (seq or longest)]
     if not fitting:
         raise InvalidInput(f"--seq {seq} is above {longest}, the longest that was compiled.")
-    call = min(fitting, key=lambda one: int(one["bucket"]))
+    call = min(fitting, key=lambda one: (int(one["bucket"]), int(one["batch"])))
     lnc = device["logical_neuroncore_config"]
-    program = decoder_program(
-        dense(decoder_config(device["config"])),
-        neuron_config(device["neuron_config"]),
-        phase=phase,
-        bucket=call["bucket"],
+    return place(device["instance_type"], device["neuron_cores"], lnc), _program(device, call)
+
+
+def _program(device: Mapping[str, Any], call: Mapping[str, Any]) -> Program:
+    # Here, because they read data that --help does without.
+    from ridgeline_backends.models.config import architecture, decoder_config
+    from ridgeline_backends.models.encoder_config import encoder_config
+    from ridgeline_backends.models.sentence_files import Pooling
+    from ridgeline_backends.neuron.builders.architecture import dense
+    from ridgeline_backends.neuron.builders.decoder import decoder_program
+    from ridgeline_backends.neuron.builders.rules import NXDI
+    from ridgeline_backends.neuron.builders.site import Phase
+    from ridgeline_backends.neuron.builders.text_encoder import ENCODING, text_encoder_program
+    from ridgeline_backends.neuron.config import neuron_config
+
+    config, neuron = device["config"], neuron_config(device["neuron_config"])
+    bucket, batch = call["bucket"], call["batch"]
+    if call["phase"] == ENCODING:
+        model = encoder_config(config, architecture(config))
+        return text_encoder_program(model, neuron, pooling=Pooling(), bucket=bucket, batch=batch)
+    return decoder_program(
+        dense(decoder_config(config)),
+        neuron,
+        phase=Phase(call["phase"]),
+        bucket=bucket,
         rules=NXDI,
-        batch=call["batch"],
+        batch=batch,
     )
-    return place(device["instance_type"], device["neuron_cores"], lnc), program
 
 
 def _of_model(

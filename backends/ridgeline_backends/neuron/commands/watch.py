@@ -68,10 +68,12 @@ def _screen(endpoint: str, now: Scrape, former: Scrape) -> Iterator[str]:
         yield f"  {kind.replace('_', ' '):24} {size / 2**20:10.1f} MB"
     latency = step_percentiles(now, former)
     steps = int(now.since(former, "ridgeline_steps_total"))
-    yield (
-        f"Executions: {steps}, device latency p50 {latency['p50'] * 1e3:g} ms, "
-        f"p99 {latency['p99'] * 1e3:g} ms at most"
+    took = (
+        f", device latency p50 {latency['p50'] * 1e3:g} ms, p99 {latency['p99'] * 1e3:g} ms at most"
+        if latency["p99"]
+        else ""
     )
+    yield f"Executions: {steps}{took}"
 
 
 def _pairs(

@@ -8,9 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from ridgeline.errors import Overloaded
+from ridgeline_backends.device_time import DeviceTime, MeteredHardware
+from ridgeline_service.serving.llm.watch import EncodedTimes, watching
 
 BATCH = 16
 """Items in one call: a cancelled request stops at the next such border."""
+
+_NO_TIME = DeviceTime(seconds=0.0)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -19,7 +23,8 @@ R = TypeVar("R")
 class Batches(Generic[T, R]):
     """Queues requests in front of ``run``, which gives a result an item and is used by one thread.
 
-    ``length`` tells items of like cost. ``waiting`` and ``finished`` count requests.
+    ``length`` tells items of like cost. ``waiting`` and ``finished`` count requests. The request's
+    watch is told what its calls took of ``hardware``, where that is simulated.
     """
 
     def __init__(
@@ -28,10 +33,12 @@ class Batches(Generic[T, R]):
         length: Callable[[T], int],
         *,
         max_waiting: int,
+        hardware: MeteredHardware | None = None,
     ) -> None:
         self._run = run
         self._length = length
         self._max_waiting = max_waiting
+        self._hardware = hardware
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self.waiting = 0
         self.finished = 0
@@ -51,16 +58,35 @@ class Batches(Generic[T, R]):
         loop = asyncio.get_running_loop()
         order = sorted(range(len(items)), key=lambda place: self._length(items[place]))
         results: dict[int, R] = {}
+        began = ended = self._spent()
+        own_seconds = 0.0
         try:
             for start in range(0, len(order), BATCH):
                 places = order[start : start + BATCH]
                 batch = [items[place] for place in places]
-                made = await loop.run_in_executor(self._thread, self._run, batch)
+                made, begun, ended = await loop.run_in_executor(self._thread, self._timed, batch)
                 results.update(zip(places, made, strict=True))
+                own_seconds += ended.seconds - begun.seconds
         finally:
             self.waiting -= 1
         self.finished += 1
+        if self._hardware is not None:
+            device = self._hardware.simulates
+            watching().encoded = EncodedTimes(device, ended - began, own_seconds)
         return [results[place] for place in range(len(items))]
+
+    def _timed(self, batch: Sequence[T]) -> tuple[Sequence[R], DeviceTime, DeviceTime]:
+        """On the thread, where nobody else's calls come between."""
+        begun = self._spent()
+        return self._run(batch), begun, self._spent()
+
+    def _spent(self) -> DeviceTime:
+        return _NO_TIME if self._hardware is None else self._hardware.spent
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def metered(runner: object) -> MeteredHardware | None:
+    """The simulated device of a runner that stands for one."""
+    return runner if isinstance(runner, MeteredHardware) else None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from ridgeline_service.serving.llm.batches import Batches
+from ridgeline_service.serving.llm.batches import Batches, metered
 from ridgeline_service.serving.llm.watch import watching
 
 
@@ -31,7 +31,7 @@ class Embedder:
     def __init__(self, runner: EmbeddingSource, *, max_waiting: int) -> None:
         self._runner = runner
         self.queue: Batches[Sequence[int], list[float]] = Batches(
-            runner.embed, len, max_waiting=max_waiting
+            runner.embed, len, max_waiting=max_waiting, hardware=metered(runner)
         )
 
     @property

@@ -29,7 +29,7 @@ from ridgeline_backends.engine.llm_engine import LLMEngine
 from ridgeline_backends.engine.speculation import Speculation
 from ridgeline_backends.errors import DoesNotFit
 from ridgeline_backends.registry import get_backend
-from ridgeline_service.serving.llm.batches import Batches
+from ridgeline_service.serving.llm.batches import Batches, metered
 from ridgeline_service.serving.llm.embedding import Embedder
 from ridgeline_service.serving.llm.errors import InvalidSetting, LoadFailed
 from ridgeline_service.serving.llm.generation import Mailbox
@@ -44,6 +44,7 @@ from ridgeline_service.serving.llm.model import (
     TextModel,
 )
 from ridgeline_service.serving.llm.replica import Replica, State
+from ridgeline_service.serving.llm.reranking import pair_tokens
 from ridgeline_service.serving.llm.settings import ModelSettings
 from ridgeline_service.serving.llm.text.tokenizer import (
     TextTokenizer,
@@ -327,7 +328,6 @@ def _embedding_model(
     longest = runner.max_model_len
     if isinstance(trained, int) and 0 < trained < longest:
         longest = trained
-    waiting = max(64, settings.max_num_seqs * WAITING_PER_SEQUENCE)
     return EmbeddingModel(
         name=settings.name,
         tokenizer=tokenizer,
@@ -336,7 +336,7 @@ def _embedding_model(
             max_input_tokens=min(settings.max_input_tokens or longest, longest),
         ),
         seams=seams,
-        embedder=Embedder(runner, max_waiting=waiting),
+        embedder=Embedder(runner, max_waiting=_max_waiting(settings)),
     )
 
 
@@ -344,7 +344,6 @@ def _rerank_model(
     settings: ModelSettings, runner: RerankRunner, tokenizer: TextTokenizer, seams: Seams
 ) -> RerankModel:
     longest = runner.max_model_len
-    waiting = max(64, settings.max_num_seqs * WAITING_PER_SEQUENCE)
     return RerankModel(
         name=settings.name,
         tokenizer=tokenizer,
@@ -353,7 +352,9 @@ def _rerank_model(
             max_input_tokens=min(settings.max_input_tokens or longest, longest),
         ),
         seams=seams,
-        judge=Batches(runner.score, lambda pair: len(pair.token_ids), max_waiting=waiting),
+        judge=Batches(
+            runner.score, pair_tokens, max_waiting=_max_waiting(settings), hardware=metered(runner)
+        ),
     )
 
 

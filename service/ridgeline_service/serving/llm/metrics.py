@@ -15,7 +15,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from ridgeline_backends.device_time import DeviceTime, SimulatedDevice
+from ridgeline_backends.device_time import DeviceTime, MeteredHardware, SimulatedDevice
 from ridgeline_backends.engine import EngineStats
 from ridgeline_backends.engine.api import SimulatedTimes
 from ridgeline_service.serving.llm.watch import Ended, SequenceWatch
@@ -75,9 +75,17 @@ class ReplicaMetrics:
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
-    def open(self, model_name: str, stats: Callable[[], EngineStats] | None) -> ModelMetrics:
-        """Metrics of the loaded model. ``stats`` reads its engine, if it has one."""
+    def open(
+        self,
+        model_name: str,
+        stats: Callable[[], EngineStats] | None,
+        hardware: MeteredHardware | None = None,
+    ) -> ModelMetrics:
+        """Metrics of the loaded model. ``stats`` reads its engine, if it has one; ``hardware`` is
+        simulated, and there is no engine."""
         labels = (model_name, _ENGINE)
+        if hardware is not None:
+            self._registry.register(HardwareCollector(labels, hardware))
         if stats is not None:
             self._registry.register(EngineCollector(labels, stats))
         return ModelMetrics(self._registry, labels)
@@ -219,6 +227,25 @@ class EngineCollector(Collector):
             counter = CounterMetricFamily(name, words, labels=_LABELS)
             counter.add_metric(self._labels, value)
             yield counter
+
+
+class HardwareCollector(Collector):
+    """A simulated device whose calls no engine counts, read when it is asked for."""
+
+    def __init__(self, labels: tuple[str, str], hardware: MeteredHardware) -> None:
+        self._labels = labels
+        self._hardware = hardware
+
+    def collect(self) -> Iterator[Metric]:
+        device, spent = self._hardware.simulates, self._hardware.spent
+        for name, (words, value) in _simulated_gauges(device, spent, 0).items():
+            gauge = GaugeMetricFamily(name, words, labels=_LABELS)
+            gauge.add_metric(self._labels, value)
+            yield gauge
+        calls = CounterMetricFamily("ridgeline_steps", "Calls of the device.", labels=_LABELS)
+        calls.add_metric(self._labels, self._hardware.executions)
+        yield calls
+        yield from _simulated_device(device)
 
 
 def _simulated_device(device: SimulatedDevice) -> Iterator[Metric]:

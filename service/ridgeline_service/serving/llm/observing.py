@@ -11,10 +11,15 @@ from collections.abc import Mapping
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.engine.api import StepRecord
 from ridgeline_backends.errors import BackendError
+from ridgeline_service.serving.llm.batches import metered
 from ridgeline_service.serving.llm.errors import ErrorAnswer, answer_for, internal_answer
 from ridgeline_service.serving.llm.metrics import ModelMetrics, ReplicaMetrics
 from ridgeline_service.serving.llm.model import Model, TextModel
-from ridgeline_service.serving.llm.simulated import simulated_header
+from ridgeline_service.serving.llm.simulated import (
+    encoded_object,
+    simulated_header,
+    simulated_object,
+)
 from ridgeline_service.serving.llm.watch import NOBODY, Clock, RequestWatch, SequenceWatch
 from ridgeline_service.telemetry.tracing import NO_TRACING, Span, Tracing, Value
 from ridgeline_service.usage import USAGE_HEADER
@@ -41,7 +46,8 @@ class Observer:
     def open(self, model: Model) -> None:
         """The model is loaded: from here on there is something to count."""
         stats = model.engine.stats if isinstance(model, TextModel) else None
-        self._model = self.metrics.open(model.name, stats)
+        hardware = None if stats is not None else metered(model.hardware)
+        self._model = self.metrics.open(model.name, stats, hardware)
 
     def request(self, path: str, headers: Mapping[str, str]) -> Observation:
         """A request begins. ``headers`` have lower-case names."""
@@ -92,10 +98,13 @@ class Observation:
 
     @property
     def simulated(self) -> dict[str, str]:
-        """The header with what a simulated device would have taken, for one sequence."""
+        """The header with what a simulated device would have taken: for one sequence, or for the
+        texts of a request."""
+        if self.watch.encoded is not None:
+            return simulated_header(encoded_object(self.watch.encoded, self.watch.embedded_tokens))
         match self.watch.sequences:
             case [SequenceWatch(simulated=times, tokens=tokens)] if times is not None:
-                return simulated_header(times, tokens)
+                return simulated_header(simulated_object(times, tokens))
             case _:
                 return {}
 

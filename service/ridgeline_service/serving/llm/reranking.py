@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import mul
 
+from ridgeline_backends.base import TokenPair
 from ridgeline_service.serving.llm.embedding import unit
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.model import EmbeddingModel, Model, RerankModel
@@ -33,6 +34,10 @@ class Texts:
     pairs: Sequence[tuple[str, str]]
     params: tuple[str, str]
     truncate: bool = False
+
+
+def pair_tokens(pair: TokenPair) -> int:
+    return len(pair.token_ids)
 
 
 async def relevance(model: Model, texts: Texts) -> Relevance:

@@ -7,9 +7,11 @@ OpenAI's answers, under "ridgeline"; and another with what is known of the devic
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from ridgeline_backends.device_time import DeviceCall, DeviceTime, SimulatedDevice
 from ridgeline_backends.engine.api import EngineStats, SimulatedTimes
+from ridgeline_service.serving.llm.watch import EncodedTimes, watching
 from ridgeline_service.usage import SIMULATED_HEADER
 
 _HOUR_S = 3600.0
@@ -21,12 +23,9 @@ def simulated_object(times: SimulatedTimes, tokens: int) -> dict[str, object]:
     share of the steps it was in, for a million tokens like its own."""
     device, total = times.device, times.total
     found: dict[str, object] = {
-        "instance_type": device.instance_type,
-        "neuron_cores": device.cores,
-        "logical_neuroncore_config": device.logical_neuroncore_config,
+        **_of(device),
         "time_to_first_token_s": _interval(times.first_token),
-        "core_utilization": _share(total.peak_seconds, total),
-        "collective_share": _share(total.collective_seconds, total),
+        **_shares(total),
         "label": device.label,
     }
     if tokens > 1:
@@ -34,17 +33,33 @@ def simulated_object(times: SimulatedTimes, tokens: int) -> dict[str, object]:
     return {**found, **_price(device, times.own_seconds, tokens)}
 
 
-def simulated_header(times: SimulatedTimes, tokens: int) -> dict[str, str]:
+def encoded_object(times: EncodedTimes, tokens: int) -> dict[str, object]:
+    """The same of texts with so many tokens that were encoded for one request."""
+    return {
+        **_of(times.device),
+        "time_to_answer_s": _interval(times.total),
+        **_shares(times.total),
+        "label": times.device.label,
+        **_price(times.device, times.own_seconds, tokens),
+    }
+
+
+def encoded_usage(tokens: int) -> dict[str, object]:
+    """OpenAI's "usage" of the request that is being answered, whose texts have so many tokens."""
+    times = watching().encoded
+    more = {} if times is None else {"ridgeline": encoded_object(times, tokens)}
+    return {**more, "prompt_tokens": tokens, "total_tokens": tokens}
+
+
+def simulated_header(found: Mapping[str, object]) -> dict[str, str]:
     """The header of a whole answer."""
-    return {SIMULATED_HEADER: json.dumps(simulated_object(times, tokens))}
+    return {SIMULATED_HEADER: json.dumps(found)}
 
 
 def device_object(device: SimulatedDevice, stats: EngineStats | None) -> dict[str, object]:
     """The device, its compiled calls, and with ``stats`` what all steps so far would have taken."""
     found: dict[str, object] = {
-        "instance_type": device.instance_type,
-        "neuron_cores": device.cores,
-        "logical_neuroncore_config": device.logical_neuroncore_config,
+        **_of(device),
         "pace": "real-time" if device.paced else "none",
         "label": device.label,
         "usd_per_hour": device.usd_per_hour,
@@ -60,23 +75,29 @@ def device_object(device: SimulatedDevice, stats: EngineStats | None) -> dict[st
             "steps": stats.steps,
             "generated_tokens": stats.generated_tokens,
             "device_seconds": round(total.seconds, 6),
-            "core_utilization": _share(total.peak_seconds, total),
-            "collective_share": _share(total.collective_seconds, total),
+            **_shares(total),
             **_price(device, total.seconds, stats.generated_tokens),
         }
     return found
 
 
+def _of(device: SimulatedDevice) -> dict[str, object]:
+    return {
+        "instance_type": device.instance_type,
+        "neuron_cores": device.cores,
+        "logical_neuroncore_config": device.logical_neuroncore_config,
+    }
+
+
 def _call(one: DeviceCall, device: SimulatedDevice) -> dict[str, object]:
-    """A full batch of a decode step is as many tokens."""
-    tokens = one.batch if one.phase == "token_generation" else 0
+    """A full batch of a decode step is as many tokens; one of texts, as many of the longest."""
+    tokens = {"token_generation": one.batch, "encoding": one.batch * one.bucket}.get(one.phase, 0)
     return {
         "phase": one.phase,
         "bucket": one.bucket,
         "batch": one.batch,
         **_interval(one.time),
-        "core_utilization": _share(one.time.peak_seconds, one.time),
-        "collective_share": _share(one.time.collective_seconds, one.time),
+        **_shares(one.time),
         **_price(device, one.time.seconds, tokens),
     }
 
@@ -93,5 +114,8 @@ def _interval(time: DeviceTime, parts: int = 1) -> dict[str, float]:
     return {name: round((end or 0.0) / parts, 9) for name, end in ends.items()}
 
 
-def _share(seconds: float, of: DeviceTime) -> float:
-    return round(seconds / of.seconds, 6) if of.seconds else 0.0
+def _shares(of: DeviceTime) -> dict[str, float]:
+    parts = {"core_utilization": of.peak_seconds, "collective_share": of.collective_seconds}
+    return {
+        name: round(part / of.seconds, 6) if of.seconds else 0.0 for name, part in parts.items()
+    }

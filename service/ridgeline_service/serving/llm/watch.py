@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
+from ridgeline_backends.device_time import DeviceTime, SimulatedDevice
 from ridgeline_backends.engine import EngineOutput, FinishReason, SamplingParams
 from ridgeline_backends.engine.api import SimulatedTimes
 from ridgeline_service.usage import Usage
@@ -107,6 +108,16 @@ class SequenceWatch:
             self.request.recorder.ended(self)
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedTimes:
+    """How long the texts of a request took of a simulated device: from their submission to the last
+    result, the calls of others that they waited for included. ``own_seconds``: their own calls."""
+
+    device: SimulatedDevice
+    total: DeviceTime
+    own_seconds: float
+
+
 class RequestWatch:
     """One request and its sequences. ``began`` is when its head was there."""
 
@@ -116,6 +127,7 @@ class RequestWatch:
         self.began = clock()
         self.sequences: list[SequenceWatch] = []
         self.embedded_tokens = 0
+        self.encoded: EncodedTimes | None = None
 
     def submit(self, prompt: tuple[int, ...], params: SamplingParams) -> SequenceWatch:
         """A sequence that is about to be submitted."""

@@ -14,6 +14,7 @@ from ridgeline_service.serving.llm.embedding import unit
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.fields import Body, texts_or_tokens
 from ridgeline_service.serving.llm.model import EmbeddingModel
+from ridgeline_service.serving.llm.simulated import encoded_usage
 
 MAX_INPUTS = 2048
 
@@ -56,7 +57,7 @@ async def embeddings(model: EmbeddingModel, body: Mapping[str, object]) -> Answe
                 for index, vector in enumerate(vectors)
             ],
             "model": request.model or model.name,
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            "usage": encoded_usage(tokens),
         }
     )
 

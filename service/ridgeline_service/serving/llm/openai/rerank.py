@@ -17,6 +17,7 @@ from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.fields import Body
 from ridgeline_service.serving.llm.model import Model
 from ridgeline_service.serving.llm.reranking import Relevance, Texts, relevance
+from ridgeline_service.serving.llm.simulated import encoded_usage
 
 MAX_DOCUMENTS = 1000
 
@@ -88,7 +89,7 @@ async def rerank(model: Model, body: Mapping[str, object]) -> Answer:
             "id": f"rerank-{model.seams.new_id()}",
             "model": request.model or model.name,
             "scored_by": found.method,
-            "usage": _usage(found),
+            "usage": encoded_usage(found.tokens),
             "results": results,
         }
     )
@@ -122,7 +123,7 @@ async def score(model: Model, body: Mapping[str, object]) -> Answer:
                 {"index": index, "object": "score", "score": value}
                 for index, value in enumerate(found.scores)
             ],
-            "usage": _usage(found),
+            "usage": encoded_usage(found.tokens),
         }
     )
 
@@ -154,7 +155,3 @@ async def _against(
 def _best_first(scores: Sequence[float]) -> list[int]:
     """Of equal scores the earlier document goes first."""
     return sorted(range(len(scores)), key=lambda index: -scores[index])
-
-
-def _usage(found: Relevance) -> dict[str, int]:
-    return {"prompt_tokens": found.tokens, "total_tokens": found.tokens}

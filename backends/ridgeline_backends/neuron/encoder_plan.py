@@ -1,0 +1,97 @@
+"""Whether a text encoder fits a group of simulated cores, and how it is compiled for them.
+
+A program for each bucket, for one text and for a batch of them: a call takes as long however much
+of it is filled up. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ridgeline_backends.base import LoadSpec, MemoryNeed
+from ridgeline_backends.models.encoder_config import EncoderConfig
+from ridgeline_backends.models.sentence_files import Pooling
+from ridgeline_backends.neuron.builders.text_encoder import text_encoder_program
+from ridgeline_backends.neuron.config import NeuronConfig, neuron_config
+from ridgeline_backends.neuron.liveness import core_need
+from ridgeline_backends.neuron.placement import place
+from ridgeline_backends.neuron.plan import (
+    NeuronPlan,
+    asked_length,
+    dtype_of,
+    host_refusals,
+    out_of_memory,
+    simulated_note,
+)
+from ridgeline_backends.neuron.program import Program
+
+_BATCH = 16
+"""The most texts of a compiled call: as many as a server hands over at once."""
+
+
+def encoder_plan(
+    config: EncoderConfig,
+    architecture: str,
+    spec: LoadSpec,
+    *,
+    settings: Mapping[str, object],
+    instance: str | None,
+    backend: str,
+) -> NeuronPlan:
+    """As `plan.decoder_plan`. Memory is that of the usual pooling, which needs the most."""
+    dtype = dtype_of(spec)
+    given = neuron_config({"torch_dtype": dtype.value, "seq_len": 1, **settings})
+    degree = given.tp_degree if "tp_degree" in settings else spec.tensor_parallel
+    placement = place(instance, degree, given.logical_nc_config)
+    length = asked_length(config.context_length, spec, settings)
+    neuron = neuron_config(
+        {
+            "torch_dtype": dtype.value,
+            "batch_size": min(spec.max_num_seqs, _BATCH),
+            **settings,
+            "seq_len": length,
+            "tp_degree": placement.cores,
+        }
+    )
+    refusals = list(placement.refusals)
+    if length > config.context_length:
+        refusals.append(
+            f"max_model_len {length} is above the model's context length {config.context_length}."
+        )
+    if spec.quantize or neuron.quantized:
+        refusals.append("The matrices of encoders are not quantised on Neuron; use bf16 or fp32.")
+    need = core_need(encoder_programs(config, neuron, Pooling()))
+    if need.total > placement.core_memory_bytes:
+        refusals.append(out_of_memory(need, placement))
+    memory = MemoryNeed(
+        weights=need.weights * placement.cores,
+        kv=0,
+        scratch=(need.total - need.weights) * placement.cores,
+    )
+    refusals.extend(host_refusals(memory))
+    return NeuronPlan(
+        backend=backend,
+        architecture=architecture,
+        dtype=dtype,
+        spec=spec,
+        max_model_len=length,
+        kv_blocks=0,
+        memory=memory,
+        available_bytes=placement.core_memory_bytes * placement.cores,
+        refusals=tuple(refusals),
+        notes=(simulated_note(placement),),
+        neuron=neuron,
+        placement=placement,
+        need=need,
+    )
+
+
+def encoder_programs(
+    config: EncoderConfig, neuron: NeuronConfig, pooling: Pooling
+) -> list[Program]:
+    """Every program that is compiled."""
+    return [
+        text_encoder_program(config, neuron, pooling=pooling, bucket=bucket, batch=batch)
+        for batch in sorted({1, neuron.batch_size})
+        for bucket in neuron.context_buckets
+    ]

@@ -1,0 +1,222 @@
+"""Executes text encoders on simulated cores: vectors of texts, and scores of pairs.
+
+What a call takes is what its compiled program takes: that of the next bucket, for one text or for a
+whole batch. What is computed here are texts one by one, each filled up to a length that its own
+decides: so a text gets the same bits in any company.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
+
+# isort: split
+import torch
+from torch import Tensor
+
+from ridgeline_backends.base import Artifact, EmbeddingRunner, RerankRunner, TokenPair
+from ridgeline_backends.device_time import (
+    DeviceCall,
+    DeviceTime,
+    MeteredHardware,
+    SimulatedDevice,
+)
+from ridgeline_backends.models.encoder import EncoderInput
+from ridgeline_backends.models.encoder_config import encoder_config
+from ridgeline_backends.models.encoder_weights import EncoderWeights
+from ridgeline_backends.models.reader import read_json
+from ridgeline_backends.models.sentence_files import last_function, read_pooling
+from ridgeline_backends.models.weights import Weights
+from ridgeline_backends.neuron.buckets import FEWEST, bucket_of, executed
+from ridgeline_backends.neuron.builders.text_encoder import text_encoder_program
+from ridgeline_backends.neuron.encoder_plan import encoder_programs
+from ridgeline_backends.neuron.encoder_sharding import EncoderShards
+from ridgeline_backends.neuron.execute.executor import LoadedProgram
+from ridgeline_backends.neuron.execute.memory import CoreMemory
+from ridgeline_backends.neuron.faults import Faults
+from ridgeline_backends.neuron.plan import NeuronPlan
+from ridgeline_backends.neuron.program import Program
+from ridgeline_backends.neuron.step_time import PredictTime, StepTimes, device_of
+from ridgeline_backends.torch_threads import TorchThreads
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of a compiled program, and the places of the texts that it is for."""
+
+    program: Program
+    places: Sequence[int]
+
+
+class NeuronEncoder(MeteredHardware):
+    """An encoder on `plan.placement`. Where the spec says `paced`, a call returns when the device
+    would."""
+
+    _output: str
+    """What the program gives."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        predict: PredictTime,
+        *,
+        faults: Faults | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Raises `NeuronRuntimeError` where `faults` let no model be loaded."""
+        self._faults = faults or Faults()
+        self._faults.load()
+        plan = artifact.plan
+        assert isinstance(plan, NeuronPlan), "a plan of another backend"
+        config = read_json(artifact.model_dir / "config.json")
+        self._config = encoder_config(config, plan.architecture)
+        self._neuron = neuron = plan.neuron
+        self._pooling = read_pooling(artifact.model_dir)
+        self._longest = plan.max_model_len
+        if plan.spec.threads is not None:
+            torch.set_num_threads(plan.spec.threads)
+        self._threads = TorchThreads()
+        self._times = StepTimes(predict)
+        self._spent = self._times.of(())
+        self._executions = 0
+        self._paced = plan.spec.paced
+        self._clock = clock
+        self._sleep = sleep
+        programs = encoder_programs(self._config, neuron, self._pooling)
+        self._programs = {(one.batch, one.bucket): one for one in programs}
+        self._loaded: dict[int, LoadedProgram] = {}
+        self._memory = CoreMemory(neuron.tp_degree)
+        with torch.inference_mode(), Weights(artifact.model_dir) as weights:
+            self._shards = EncoderShards(
+                self._config, neuron, EncoderWeights(self._config, weights)
+            )
+            self._load(executed(1, self._longest, FEWEST))
+        calls = [
+            DeviceCall(
+                phase=one.phase, bucket=one.bucket, batch=one.batch, time=self._times.of([one])
+            )
+            for one in programs
+        ]
+        self._simulates = replace(
+            device_of(plan.placement, programs[-1], plan.need, calls),
+            paced=self._paced,
+            config=config,
+            settings=asdict(neuron),
+        )
+
+    @property
+    def max_model_len(self) -> int:
+        return self._longest
+
+    @property
+    def simulates(self) -> SimulatedDevice:
+        return self._simulates
+
+    @property
+    def spent(self) -> DeviceTime:
+        return self._spent
+
+    @property
+    def executions(self) -> int:
+        return self._executions
+
+    def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None:
+        self._faults = self._faults.instead(kind, after=after, every=every)
+
+    def _each(self, inputs: Sequence[EncoderInput]) -> list[Tensor]:
+        """What the program gives for each, in order. Raises `PromptTooLong`, `InvalidSampling`
+        before anything is computed, and `NeuronRuntimeError`."""
+        for one in inputs:
+            one.check(vocab_size=self._config.vocab_size, max_model_len=self._longest)
+        self._threads.adopt()
+        found: dict[int, Tensor] = {}
+        with torch.inference_mode():
+            for call in self._calls([len(one.token_ids) for one in inputs]):
+                begin = self._clock()
+                self._faults.step(self._neuron.tp_degree, self._sleep)
+                found.update((place, self._run(inputs[place])) for place in call.places)
+                taken = self._times.of([call.program])
+                self._spent = self._spent + taken
+                self._executions += 1
+                if self._paced:
+                    self._sleep(max(0.0, taken.seconds - (self._clock() - begin)))
+        return [found[place] for place in range(len(inputs))]
+
+    def _calls(self, lengths: Sequence[int]) -> Iterator[_Call]:
+        """Texts of one bucket together: in a batch, or one by one where that takes no longer."""
+        most = self._neuron.batch_size
+        together: dict[int, list[int]] = {}
+        for place, length in enumerate(lengths):
+            bucket = bucket_of(self._neuron.context_buckets, length)
+            together.setdefault(bucket, []).append(place)
+        for bucket, places in sorted(together.items()):
+            alone, full = self._programs[1, bucket], self._programs[most, bucket]
+            each, whole = (self._times.of([one]).seconds for one in (alone, full))
+            for begin in range(0, len(places), most):
+                part = places[begin : begin + most]
+                if len(part) * each <= whole:
+                    yield from (_Call(alone, [place]) for place in part)
+                else:
+                    yield _Call(full, part)
+
+    def _run(self, one: EncoderInput) -> Tensor:
+        count = len(one.token_ids)
+        size = executed(count, self._longest, FEWEST)
+        spare = (0, size - count)
+        inputs = {
+            "tokens": _filled(torch.tensor(one.token_ids), spare),
+            "positions": _filled(one.places(self._config), spare),
+            "lengths": torch.tensor([count]),
+            "shares": _filled(torch.full((count,), 1 / count), spare)[None],
+        }
+        if self._config.token_types:
+            inputs["types"] = _filled(one.kinds(self._config), spare)
+        # Every core has the same: what follows the last sum is computed on all.
+        return self._load(size).run(inputs)[self._output][0].flatten()
+
+    def _load(self, size: int) -> LoadedProgram:
+        if size not in self._loaded:
+            program = text_encoder_program(
+                self._config, self._neuron, pooling=self._pooling, bucket=size, batch=1
+            )
+            self._memory.load([program], self._shards)
+            self._loaded[size] = LoadedProgram(program, self._memory)
+        return self._loaded[size]
+
+
+class NeuronEmbeddingRunner(NeuronEncoder, EmbeddingRunner):
+    """An encoder with its pooling."""
+
+    _output = "vectors"
+
+    @property
+    def dimensions(self) -> int:
+        return self._config.hidden
+
+    def embed(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        return [one.tolist() for one in self._each([EncoderInput(ids) for ids in token_ids])]
+
+
+class NeuronRerankRunner(NeuronEncoder, RerankRunner):
+    """An encoder with a head for pairs; the last function is the host's."""
+
+    _output = "scores"
+
+    def __init__(
+        self, artifact: Artifact, predict: PredictTime, *, faults: Faults | None = None
+    ) -> None:
+        self._finish = last_function(read_json(artifact.model_dir / "config.json"))
+        super().__init__(artifact, predict, faults=faults)
+
+    def score(self, pairs: Sequence[TokenPair]) -> list[float]:
+        inputs = [EncoderInput(pair.token_ids, pair.type_ids) for pair in pairs]
+        return [self._finish(float(one)) for one in self._each(inputs)]
+
+
+def _filled(row: Tensor, spare: tuple[int, int]) -> Tensor:
+    """[tokens] -> [1, size], zeros behind."""
+    return torch.nn.functional.pad(row, spare)[None]
