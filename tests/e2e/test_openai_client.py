@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2 as httpx
 import jsonschema
@@ -16,6 +18,7 @@ from ridgeline_testing import Service
 pytestmark = pytest.mark.e2e
 CHAT = "openai-chat"
 EMBED = "openai-embed"
+SIMULATED = "openai-embed-simulated"
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +270,30 @@ def test_nothing_answers_without_a_key(service: Service) -> None:
     for path in ("/metrics", "/v1/models", "/api/info", "/", "/endpoints/x/invocations", "/bucket"):
         assert httpx.get(service.url + path).status_code in (401, 403), path
     assert httpx.get(service.url + "/healthz").status_code == 200
+
+
+def test_a_simulated_endpoint_embeds_as_the_processor_does(
+    client: OpenAI, service: Service, tmp_path: Path
+) -> None:
+    """In bf16 on two cores, whose rounding moves a vector of length 1 by a fiftieth at most."""
+    texts = ["A man is eating food.", "Somebody has a meal.", "The sea is deep and wide. " * 30]
+    here = client.embeddings.create(model=EMBED, input=texts, encoding_format="float")
+    service.deploy(SIMULATED, "all-minilm-l6-v2", instance_type="ml.inf2.xlarge")
+    try:
+        there = client.embeddings.create(model=SIMULATED, input=texts, encoding_format="float")
+        for own, other in zip(here.data, there.data, strict=True):
+            assert 0 < math.dist(own.embedding, other.embedding) < 0.02
+        told = (there.usage.model_extra or {})["ridgeline"]
+        assert (told["instance_type"], told["neuron_cores"]) == ("inf2.xlarge", 2)
+        invoked = service.client("sagemaker-runtime").invoke_endpoint(
+            EndpointName=SIMULATED,
+            Body=json.dumps({"inputs": texts}),
+            ContentType="application/json",
+        )
+        header = invoked["ResponseMetadata"]["HTTPHeaders"]["x-ridgeline-simulated"]
+        assert json.loads(header) == told
+        assert "a call, texts of up to (batch 16):" in service.cli("describe", SIMULATED).stdout
+        said = service.cli("neuron", "profile", SIMULATED, "-o", str(tmp_path / "call.json")).stderr
+        assert "(encoding, bucket 512, batch 1) on 2 cores" in said
+    finally:
+        service.delete(SIMULATED)
