@@ -145,7 +145,10 @@ def calls(
 
 def results(program: Program) -> Work:
     """What the host reads back and has written, in single precision."""
-    outputs = [one.elements * _RESULT_BYTES for one, _ in program.buffers(BufferKind.OUTPUT)]
+    outputs = [
+        one.elements * _RESULT_BYTES * section.repeats
+        for one, section in program.buffers(BufferKind.OUTPUT)
+    ]
     written = sum(one.elements for one, _ in program.buffers(BufferKind.INPUT)) * _RESULT_BYTES
     fresh = sum(size for size in outputs if size > _FRESH_BYTES)
     moved = sum(outputs) + written / _WRITES_FASTER

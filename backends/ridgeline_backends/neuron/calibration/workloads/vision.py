@@ -35,6 +35,13 @@ from ridgeline_backends.neuron.timing.work import Work
 _SIZE = re.compile(r"(\d+)\s*x\s*(\d+)")
 _DIFFUSION = ("unet2d", "dit")
 
+_CAPTIONS, _CAPTION_TOKENS = 100, 9
+"""What CLIP is given beside its images: the published sample asks which of CIFAR-100's classes they
+show, by a caption for each, padded to the longest (hf_pretrained_clip_base_inference_on_inf2)."""
+
+_COPY_BYTES_S, _NUMBER_BYTES = 5e9, 4
+"""A thread that copies, to pages it has not touched before."""
+
 
 def vision_quantities(row: Row) -> list[Quantity]:
     """Fields of "vision"."""
@@ -54,6 +61,8 @@ def vision_quantities(row: Row) -> list[Quantity]:
             results(program),
         )
     )
+    if builder == "perceiver" and not sizes.get("channels"):
+        work = Work.total((work, _copied(_perceiver(sizes, _products(row)))))
     domain = "convnet" if builder in ("resnet", "vgg", "unet", "yolo") else "vision_transformer"
     if machine.chip.neuroncore == "v1":
         domain = "vision_inf1"
@@ -75,7 +84,7 @@ def _programs(
     if builder == "yolo":
         return (build_yolo_v4(batch=batch, image=image, dtype=dtype),)
     if builder == "perceiver":
-        return (build_perceiver(_perceiver(sizes), batch=batch),)
+        return (build_perceiver(_perceiver(sizes, _products(row)), batch=batch),)
     tower = build_vision_encoder(
         _tower(sizes),
         batch=batch,
@@ -94,7 +103,7 @@ def _programs(
         vocab=_size(sizes, "vocab_size"),
         causal=True,
     )
-    return (tower, build_encoder(text, batch=batch, length=_size(sizes, "text_length")))
+    return (tower, build_encoder(text, batch=_CAPTIONS, length=_CAPTION_TOKENS))
 
 
 def _diffusion(row: Row, machine: Machine, builder: str, sizes: Mapping[str, object]) -> Work:
@@ -125,7 +134,20 @@ def _diffusion(row: Row, machine: Machine, builder: str, sizes: Mapping[str, obj
     return Work.total((Work.of(step, machine) * steps, Work.of(decoder, machine), results(decoder)))
 
 
-def _perceiver(sizes: Mapping[str, object]) -> PerceiverShape:
+def _copied(shape: PerceiverShape) -> Work:
+    """What the published script copies on the host: inputs as features, with padding, and joined;
+    and after each part of the outputs all that there are."""
+    inputs = shape.inputs * shape.input_width
+    outputs = shape.outputs * shape.decoded * (shape.parts + 1) // 2
+    return Work.host(fixed_s=(3 * inputs + outputs) * _NUMBER_BYTES / _COPY_BYTES_S)
+
+
+def _products(row: Row) -> ElementType:
+    """What products are made in: the compiler casts their inputs unless told not to."""
+    return ElementType.FP32 if row.text("autocast") == "None" else ElementType.BF16
+
+
+def _perceiver(sizes: Mapping[str, object], dtype: ElementType) -> PerceiverShape:
     return PerceiverShape(
         inputs=_size(sizes, "inputs"),
         input_width=_size(sizes, "input_width"),
@@ -135,6 +157,12 @@ def _perceiver(sizes: Mapping[str, object]) -> PerceiverShape:
         layers=_size(sizes, "layers_per_block"),
         heads=_size(sizes, "num_attention_heads"),
         outputs=_size(sizes, "outputs", 1),
+        parts=_size(sizes, "parts", 1),
+        query_width=_size(sizes, "query_width", 0),
+        decoded=_size(sizes, "decoded", 0),
+        image=_size(sizes, "image", 0) if "channels" in sizes else 0,
+        channels=_size(sizes, "channels", 0),
+        dtype=dtype,
     )
 
 
