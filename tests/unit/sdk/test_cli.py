@@ -287,7 +287,11 @@ class TestEndpoints:
     def test_describe_of_a_simulated_device(self, fake: Any, run: Run, sdk_tools: Any) -> None:
         call = {"seconds": 0.004, "low": 0.003, "high": 0.005, "core_utilization": 0.01}
         call |= {"bucket": 128, "batch": 1, "collective_share": 0.4}
-        phases = {"context_encoding": {}, "token_generation": {"usd_per_million_tokens": 0.5}}
+        phases = {
+            "context_encoding": {},
+            "token_generation": {"usd_per_million_tokens": 0.5},
+            "encoding": {"usd_per_million_tokens": 0.0011, "batch": 16},
+        }
         device = {
             "instance_type": "inf2.xlarge",
             "neuron_cores": 2,
@@ -305,6 +309,8 @@ class TestEndpoints:
         assert "2 NeuronCores at LNC 1, times calibrated, answers at its pace" in text
         assert "4.00 ms (3.00 - 5.00)" in text
         assert "40% collectives, $0.50 per million tokens" in text
+        assert "a call, texts of up to (batch 16):" in text
+        assert "40% collectives, $0.0011 per million tokens" in text
         assert "1.0 of 16384 (model constants 1.0)" in text
         body = json.loads(run("describe", "e", "--json").stdout)
         assert body["Ridgeline"]["simulated"] == replicas
