@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import sys
@@ -18,6 +19,8 @@ from ridgeline_service.telemetry.tracing import open_tracing
 
 log = logging.getLogger(__name__)
 
+_M_ARENA_MAX = -8  # of glibc's malloc.h
+
 
 def load(replica: Replica, mailbox: Mailbox, seams: Seams) -> tuple[ModelSettings, Model]:
     """Read the settings, then load what they ask for. Raises what is wrong with either."""
@@ -33,7 +36,16 @@ def load(replica: Replica, mailbox: Mailbox, seams: Seams) -> tuple[ModelSetting
     return settings, load_model(directory, settings, replica, mailbox, seams)
 
 
+def share_one_heap() -> None:
+    """Let all threads allocate from one heap. By itself each of glibc's threads keeps what was
+    freed in heaps of its own: a hundred MiB after loading."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_ARENA_MAX, 1)
+
+
 def main() -> int:
+    share_one_heap()
     logging.basicConfig(
         level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s"
     )
