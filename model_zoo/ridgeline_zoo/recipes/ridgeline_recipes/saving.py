@@ -25,11 +25,11 @@ def save_adapter(model: Any, result: Path) -> Any:
         return model
     model.save_pretrained(str(result / ADAPTER))
     chance = _chance()
-    for layer in model.modules():
-        if isinstance(layer, LoraLayer):
-            weights = layer.get_base_layer().weight
-            update = layer.get_delta_weight(model.active_adapter).float()
-            weights.data = rounded(weights.data.float() + update, weights.dtype, chance)
+    adapted: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    for layer in adapted:
+        weights = layer.get_base_layer().weight
+        update = layer.get_delta_weight(model.active_adapter).float()
+        weights.data = rounded(weights.data.float() + update, weights.dtype, chance)
     return model.unload()
 
 
