@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, sqrt
+from math import sqrt
 
 from ridgeline_backends.base import RunnerLimits, SlotLayout
 from ridgeline_backends.neuron.calibration.quantity import RUN_S, Quantity, ServingRun, Simulated
@@ -140,7 +140,7 @@ def _load(row: Row, slots: int, prompt: int) -> Load:
     if drawn:
         return _full(row, slots, lengths)
     clients = row.integer("concurrency", slots) if not _alone(row, slots) else slots
-    return Load(lengths=lengths, clients=ceil(clients / replicas), seconds=RUN_S)
+    return Load(lengths=lengths, clients=_each(clients, replicas), seconds=RUN_S)
 
 
 def _full(row: Row, slots: int, lengths: Lengths) -> Load:
@@ -152,13 +152,18 @@ def _full(row: Row, slots: int, lengths: Lengths) -> Load:
         clients = min(clients, slots * replicas)
     return Load(
         lengths=lengths,
-        clients=ceil(clients / replicas),
+        clients=_each(clients, replicas),
         seconds=RUN_S,
         timeout_s=_SILENCE_S,
         streamed=True,
         pause_s=_PAUSE_S * clients,
         tick_s=_TICK_S,
     )
+
+
+def _each(clients: int, replicas: int) -> int:
+    """Of clients that a proxy shares out in turn, those of an average replica."""
+    return max(1, round(clients / replicas))
 
 
 def _host_steps(row: Row) -> float:
