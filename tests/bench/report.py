@@ -69,7 +69,7 @@ def _serving(report: dict[str, Any]) -> Iterator[str]:
         "in and 128 out; *shared*: 32 requests of 512 common and 32 own tokens in, 64 out. "
         f"Medians of the runs in which other jobs took less than {QUIET_CORES} cores (of all runs "
         "where fewer than half were so quiet: marked †), servers in turn, the others frozen. "
-        f"Rounds: {1 + max(sample['round'] for sample in report['samples'])}. Prompts of random "
+        f"Rounds: {_rounds(report['samples'])}. Prompts of random "
         "words make the model repeat itself, which flatters prompt lookup, the default: the rows "
         "without it are what other texts may expect."
     )
@@ -107,6 +107,15 @@ def _serving(report: dict[str, Any]) -> Iterator[str]:
     yield ""
     for name, command in report["commands"].items():
         yield f"- {name}: `{command}`"
+
+
+def _rounds(samples: Sequence[Any]) -> str:
+    """How often the workloads were run."""
+    each = {work: set[int]() for work in _in_order(sample["workload"] for sample in samples)}
+    for sample in samples:
+        each[sample["workload"]].add(sample["round"])
+    least, most = min(map(len, each.values())), max(map(len, each.values()))
+    return str(most) if least == most else f"{least} to {most}"
 
 
 def _chosen(samples: Sequence[Any], peer: str, workload: str) -> tuple[list[Any], bool]:
