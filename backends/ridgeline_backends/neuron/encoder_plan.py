@@ -14,14 +14,12 @@ from ridgeline_backends.models.sentence_files import Pooling
 from ridgeline_backends.neuron.builders.text_encoder import text_encoder_program
 from ridgeline_backends.neuron.config import NeuronConfig, neuron_config
 from ridgeline_backends.neuron.liveness import core_need
-from ridgeline_backends.neuron.placement import place
 from ridgeline_backends.neuron.plan import (
     NeuronPlan,
-    asked_length,
-    dtype_of,
     host_refusals,
     out_of_memory,
     simulated_note,
+    target,
 )
 from ridgeline_backends.neuron.program import Program
 
@@ -39,11 +37,7 @@ def encoder_plan(
     backend: str,
 ) -> NeuronPlan:
     """As `plan.decoder_plan`. Memory is that of the usual pooling, which needs the most."""
-    dtype = dtype_of(spec)
-    given = neuron_config({"torch_dtype": dtype.value, "seq_len": 1, **settings})
-    degree = given.tp_degree if "tp_degree" in settings else spec.tensor_parallel
-    placement = place(instance, degree, given.logical_nc_config)
-    length = asked_length(config.context_length, spec, settings)
+    dtype, placement, length, refusals = target(config.context_length, spec, settings, instance)
     neuron = neuron_config(
         {
             "torch_dtype": dtype.value,
@@ -53,11 +47,6 @@ def encoder_plan(
             "tp_degree": placement.cores,
         }
     )
-    refusals = list(placement.refusals)
-    if length > config.context_length:
-        refusals.append(
-            f"max_model_len {length} is above the model's context length {config.context_length}."
-        )
     if spec.quantize or neuron.quantized:
         refusals.append("The matrices of encoders are not quantised on Neuron; use bf16 or fp32.")
     need = core_need(encoder_programs(config, neuron, Pooling()))

@@ -36,6 +36,24 @@ class NeuronPlan(Plan):
     need: CoreNeed
 
 
+def target(
+    context_length: int, spec: LoadSpec, settings: Mapping[str, object], instance: str | None
+) -> tuple[Dtype, Placement, int, list[str]]:
+    """The type of numbers, the cores, the longest sequence, and what of these is refused. Raises as
+    `decoder_plan`."""
+    dtype = _dtype_of(spec)
+    given = neuron_config({"torch_dtype": dtype.value, "seq_len": 1, **settings})
+    degree = given.tp_degree if "tp_degree" in settings else spec.tensor_parallel
+    placement = place(instance, degree, given.logical_nc_config)
+    length = _asked_length(context_length, spec, settings)
+    refusals = list(placement.refusals)
+    if length > context_length:
+        refusals.append(
+            f"max_model_len {length} is above the model's context length {context_length}."
+        )
+    return dtype, placement, length, refusals
+
+
 def decoder_plan(
     config: DecoderConfig,
     architecture: str,
@@ -52,16 +70,7 @@ def decoder_plan(
     """
     if spec.quantize:
         settings = {"quantized": True, **settings}
-    dtype = dtype_of(spec)
-    given = neuron_config({"torch_dtype": dtype.value, "seq_len": 1, **settings})
-    degree = given.tp_degree if "tp_degree" in settings else spec.tensor_parallel
-    placement = place(instance, degree, given.logical_nc_config)
-    length = asked_length(config.context_length, spec, settings)
-    refusals = list(placement.refusals)
-    if length > config.context_length:
-        refusals.append(
-            f"max_model_len {length} is above the model's context length {config.context_length}."
-        )
+    dtype, placement, length, refusals = target(config.context_length, spec, settings, instance)
     neuron = neuron_config(
         {
             "torch_dtype": dtype.value,
@@ -119,7 +128,7 @@ def compiled_programs(config: DecoderConfig, neuron: NeuronConfig) -> list[Progr
     ]
 
 
-def dtype_of(spec: LoadSpec) -> Dtype:
+def _dtype_of(spec: LoadSpec) -> Dtype:
     """Raises `UnsupportedModel`."""
     try:
         return Dtype(spec.dtype)
@@ -130,7 +139,7 @@ def dtype_of(spec: LoadSpec) -> Dtype:
         ) from error
 
 
-def asked_length(declared: int, spec: LoadSpec, settings: Mapping[str, object]) -> int:
+def _asked_length(declared: int, spec: LoadSpec, settings: Mapping[str, object]) -> int:
     """Positions of a sequence; `declared` by the model where nobody asked for a number."""
     asked = settings.get("seq_len")
     if isinstance(asked, int):
