@@ -32,12 +32,22 @@ def rounded_pairs(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def in_int8(x: Tensor, weight: Tensor) -> Tensor:
-    """Both sides as whole numbers up to 127, with a scale for every 64 of k."""
+    """Both sides as whole numbers up to 127, with a scale for every 64 of k, which keeps sums of
+    four weights of one sign within 128."""
     total = torch.zeros(len(x), len(weight), dtype=torch.float64)
+    padding = (0, -x.shape[1] % GROUP)
+    x, weight = (torch.nn.functional.pad(each, padding) for each in (x, weight))
     for begin in range(0, x.shape[1], GROUP):
         part, side = x[:, begin : begin + GROUP], weight[:, begin : begin + GROUP]
         x_scale = part.abs().amax(1, keepdim=True) / 127
-        w_scale = (side.abs().amax(1, keepdim=True) / 127).bfloat16().double()
+        of_four = [
+            (sign * side[:, [8 * i + j for j in four]]).clamp(min=0).sum(1, keepdim=True) / 126
+            for i in range(GROUP // 8)
+            for four in ((0, 1, 4, 5), (2, 3, 6, 7))
+            for sign in (1, -1)
+        ]
+        limits = [side.abs().amax(1, keepdim=True) / 127, *of_four]
+        w_scale = torch.cat(limits, 1).amax(1, keepdim=True).bfloat16().double()
         x_whole = (part / x_scale.clamp(min=1e-300)).round()
         w_whole = (side / w_scale.clamp(min=1e-30)).round().clamp(-127, 127)
         total += (x_whole @ w_whole.T) * x_scale * w_scale.T

@@ -108,6 +108,24 @@ def test_a_product_is_that_of_float64_and_of_each_row_alone(
     assert torch.equal(alone[0], found[row])
 
 
+@few
+@given(
+    rows=st.integers(1, 14),
+    sizes=st.lists(st.sampled_from([0.0, 0.2, 1.0]), min_size=64, max_size=64),
+    seed=seeds,
+)
+def test_sums_of_bytes_do_not_overflow(kernels: Library, rows: int, sizes: list[float], seed: int):
+    draw = torch.Generator().manual_seed(seed)
+    size = torch.tensor(sizes)
+    # Each row of weights finds an activation that has the largest number wherever it has a sign.
+    w = torch.randn(16, 64, generator=draw).sign() * size
+    w[0], w[1] = size, -size
+    x = torch.randn(rows, 64, generator=draw).sign()
+    x[0] = 1
+    found = product(kernels, x, w, None, torch.int8)
+    assert torch.allclose(found.double(), in_int8(x.double(), w.double()), rtol=1e-5, atol=1e-4)
+
+
 def config_of(**changes: object) -> DecoderConfig:
     """A small decoder; `group` query heads per KV head, `windows` of its two layers."""
     plain: dict[str, object] = {

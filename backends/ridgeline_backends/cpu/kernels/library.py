@@ -19,7 +19,7 @@ from ridgeline_backends.errors import KernelBuildFailed
 
 log = logging.getLogger(__name__)
 
-ABI = 4
+ABI = 5
 F32, BF16, INT8 = 0, 1, 2
 SILU, GELU_TANH = 0, 1
 TARGETS = ("qkv", "o", "gate_up", "down")

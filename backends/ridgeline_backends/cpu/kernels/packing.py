@@ -2,7 +2,7 @@
 
 A matrix [n, k] becomes panels of 16 rows (csrc/ridgeline.h says how), rounded up to `WIDTH` with
 zeros. Packing changes no value, but for int8, where every `GROUP` of a row is scaled to whole
-numbers up to 127.
+numbers.
 """
 
 from __future__ import annotations
@@ -84,18 +84,34 @@ def interleave(gate_up: Tensor) -> Tensor:
 
 
 def _int8_panels(weight: Tensor) -> Tensor:
-    """Symmetric, one scale per group of a row: w ~ scale * q with |q| <= 127."""
+    """Symmetric, one scale per group of a row: w ~ scale * q with |q| <= 127.
+
+    Four products with activations from 0 to 255 are added in 16 bits, where the processor has
+    nothing wider for bytes: of the four weights neither the positive nor the negative ones may
+    add up to more than 128. That, more often than the largest one, decides the scale. The noise
+    is about that of one scale for a whole row of numbers up to 127.
+    """
     n, k = weight.shape
     groups = weight.view(n // PANEL, PANEL, k // GROUP, GROUP)
+    sizes = groups.abs()
+    # (sizes + |sum|) / 2 is the larger one of both signs' sums. Four roundings add up to 2, and
+    # that of the scale to a quarter.
+    most = (_by_fours(sizes) + _by_fours(groups).abs_()).amax((-1, -2)).div_(2 * (128 - 2))
     # As the kernel will read it; a group of zeros has no scale of its own.
-    scale = (groups.abs().amax(-1) / 127).to(torch.bfloat16)
+    scale = torch.maximum(sizes.amax(-1).div_(127), most).to(torch.bfloat16)
     divisor = scale.float().clamp_(min=torch.finfo(torch.float32).tiny)
     numbers = groups.div(divisor[..., None]).round_().clamp_(-127, 127).to(torch.int8)
-    sums = numbers.sum(-1, dtype=torch.int16)
-    words = torch.stack([sums, scale.view(torch.int16)], -1).view(torch.int32)
+    taken = -numbers.sum(-1, dtype=torch.int16)
+    words = torch.stack([taken, scale.view(torch.int16)], -1).view(torch.int32)
     # In words: a quarter of the moves. [panel, row, group, word] to [panel, group, word, row].
     rows = torch.cat([numbers.view(torch.int32), words], -1)
     return rows.permute(0, 2, 3, 1).contiguous().view(torch.int8)
+
+
+def _by_fours(groups: Tensor) -> Tensor:
+    """[..., GROUP] -> [..., GROUP / 8, 2]: of every eight numbers 0, 1, 4, 5 and 2, 3, 6, 7."""
+    pairs = (groups[..., ::2] + groups[..., 1::2]).unflatten(-1, (-1, 2, 2))
+    return pairs[..., 0, :] + pairs[..., 1, :]
 
 
 def _padded_matrix(weight: Tensor) -> Tensor:

@@ -24,18 +24,9 @@
 #else
 #define MAX_ROWS 6
 #endif
-#if AVX2_TILES
-#define MAX_ROWS_INT8 4 /* products need a register before they are added */
-#else
-#define MAX_ROWS_INT8 MAX_ROWS
-#endif
 #define HIDE(pointer) __asm__ volatile("" : "+r"(pointer)) /* the compiler forgets what it knows of it */
 #define GROUP 64 /* numbers that share a scale */
-#if defined(RL_AVX512)
 #define PACKED_GROUP (GROUP + PACKED_SCALE)
-#else
-#define PACKED_GROUP (2 * GROUP + PACKED_SCALE) /* as 16 bits */
-#endif
 #define PACKED_SCALE 16 /* bytes for one, which keeps groups aligned */
 #define BLOCK_ROWS 48 /* rows that stay in the second-level cache while panels pass */
 #define BLOCK_K 192   /* k that keeps a panel in the first level while rows pass */
@@ -69,7 +60,8 @@ static void pack_pairs(const float *x, int k, uint16_t *out)
 }
 #endif
 
-/* Symmetric 8-bit integers: x ~ scale * q, |q| <= 127. */
+/* Symmetric 8-bit integers: x ~ scale * q, |q| <= 127. They carry +128, for the processor multiplies
+ * unsigned bytes by signed ones. */
 static void pack_group(const float *x, char *out)
 {
     vf peak = vf_set(0);
@@ -78,27 +70,9 @@ static void pack_group(const float *x, char *out)
         peak = vf_max(peak, vf_max(v, -v));
     }
     float top = vf_peak(peak), scale = top / 127.0f, inverse = top > 0 ? 127.0f / top : 0;
-    for (int i = 0; i < GROUP; i += PANEL) {
-#if AVX2_TILES
-        /* Each four as (0, 2), (1, 3): the order in which a word of four weights is taken apart. */
-        const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
-        for (int j = 0; j < PANEL; j += LANES) {
-            __m256i q = (__m256i)vf_to_int(vf_load(x + i + j) * vf_set(inverse));
-            __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
-            _mm_storeu_si128((__m128i *)((int16_t *)out + i + j), _mm_shuffle_epi8(halves, order));
-        }
-        continue;
-#endif
-        int32_t q[PANEL];
-        for (int j = 0; j < PANEL; j += LANES)
-            vi_store(q + j, vf_to_int(vf_load(x + i + j) * vf_set(inverse)));
-#if defined(RL_AVX512)
-        for (int j = 0; j < PANEL; j++) ((uint8_t *)out)[i + j] = (uint8_t)(q[j] + 128);
-#else
-        /* Each four as (0, 2), (1, 3): the order in which a word of four weights is taken apart. */
-        for (int j = 0; j < PANEL; j++)
-            ((int16_t *)out)[i + (j & ~3) + ((j & 1) << 1) + ((j >> 1) & 1)] = (int16_t)q[j];
-#endif
+    for (int i = 0; i < GROUP; i += LANES) {
+        vb bytes = __builtin_convertvector(vf_to_int(vf_load(x + i) * vf_set(inverse)) + vi_set(128), vb);
+        memcpy(out + i, &bytes, sizeof bytes);
     }
     memcpy(out + PACKED_GROUP - PACKED_SCALE, &scale, sizeof scale);
 }
@@ -125,6 +99,12 @@ INLINE void fetch_weights(const int panels, int64_t next_panel, fetch *next)
 {
     UNROLL for (int j = 0; j < panels; j++) __builtin_prefetch(next->at + j * next_panel, 0, 3);
     next->at += next->step;
+}
+
+/* Where vector j of a line that begins at w lies: in its own panel or in the next one. */
+INLINE const char *lanes_of(const char *w, int64_t next_panel, const int j)
+{
+    return w + (j / NV) * next_panel + (j % NV) * (int64_t)sizeof(vf);
 }
 
 /* The next tile's activations come from the second-level cache: ask for them in time. */
@@ -158,7 +138,7 @@ INLINE void tile_float(const int type, const int rows, const int panels, const c
         UNROLL for (int odd = 0; odd < 2; odd++) {
             vf weight[UNIT * NV];
             UNROLL for (int j = 0; j < panels * NV; j++) {
-                const char *p = w + (j / NV) * next_panel + (j % NV) * (int64_t)sizeof(vf);
+                const char *p = lanes_of(w, next_panel, j);
                 /* Loaded twice rather than kept: six rows leave no register for the words. */
                 HIDE(p);
                 if (type == RL_BF16)
@@ -202,32 +182,28 @@ INLINE void tile_pairs(const int rows, const int panels, const char *a, int64_t 
 }
 #endif
 
-#if !defined(RL_AVX512)
-/* Lanes of four bytes as two 16-bit numbers: bytes 0 and 2, or 1 and 3, with their signs. */
-#if defined(RL_AVX2)
-INLINE vi low_halves(vi w) { return (vi)_mm256_srai_epi16(_mm256_slli_epi16((__m256i)w, 8), 8); }
-INLINE vi high_halves(vi w) { return (vi)_mm256_srai_epi16((__m256i)w, 8); }
-
-/* Each lane's pair of weights times the same pair of activations, added up. */
-INLINE vi dot_pairs(vi weights, const char *pair)
+/* sum + eight of k: a lane has four weights in `early` and four in `late`. */
+#if defined(RL_AVX512)
+INLINE vi dot_eight(vi sum, const char *x, vi early, vi late)
 {
-    return (vi)_mm256_madd_epi16((__m256i)weights, (__m256i)vf_set(*(const float *)pair));
+    __m512i s = _mm512_dpbusd_epi32((__m512i)sum, (__m512i)vf_set(*(const float *)x), (__m512i)early);
+    return (vi)_mm512_dpbusd_epi32(s, (__m512i)vf_set(*(const float *)(x + 4)), (__m512i)late);
+}
+#elif defined(RL_AVX2)
+INLINE vi dot_eight(vi sum, const char *x, vi early, vi late)
+{
+    /* In 16 bits, which four products of packed weights do not overflow. */
+    __m256i a = _mm256_maddubs_epi16((__m256i)vf_set(*(const float *)x), (__m256i)early);
+    __m256i b = _mm256_maddubs_epi16((__m256i)vf_set(*(const float *)(x + 4)), (__m256i)late);
+    return sum + (vi)_mm256_madd_epi16(_mm256_add_epi16(a, b), _mm256_set1_epi16(1));
 }
 #else
-typedef int16_t vh __attribute__((vector_size(4 * LANES)));
-INLINE vi low_halves(vi w) { return (vi)((vh)((vh)w << 8) >> 8); }
-INLINE vi high_halves(vi w) { return (vi)((vh)w >> 8); }
-
-INLINE vi dot_pairs(vi weights, const char *pair)
+INLINE vi dot_eight(vi sum, const char *x, vi early, vi late)
 {
-    const int16_t *x = (const int16_t *)pair;
-    return ((weights << 16) >> 16) * x[0] + (weights >> 16) * x[1];
+    UNROLL for (int i = 0; i < 4; i++)
+        sum += ((early << (24 - 8 * i)) >> 24) * (uint8_t)x[i] + ((late << (24 - 8 * i)) >> 24) * (uint8_t)x[i + 4];
+    return sum;
 }
-#endif
-#endif
-
-#if AVX2_TILES
-#include "int8_avx2.h"
 #endif
 
 /* 8-bit weights and activations: whole numbers within a group, then scaled into acc. */
@@ -235,45 +211,29 @@ INLINE void tile_int8(const int rows, const int panels, const char *a, int64_t l
                       int64_t next_panel, int k, float *acc, const int64_t ldo, int first, fetch next)
 {
     for (; k > 0; k -= GROUP, a += PACKED_GROUP, first = 0) {
-        vi sum[MAX_ROWS][UNIT * NV];
-        UNROLL for (int r = 0; r < rows; r++)
-            UNROLL for (int j = 0; j < panels * NV; j++) sum[r][j] = vi_set(0);
-        for (int i = 0; i < GROUP; i += 4, w += 4 * PANEL) {
-            fetch_weights(panels, next_panel, &next);
-#if defined(RL_AVX512)
-            /* VNNI multiplies unsigned by signed: activations carry +128, taken off below. */
-            __m512i weight[UNIT];
-            UNROLL for (int j = 0; j < panels; j++) weight[j] = _mm512_loadu_si512(w + j * next_panel);
-            UNROLL for (int r = 0; r < rows; r++) {
-                __m512i x = (__m512i)vf_set(*(const float *)(a + r * lda + i));
-                UNROLL for (int j = 0; j < panels; j++)
-                    sum[r][j] = (vi)_mm512_dpbusd_epi32((__m512i)sum[r][j], x, weight[j]);
-            }
-#else
-            vi low[UNIT * NV], high[UNIT * NV];
-            UNROLL for (int j = 0; j < panels * NV; j++) {
-                vi words = vi_load(w + (j / NV) * next_panel + (j % NV) * (int64_t)sizeof(vi));
-                low[j] = low_halves(words);
-                high[j] = high_halves(words);
-            }
-            UNROLL for (int r = 0; r < rows; r++) {
-                const char *four = a + r * lda + 2 * i;
-                UNROLL for (int j = 0; j < panels * NV; j++)
-                    sum[r][j] += dot_pairs(low[j], four) + dot_pairs(high[j], four + 4);
-            }
-#endif
-        }
-        /* A word for each lane: the scale as bfloat16 high, the sum of the group's weights low. */
+        vi sum[MAX_ROWS][UNIT * NV], weight[2][UNIT * NV];
         UNROLL for (int j = 0; j < panels * NV; j++) {
-            vu word = vu_load(w + (j / NV) * next_panel + (j % NV) * (int64_t)sizeof(vu));
+            /* What the 128 in every activation comes to is taken off first. */
+            vi taken = (vi_load(lanes_of(w + GROUP * PANEL, next_panel, j)) << 16) >> 9;
+            UNROLL for (int r = 0; r < rows; r++) sum[r][j] = taken;
+        }
+        for (int i = 0; i < GROUP; i += 8, w += 8 * PANEL) {
+            fetch_weights(panels, next_panel, &next);
+            fetch_weights(panels, next_panel, &next);
+            UNROLL for (int j = 0; j < panels * NV; j++) {
+                weight[0][j] = vi_load(lanes_of(w, next_panel, j));
+                weight[1][j] = vi_load(lanes_of(w + 4 * PANEL, next_panel, j));
+            }
+            UNROLL for (int r = 0; r < rows; r++)
+                UNROLL for (int j = 0; j < panels * NV; j++)
+                    sum[r][j] = dot_eight(sum[r][j], a + r * lda + i, weight[0][j], weight[1][j]);
+        }
+        UNROLL for (int j = 0; j < panels * NV; j++) {
+            vf scale = vf_odd(vu_load(lanes_of(w, next_panel, j)));
             UNROLL for (int r = 0; r < rows; r++) {
                 float *to = acc + r * ldo + j * LANES;
-                vf scale = vf_odd(word) * vf_set(*(const float *)(a + r * lda + PACKED_GROUP - PACKED_SCALE));
-                vi whole = sum[r][j];
-#if defined(RL_AVX512)
-                whole -= ((vi)(word << 16) >> 16) << 7;
-#endif
-                vf_store(to, vf_fma(vi_to_float(whole), scale, first ? vf_set(0) : vf_load(to)));
+                vf both = scale * vf_set(*(const float *)(a + r * lda + GROUP));
+                vf_store(to, vf_fma(vi_to_float(sum[r][j]), both, first ? vf_set(0) : vf_load(to)));
             }
         }
         w += 4 * PANEL;
@@ -325,15 +285,8 @@ INLINE void tile_rows(const int type, int rows, const char *a, int64_t lda, cons
 INLINE void block(const int type, int rows, const char *a, int64_t lda, const char *w,
                   int64_t next_panel, int k, float *acc)
 {
-#if AVX2_TILES
-    if (type == RL_INT8 && rows > NARROW_ROWS) {
-        block_int8(rows, a, lda, w, next_panel, k, acc);
-        return;
-    }
-#endif
     /* Tiles of nearly equal height: 32 rows are 6 6 5 5 5 5, not 6 6 6 6 6 2. */
-    const int most = type == RL_INT8 ? MAX_ROWS_INT8 : MAX_ROWS;
-    int tiles = (rows + most - 1) / most;
+    int tiles = (rows + MAX_ROWS - 1) / MAX_ROWS;
     int step = tiles > 1 ? BLOCK_K : k;
     for (int i = 0; i < k; i += step) {
         int count = k - i < step ? k - i : step;

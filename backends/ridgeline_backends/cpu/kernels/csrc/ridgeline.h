@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define RL_ABI 4
+#define RL_ABI 5
 #define RL_PUBLIC __attribute__((visibility("default")))
 
 enum rl_type { RL_F32 = 0, RL_BF16 = 1, RL_INT8 = 2 };
@@ -17,7 +17,8 @@ enum rl_activation { RL_SILU = 0, RL_GELU_TANH = 1 };
 
 /* A weight [n, k], packed in panels of 16 rows: F32 [n/16][k][16], BF16 [n/16][k/2][16][2]. INT8:
  * for every 64 of k [16][16][4] numbers, then for each of the 16 rows a word, the group's scale as
- * bfloat16 (high) and the sum of its numbers (low). n and k are the padded ones. data null: absent. */
+ * bfloat16 (high) and less the sum of its numbers (low). Of every eight numbers of a row 0, 1, 4, 5 and
+ * 2, 3, 6, 7 each have positive ones of at most 128 together, and negative ones. n and k are the padded ones. data null: absent. */
 typedef struct {
     const void *data;
     const float *bias; /* [n] or null */

@@ -39,19 +39,17 @@
     "vmovdqu " #at "+" #half w ", %%ymm" #to "\n\tvpand " mask ", %%ymm" #to ", %%ymm" #to "\n\t"
 #define SPREAD(i, row, to) "vbroadcastss 4*" #i row ", %%ymm" #to "\n\t"
 #define FMA(w, x, sum) "vfmadd231ps %%ymm" #w ", %%ymm" #x ", %%ymm" #sum "\n\t"
-/* The same with pairs of 16-bit numbers. */
-#define DOT(w, x, sum) "vpmaddwd %%ymm" #w ", %%ymm" #x ", %%ymm14\n\tvpaddd %%ymm14, %%ymm" #sum ", %%ymm" #sum "\n\t"
 
 /* One panel: sums 0 to 11, weights in 12 and 13, the mask in 14, an activation in 15. */
-#define TALL(MULTIPLY, i, row, even, odd) SPREAD(i, row, 15) MULTIPLY(12, 15, even) MULTIPLY(13, 15, odd)
-#define TALL_1(MULTIPLY, i) TALL(MULTIPLY, i, ROW_0(x), 0, 1)
-#define TALL_2(MULTIPLY, i) TALL_1(MULTIPLY, i) TALL(MULTIPLY, i, ROW_1(x), 2, 3)
-#define TALL_3(MULTIPLY, i) TALL_2(MULTIPLY, i) TALL(MULTIPLY, i, ROW_2(x), 4, 5)
-#define TALL_4(MULTIPLY, i) TALL_3(MULTIPLY, i) TALL(MULTIPLY, i, ROW_3(x), 6, 7)
-#define TALL_5(MULTIPLY, i) TALL_4(MULTIPLY, i) TALL(MULTIPLY, i, ROW_4(x), 8, 9)
-#define TALL_6(MULTIPLY, i) TALL_5(MULTIPLY, i) TALL(MULTIPLY, i, ROW_5(x), 10, 11)
+#define TALL(i, row, even, odd) SPREAD(i, row, 15) FMA(12, 15, even) FMA(13, 15, odd)
+#define TALL_1(i) TALL(i, ROW_0(x), 0, 1)
+#define TALL_2(i) TALL_1(i) TALL(i, ROW_1(x), 2, 3)
+#define TALL_3(i) TALL_2(i) TALL(i, ROW_2(x), 4, 5)
+#define TALL_4(i) TALL_3(i) TALL(i, ROW_3(x), 6, 7)
+#define TALL_5(i) TALL_4(i) TALL(i, ROW_4(x), 8, 9)
+#define TALL_6(i) TALL_5(i) TALL(i, ROW_5(x), 10, 11)
 #define TALL_LINE(type, rows, i) \
-    WEIGHTS_##type(i, PANEL_0, 0, 12, "%%ymm14") WEIGHTS_##type(i, PANEL_0, 32, 13, "%%ymm14") TALL_##rows(FMA, i)
+    WEIGHTS_##type(i, PANEL_0, 0, 12, "%%ymm14") WEIGHTS_##type(i, PANEL_0, 32, 13, "%%ymm14") TALL_##rows(i)
 
 /* Two panels: sums 0 to 11, weights in 12, activations from 13 on. */
 #define WIDE_X1(i) SPREAD(i, ROW_0(x), 13)
