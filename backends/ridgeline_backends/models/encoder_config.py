@@ -87,9 +87,9 @@ def encoder_config(config: Mapping[str, object], architecture: str) -> EncoderCo
     read.refuse_unless("quantization_config", None)
     if family.relative_positions:
         read.refuse_unless("relative_attention_num_buckets", 32)
-    if rerank and _labels(read) != 1:
+    if rerank and _labels(config) != 1:
         raise UnsupportedModel(
-            f"{architecture} with {_labels(read)} labels is not supported.",
+            f"{architecture} with {_labels(config)} labels is not supported.",
             hint="A model that scores pairs (a cross-encoder) has one.",
         )
     activation = _ACTIVATIONS.get(str(read.config.get(own("hidden_act"), "gelu")))
@@ -121,7 +121,12 @@ def encoder_config(config: Mapping[str, object], architecture: str) -> EncoderCo
     )
 
 
-def _labels(read: Reader) -> int:
+def scores_pairs(config: Mapping[str, object]) -> bool:
+    """Whether a classifier is a cross-encoder: it has one label. Raises `InvalidModel`."""
+    return _labels(config) == 1
+
+
+def _labels(config: Mapping[str, object]) -> int:
     """As transformers counts them: two where the config does not say."""
-    names = read.section("id2label")
-    return read.integer("num_labels", len(names) or 2)
+    read = Reader(config)
+    return read.integer("num_labels", len(read.section("id2label")) or 2)

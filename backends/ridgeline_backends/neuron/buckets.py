@@ -15,7 +15,12 @@ def bucket_of(buckets: Sequence[int], size: int) -> int:
 
 def executed(count: int, most: int, fewest: int) -> int:
     """The next power of two, so that few programs are made."""
-    size = fewest
-    while size < count:
-        size *= 2
-    return max(min(size, most), count)
+    return max(min(power_of_two(count, fewest), most), count)
+
+
+def power_of_two(size: int, fewest: int = 128) -> int:
+    """`fewest`, doubled until it holds so many; 128 is the shortest bucket that is compiled."""
+    found = fewest
+    while found < size:
+        found *= 2
+    return found

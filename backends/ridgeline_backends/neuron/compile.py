@@ -13,11 +13,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from ridgeline_backends.errors import DoesNotFit
+from ridgeline_backends.models.encoder_config import EncoderConfig
+from ridgeline_backends.models.sentence_files import Pooling
 from ridgeline_backends.neuron.artifact import Module, make_artifact, module_key
 from ridgeline_backends.neuron.builders.build import build_decoder
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.compile_cache import CompileCache
 from ridgeline_backends.neuron.config import NeuronConfig
+from ridgeline_backends.neuron.encoder_plan import NOT_QUANTISED, encoder_programs
 from ridgeline_backends.neuron.liveness import CoreNeed, core_need
 from ridgeline_backends.neuron.placement import Placement
 from ridgeline_backends.neuron.plan import out_of_memory
@@ -74,18 +77,43 @@ def compile_decoder(
 ) -> Compiled:
     """Compile every bucket. Raises `DoesNotFit` with a reason for each thing that is in the way,
     `InvalidModel` and `UnsupportedModel`."""
-    refusals = list(placement.refusals)
-    if refusals:
-        raise DoesNotFit(refusals, hint="")
+    _check(placement)
     buckets = [(Phase.CONTEXT_ENCODING, size) for size in neuron.context_buckets]
     buckets += [(Phase.TOKEN_GENERATION, size) for size in neuron.generation_buckets]
     programs = [build_decoder(config, neuron, phase=phase, bucket=size) for phase, size in buckets]
-    need = core_need(programs)
-    if need.total > placement.core_memory_bytes:
-        raise DoesNotFit([out_of_memory(need, placement)], hint="")
     return compile_programs(
         programs,
-        need,
+        _fitting(programs, placement),
+        placement,
+        cache,
+        settings=repr(neuron),
+        dtype=neuron.torch_dtype,
+        progress=progress,
+    )
+
+
+def compile_encoder(
+    config: EncoderConfig,
+    neuron: NeuronConfig,
+    placement: Placement,
+    cache: CompileCache | None,
+    *,
+    pooling: Pooling,
+    progress: Progress = silent,
+) -> Compiled:
+    """Compile every bucket of a text encoder, for one text and for a batch. Raises as
+    `compile_decoder`."""
+    _check(placement)
+    if neuron.quantized:
+        raise DoesNotFit([NOT_QUANTISED], hint="")
+    longest = config.context_length
+    if neuron.seq_len > longest:
+        above = f"seq_len {neuron.seq_len} is above the model's context length {longest}."
+        raise DoesNotFit([above], hint="")
+    programs = encoder_programs(config, neuron, pooling)
+    return compile_programs(
+        programs,
+        _fitting(programs, placement),
         placement,
         cache,
         settings=repr(neuron),
@@ -102,9 +130,7 @@ def compile_program(
     progress: Progress = silent,
 ) -> Compiled:
     """Compile a program of one core, as `export` makes them. Raises `DoesNotFit`."""
-    need = core_need([program])
-    if need.total > placement.core_memory_bytes:
-        raise DoesNotFit([out_of_memory(need, placement)], hint="")
+    need = _fitting([program], placement)
     return compile_programs([program], need, placement, cache, progress=progress)
 
 
@@ -142,3 +168,16 @@ def compile_programs(
             progress(BucketDone(module, known, done, total, left_s))
         modules = tuple(future.result()[0] for future in futures)
     return Compiled(modules, fetched, need, "" if cache is None else cache.place)
+
+
+def _check(placement: Placement) -> None:
+    if placement.refusals:
+        raise DoesNotFit(placement.refusals, hint="")
+
+
+def _fitting(programs: Sequence[Program], placement: Placement) -> CoreNeed:
+    """What a core needs, which is no more than it has."""
+    need = core_need(programs)
+    if need.total > placement.core_memory_bytes:
+        raise DoesNotFit([out_of_memory(need, placement)], hint="")
+    return need

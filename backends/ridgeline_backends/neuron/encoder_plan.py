@@ -23,7 +23,9 @@ from ridgeline_backends.neuron.plan import (
 )
 from ridgeline_backends.neuron.program import Program
 
-_BATCH = 16
+NOT_QUANTISED = "The matrices of encoders are not quantised on Neuron; use bf16 or fp32."
+
+MOST_TEXTS = 16
 """The most texts of a compiled call: as many as a server hands over at once."""
 
 
@@ -41,14 +43,14 @@ def encoder_plan(
     neuron = neuron_config(
         {
             "torch_dtype": dtype.value,
-            "batch_size": min(spec.max_num_seqs, _BATCH),
+            "batch_size": min(spec.max_num_seqs, MOST_TEXTS),
             **settings,
             "seq_len": length,
             "tp_degree": placement.cores,
         }
     )
     if spec.quantize or neuron.quantized:
-        refusals.append("The matrices of encoders are not quantised on Neuron; use bf16 or fp32.")
+        refusals.append(NOT_QUANTISED)
     need = core_need(encoder_programs(config, neuron, Pooling()))
     if need.total > placement.core_memory_bytes:
         refusals.append(out_of_memory(need, placement))

@@ -8,8 +8,8 @@ decides: so a text gets the same bits in any company.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 
 import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
 
@@ -30,25 +30,17 @@ from ridgeline_backends.models.encoder_weights import EncoderWeights
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.sentence_files import last_function, read_pooling
 from ridgeline_backends.models.weights import Weights
-from ridgeline_backends.neuron.buckets import FEWEST, bucket_of, executed
+from ridgeline_backends.neuron.buckets import FEWEST, executed
 from ridgeline_backends.neuron.builders.text_encoder import text_encoder_program
+from ridgeline_backends.neuron.encoder_calls import calls_of
 from ridgeline_backends.neuron.encoder_plan import encoder_programs
 from ridgeline_backends.neuron.encoder_sharding import EncoderShards
 from ridgeline_backends.neuron.execute.executor import LoadedProgram
 from ridgeline_backends.neuron.execute.memory import CoreMemory
 from ridgeline_backends.neuron.faults import Faults
 from ridgeline_backends.neuron.plan import NeuronPlan
-from ridgeline_backends.neuron.program import Program
 from ridgeline_backends.neuron.step_time import PredictTime, StepTimes, device_of
 from ridgeline_backends.torch_threads import TorchThreads
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One call of a compiled program, and the places of the texts that it is for."""
-
-    program: Program
-    places: Sequence[int]
 
 
 class NeuronEncoder(MeteredHardware):
@@ -135,33 +127,23 @@ class NeuronEncoder(MeteredHardware):
         self._threads.adopt()
         found: dict[int, Tensor] = {}
         with torch.inference_mode():
-            for call in self._calls([len(one.token_ids) for one in inputs]):
+            lengths, neuron = [len(one.token_ids) for one in inputs], self._neuron
+            for call in calls_of(lengths, neuron.context_buckets, neuron.batch_size, self._seconds):
                 begin = self._clock()
-                self._faults.step(self._neuron.tp_degree, self._sleep)
+                self._faults.step(neuron.tp_degree, self._sleep)
                 found.update((place, self._run(inputs[place])) for place in call.places)
-                taken = self._times.of([call.program])
+                taken = self._time(call.bucket, call.batch)
                 self._spent = self._spent + taken
                 self._executions += 1
                 if self._paced:
                     self._sleep(max(0.0, taken.seconds - (self._clock() - begin)))
         return [found[place] for place in range(len(inputs))]
 
-    def _calls(self, lengths: Sequence[int]) -> Iterator[_Call]:
-        """Texts of one bucket together: in a batch, or one by one where that takes no longer."""
-        most = self._neuron.batch_size
-        together: dict[int, list[int]] = {}
-        for place, length in enumerate(lengths):
-            bucket = bucket_of(self._neuron.context_buckets, length)
-            together.setdefault(bucket, []).append(place)
-        for bucket, places in sorted(together.items()):
-            alone, full = self._programs[1, bucket], self._programs[most, bucket]
-            each, whole = (self._times.of([one]).seconds for one in (alone, full))
-            for begin in range(0, len(places), most):
-                part = places[begin : begin + most]
-                if len(part) * each <= whole:
-                    yield from (_Call(alone, [place]) for place in part)
-                else:
-                    yield _Call(full, part)
+    def _time(self, bucket: int, batch: int) -> DeviceTime:
+        return self._times.of([self._programs[batch, bucket]])
+
+    def _seconds(self, bucket: int, batch: int) -> float:
+        return self._time(bucket, batch).seconds
 
     def _run(self, one: EncoderInput) -> Tensor:
         count = len(one.token_ids)

@@ -207,11 +207,11 @@ def out_of_memory(need: CoreNeed, placement: Placement) -> str:
         f'status=4 message="Allocation Failure": a core needs {need.total / _MIB:.1f}MB of '
         f"device memory and has {placement.core_memory_bytes / _MIB:.1f}MB on "
         f"{placement.instance.name} at tp_degree {placement.cores}:{table}\n"
-        f"It takes {_remedy(found[0][0], placement)}."
+        f"It takes {_remedy(found[0][0], need, placement)}."
     )
 
 
-def _remedy(largest: str, placement: Placement) -> str:
+def _remedy(largest: str, need: CoreNeed, placement: Placement) -> str:
     """What makes the largest part smaller."""
     larger = [
         one for one in allowed_degrees(placement.instance, placement.lnc) if one > placement.cores
@@ -222,4 +222,6 @@ def _remedy(largest: str, placement: Placement) -> str:
         return f"{more}, or quantized weights"
     if largest == "tensors":
         return f"{more}, fewer sequences (batch_size) or a shorter seq_len"
+    if not need.kv:
+        return f"{more}, fewer texts in a call (batch_size) or a shorter seq_len"
     return f"{more}, or a shorter max_context_length: prompts take the most"

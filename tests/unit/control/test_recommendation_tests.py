@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ridgeline.errors import InvalidInput
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.jobs.load_test import Borne, Order, Wanted, run
 from ridgeline_backends.neuron.jobs.traffic import levels_of
@@ -124,11 +126,24 @@ def test_requests_are_as_long_as_the_sample_says() -> None:
     assert payload_lengths(packed, "s3://b/p.tar.gz", None) == Lengths(prompt=150, answer=30)
     assert payload_lengths(packed, "s3://b/p.tar.gz", len) == Lengths(prompt=600, answer=30)
     one = S3Reader(Store(b"c" * 40))
-    assert payload_lengths(one, "s3://b/p.txt", None) == Lengths(prompt=10, answer=128)
+    assert payload_lengths(one, "s3://b/p.txt", None) == Lengths(prompt=10, answer=None)
     with pytest.raises(CommandFailed, match="holds no request"):
         payload_lengths(S3Reader(Store(archive())), "s3://b/p.tar.gz", None)
     with pytest.raises(CommandFailed, match="no archive"):
         payload_lengths(S3Reader(Store(b"torn")), "s3://b/p.tar.gz", None)
+
+
+EMBED = {"inputs": ["d" * 40, "e" * 80]}
+RERANK = {"query": "f" * 9, "documents": ["g" * 10, {"text": "g" * 30}, "g" * 20]}
+
+
+def test_requests_of_encoders_have_texts_of_a_length() -> None:
+    def lengths(given: dict[str, Any]) -> Lengths:
+        return payload_lengths(S3Reader(Store(json.dumps(given).encode())), "s3://b/p.json", len)
+
+    assert lengths(EMBED) == Lengths(prompt=60, texts=2)
+    assert lengths(RERANK) == Lengths(prompt=30, texts=3)  # query, a space and document
+    assert lengths({"input": "h" * 7}) == Lengths(prompt=7)
 
 
 CONFIG = find("smollm2-135m", "decoders").config
@@ -167,3 +182,30 @@ def test_what_cannot_be_tested_says_why() -> None:
     assert quick == "no request is answered before the traffic ends"
     assert "only simulated Neuron" in str(borne(Wanted(instance="m5.large")))
     assert "degree 7; it does at 1, 2" in str(borne(Wanted(instance="inf2.xlarge", tp=7)))
+
+
+ENCODER = find("all-minilm-l6-v2", "encoders").config
+
+
+def test_encoders_answer_whole_requests_one_after_the_other() -> None:
+    def embedded(test: Wanted, **changes: Any) -> Borne | str:
+        [found] = run(Order(config=ENCODER, tests=[test], **changes))
+        return found
+
+    test = Wanted(instance="inf2.xlarge", tp=1, batch=8)
+    one, many = embedded(test), embedded(test, texts=8)
+    assert isinstance(one, Borne)
+    assert isinstance(many, Borne)
+    assert (one.tp, one.batch, one.quantized) == (1, 8, False)
+    # Two copies of the model answer two users at a time: more only wait.
+    assert one.users == 2
+    assert one.per_minute == pytest.approx(2 * 60 / one.latency_s, rel=0.01)
+    assert many.per_minute < one.per_minute < 8 * many.per_minute
+    long = embedded(test, prompt=400)
+    assert isinstance(long, Borne)
+    assert long.per_minute < one.per_minute
+    assert "above the 128 positions" in str(embedded(replace(test, length=128), prompt=400))
+    assert "not quantised" in str(embedded(Wanted(instance="inf2.xlarge", quantized=True)))
+    assert "1 users take" in str(embedded(test, limit_s=one.latency_s / 10))
+    with pytest.raises(InvalidInput, match="600 tokens"):
+        embedded(test, prompt=600)

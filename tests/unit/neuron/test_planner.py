@@ -15,19 +15,20 @@ from ridgeline_backends.neuron.builders.configs import decoder_architecture
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.commands.models import config_of
 from ridgeline_backends.neuron.commands.plan import seconds_of
-from ridgeline_backends.neuron.planner import Plan, Target, make_plan
+from ridgeline_backends.neuron.planner import Option, Target, make_plan
 from ridgeline_backends.neuron.planning.comparison import rooflines
 from ridgeline_backends.neuron.planning.load import Wanted, under_load
-from ridgeline_backends.neuron.planning.picture import Point, characters, svg
+from ridgeline_backends.neuron.planning.picture import Axes, Point, characters, svg
+from ridgeline_backends.neuron.planning.ranking import Plan
 
 
 @pytest.fixture(scope="module")
-def plan() -> Plan:
+def plan() -> Plan[Option]:
     config = find("llama-3.1-70b", "decoders").config
     return make_plan(config, Target(ttft_s=2.0, tpot_s=0.06, rps=2.0))
 
 
-def test_a_large_model_has_options_and_reasons(plan: Plan) -> None:
+def test_a_large_model_has_options_and_reasons(plan: Plan[Option]) -> None:
     assert plan.options
     assert {one.setting.instance.name for one in plan.options} & {
         "inf2.48xlarge",
@@ -37,18 +38,18 @@ def test_a_large_model_has_options_and_reasons(plan: Plan) -> None:
     assert "does not fit" in plan.left_out["inf2.xlarge"]
 
 
-def test_options_meet_the_targets_and_the_rest_say_what_they_miss(plan: Plan) -> None:
+def test_options_meet_the_targets_and_the_rest_say_what_they_miss(plan: Plan[Option]) -> None:
     assert all(one.ttft.seconds <= 2.0 and one.tpot.seconds <= 0.06 for one in plan.options)
     assert all(one.misses for one in plan.near)
 
 
-def test_options_are_ranked_by_cost_and_hold_the_rate(plan: Plan) -> None:
+def test_options_are_ranked_by_cost_and_hold_the_rate(plan: Plan[Option]) -> None:
     costs = [one.usd_per_million for one in plan.options if one.usd_per_million is not None]
     assert costs == sorted(costs)
     assert all(one.tokens_s * one.instances >= 2.0 * 256 for one in plan.options)
 
 
-def test_whatever_fits_fits_its_core(plan: Plan) -> None:
+def test_whatever_fits_fits_its_core(plan: Plan[Option]) -> None:
     for one in (*plan.options, *plan.near):
         s = one.setting
         assert one.core_bytes <= s.instance.core_memory_bytes(s.lnc)
@@ -56,7 +57,7 @@ def test_whatever_fits_fits_its_core(plan: Plan) -> None:
         assert one.core_bytes * s.tp > 70e9 * (1 if s.quantized else 2)
 
 
-def test_both_logical_core_configurations_are_tried(plan: Plan) -> None:
+def test_both_logical_core_configurations_are_tried(plan: Plan[Option]) -> None:
     tried = {
         (one.setting.instance.name, one.setting.lnc, one.setting.quantized)
         for one in (*plan.options, *plan.near)
@@ -64,7 +65,7 @@ def test_both_logical_core_configurations_are_tried(plan: Plan) -> None:
     assert {("trn2.48xlarge", lnc, wide) for lnc in (1, 2) for wide in (False, True)} <= tried
 
 
-def test_the_cheapest_are_simulated_at_the_wanted_rate(plan: Plan) -> None:
+def test_the_cheapest_are_simulated_at_the_wanted_rate(plan: Plan[Option]) -> None:
     loaded = plan.options[0].loaded
     assert loaded is not None
     assert loaded.instances == plan.options[0].instances
@@ -72,7 +73,7 @@ def test_the_cheapest_are_simulated_at_the_wanted_rate(plan: Plan) -> None:
     assert loaded.tpot <= 0.06
 
 
-def test_the_front_trades_cost_for_speed(plan: Plan) -> None:
+def test_the_front_trades_cost_for_speed(plan: Plan[Option]) -> None:
     front = plan.front
     costs = [one.usd_per_million or 0.0 for one in front]
     times = [one.tpot.seconds for one in front]
@@ -107,14 +108,15 @@ def test_pictures_hold_every_point() -> None:
         Point(9.0, 80.0, "trn1", "neither"),
         Point(2.0, 200.0, "trn1", "too slow", misses=True),
     ]
-    root = ElementTree.fromstring(svg(points, "a < b"))
+    root = ElementTree.fromstring(svg(points, "a < b", Axes()))
     titles = [one.text for one in root.iter("{http://www.w3.org/2000/svg}title")]
     assert sorted(map(str, titles)) == ["fast", "neither", "slow & cheap", "too slow"]
-    assert "misses a target" in svg(points, "")
-    assert "misses a target" not in svg(points[:2], "")
-    drawn = characters(points)
+    assert "misses a target" in svg(points, "", Axes())
+    assert "misses a target" not in svg(points[:2], "", Axes())
+    drawn = characters(points, Axes("call", "texts"))
     assert [drawn.count(letter) for letter in ("A", "B")] == [1, 1]
-    assert "USD/M tokens" in drawn
+    assert "USD/M texts" in drawn
+    assert drawn.startswith("ms/call")
 
 
 def test_times_are_read_with_their_unit() -> None:

@@ -34,17 +34,17 @@ class Entry:
 
 def find(model: str, kind: str) -> Entry:
     """`kind`: "decoders", "encoders" or "vision". Raises `NotFound`."""
-    known = entries(kind)
-    name = _plain(model)
-    for candidate in (name, aliases().get(name, "")):
-        if candidate in known:
-            return Entry(candidate, known[candidate], exact=True)
-    begun = [one for one in (*known, *aliases()) if _begins(name, one)]
-    for match in sorted(begun, key=len, reverse=True):
-        target = match if match in known else aliases()[match]
-        if target in known:
-            return Entry(target, known[target], exact=True)
-    return _nearest(model, kind)
+    return _known(model, kind) or _nearest(model, kind)
+
+
+def find_language_model(model: str) -> Entry:
+    """A decoder or a text encoder; the decoder nearest in size where neither is known by that name.
+    Raises `NotFound`."""
+    for kind in ("decoders", "encoders"):
+        entry = _known(model, kind)
+        if entry is not None:
+            return entry
+    return _nearest(model, "decoders")
 
 
 @cache
@@ -60,6 +60,20 @@ def aliases() -> Mapping[str, str]:
     found = read_plain(DATA / "aliases.yaml")
     assert isinstance(found, dict)
     return found
+
+
+def _known(model: str, kind: str) -> Entry | None:
+    known = entries(kind)
+    name = _plain(model)
+    for candidate in (name, aliases().get(name, "")):
+        if candidate in known:
+            return Entry(candidate, known[candidate], exact=True)
+    begun = [one for one in (*known, *aliases()) if _begins(name, one)]
+    for match in sorted(begun, key=len, reverse=True):
+        target = match if match in known else aliases()[match]
+        if target in known:
+            return Entry(target, known[target], exact=True)
+    return None
 
 
 def _plain(model: str) -> str:

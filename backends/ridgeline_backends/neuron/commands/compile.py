@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
 
 from ridgeline.cli._common import AsJson, print_json, print_table, say
 from ridgeline.errors import InvalidInput
-from ridgeline_backends.neuron.commands.models import config_of
+from ridgeline_backends.neuron.commands.models import config_of, encoder_of, pooling_of
+
+_USUAL = 2048
+"""Positions where nobody asked for a number."""
 
 
 def compile_model(
@@ -22,8 +25,19 @@ def compile_model(
     tp: Annotated[
         int | None, typer.Option("--tp", min=1, help="Cores; those of one device if left out.")
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Sequences that decode.")] = 1,
-    seq: Annotated[int, typer.Option("--seq", min=1, help="Positions of a sequence.")] = 2048,
+    batch: Annotated[
+        int,
+        typer.Option("--batch", min=1, help="Sequences that decode, or texts of a call."),
+    ] = 1,
+    seq: Annotated[
+        int | None,
+        typer.Option(
+            "--seq",
+            min=1,
+            help="Positions of a sequence, or of a text.",
+            show_default="2048, or an encoder's longest text if that is shorter",
+        ),
+    ] = None,
     lnc: Annotated[
         int | None, typer.Option("--lnc", help="Physical cores per logical NeuronCore.")
     ] = None,
@@ -40,7 +54,7 @@ def compile_model(
 ) -> None:
     """Compile a model for simulated cores, and say what a call takes and what fills a core."""
     # Here, because they read data that --help does without.
-    from ridgeline_backends.neuron.compile import BucketDone, compile_decoder
+    from ridgeline_backends.neuron.compile import BucketDone, compile_decoder, compile_encoder
     from ridgeline_backends.neuron.compile_cache import open_cache
     from ridgeline_backends.neuron.config import NeuronConfig
     from ridgeline_backends.neuron.placement import executes, place
@@ -48,24 +62,32 @@ def compile_model(
     if refusal := executes(instance):
         raise InvalidInput(f"Nothing is compiled for {instance}: {refusal}.")
     placement = place(instance, tp, lnc)
+    config = config_of(model)
+    encoder = encoder_of(config)
+    longest = _USUAL if encoder is None else min(_USUAL, encoder.context_length)
     neuron = NeuronConfig(
         tp_degree=placement.cores,
         batch_size=batch,
-        seq_len=seq,
+        seq_len=seq or longest,
         logical_nc_config=lnc,
-        is_continuous_batching=True,
-        on_device_sampling=True,
-        fused_qkv=True,
     )
 
     def progress(bucket: BucketDone) -> None:
         one, how = bucket.module, "from cache" if bucket.fetched else "compiled"
         left = f", {bucket.left_s:.1f} s left" if bucket.done < bucket.total else ""
-        say(f"[{bucket.done}/{bucket.total}] {one.phase} {one.bucket}: {how}{left}")
+        program = f"{one.phase} {one.bucket}, batch {one.batch}"
+        say(f"[{bucket.done}/{bucket.total}] {program}: {how}{left}")
 
-    made = compile_decoder(
-        config_of(model), neuron, placement, open_cache(cache), progress=progress
-    )
+    kept = open_cache(cache)
+    if encoder is not None:
+        made = compile_encoder(
+            encoder, neuron, placement, kept, pooling=pooling_of(model), progress=progress
+        )
+    else:
+        neuron = replace(
+            neuron, is_continuous_batching=True, on_device_sampling=True, fused_qkv=True
+        )
+        made = compile_decoder(config, neuron, placement, kept, progress=progress)
     say(f"compile: {made.words}")
     if as_json:
         print_json(
@@ -79,12 +101,13 @@ def compile_model(
         )
         return
     print_table(
-        ("PHASE", "BUCKET", "BATCH", "GFLOP", "MB", "MS", "90% INTERVAL", "LABEL"),
+        ("PHASE", "BUCKET", "BATCH", "INSTRUCTIONS", "GFLOP", "MB", "MS", "90% INTERVAL", "LABEL"),
         [
             (
                 one.phase,
                 one.bucket,
                 one.batch,
+                f"{one.instructions:,}",
                 f"{one.flops / 1e9:.1f}",
                 f"{one.bytes / 1e6:.0f}",
                 f"{one.seconds * 1e3:.2f}",

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ridgeline.cli._common import say
 from ridgeline.errors import InvalidInput, NotFound
 
+if TYPE_CHECKING:
+    from ridgeline_backends.models.encoder_config import EncoderConfig
+    from ridgeline_backends.models.sentence_files import Pooling
+
+_EXAMPLES = ("llama-3-8b", "smollm2-135m", "bert-base")
+
 
 def config_of(model: str) -> Mapping[str, object]:
-    """The config.json of a file or of a model directory, or that of a public model by its name.
-    One that is not known stands as the nearest in size, and is said to. Raises `InvalidInput`,
-    `NotFound`."""
+    """The config.json of a file or of a model directory, or that of a public model by its name: a
+    decoder or a text encoder. One that is not known stands as the nearest in size, and is said to.
+    Raises `InvalidInput`, `NotFound`."""
     path = Path(model)
     if path.is_dir():
         path /= "config.json"
@@ -21,19 +29,47 @@ def config_of(model: str) -> Mapping[str, object]:
         return _read(path)
     if model.startswith(("/", ".", "~")):
         raise NotFound(f"There is no {model}.", hint="Name a config.json, or a public model.")
-    from ridgeline_backends.neuron.catalogue import entries, find  # yaml: not for --help
+    # yaml: not for --help
+    from ridgeline_backends.neuron.catalogue import entries, find_language_model
 
     try:
-        found = find(model, "decoders")
+        found = find_language_model(model)
     except NotFound as unknown:
         raise NotFound(
             f"The sizes of {model!r} are not known.",
-            hint="Give the path of its config.json, or a public name, like "
-            f"{', '.join(sorted(entries('decoders'))[:3])}.",
+            hint="Give the path of its config.json, or a public name"
+            f"{_like(model, [*entries('decoders'), *entries('encoders')])}.",
         ) from unknown
     if not found.exact:
         say(f"warning: {model} is not known here, it stands as {found.name}, the nearest in size.")
     return found.config
+
+
+def encoder_of(config: Mapping[str, object]) -> EncoderConfig | None:
+    """What a text encoder is made of; None for a decoder. What this leaves out of the model is
+    said. Raises `InvalidModel`, and `UnsupportedModel` for what is neither."""
+    from ridgeline_backends.neuron.builders.text_encoder_configs import text_encoder
+
+    found = text_encoder(config)
+    if found is None:
+        return None
+    if found.stands_for:
+        say(f"warning: {found.stands_for}.")
+    return found.config
+
+
+def pooling_of(model: str) -> Pooling:
+    """How a model's directory says that its vectors are made; the usual way for anything else."""
+    from ridgeline_backends.models.sentence_files import Pooling, read_pooling
+
+    path = Path(model)
+    return read_pooling(path) if path.is_dir() else Pooling()
+
+
+def _like(model: str, known: Sequence[str]) -> str:
+    """A few names that are known: the nearest, where there are any."""
+    near = get_close_matches(model.rpartition("/")[2].lower(), known, n=3, cutoff=0.5)
+    return f", like {', '.join(near or _EXAMPLES)}"
 
 
 def _read(path: Path) -> Mapping[str, object]:

@@ -11,11 +11,14 @@ import typer
 
 from ridgeline.cli._common import DataDir, open_session, say
 from ridgeline.errors import AccessDenied, InvalidInput, NotFound, NotRunning, Unavailable
-from ridgeline_backends.neuron.commands.models import config_of
+from ridgeline_backends.neuron.commands.models import config_of, encoder_of, pooling_of
 
 if TYPE_CHECKING:
     from ridgeline_backends.neuron.placement import Placement
     from ridgeline_backends.neuron.program import Program
+
+_USUAL = 2048
+"""Positions where nobody asked for a number."""
 
 
 def profile(
@@ -44,15 +47,16 @@ def profile(
         typer.Option("--tp", min=1, help="Of a model: cores; those of one device if left out."),
     ] = None,
     batch: Annotated[
-        int, typer.Option("--batch", min=1, help="Of a model: sequences that decode.")
+        int,
+        typer.Option("--batch", min=1, help="Of a model: sequences that decode, texts of a call."),
     ] = 1,
     seq: Annotated[
         int | None,
         typer.Option(
             "--seq",
             min=1,
-            help="Positions of a sequence; the compiled ones of an endpoint.",
-            show_default="2048",
+            help="Positions of a sequence, or of a text; the compiled ones of an endpoint.",
+            show_default="2048, or an encoder's longest text if that is shorter",
         ),
     ] = None,
     prompt: Annotated[
@@ -68,7 +72,7 @@ def profile(
     if device is not None:
         placement, program = _of_endpoint(device, prompt, seq)
     else:
-        placement, program = _of_model(model, instance, tp, batch, seq or 2048, prompt)
+        placement, program = _of_model(model, instance, tp, batch, seq, prompt)
     found = trace(program, placement.machine, min(cores, placement.cores))
     # In the working folder, whether the model is a public name or a path.
     output = output or Path(f"{Path(model).resolve().name.removesuffix('.json')}.trace.json")
@@ -142,22 +146,32 @@ def _program(device: Mapping[str, Any], call: Mapping[str, Any]) -> Program:
 
 
 def _of_model(
-    model: str, instance: str | None, tp: int | None, batch: int, seq: int, prompt: bool
+    model: str, instance: str | None, tp: int | None, batch: int, seq: int | None, prompt: bool
 ) -> tuple[Placement, Program]:
     # Here, because they read data that --help does without.
     from ridgeline_backends.errors import DoesNotFit
     from ridgeline_backends.neuron.builders.build import build_decoder
     from ridgeline_backends.neuron.builders.site import Phase
+    from ridgeline_backends.neuron.builders.text_encoder import text_encoder_program
     from ridgeline_backends.neuron.config import NeuronConfig
+    from ridgeline_backends.neuron.encoder_planner import bucket_for
     from ridgeline_backends.neuron.placement import place
 
     config = config_of(model)
     placement = place(instance, tp, None)
     if placement.refusals:
         raise DoesNotFit(placement.refusals, hint="")
+    encoder = encoder_of(config)
+    if encoder is not None:
+        bucket = bucket_for(encoder, seq or min(_USUAL, encoder.context_length))
+        neuron = NeuronConfig(tp_degree=placement.cores, batch_size=batch, seq_len=bucket)
+        return placement, text_encoder_program(
+            encoder, neuron, pooling=pooling_of(model), bucket=bucket, batch=batch
+        )
+    bucket = seq or _USUAL
     neuron = NeuronConfig(
-        tp_degree=placement.cores, batch_size=batch, seq_len=seq, on_device_sampling=True,
+        tp_degree=placement.cores, batch_size=batch, seq_len=bucket, on_device_sampling=True,
         is_continuous_batching=True, fused_qkv=True,
     )  # fmt: skip
     phase = Phase.CONTEXT_ENCODING if prompt else Phase.TOKEN_GENERATION
-    return placement, build_decoder(config, neuron, phase=phase, bucket=seq)
+    return placement, build_decoder(config, neuron, phase=phase, bucket=bucket)

@@ -8,7 +8,7 @@ import typer
 
 from ridgeline.cli._common import AsJson, print_json, print_table
 from ridgeline.errors import InvalidInput
-from ridgeline_backends.neuron.commands.models import config_of
+from ridgeline_backends.neuron.commands.models import config_of, encoder_of
 
 if TYPE_CHECKING:
     from ridgeline_backends.neuron.serving.load import Load
@@ -53,12 +53,19 @@ def simulate(
     """Throughput, time to first token and time between tokens under a load, predicted."""
     if (rps is None) == (clients is None):
         raise InvalidInput("A load has --rps or --clients.", hint="Give one of the two.")
+    from ridgeline_backends.neuron.buckets import power_of_two
     from ridgeline_backends.neuron.builders.configs import decoder_architecture  # numpy
     from ridgeline_backends.neuron.config import NeuronConfig
     from ridgeline_backends.neuron.placement import place
     from ridgeline_backends.neuron.serving.load import Lengths, Load
     from ridgeline_backends.neuron.serving.replica import replica_of
 
+    model_config = config_of(model)
+    if encoder_of(model_config) is not None:
+        raise InvalidInput(
+            f"{model} is an encoder: it writes no tokens, and no scheduler serves it.",
+            hint="`ridgeline plan` has --rps for encoders too.",
+        )
     placement = place(instance, tp, lnc)
     for reason in placement.refusals:
         raise InvalidInput(reason)
@@ -69,8 +76,8 @@ def simulate(
     config = NeuronConfig(
         tp_degree=placement.cores,
         batch_size=batch,
-        seq_len=_power(prompt + answer),
-        max_context_length=_power(prompt),
+        seq_len=power_of_two(prompt + answer),
+        max_context_length=power_of_two(prompt),
         is_continuous_batching=True,
         on_device_sampling=True,
         output_logits=False,
@@ -86,7 +93,7 @@ def simulate(
         requests=requests,
         seed=seed,
     )
-    replica = replica_of(decoder_architecture(config_of(model)), config, placement)
+    replica = replica_of(decoder_architecture(model_config), config, placement)
     found, (fast, slow) = replica.run(load), replica.bounds(load)
     price = placement.instance.price_usd_h
     title = (
@@ -155,10 +162,3 @@ def _number(name: str, value: float) -> str:
     if name in ("requests_s", "tokens_s") or name.startswith("usd"):
         return f"{value:.4g}"
     return f"{value * 1e3:.4g}"
-
-
-def _power(size: int) -> int:
-    bucket = 128
-    while bucket < size:
-        bucket *= 2
-    return bucket

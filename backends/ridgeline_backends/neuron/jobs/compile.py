@@ -17,13 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ridgeline.errors import RidgelineError
+from ridgeline_backends.models.config import architecture
+from ridgeline_backends.models.encoder_config import EncoderConfig, encoder_config
 from ridgeline_backends.models.reader import read_json
+from ridgeline_backends.models.sentence_files import read_pooling
 from ridgeline_backends.models.weights import weight_files
 from ridgeline_backends.neuron.artifact import compiler_version
+from ridgeline_backends.neuron.builders.text_encoder_configs import text_encoder
 from ridgeline_backends.neuron.compile import (
     BucketDone,
     Compiled,
     compile_decoder,
+    compile_encoder,
     compile_program,
 )
 from ridgeline_backends.neuron.compile_cache import CompileCache, open_cache
@@ -50,7 +55,7 @@ def compile_folder(
     be: `InvalidOrder`, `DoesNotFit`, `UnsupportedOperator`, ..."""
     root = _root(source)
     if (root / "config.json").is_file():
-        placement, made = _decoder(root, order, cache)
+        placement, made = _whole(root, order, cache)
         shutil.copytree(root, output, dirs_exist_ok=True)
         last = made.modules[-1]
         shapes: Mapping[str, list[int]] = {"input_ids": [last.batch, last.bucket]}
@@ -82,21 +87,46 @@ def _root(source: Path) -> Path:
     return source
 
 
-def _decoder(root: Path, order: Order, cache: CompileCache) -> tuple[Placement, Compiled]:
+def _whole(root: Path, order: Order, cache: CompileCache) -> tuple[Placement, Compiled]:
+    """A model in Hugging Face's layout: a decoder, or a text encoder."""
     weight_files(root)  # what has none is refused here, not when it is deployed
     placement = smallest_placement(order)
-    shape = order.shapes.get("input_ids", ())
-    given: dict[str, object] = {"seq_len": _SEQUENCE, "fused_qkv": True}
-    if shape:
-        if len(shape) != 2:
-            raise InvalidOrder(f"input_ids is [batch, length], not {list(shape)}.")
-        given |= {"batch_size": shape[0], "seq_len": shape[1]}
     config = read_json(root / "config.json")
-    longest = config.get("max_position_embeddings")
-    if not shape and isinstance(longest, int):
+    encoder = _encoder(config)
+    longest = encoder.context_length if encoder else config.get("max_position_embeddings")
+    given: dict[str, object] = {"seq_len": _SEQUENCE}
+    if isinstance(longest, int):
         given["seq_len"] = min(_SEQUENCE, longest)
+    if order.shapes:
+        given["batch_size"], given["seq_len"] = _tokens_shape(order.shapes)
+    if encoder is None:
+        given["fused_qkv"] = True
     neuron = neuron_config({**given, **order.settings, "tp_degree": placement.cores})
-    return placement, compile_decoder(config, neuron, placement, cache, progress=_progress)
+    if encoder is None:
+        return placement, compile_decoder(config, neuron, placement, cache, progress=_progress)
+    return placement, compile_encoder(
+        encoder, neuron, placement, cache, pooling=read_pooling(root), progress=_progress
+    )
+
+
+def _tokens_shape(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
+    """[batch, length] of the token ids; masks and the like have the same. Raises `InvalidOrder`."""
+    shape = shapes.get("input_ids", shapes.get("input0"))
+    if shape is None:
+        raise InvalidOrder(
+            f"DataInputConfig names {', '.join(shapes)}, and the model reads input_ids."
+        )
+    if len(shape) != 2:
+        raise InvalidOrder(f"input_ids is [batch, length], not {list(shape)}.")
+    return shape[0], shape[1]
+
+
+def _encoder(config: Mapping[str, object]) -> EncoderConfig | None:
+    """None for a decoder. Raises `UnsupportedModel` for an encoder that would not be served."""
+    found = text_encoder(config)
+    if found is None:
+        return None
+    return encoder_config(config, architecture(config)) if found.stands_for else found.config
 
 
 def _program(

@@ -12,20 +12,22 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
+from typing import Protocol
 
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.errors import BackendError
-from ridgeline_backends.neuron.builders.build import build_decoder
-from ridgeline_backends.neuron.builders.configs import decoder_architecture
-from ridgeline_backends.neuron.builders.site import Phase
-from ridgeline_backends.neuron.config import NeuronConfig
-from ridgeline_backends.neuron.liveness import core_need
-from ridgeline_backends.neuron.placement import Placement
-from ridgeline_backends.neuron.planner import Option, Plan, Setting, Target, make_plan
+from ridgeline_backends.neuron.builders.text_encoder_configs import text_encoder
+from ridgeline_backends.neuron.encoder_planner import EncoderTarget, make_encoder_plan
+from ridgeline_backends.neuron.jobs.served import Served, served_decoder, served_encoder
+from ridgeline_backends.neuron.planner import Target, make_plan
+from ridgeline_backends.neuron.planning.ranking import Candidate, Plan, Setting
 from ridgeline_backends.neuron.serving.load import Lengths, Load
 from ridgeline_backends.neuron.serving.outcome import Outcome
-from ridgeline_backends.neuron.serving.replica import Replica, replica_of
+
+_PROMPT, _ANSWER, _TEXT = 512, 128, 128
+"""Tokens of a request that nobody gave a sample of: of a prompt, its answer, or a text."""
 
 _REQUESTS = 200
 """Of one level of users, at least: enough for a 95th percentile."""
@@ -50,14 +52,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """`levels`: users and for how many seconds, one after the other; none: users double until the
+    """`prompt` and `answer`: tokens, of an encoder those of each of its `texts`; None: not known.
+    `levels`: users and for how many seconds, one after the other; none: users double until the
     rate is flat. A level counts while `share` of its requests take at most `limit_s`;
     `enough_per_minute` requests end a test, and so does a flat rate with `stop_when_flat`."""
 
     config: Mapping[str, object]
-    prompt: int
-    answer: int
     tests: Sequence[Wanted]
+    prompt: int | None = None
+    answer: int | None = None
+    texts: int = 1
     levels: Sequence[tuple[int, float]] = ()
     share: float = 0.95
     limit_s: float | None = None
@@ -82,13 +86,30 @@ class Borne:
     label: str
 
 
+class _Serve(Protocol):
+    """How a setting serves a test."""
+
+    def __call__(self, setting: Setting, length: int | None) -> Served: ...
+
+
 def run(order: Order) -> list[Borne | str]:
-    """For each test what is borne, or why nothing is. Raises `InvalidModel`."""
-    plan = make_plan(order.config, Target(prompt=order.prompt, answer=order.answer))
-    return [_tested(test, order, plan) for test in order.tests]
+    """For each test what is borne, or why nothing is. Raises `InvalidModel`, and `InvalidInput` for
+    texts that the model does not read."""
+    encoder = text_encoder(order.config)
+    plan: Plan[Candidate]
+    if encoder is not None:
+        model = encoder.config
+        tokens = order.prompt or min(_TEXT, model.context_length)
+        plan = make_encoder_plan(model, EncoderTarget(seq=tokens))
+        serve: _Serve = partial(served_encoder, model, [tokens] * order.texts)
+    else:
+        asked = Lengths(prompt=order.prompt or _PROMPT, answer=order.answer or _ANSWER)
+        plan = make_plan(order.config, Target(prompt=asked.prompt, answer=asked.answer))
+        serve = partial(served_decoder, order.config, asked)
+    return [_tested(test, order, plan, serve) for test in order.tests]
 
 
-def _tested(test: Wanted, order: Order, plan: Plan) -> Borne | str:
+def _tested(test: Wanted, order: Order, plan: Plan[Candidate], serve: _Serve) -> Borne | str:
     settings = list(_settings(test, plan.options))
     if not settings:
         return plan.left_out.get(test.instance) or _no_setting(test, plan)
@@ -96,7 +117,7 @@ def _tested(test: Wanted, order: Order, plan: Plan) -> Borne | str:
     refusal = ""
     for setting in settings:
         try:
-            found.append(_under_load(setting, test, order))
+            found.append(_under_load(setting, serve(setting, test.length), order))
         except _TooSlow as slow:
             refusal = refusal or str(slow)
         except BackendError as error:
@@ -106,7 +127,7 @@ def _tested(test: Wanted, order: Order, plan: Plan) -> Borne | str:
     return max(found, key=lambda one: one.per_minute)
 
 
-def _settings(test: Wanted, options: Sequence[Option]) -> Iterator[Setting]:
+def _settings(test: Wanted, options: Sequence[Candidate]) -> Iterator[Setting]:
     """The cheapest, and the fastest to answer alone."""
     # Endpoints take the logical cores that are the chip's default.
     own = [
@@ -120,7 +141,7 @@ def _settings(test: Wanted, options: Sequence[Option]) -> Iterator[Setting]:
         for one in own
         if test.tp in (None, one.setting.tp) and test.quantized in (None, one.setting.quantized)
     ]
-    fastest = sorted(kept, key=lambda one: one.ttft.seconds + one.tpot.seconds)[:1]
+    fastest = sorted(kept, key=lambda one: one.alone_s)[:1]
     seen: set[Setting] = set()
     for one in chain(fastest, kept):
         setting = replace(one.setting, batch=test.batch or one.setting.batch)
@@ -129,10 +150,12 @@ def _settings(test: Wanted, options: Sequence[Option]) -> Iterator[Setting]:
             yield setting
 
 
-def _no_setting(test: Wanted, plan: Plan) -> str:
+def _no_setting(test: Wanted, plan: Plan[Candidate]) -> str:
     own = {one.setting.tp for one in plan.options if one.setting.instance.name == test.instance}
     if not own:
         return "only simulated Neuron instance types are predicted"
+    if test.tp is None or test.tp in own:
+        return "the matrices of encoders are not quantised"
     degrees = ", ".join(map(str, sorted(own)))
     return f"it does not fit at tensor-parallel degree {test.tp}; it does at {degrees}"
 
@@ -141,26 +164,8 @@ class _TooSlow(Exception):
     """No number of users keeps the limit."""
 
 
-def _under_load(setting: Setting, test: Wanted, order: Order) -> Borne:
-    placement = Placement(setting.instance, setting.lnc, setting.tp)
-    config = NeuronConfig(
-        tp_degree=setting.tp,
-        batch_size=setting.batch,
-        seq_len=max(test.length or 0, _power(order.prompt + order.answer)),
-        max_context_length=_power(order.prompt),
-        is_continuous_batching=True,
-        on_device_sampling=True,
-        output_logits=False,
-        async_mode=True,
-        fused_qkv=True,
-        quantized=setting.quantized,
-    )
-    replica = replica_of(decoder_architecture(order.config), config, placement)
-    groups = setting.instance.cores(setting.lnc) // setting.tp
-    users, per_minute, latency_s = _borne(replica, groups, setting.batch, order)
-    buckets = [(Phase.CONTEXT_ENCODING, size) for size in config.context_buckets]
-    buckets += [(Phase.TOKEN_GENERATION, size) for size in config.generation_buckets]
-    programs = [build_decoder(order.config, config, phase=p, bucket=size) for p, size in buckets]
+def _under_load(setting: Setting, served: Served, order: Order) -> Borne:
+    users, per_minute, latency_s = _borne(served, setting, order)
     return Borne(
         tp=setting.tp,
         lnc=setting.lnc,
@@ -169,18 +174,19 @@ def _under_load(setting: Setting, test: Wanted, order: Order) -> Borne:
         users=users,
         per_minute=per_minute,
         latency_s=latency_s,
-        core_bytes=core_need(programs).total,
-        core_bytes_available=placement.core_memory_bytes,
+        core_bytes=served.core_bytes,
+        core_bytes_available=setting.instance.core_memory_bytes(setting.lnc),
         usd_per_hour=setting.instance.price_usd_h,
-        label=replica.label,
+        label=served.label,
     )
 
 
-def _borne(replica: Replica, groups: int, batch: int, order: Order) -> tuple[int, float, float]:
+def _borne(served: Served, setting: Setting, order: Order) -> tuple[int, float, float]:
     """Users, requests a minute and latency of the best level. Raises `_TooSlow`."""
+    groups = setting.groups
     best: tuple[int, float, float] | None = None
-    for users, seconds in order.levels or _doubling(groups * batch):
-        rate, latency_s = _level(replica, groups, users, seconds, order)
+    for users, seconds in order.levels or _doubling(groups * setting.batch):
+        rate, latency_s = _level(served, groups, users, seconds, order)
         if not rate:
             continue
         if order.limit_s is not None and latency_s > order.limit_s:
@@ -202,7 +208,7 @@ def _borne(replica: Replica, groups: int, batch: int, order: Order) -> tuple[int
 
 
 def _level(
-    replica: Replica, groups: int, users: int, seconds: float, order: Order
+    served: Served, groups: int, users: int, seconds: float, order: Order
 ) -> tuple[float, float]:
     """Requests a second of all groups of cores, and the latency of the busiest: users are spread
     evenly. Both are 0 where none is answered in time."""
@@ -210,16 +216,16 @@ def _level(
     rate, busiest = 0.0, None
     for clients, times in ((few, groups - more), (few + 1, more)):
         if clients and times:
-            busiest = _run(replica, clients, seconds, order)
+            busiest = _run(served, clients, seconds)
             rate += busiest.requests_s * times
     assert busiest is not None, "a level has at least one user"
     return rate, busiest.latency(order.share)
 
 
-def _run(replica: Replica, clients: int, seconds: float, order: Order) -> Outcome:
-    lengths = Lengths(prompt=order.prompt, answer=order.answer)
+def _run(served: Served, clients: int, seconds: float) -> Outcome:
     requests = max(_REQUESTS, 4 * clients)
-    return replica.run(Load(lengths=lengths, clients=clients, requests=requests, seconds=seconds))
+    lengths = served.lengths
+    return served.run(Load(lengths=lengths, clients=clients, requests=requests, seconds=seconds))
 
 
 def _doubling(full: int) -> Iterator[tuple[int, float]]:
@@ -229,13 +235,6 @@ def _doubling(full: int) -> Iterator[tuple[int, float]]:
         yield users, 3600.0
         users *= 2
     yield 2 * full, 3600.0
-
-
-def _power(size: int) -> int:
-    bucket = 128
-    while bucket < size:
-        bucket *= 2
-    return bucket
 
 
 def main() -> int:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ridgeline_backends.models.encoder_config import EncoderConfig
+from ridgeline_backends.models.sentence_files import Pooling
 from ridgeline_backends.neuron.builders.architecture import DecoderArchitecture
 from ridgeline_backends.neuron.builders.decoder import decoder_program
 from ridgeline_backends.neuron.builders.rules import NXDI
 from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.builders.text_encoder import text_encoder_program
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.devices.loader import other_instances
 from ridgeline_backends.neuron.devices.model import OtherInstance
@@ -67,5 +70,43 @@ def _roofline(one: OtherInstance, weights: int, kv: int, flops: int) -> Roofline
     )
 
 
-def _cost(one: Roofline) -> float:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderRoofline:
+    """As `Roofline`: a call for `batch` texts on one device, and the texts that all devices read a
+    second."""
+
+    name: str
+    device: str
+    batch: int
+    call_s: float
+    texts_s: float
+    usd_per_million: float | None
+
+
+def encoder_rooflines(model: EncoderConfig, bucket: int) -> tuple[EncoderRoofline, ...]:
+    """Of every type that has a peak on its data sheet, the cheapest first: a call is arithmetic, so
+    that nothing can be said of the others."""
+    neuron = NeuronConfig(batch_size=_BATCH, seq_len=bucket)
+    program = text_encoder_program(model, neuron, pooling=Pooling(), bucket=bucket, batch=_BATCH)
+    weights = core_need([program]).weights
+    found = []
+    for one in other_instances().values():
+        if one.bf16_tflops is None:
+            continue
+        seconds = max(program.flops / (one.bf16_tflops * 1e12), weights / (one.gb_s * 1e9))
+        texts, price = one.devices * _BATCH / seconds, one.price_usd_h
+        found.append(
+            EncoderRoofline(
+                name=one.name,
+                device=f"{one.devices} x {one.device}",
+                batch=_BATCH,
+                call_s=seconds,
+                texts_s=texts,
+                usd_per_million=None if price is None else price / 3600 / texts * 1e6,
+            )
+        )
+    return tuple(sorted(found, key=lambda one: (one.usd_per_million is None, _cost(one))))
+
+
+def _cost(one: Roofline | EncoderRoofline) -> float:
     return one.usd_per_million or 0.0

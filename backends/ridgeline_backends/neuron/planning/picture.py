@@ -1,5 +1,5 @@
-"""A plan as a picture: time per token against cost, as SVG and in characters. Both axes are
-logarithmic. Knows nothing but points."""
+"""A plan as a picture: time against cost, as SVG and in characters. Both axes are logarithmic.
+Knows nothing but points."""
 
 from __future__ import annotations
 
@@ -28,6 +28,14 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Axes:
+    """What the axes count: milliseconds of one `step`, and a million `things`."""
+
+    step: str = "token"
+    things: str = "tokens"
+
+
+@dataclass(frozen=True, slots=True)
 class _Axis:
     """From values to places between `begin` and `end`."""
 
@@ -47,7 +55,7 @@ class _Axis:
         return [mark for mark in marks if self.low <= mark <= self.high]
 
 
-def svg(points: Sequence[Point], title: str) -> str:
+def svg(points: Sequence[Point], title: str, axes: Axes) -> str:
     """A page of its own. `points` must not be empty."""
     x = _axis([one.cost for one in points], _LEFT, _WIDTH - _RIGHT)
     y = _axis([one.milliseconds for one in points], _HEIGHT - _BOTTOM, _TOP)
@@ -57,7 +65,7 @@ def svg(points: Sequence[Point], title: str) -> str:
         'font-family="sans-serif" font-size="11">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
         f'<text x="{_LEFT}" y="16" font-size="13">{escape(title)}</text>',
-        *_grid(x, y),
+        *_grid(x, y, axes),
         *_front(points, x, y),
     ]
     for one in sorted(points, key=lambda point: point.best):
@@ -97,7 +105,7 @@ def _key(points: Sequence[Point], top: int) -> list[str]:
     return parts
 
 
-def characters(points: Sequence[Point], *, width: int = 64, height: int = 16) -> str:
+def characters(points: Sequence[Point], axes: Axes, *, width: int = 64, height: int = 16) -> str:
     """For a terminal: a letter for each group, capital where nothing is both cheaper and faster.
     `points` must not be empty."""
     x = _axis([one.cost for one in points], 0, width - 1)
@@ -109,7 +117,7 @@ def characters(points: Sequence[Point], *, width: int = 64, height: int = 16) ->
         place = round(y.place(one.milliseconds)), round(x.place(one.cost))
         rows[place[0]][place[1]] = letter.upper() if one.best else letter
     marks = {round(y.place(tick)): f"{tick:g}" for tick in y.ticks()}
-    lines = ["ms/token"]
+    lines = [f"ms/{axes.step}"]
     lines += [f"{marks.get(row, ''):>8} |{''.join(cells)}" for row, cells in enumerate(rows)]
     lines.append(f"{'':>8} +{'-' * width}")
     foot = [" "] * (width + 8)
@@ -118,7 +126,7 @@ def characters(points: Sequence[Point], *, width: int = 64, height: int = 16) ->
         at = round(x.place(tick))
         if all(cell == " " for cell in foot[max(0, at - 1) : at + len(text) + 1]):
             foot[at : at + len(text)] = text
-    lines.append(f"{'':>10}{''.join(foot).rstrip()}  USD/M tokens")
+    lines.append(f"{'':>10}{''.join(foot).rstrip()}  USD/M {axes.things}")
     names = (f"{chr(ord('a') + place % 26)} {name}" for place, name in enumerate(groups))
     return "\n".join([*lines, "  ".join(names)])
 
@@ -127,7 +135,7 @@ def _axis(values: Sequence[float], begin: float, end: float) -> _Axis:
     return _Axis(min(values) / 1.15, max(values) * 1.15, begin, end)
 
 
-def _grid(x: _Axis, y: _Axis) -> list[str]:
+def _grid(x: _Axis, y: _Axis, axes: Axes) -> list[str]:
     low, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     parts = []
     for tick in x.ticks():
@@ -140,12 +148,13 @@ def _grid(x: _Axis, y: _Axis) -> list[str]:
         parts.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{tick:g}</text>')
     middle = (_LEFT + right) // 2
     parts.append(
-        f'<text x="{middle}" y="{low + 36}" text-anchor="middle">USD per million tokens</text>'
+        f'<text x="{middle}" y="{low + 36}" text-anchor="middle">'
+        f"USD per million {axes.things}</text>"
     )
     half = (_TOP + low) // 2
     parts.append(
         f'<text x="16" y="{half}" text-anchor="middle" transform="rotate(-90 16 {half})">'
-        "ms per token</text>"
+        f"ms per {axes.step}</text>"
     )
     return parts
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ridgeline.errors import NotFound, RidgelineError
-from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.catalogue import find_language_model
 from ridgeline_backends.neuron.devices import instances
 from ridgeline_backends.neuron.jobs.traffic import levels_of
 from ridgeline_service.control.command_jobs.benchmarks import (
@@ -125,7 +125,7 @@ class Advising:
             nearest = model_id_of(container.get("Environment") or {}) or nearest or name
         known = str(nearest)
         try:
-            return _Model(find(known, "decoders").config)
+            return _Model(find_language_model(known).config)
         except NotFound as error:
             raise CommandFailed(
                 f"ClientError: the sizes of {known!r} are not known. Give the model data with a "

@@ -18,9 +18,6 @@ from statistics import mean
 from ridgeline_service.control.command_jobs.life import CommandFailed
 from ridgeline_service.objects.reading import S3Reader, parse_uri
 
-PROMPT, ANSWER = 512, 128
-"""Tokens of a request that nobody gave a sample of."""
-
 _CHARACTERS = 4
 _LIMIT_BYTES = 8 << 20
 _ANSWERS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
@@ -28,10 +25,12 @@ _ANSWERS = ("max_tokens", "max_completion_tokens", "max_new_tokens")
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of a prompt and of its answer."""
+    """Tokens of a prompt and of its answer, None where the sample does not say; of an encoder's
+    request each of its `texts` has as many as a prompt."""
 
-    prompt: int = PROMPT
-    answer: int = ANSWER
+    prompt: int | None = None
+    answer: int | None = None
+    texts: int = 1
 
 
 def payload_lengths(reader: S3Reader, uri: str, count: Callable[[str], int] | None) -> Lengths:
@@ -41,9 +40,11 @@ def payload_lengths(reader: S3Reader, uri: str, count: Callable[[str], int] | No
         raise CommandFailed(f"ClientError: the sample payload {uri} holds no request.")
     size = count or (lambda text: len(text) // _CHARACTERS)
     answers = [answer for _, answer in found if answer]
+    texts = [text for own, _ in found for text in own]
     return Lengths(
-        prompt=max(1, round(mean(size(text) for text, _ in found))),
-        answer=max(1, round(mean(answers))) if answers else ANSWER,
+        prompt=max(1, round(mean(map(size, texts)))),
+        answer=max(1, round(mean(answers))) if answers else None,
+        texts=max(1, round(len(texts) / len(found))),
     )
 
 
@@ -67,28 +68,42 @@ def _bodies(reader: S3Reader, uri: str) -> Iterator[bytes]:
             ) from error
 
 
-def _request(body: bytes) -> tuple[str, int]:
-    """The text of a prompt, and the tokens of its answer; 0: not said."""
+def _request(body: bytes) -> tuple[list[str], int]:
+    """A prompt, or the texts to encode, and the tokens of an answer; 0: not said."""
     text = body.decode(errors="replace")
     try:
         given = json.loads(text)
     except ValueError:
-        return text, 0
+        return [text], 0
     if not isinstance(given, dict):
-        return text, 0
+        return [text], 0
     parameters = given.get("parameters")
     settings = {**given, **(parameters if isinstance(parameters, dict) else {})}
     asked = [settings[name] for name in _ANSWERS if type(settings.get(name)) is int]
-    return _prompt(given, text), asked[0] if asked else 0
+    return _texts(given) or [text], asked[0] if asked else 0
 
 
-def _prompt(given: Mapping[str, object], text: str) -> str:
+def _texts(given: Mapping[str, object]) -> list[str]:
     messages = given.get("messages")
     if isinstance(messages, list):
         contents = [one.get("content") for one in messages if isinstance(one, dict)]
-        return "\n".join(one for one in contents if isinstance(one, str))
-    for name in ("prompt", "inputs"):
+        return ["\n".join(one for one in contents if isinstance(one, str))]
+    query = given.get("query")
+    if isinstance(query, str):
+        # A cross-encoder reads the two together.
+        judged = _strings(given.get("documents", given.get("texts")))
+        return [f"{query} {one}" for one in judged]
+    for name in ("prompt", "inputs", "input"):
         value = given.get(name)
         if isinstance(value, str):
-            return value
-    return text
+            return [value]
+        if found := _strings(value):
+            return found
+    return []
+
+
+def _strings(value: object) -> list[str]:
+    """Of a list of texts, or of objects that hold one each."""
+    listed = value if isinstance(value, list) else []
+    texts = [one.get("text") if isinstance(one, dict) else one for one in listed]
+    return [one for one in texts if isinstance(one, str)]

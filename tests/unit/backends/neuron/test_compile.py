@@ -14,8 +14,11 @@ from typer.testing import CliRunner
 
 from ridgeline.errors import InvalidInput
 from ridgeline_backends.errors import DoesNotFit
+from ridgeline_backends.models.sentence_files import Pooling
+from ridgeline_backends.neuron.builders.text_encoder_configs import text_encoder
+from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.commands.compile import compile_model
-from ridgeline_backends.neuron.compile import BucketDone, compile_decoder
+from ridgeline_backends.neuron.compile import BucketDone, compile_decoder, compile_encoder
 from ridgeline_backends.neuron.compile_cache import (
     CACHE_VARIABLE,
     CompileCache,
@@ -220,3 +223,40 @@ def test_a_public_model_compiles_by_its_name(
     assert {one["bucket"] for one in found["modules"]} == {128, 256, 512, 1024, 2048, 4096}
     # 16 GB of bf16 weights over 8 cores.
     assert found["core_bytes"]["model constants"] == pytest.approx(16.06e9 / 8, rel=0.02)
+
+
+def test_the_command_compiles_encoders_for_one_text_and_for_a_batch(tmp_path: Path) -> None:
+    app = Typer()
+    app.command()(compile_model)
+
+    def compiled(*more: str) -> Any:
+        given = ["all-minilm-l6-v2", "--instance", "inf2.xlarge", "--cache", str(tmp_path), *more]
+        return CliRunner().invoke(app, [*given, "--batch", "4"])
+
+    shown = compiled()
+    assert "compile: 6 of 6 buckets" in shown.stderr
+    assert "encoding 512, batch 4: compiled" in shown.stderr
+    assert "model constants" in shown.stdout
+    found = json.loads(compiled("--json").stdout)
+    assert found["cached"] == 6
+    buckets = [(one["phase"], one["batch"], one["bucket"]) for one in found["modules"]]
+    assert buckets == [("encoding", batch, size) for batch in (1, 4) for size in (128, 256, 512)]
+    assert all(one["instructions"] > 0 for one in found["modules"])
+    assert "context length 512" in str(compiled("--seq", "513").exception)
+    assert "tp_degree 3" in str(compiled("--tp", "3").exception)
+    nothing = CliRunner().invoke(app, ["t5-large", "--instance", "inf2.xlarge"])
+    assert "type t5 are neither" in str(nothing.exception)
+
+
+def test_an_encoder_that_does_not_fit_says_what_to_change(tmp_path: Path) -> None:
+    config = text_encoder(find("bert-base", "encoders").config)
+    assert config is not None
+    neuron = NeuronConfig(tp_degree=1, seq_len=512, batch_size=2048)
+    with pytest.raises(DoesNotFit, match=r"tp_degree of 2, fewer texts in a call \(batch_size\)"):
+        compile_encoder(
+            config.config,
+            neuron,
+            place("inf2.xlarge", 1, None),
+            CompileCache(FolderStore(tmp_path)),
+            pooling=Pooling(),
+        )

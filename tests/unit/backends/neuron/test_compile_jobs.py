@@ -12,7 +12,9 @@ import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not t
 
 # isort: split
 import torch
+from random_models import save_random
 from torch import Tensor, nn
+from transformers import RobertaConfig, RobertaForMaskedLM, RobertaModel
 
 from ridgeline_backends.neuron.compile_cache import CACHE_VARIABLE
 from ridgeline_backends.neuron.jobs.compile import main
@@ -64,6 +66,36 @@ def test_a_model_folder_becomes_a_module_per_phase_and_bucket(
     assert list(output.glob("*.safetensors"))
     again = run(capsys, *order, *shapes)[-1]["result"]
     assert (result["cached"], again["cached"]) == (0, 4)
+
+
+def test_a_text_encoder_becomes_a_module_per_bucket_and_batch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / "source", tmp_path / "output"
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}
+    config = RobertaConfig(
+        intermediate_size=64, max_position_embeddings=202, pad_token_id=1, **sizes
+    )
+    save_random(RobertaModel, config, source)
+    order = (str(source), str(output), "--target", "ml_inf2")
+    result = run(capsys, *order)[-1]["result"]
+    # Positions start behind that of the padding token.
+    found = [(one["phase"], one["batch"], one["bucket"]) for one in result["modules"]]
+    assert found == [("encoding", 1, 128), ("encoding", 1, 200)]
+    # Masks have the shape of the ids; a list of shapes has no names.
+    for shapes in ('{"input_ids": [4, 128], "attention_mask": [4, 128]}', "[[4, 128], [4, 128]]"):
+        result = run(capsys, *order, "--shapes", shapes)[-1]["result"]
+        assert [one["batch"] for one in result["modules"]] == [1, 4]
+        assert result["inputs"] == {"input_ids": [4, 128]}
+
+    def said(*more: str) -> str:
+        return str(run(capsys, *order, *more)[-1]["error"])
+
+    assert "context length 200" in said("--shapes", '{"input_ids": [1, 201]}')
+    assert "reads input_ids" in said("--shapes", '{"pixels": [1, 3]}')
+    assert "not quantised" in said("--options", '{"quantized": true}')
+    save_random(RobertaForMaskedLM, config, source)
+    assert "'RobertaForMaskedLM' is not supported" in said()
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")

@@ -1,0 +1,108 @@
+"""What `ridgeline plan` prints for a text encoder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from ridgeline_backends.models.encoder_config import EncoderConfig
+from ridgeline_backends.neuron.commands.plan_output import (
+    Comparison,
+    Shown,
+    Words,
+    dollars,
+    milliseconds,
+    ms,
+    show,
+)
+from ridgeline_backends.neuron.encoder_planner import (
+    EncoderOption,
+    EncoderTarget,
+    bucket_for,
+    make_encoder_plan,
+)
+from ridgeline_backends.neuron.planning.comparison import encoder_rooflines
+from ridgeline_backends.neuron.planning.picture import Axes
+
+_COLUMNS = (
+    "INSTANCE TYPE", "COUNT", "TP", "LNC", "BATCH", "GIB/CORE", "MS/CALL", "TEXTS/S",
+    "USD/M TEXTS", "USD/M TOKENS", "LABEL",
+)  # fmt: skip
+
+
+def show_encoder(
+    model: EncoderConfig, target: EncoderTarget, asked: Shown, *, compare: bool
+) -> None:
+    def row(one: EncoderOption) -> tuple[object, ...]:
+        s = one.setting
+        return (
+            s.instance.name,
+            one.instances,
+            s.tp,
+            s.lnc,
+            s.batch,
+            f"{one.core_bytes / 2**30:.1f}",
+            milliseconds(one.call),
+            f"{one.texts_s:.0f}",
+            dollars(one.usd_per_million),
+            dollars(per_token(one)),
+            one.call.label,
+        )
+
+    def per_token(one: EncoderOption) -> float | None:
+        return None if one.usd_per_million is None else one.usd_per_million / target.seq
+
+    def as_json(one: EncoderOption) -> dict[str, object]:
+        s = one.setting
+        return {
+            "instance_type": s.instance.name,
+            "instances": one.instances,
+            "tp": s.tp,
+            "lnc": s.lnc,
+            "batch": s.batch,
+            "core_bytes": one.core_bytes,
+            "call_s": [one.call.low, one.call.seconds, one.call.high],
+            "texts_s": one.texts_s,
+            "tokens_s": one.texts_s * target.seq,
+            "usd_per_million_texts": one.usd_per_million,
+            "usd_per_million_tokens": per_token(one),
+            "label": one.call.label,
+            "misses": list(one.misses),
+            "loaded": None if one.loaded is None else asdict(one.loaded),
+        }
+
+    words = Words(
+        axes=Axes("call", "texts"), columns=_COLUMNS, row=row, loaded=_loaded, as_json=as_json
+    )
+    compared = _comparison(model, target.seq) if compare else None
+    show(make_encoder_plan(model, target), words, asked, compared)
+
+
+def _loaded(one: EncoderOption) -> str:
+    if one.loaded is None:
+        return ""
+    return (
+        f"{one.loaded.instances} of them, p90 of a call {ms(one.loaded.latency_p90)} ms, "
+        f"{one.loaded.utilisation:.0%} busy"
+    )
+
+
+def _comparison(model: EncoderConfig, seq: int) -> Comparison:
+    found = encoder_rooflines(model, bucket_for(model, seq))
+    return Comparison(
+        columns=(
+            "INSTANCE TYPE", "DEVICES", "BATCH", "MS/CALL", "TEXTS/S", "USD/M TEXTS", "LABEL",
+        ),
+        rows=[
+            (
+                one.name,
+                one.device,
+                one.batch,
+                ms(one.call_s),
+                f"{one.texts_s:.0f}",
+                dollars(one.usd_per_million),
+                "roofline",
+            )
+            for one in found
+        ],
+        as_json=[asdict(one) for one in found],
+    )  # fmt: skip

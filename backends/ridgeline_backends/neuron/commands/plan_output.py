@@ -1,0 +1,143 @@
+"""How a plan is shown: a table, what more speed costs, what is left out, pictures, or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import typer
+
+from ridgeline.cli._common import print_json, print_table
+from ridgeline_backends.neuron.planning.picture import Axes, Point, characters, svg
+from ridgeline_backends.neuron.planning.ranking import Candidate, Plan
+
+if TYPE_CHECKING:
+    from ridgeline_backends.neuron.timing.predict import Prediction
+
+C = TypeVar("C", bound=Candidate)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words(Generic[C]):
+    """What is said of an option of a kind of plan. `loaded`: at the wanted rate, "" without one."""
+
+    axes: Axes
+    columns: tuple[str, ...]
+    row: Callable[[C], tuple[object, ...]]
+    loaded: Callable[[C], str]
+    as_json: Callable[[C], Mapping[str, object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What was asked for. `title`: of a picture."""
+
+    rows: int
+    draw: bool
+    svg: Path | None
+    as_json: bool
+    title: str
+
+
+def show(found: Plan[C], words: Words[C], asked: Shown, compared: Comparison | None) -> None:
+    points = _points(found, words.axes)
+    if asked.svg is not None and points:
+        asked.svg.write_text(svg(points, asked.title, words.axes), "utf-8")
+    if asked.as_json:
+        print_json(
+            {
+                "options": [words.as_json(one) for one in found.options],
+                "front": [str(one.setting) for one in found.front],
+                "near": [words.as_json(one) for one in found.near],
+                "left_out": dict(found.left_out),
+                "rooflines": [] if compared is None else compared.as_json,
+            }
+        )
+        return
+    _print(found, words, asked.rows)
+    if asked.draw and points:
+        typer.echo(f"\n{characters(points, words.axes)}")
+    if compared is not None:
+        typer.echo("\nFor comparison, bounds by the data sheet alone (bf16, all devices together):")
+        print_table(compared.columns, compared.rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Instance types that are not simulated."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[object, ...]]
+    as_json: list[dict[str, object]]
+
+
+def dollars(price: float | None) -> str:
+    """With digits enough for what costs less than a cent."""
+    if price is None:
+        return "-"
+    return f"{price:.2f}" if price >= 0.1 else f"{price:.2g}"
+
+
+def milliseconds(time: Prediction) -> str:
+    """With its interval."""
+    middle, low, high = (ms(one) for one in (time.seconds, time.low, time.high))
+    return f"{middle} ({low}-{high})"
+
+
+def ms(seconds: float) -> str:
+    """Milliseconds, with digits enough for what takes less than one."""
+    value = seconds * 1e3
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _print(found: Plan[C], words: Words[C], rows: int) -> None:
+    shown = found.options[:rows]
+    if shown:
+        print_table(words.columns, [words.row(one) for one in shown])
+        _print_trade_offs(found, words)
+    else:
+        typer.echo("No setting meets the targets.")
+    for one in found.near[: 3 if shown else rows]:
+        typer.echo(f"near: {one.setting}: {'; '.join(one.misses)}")
+    if found.near and not shown:
+        fastest = min(found.near, key=lambda one: one.pace.seconds)
+        typer.echo(f"fastest: {fastest.setting}: {'; '.join(fastest.misses)}")
+    for name, reason in found.left_out.items():
+        typer.echo(f"left out: {name}: {reason}")
+
+
+def _print_trade_offs(found: Plan[C], words: Words[C]) -> None:
+    """The cheapest, and what more speed costs."""
+    best, unit = found.options[0], f"USD/M {words.axes.things}"
+    price = "" if best.usd_per_million is None else f", {dollars(best.usd_per_million)} {unit}"
+    typer.echo(f"\ncheapest: {best.setting}{price}")
+    if said := words.loaded(best):
+        typer.echo(f"  at the rate, simulated: {said}")
+    front = found.front
+    steps = {len(front) // 2, len(front) - 1} - {0}
+    for one in (front[place] for place in sorted(steps) if 0 < place < len(front)):
+        assert one.usd_per_million is not None  # those of the front have a price
+        assert front[0].usd_per_million is not None
+        typer.echo(
+            f"faster: {one.setting}: {front[0].pace.seconds / one.pace.seconds:.1f} times the "
+            f"speed for {one.usd_per_million / front[0].usd_per_million:.1f} times the cost"
+        )
+
+
+def _points(found: Plan[C], axes: Axes) -> list[Point]:
+    best = {str(one.setting) for one in found.front}
+    return [
+        Point(
+            one.usd_per_million,
+            one.pace.seconds * 1e3,
+            one.setting.instance.name,
+            f"{one.setting}: {dollars(one.usd_per_million)} USD/M {axes.things}, "
+            f"{ms(one.pace.seconds)} ms",
+            str(one.setting) in best,
+            bool(one.misses),
+        )
+        for one in (*found.options, *found.near)
+        if one.usd_per_million is not None
+    ]

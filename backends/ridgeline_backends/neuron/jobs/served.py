@@ -1,0 +1,93 @@
+"""A model on a setting as a replica to put under load: a decoder by the scheduler that serves, an
+encoder by whole requests. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ridgeline_backends.errors import DoesNotFit
+from ridgeline_backends.models.encoder_config import EncoderConfig
+from ridgeline_backends.models.sentence_files import Pooling
+from ridgeline_backends.neuron.buckets import power_of_two
+from ridgeline_backends.neuron.builders.build import build_decoder
+from ridgeline_backends.neuron.builders.configs import decoder_architecture
+from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.config import NeuronConfig
+from ridgeline_backends.neuron.encoder_calls import calls_of
+from ridgeline_backends.neuron.encoder_plan import encoder_programs
+from ridgeline_backends.neuron.liveness import core_need
+from ridgeline_backends.neuron.placement import Placement
+from ridgeline_backends.neuron.plan import out_of_memory
+from ridgeline_backends.neuron.planning.ranking import Setting
+from ridgeline_backends.neuron.serving.load import Lengths, Load
+from ridgeline_backends.neuron.serving.outcome import Outcome
+from ridgeline_backends.neuron.serving.replica import replica_of
+from ridgeline_backends.neuron.serving.requests import answer_each
+from ridgeline_backends.neuron.timing.predict import predict
+
+_LONGEST = 2048
+"""Positions of an endpoint where nobody asked for a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """`run`: one group of cores under a load of requests of these `lengths`."""
+
+    run: Callable[[Load], Outcome]
+    lengths: Lengths
+    core_bytes: int
+    label: str
+
+
+def served_decoder(
+    config: Mapping[str, object], asked: Lengths, setting: Setting, length: int | None
+) -> Served:
+    """`length`: positions of a sequence, if they were given. Raises `DoesNotFit`."""
+    placement = Placement(setting.instance, setting.lnc, setting.tp)
+    neuron = NeuronConfig(
+        tp_degree=setting.tp,
+        batch_size=setting.batch,
+        seq_len=max(length or 0, power_of_two(asked.prompt + asked.answer)),
+        max_context_length=power_of_two(asked.prompt),
+        is_continuous_batching=True,
+        on_device_sampling=True,
+        output_logits=False,
+        async_mode=True,
+        fused_qkv=True,
+        quantized=setting.quantized,
+    )
+    replica = replica_of(decoder_architecture(config), neuron, placement)
+    buckets = [(Phase.CONTEXT_ENCODING, size) for size in neuron.context_buckets]
+    buckets += [(Phase.TOKEN_GENERATION, size) for size in neuron.generation_buckets]
+    programs = [build_decoder(config, neuron, phase=p, bucket=size) for p, size in buckets]
+    return Served(replica.run, asked, core_need(programs).total, replica.label)
+
+
+def served_encoder(
+    model: EncoderConfig, lengths: Sequence[int], setting: Setting, length: int | None
+) -> Served:
+    """A request has texts of these lengths, and waits for those before it. Raises `DoesNotFit`."""
+    placement = Placement(setting.instance, setting.lnc, setting.tp)
+    neuron = NeuronConfig(
+        tp_degree=setting.tp,
+        batch_size=setting.batch,
+        seq_len=min(length or _LONGEST, model.context_length),
+    )
+    longest = max(lengths)
+    if longest > neuron.seq_len:
+        raise DoesNotFit([f"Texts of {longest} tokens are above the {neuron.seq_len} positions."])
+    programs = encoder_programs(model, neuron, Pooling())
+    need = core_need(programs)
+    if need.total > placement.core_memory_bytes:
+        raise DoesNotFit([out_of_memory(need, placement)])
+    times = {(one.bucket, one.batch): predict(one, placement.machine) for one in programs}
+
+    def seconds(bucket: int, batch: int) -> float:
+        return times[bucket, batch].seconds
+
+    calls = calls_of(lengths, neuron.context_buckets, setting.batch, seconds)
+    took = sum(seconds(call.bucket, call.batch) for call in calls)
+    label = next(iter(times.values())).label
+    return Served(partial(answer_each, took), Lengths(prompt=1, answer=1), need.total, label)
