@@ -125,6 +125,17 @@ def test_recommendations_come_from_the_planner(service: Service) -> None:
         one["EndpointConfiguration"]["InstanceType"] for one in job["InferenceRecommendations"]
     ]
     assert "ml.inf2.48xlarge" in types
+    sagemaker.create_inference_recommendations_job(
+        JobName="encoder",
+        JobType="Default",
+        RoleArn=ROLE,
+        InputConfig={"ContainerConfig": {"NearestModelName": "all-MiniLM-L6-v2"}},
+    )
+    job = ended(describe, "Status", JobName="encoder")
+    assert job["Status"] == "COMPLETED", job.get("FailureReason")
+    cheapest = job["InferenceRecommendations"][0]
+    assert cheapest["EndpointConfiguration"]["InstanceType"] == "ml.inf2.xlarge"
+    assert cheapest["Metrics"]["MaxInvocations"] > 60_000
     sample = {"messages": [{"role": "user", "content": "word " * 100}], "max_tokens": 32}
     service.client("s3").create_bucket(Bucket="samples")
     service.client("s3").put_object(
