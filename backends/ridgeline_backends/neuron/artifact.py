@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ridgeline_backends.device_time import DeviceTime
+from ridgeline_backends.neuron.instruction_count import instructions
 from ridgeline_backends.neuron.liveness import core_need
 from ridgeline_backends.neuron.lowering import lower
 from ridgeline_backends.neuron.placement import Placement
@@ -25,8 +26,9 @@ from ridgeline_backends.neuron.timing.machine import Machine
 from ridgeline_backends.neuron.timing.predict import predict
 
 _COMPILER_PARTS = (
-    "artifact.py", "collectives.py", "devices", "heap.py", "instructions.py", "liveness.py",
-    "lowering", "operations", "schedule.py", "step_time.py", "timing",
+    "artifact.py", "collectives.py", "devices", "heap.py", "instruction_count.py",
+    "instructions.py", "liveness.py", "lowering", "operations", "schedule.py", "step_time.py",
+    "timing",
 )  # fmt: skip
 
 
@@ -102,7 +104,7 @@ def make_artifact(
         bucket=program.bucket,
         batch=program.batch,
         operations=sum(times for _, times in program.operations()),
-        instructions=_instructions(program, machine),
+        instructions=instructions(program, machine.chip, machine.lnc),
         flops=program.flops,
         bytes=program.bytes,
         seconds=found.seconds,
@@ -172,12 +174,3 @@ def _buffer(buffer: Buffer) -> str:
     """As "hidden bf16[1,512,576]"."""
     shape = ",".join(map(str, buffer.shape))
     return f"{buffer.name} {buffer.dtype.value}[{shape}]"
-
-
-def _instructions(program: Program, machine: Machine) -> int:
-    """Of all engines of one physical core, in one call."""
-    return sum(
-        section.repeats * lower(one, machine.chip, streamed_buffers(section)).count
-        for section in program.sections
-        for one in section.operations
-    )

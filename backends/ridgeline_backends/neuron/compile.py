@@ -21,6 +21,7 @@ from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.compile_cache import CompileCache
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.encoder_plan import NOT_QUANTISED, encoder_programs
+from ridgeline_backends.neuron.instruction_count import too_many
 from ridgeline_backends.neuron.liveness import CoreNeed, core_need
 from ridgeline_backends.neuron.placement import Placement
 from ridgeline_backends.neuron.plan import out_of_memory
@@ -76,7 +77,7 @@ def compile_decoder(
     progress: Progress = silent,
 ) -> Compiled:
     """Compile every bucket. Raises `DoesNotFit` with a reason for each thing that is in the way,
-    `InvalidModel` and `UnsupportedModel`."""
+    `TooManyInstructions`, `InvalidModel` and `UnsupportedModel`."""
     _check(placement)
     buckets = [(Phase.CONTEXT_ENCODING, size) for size in neuron.context_buckets]
     buckets += [(Phase.TOKEN_GENERATION, size) for size in neuron.generation_buckets]
@@ -129,7 +130,7 @@ def compile_program(
     *,
     progress: Progress = silent,
 ) -> Compiled:
-    """Compile a program of one core, as `export` makes them. Raises `DoesNotFit`."""
+    """Compile a program of one core, as `export` makes them. Raises as `compile_decoder`."""
     need = _fitting([program], placement)
     return compile_programs([program], need, placement, cache, progress=progress)
 
@@ -176,8 +177,11 @@ def _check(placement: Placement) -> None:
 
 
 def _fitting(programs: Sequence[Program], placement: Placement) -> CoreNeed:
-    """What a core needs, which is no more than it has."""
+    """What a core needs, which is no more than it has. Raises `TooManyInstructions` too."""
     need = core_need(programs)
     if need.total > placement.core_memory_bytes:
         raise DoesNotFit([out_of_memory(need, placement)], hint="")
+    for program in programs:
+        if refusal := too_many(program, placement.instance.chip, placement.lnc):
+            raise refusal
     return need

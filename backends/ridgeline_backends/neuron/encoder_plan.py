@@ -17,7 +17,7 @@ from ridgeline_backends.neuron.liveness import core_need
 from ridgeline_backends.neuron.plan import (
     NeuronPlan,
     host_refusals,
-    out_of_memory,
+    program_refusals,
     simulated_note,
     target,
 )
@@ -51,9 +51,9 @@ def encoder_plan(
     )
     if spec.quantize or neuron.quantized:
         refusals.append(NOT_QUANTISED)
-    need = core_need(encoder_programs(config, neuron, Pooling()))
-    if need.total > placement.core_memory_bytes:
-        refusals.append(out_of_memory(need, placement))
+    programs = encoder_programs(config, neuron, Pooling())
+    need = core_need(programs)
+    refusals.extend(program_refusals(programs, need, placement))
     memory = MemoryNeed(
         weights=need.weights * placement.cores,
         kv=0,

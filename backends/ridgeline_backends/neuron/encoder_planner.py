@@ -101,6 +101,10 @@ class _Sweep:
             self._bytes[key] = core_need([self._program(*key)]).total
         return self._bytes[key]
 
+    def check(self, setting: Setting) -> None:
+        key = setting.tp, setting.batch
+        self._timings.check(key, setting, lambda: self._program(*key))
+
     def option(self, setting: Setting) -> EncoderOption:
         target, key = self._target, (setting.tp, setting.batch)
         call = self._timings.of(key, setting, lambda: self._program(*key))

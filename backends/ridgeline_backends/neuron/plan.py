@@ -5,7 +5,7 @@ Memory is that of the programs themselves, by `liveness`. Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ridgeline_backends.base import Dtype, LoadSpec, MemoryNeed, Plan
@@ -17,6 +17,7 @@ from ridgeline_backends.neuron.builders.decoder import decoder_program
 from ridgeline_backends.neuron.builders.rules import NXDI
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import NeuronConfig, neuron_config
+from ridgeline_backends.neuron.instruction_count import too_many
 from ridgeline_backends.neuron.liveness import CoreNeed, core_need
 from ridgeline_backends.neuron.placement import Placement, allowed_degrees, place
 from ridgeline_backends.neuron.program import Program
@@ -90,10 +91,10 @@ def decoder_plan(
             f"tokens, which takes {slot}."
         )
     neuron = replace(neuron, batch_size=max(slots, 1))
-    need = core_need(compiled_programs(config, neuron))
+    programs = compiled_programs(config, neuron)
+    need = core_need(programs)
     limit = placement.core_memory_bytes
-    if need.total > limit:
-        refusals.append(out_of_memory(need, placement))
+    refusals.extend(program_refusals(programs, need, placement))
     memory = MemoryNeed(
         weights=need.weights * placement.cores,
         kv=slot * max(slots, 1),
@@ -187,6 +188,18 @@ def _slots(spec: LoadSpec, settings: Mapping[str, object], slot: int) -> int:
     if room is None:
         room = max(_DEFAULT_KV_BYTES, slot)
     return min(spec.max_num_seqs, room // slot)
+
+
+def program_refusals(
+    programs: Sequence[Program], need: CoreNeed, placement: Placement
+) -> list[str]:
+    """Why programs cannot be compiled or loaded."""
+    refusals = []
+    if need.total > placement.core_memory_bytes:
+        refusals.append(out_of_memory(need, placement))
+    found = (too_many(one, placement.instance.chip, placement.lnc) for one in programs)
+    refusals += [f"{one.message} {one.hint}" for one in found if one is not None]
+    return refusals
 
 
 _KINDS = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 
 from ridgeline_backends.neuron.buckets import power_of_two
@@ -97,6 +98,12 @@ class _Sweep:
             self._bytes[key] = core_need(programs).total
         return self._bytes[key]
 
+    def check(self, setting: Setting) -> None:
+        for phase in (Phase.TOKEN_GENERATION, Phase.CONTEXT_ENCODING):
+            self._timings.check(
+                self._key(phase, setting), setting, partial(self._program, phase, setting)
+            )
+
     def option(self, setting: Setting) -> Option:
         target = self._target
         step = self._predicted(Phase.TOKEN_GENERATION, setting)
@@ -156,22 +163,22 @@ class _Sweep:
         )
 
     def _predicted(self, phase: Phase, setting: Setting) -> Prediction:
-        key = phase, setting.tp, self._batch(phase, setting), setting.quantized
+        key = self._key(phase, setting)
         return self._timings.of(key, setting, lambda: self._program(phase, setting))
 
     def _program(self, phase: Phase, setting: Setting) -> Program:
-        batch = self._batch(phase, setting)
-        key = phase, setting.tp, batch, setting.quantized
+        key = self._key(phase, setting)
         if key not in self._programs:
-            self._programs[key] = self._built(phase, setting, batch)
+            self._programs[key] = self._built(phase, setting, batch=key[2])
         return self._programs[key]
 
     @staticmethod
-    def _batch(phase: Phase, setting: Setting) -> int:
-        """Prompts are encoded one by one."""
-        return setting.batch if phase is Phase.TOKEN_GENERATION else 1
+    def _key(phase: Phase, setting: Setting) -> tuple[Phase, int, int, bool]:
+        """What decides a program. Prompts are encoded one by one."""
+        batch = setting.batch if phase is Phase.TOKEN_GENERATION else 1
+        return phase, setting.tp, batch, setting.quantized
 
-    def _built(self, phase: Phase, setting: Setting, batch: int) -> Program:
+    def _built(self, phase: Phase, setting: Setting, *, batch: int) -> Program:
         config = NeuronConfig(
             tp_degree=setting.tp,
             batch_size=batch,

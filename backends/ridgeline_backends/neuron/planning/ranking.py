@@ -92,6 +92,9 @@ class Sweep(Protocol[C]):
     def core_bytes(self, setting: Setting) -> int:
         """What a core's memory must hold. Raises `BackendError` where a setting cannot be."""
 
+    def check(self, setting: Setting) -> None:
+        """Raises `BackendError` for what fits and cannot be compiled."""
+
     def option(self, setting: Setting) -> C:
         """What a setting that fits takes and costs."""
 
@@ -155,17 +158,18 @@ def _refusal(sweep: Sweep[C], setting: Setting) -> str | None:
     cores = setting.instance.cores(setting.lnc)
     if setting.tp > cores:
         return f"TP {setting.tp} asks for more than its {cores} cores"
+    limit = setting.instance.core_memory_bytes(setting.lnc)
     try:
         need = sweep.core_bytes(setting)
+        if need > limit:
+            return (
+                f"does not fit: {need / _GIB:.1f} GiB a core of {limit / _GIB:.0f} at "
+                f"TP {setting.tp}, batch {setting.batch}"
+            )
+        sweep.check(setting)
     except BackendError as error:
         return error.message
-    limit = setting.instance.core_memory_bytes(setting.lnc)
-    if need <= limit:
-        return None
-    return (
-        f"does not fit: {need / _GIB:.1f} GiB a core of {limit / _GIB:.0f} at "
-        f"TP {setting.tp}, batch {setting.batch}"
-    )
+    return None
 
 
 def _rank(one: Candidate) -> tuple[bool, float, int, str]:
