@@ -7,9 +7,7 @@ decides: so a text gets the same bits in any company.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
 
 import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
 
@@ -18,12 +16,7 @@ import torch
 from torch import Tensor
 
 from ridgeline_backends.base import Artifact, EmbeddingRunner, RerankRunner, TokenPair
-from ridgeline_backends.device_time import (
-    DeviceCall,
-    DeviceTime,
-    MeteredHardware,
-    SimulatedDevice,
-)
+from ridgeline_backends.device_time import DeviceTime, MeteredHardware
 from ridgeline_backends.models.encoder import EncoderInput
 from ridgeline_backends.models.encoder_config import encoder_config
 from ridgeline_backends.models.encoder_weights import EncoderWeights
@@ -36,77 +29,34 @@ from ridgeline_backends.neuron.encoder_calls import calls_of
 from ridgeline_backends.neuron.encoder_plan import encoder_programs
 from ridgeline_backends.neuron.encoder_sharding import EncoderShards
 from ridgeline_backends.neuron.execute.executor import LoadedProgram
-from ridgeline_backends.neuron.execute.memory import CoreMemory
-from ridgeline_backends.neuron.faults import Faults
-from ridgeline_backends.neuron.plan import NeuronPlan
-from ridgeline_backends.neuron.step_time import PredictTime, StepTimes, device_of
-from ridgeline_backends.torch_threads import TorchThreads
+from ridgeline_backends.neuron.hardware import NeuronHardware
 
 
-class NeuronEncoder(MeteredHardware):
-    """An encoder on `plan.placement`. Where the spec says `paced`, a call returns when the device
-    would."""
+class NeuronEncoder(NeuronHardware, MeteredHardware):
+    """An encoder on simulated cores."""
 
     _output: str
     """What the program gives."""
 
-    def __init__(
-        self,
-        artifact: Artifact,
-        predict: PredictTime,
-        *,
-        faults: Faults | None = None,
-        clock: Callable[[], float] = time.perf_counter,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        """Raises `NeuronRuntimeError` where `faults` let no model be loaded."""
-        self._faults = faults or Faults()
-        self._faults.load()
-        plan = artifact.plan
-        assert isinstance(plan, NeuronPlan), "a plan of another backend"
+    def _open(self, artifact: Artifact) -> None:
         config = read_json(artifact.model_dir / "config.json")
-        self._config = encoder_config(config, plan.architecture)
-        self._neuron = neuron = plan.neuron
+        self._config = encoder_config(config, artifact.plan.architecture)
         self._pooling = read_pooling(artifact.model_dir)
-        self._longest = plan.max_model_len
-        if plan.spec.threads is not None:
-            torch.set_num_threads(plan.spec.threads)
-        self._threads = TorchThreads()
-        self._times = StepTimes(predict)
+        self._longest = artifact.plan.max_model_len
         self._spent = self._times.of(())
         self._executions = 0
-        self._paced = plan.spec.paced
-        self._clock = clock
-        self._sleep = sleep
-        programs = encoder_programs(self._config, neuron, self._pooling)
+        programs = encoder_programs(self._config, self._neuron, self._pooling)
         self._programs = {(one.batch, one.bucket): one for one in programs}
         self._loaded: dict[int, LoadedProgram] = {}
-        self._memory = CoreMemory(neuron.tp_degree)
         with torch.inference_mode(), Weights(artifact.model_dir) as weights:
-            self._shards = EncoderShards(
-                self._config, neuron, EncoderWeights(self._config, weights)
-            )
+            own = EncoderWeights(self._config, weights)
+            self._shards = EncoderShards(self._config, self._neuron, own)
             self._load(executed(1, self._longest, FEWEST))
-        calls = [
-            DeviceCall(
-                phase=one.phase, bucket=one.bucket, batch=one.batch, time=self._times.of([one])
-            )
-            for one in programs
-        ]
-        self._simulates = replace(
-            device_of(plan.placement, programs[-1], plan.need, calls),
-            paced=self._paced,
-            config=config,
-            settings=asdict(neuron),
-        )
+        self._stand_for(config, programs[-1], programs)
 
     @property
     def max_model_len(self) -> int:
         return self._longest
-
-    @property
-    def simulates(self) -> SimulatedDevice:
-        return self._simulates
 
     @property
     def spent(self) -> DeviceTime:
@@ -116,27 +66,21 @@ class NeuronEncoder(MeteredHardware):
     def executions(self) -> int:
         return self._executions
 
-    def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None:
-        self._faults = self._faults.instead(kind, after=after, every=every)
-
     def _each(self, inputs: Sequence[EncoderInput]) -> list[Tensor]:
         """What the program gives for each, in order. Raises `PromptTooLong`, `InvalidSampling`
         before anything is computed, and `NeuronRuntimeError`."""
         for one in inputs:
             one.check(vocab_size=self._config.vocab_size, max_model_len=self._longest)
-        self._threads.adopt()
         found: dict[int, Tensor] = {}
+        lengths, neuron = [len(one.token_ids) for one in inputs], self._neuron
         with torch.inference_mode():
-            lengths, neuron = [len(one.token_ids) for one in inputs], self._neuron
             for call in calls_of(lengths, neuron.context_buckets, neuron.batch_size, self._seconds):
-                begin = self._clock()
-                self._faults.step(neuron.tp_degree, self._sleep)
+                begun = self._begin()
                 found.update((place, self._run(inputs[place])) for place in call.places)
                 taken = self._time(call.bucket, call.batch)
                 self._spent = self._spent + taken
                 self._executions += 1
-                if self._paced:
-                    self._sleep(max(0.0, taken.seconds - (self._clock() - begin)))
+                self._end(begun, taken)
         return [found[place] for place in range(len(inputs))]
 
     def _time(self, bucket: int, batch: int) -> DeviceTime:
@@ -188,11 +132,9 @@ class NeuronRerankRunner(NeuronEncoder, RerankRunner):
 
     _output = "scores"
 
-    def __init__(
-        self, artifact: Artifact, predict: PredictTime, *, faults: Faults | None = None
-    ) -> None:
+    def _open(self, artifact: Artifact) -> None:
         self._finish = last_function(read_json(artifact.model_dir / "config.json"))
-        super().__init__(artifact, predict, faults=faults)
+        super()._open(artifact)
 
     def score(self, pairs: Sequence[TokenPair]) -> list[float]:
         inputs = [EncoderInput(pair.token_ids, pair.type_ids) for pair in pairs]

@@ -7,9 +7,7 @@ fills a bucket up, so that is left out.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
 
 import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
 
@@ -26,8 +24,7 @@ from ridgeline_backends.base import (
     Step,
     StepResult,
 )
-from ridgeline_backends.device_time import DeviceCall, SimulatedDevice, SimulatedHardware
-from ridgeline_backends.models.config import DecoderConfig, decoder_config
+from ridgeline_backends.models.config import decoder_config
 from ridgeline_backends.models.decoder import read_decoder
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.weights import Weights
@@ -37,47 +34,22 @@ from ridgeline_backends.neuron.builders.decoder import decoder_program
 from ridgeline_backends.neuron.builders.rules import NXDI
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.execute.executor import LoadedProgram
-from ridgeline_backends.neuron.execute.memory import CoreMemory
-from ridgeline_backends.neuron.faults import Faults
-from ridgeline_backends.neuron.plan import NeuronPlan
+from ridgeline_backends.neuron.hardware import NeuronHardware
 from ridgeline_backends.neuron.program import Program
 from ridgeline_backends.neuron.sharding import DecoderShards
-from ridgeline_backends.neuron.step_time import PredictTime, StepTimes, device_of
 from ridgeline_backends.sampling import results, wanted_rows
-from ridgeline_backends.torch_threads import TorchThreads
 
 
-class NeuronRunner(ModelRunner, SimulatedHardware):
-    """A decoder on `plan.placement`. Where the spec says `paced`, a step returns when the device
-    would."""
+class NeuronRunner(NeuronHardware, ModelRunner):
+    """A decoder on simulated cores."""
 
-    def __init__(
-        self,
-        artifact: Artifact,
-        predict: PredictTime,
-        *,
-        faults: Faults | None = None,
-        clock: Callable[[], float] = time.perf_counter,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        """Raises `NeuronRuntimeError` where `faults` let no model be loaded."""
-        self._faults = faults or Faults()
-        self._faults.load()
-        plan = artifact.plan
-        assert isinstance(plan, NeuronPlan), "a plan of another backend"
-        self._config = config = _read_config(artifact)
-        self._neuron = neuron = plan.neuron
+    def _open(self, artifact: Artifact) -> None:
+        neuron = self._neuron
+        file = read_json(artifact.model_dir / "config.json")
+        self._config = config = decoder_config(file, _generation(artifact))
         self._model = dense(config)
-        if plan.spec.threads is not None:
-            torch.set_num_threads(plan.spec.threads)
-        self._threads = TorchThreads()
-        self._times = StepTimes(predict)
-        self._paced = plan.spec.paced
-        self._clock = clock
-        self._sleep = sleep
         self._programs: dict[tuple[Phase, int, int], Program] = {}
         self._loaded: dict[tuple[Phase, int, int], LoadedProgram] = {}
-        self._memory = CoreMemory(neuron.tp_degree)
         longest = neuron.context_buckets[-1]
         with torch.inference_mode(), Weights(artifact.model_dir) as weights:
             shards = DecoderShards(config, neuron, NXDI, read_decoder(config, weights))
@@ -85,14 +57,9 @@ class NeuronRunner(ModelRunner, SimulatedHardware):
             self._memory.load([whole], shards)
         slots = neuron.decode_batch
         decode = self._program(Phase.TOKEN_GENERATION, slots, neuron.generation_buckets[-1])
-        self._simulates = replace(
-            device_of(plan.placement, decode, plan.need, self._calls()),
-            paced=self._paced,
-            config=read_json(artifact.model_dir / "config.json"),
-            settings=asdict(neuron),
-        )
+        self._stand_for(file, decode, self._compiled())
         self._limits = RunnerLimits(
-            max_model_len=plan.max_model_len,
+            max_model_len=artifact.plan.max_model_len,
             max_tokens=max(longest, slots),
             max_sequences=slots,
             kv_layout=SlotLayout(neuron.seq_len, slots),
@@ -106,23 +73,13 @@ class NeuronRunner(ModelRunner, SimulatedHardware):
     def limits(self) -> RunnerLimits:
         return self._limits
 
-    @property
-    def simulates(self) -> SimulatedDevice:
-        return self._simulates
-
-    def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None:
-        self._faults = self._faults.instead(kind, after=after, every=every)
-
-    def _calls(self) -> Iterator[DeviceCall]:
-        """Of the programs that a server has compiled."""
+    def _compiled(self) -> Iterator[Program]:
+        """What a server has compiled."""
         neuron = self._neuron
-        for phase, batch, buckets in (
-            (Phase.CONTEXT_ENCODING, 1, neuron.context_buckets),
-            (Phase.TOKEN_GENERATION, neuron.decode_batch, neuron.generation_buckets),
-        ):
-            for bucket in buckets:
-                taken = self._times.of([self._program(phase, batch, bucket)])
-                yield DeviceCall(phase=phase.value, bucket=bucket, batch=batch, time=taken)
+        for bucket in neuron.context_buckets:
+            yield self._program(Phase.CONTEXT_ENCODING, 1, bucket)
+        for bucket in neuron.generation_buckets:
+            yield self._program(Phase.TOKEN_GENERATION, neuron.decode_batch, bucket)
 
     @property
     def vocab_size(self) -> int:
@@ -133,15 +90,12 @@ class NeuronRunner(ModelRunner, SimulatedHardware):
         return self._config.eos_token_ids
 
     def execute(self, step: Step) -> StepResult:
-        begin = self._clock()
-        self._faults.step(self._neuron.tp_degree, self._sleep)
-        self._threads.adopt()
+        begun = self._begin()
         with torch.inference_mode():
             logits, programs = self._forward(step.chunks)
             found = results(step, logits)
         taken = self._times.of(programs)
-        if self._paced:
-            self._sleep(max(0.0, taken.seconds - (self._clock() - begin)))
+        self._end(begun, taken)
         return StepResult(tokens=found.tokens, scores=found.scores, device_time=taken)
 
     def logits(self, step: Step) -> Tensor:
@@ -238,9 +192,7 @@ class NeuronRunner(ModelRunner, SimulatedHardware):
         return self._programs[place]
 
 
-def _read_config(artifact: Artifact) -> DecoderConfig:
-    generation = artifact.model_dir / "generation_config.json"
-    return decoder_config(
-        read_json(artifact.model_dir / "config.json"),
-        read_json(generation) if generation.is_file() else None,
-    )
+def _generation(artifact: Artifact) -> dict[str, object] | None:
+    """Its generation_config.json, if it has one."""
+    path = artifact.model_dir / "generation_config.json"
+    return read_json(path) if path.is_file() else None

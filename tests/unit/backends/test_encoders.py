@@ -3,81 +3,18 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 
 import pytest
 import torch
+from encoder_families import FAMILIES, SENTENCES, SHAPE
 from random_models import save_random
-from transformers import (
-    AutoModel,
-    BertConfig,
-    BertForSequenceClassification,
-    BertModel,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    DistilBertModel,
-    MPNetConfig,
-    MPNetForSequenceClassification,
-    MPNetModel,
-    PreTrainedConfig,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-    RobertaModel,
-    XLMRobertaConfig,
-    XLMRobertaForSequenceClassification,
-    XLMRobertaModel,
-)
+from transformers import AutoModel, BertConfig, BertForSequenceClassification, BertModel
 
 from ridgeline_backends.base import EmbeddingRunner, LoadSpec, RerankRunner, TokenPair
 from ridgeline_backends.cpu.backend import CpuBackend
 from ridgeline_backends.errors import InvalidSampling, PromptTooLong, UnsupportedModel
 from ridgeline_backends.models.reader import read_json
-
-# Past 128 tokens all distances are alike to MPNet. Token 1 is RoBERTa's padding.
-SENTENCES = [[random.Random(n).randrange(100) for _ in range(n)] for n in (1, 2, 7, 30, 7, 150)]
-SHAPE = {
-    "vocab_size": 100,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 160,
-}
-DISTIL = {
-    "vocab_size": 100,
-    "dim": 32,
-    "n_layers": 2,
-    "n_heads": 4,
-    "hidden_dim": 64,
-    "max_position_embeddings": 160,
-}
-Family = tuple[type[PreTrainedModel], type[PreTrainedModel], PreTrainedConfig]
-FAMILIES: dict[str, Family] = {
-    "bert": (BertModel, BertForSequenceClassification, BertConfig(**SHAPE)),
-    "bert, tanh form": (
-        BertModel,
-        BertForSequenceClassification,
-        BertConfig(hidden_act="gelu_new", **SHAPE),
-    ),
-    "roberta": (
-        RobertaModel,
-        RobertaForSequenceClassification,
-        RobertaConfig(type_vocab_size=1, pad_token_id=1, **SHAPE),
-    ),
-    "xlm-roberta": (
-        XLMRobertaModel,
-        XLMRobertaForSequenceClassification,
-        XLMRobertaConfig(type_vocab_size=1, pad_token_id=1, layer_norm_eps=1e-5, **SHAPE),
-    ),
-    "distilbert": (
-        DistilBertModel,
-        DistilBertForSequenceClassification,
-        DistilBertConfig(activation="relu", **DISTIL),
-    ),
-    "mpnet": (MPNetModel, MPNetForSequenceClassification, MPNetConfig(**SHAPE)),
-}
 
 
 def load(model_dir: Path, **spec: object) -> object:
@@ -212,8 +149,8 @@ def test_a_vector_does_not_depend_on_the_batch(bert: Path):
 
 def test_bad_input_is_refused(bert: Path):
     runner = embedder(bert)
-    with pytest.raises(PromptTooLong, match="161"):
-        runner.embed([[1] * 161])
+    with pytest.raises(PromptTooLong, match="201"):
+        runner.embed([[1] * 201])
     with pytest.raises(InvalidSampling, match="at least one"):
         runner.embed([[1], []])
     with pytest.raises(InvalidSampling, match="below 100"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 from pathlib import Path
 from typing import Any
@@ -14,25 +13,11 @@ import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not t
 
 # isort: split
 import torch
+from encoder_families import FAMILIES, SENTENCES, SHAPE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_models import save_random
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    BertModel,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    DistilBertModel,
-    MPNetConfig,
-    MPNetForSequenceClassification,
-    MPNetModel,
-    PreTrainedConfig,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-    RobertaModel,
-)
+from transformers import BertConfig, BertModel
 
 from ridgeline_backends.base import (
     Backend,
@@ -53,39 +38,6 @@ from ridgeline_backends.neuron.encoder_runner import NeuronEmbeddingRunner
 from ridgeline_backends.neuron.faults import NeuronRuntimeError
 from ridgeline_backends.neuron.plan import NeuronPlan
 
-# Past 128 tokens all distances are alike to MPNet. Token 1 is RoBERTa's padding.
-SENTENCES = [[random.Random(n).randrange(100) for _ in range(n)] for n in (1, 7, 30, 7, 150)]
-SHAPE = {
-    "vocab_size": 100,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 60,
-    "max_position_embeddings": 200,
-}
-DISTIL = {
-    "vocab_size": 100,
-    "dim": 32,
-    "n_layers": 2,
-    "n_heads": 4,
-    "hidden_dim": 60,
-    "max_position_embeddings": 200,
-}
-Family = tuple[type[PreTrainedModel], type[PreTrainedModel], PreTrainedConfig]
-FAMILIES: dict[str, Family] = {
-    "bert": (BertModel, BertForSequenceClassification, BertConfig(**SHAPE)),
-    "roberta": (
-        RobertaModel,
-        RobertaForSequenceClassification,
-        RobertaConfig(type_vocab_size=1, pad_token_id=1, hidden_act="gelu_new", **SHAPE),
-    ),
-    "distilbert": (
-        DistilBertModel,
-        DistilBertForSequenceClassification,
-        DistilBertConfig(activation="relu", **DISTIL),
-    ),
-    "mpnet": (MPNetModel, MPNetForSequenceClassification, MPNetConfig(**SHAPE)),
-}
 EXACT = 2e-5
 """In fp32 cores sum their parts in another order."""
 

@@ -1,0 +1,100 @@
+"""The simulated cores that a runner's programs run on: what they stand for, their clock, pace and
+faults. Knows no model."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+
+import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
+
+# isort: split
+import torch
+
+from ridgeline_backends.base import Artifact
+from ridgeline_backends.device_time import (
+    DeviceCall,
+    DeviceTime,
+    SimulatedDevice,
+    SimulatedHardware,
+)
+from ridgeline_backends.neuron.execute.memory import CoreMemory
+from ridgeline_backends.neuron.faults import Faults
+from ridgeline_backends.neuron.plan import NeuronPlan
+from ridgeline_backends.neuron.program import Program
+from ridgeline_backends.neuron.step_time import PredictTime, StepTimes, device_of
+from ridgeline_backends.torch_threads import TorchThreads
+
+
+class NeuronHardware(SimulatedHardware):
+    """Of `plan.placement`. Where the spec says `paced`, a call returns when the device would."""
+
+    _simulates: SimulatedDevice
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        predict: PredictTime,
+        *,
+        faults: Faults | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Raises `NeuronRuntimeError` where `faults` let no model be loaded."""
+        self._faults = faults or Faults()
+        self._faults.load()
+        plan = artifact.plan
+        assert isinstance(plan, NeuronPlan), "a plan of another backend"
+        self._plan = plan
+        self._neuron = plan.neuron
+        if plan.spec.threads is not None:
+            torch.set_num_threads(plan.spec.threads)
+        self._threads = TorchThreads()
+        self._times = StepTimes(predict)
+        self._memory = CoreMemory(plan.neuron.tp_degree)
+        self._clock = clock
+        self._sleep = sleep
+        self._open(artifact)
+
+    @abstractmethod
+    def _open(self, artifact: Artifact) -> None:
+        """Read the model, put its weights on the cores, and say what they stand for."""
+
+    @property
+    def simulates(self) -> SimulatedDevice:
+        return self._simulates
+
+    def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None:
+        self._faults = self._faults.instead(kind, after=after, every=every)
+
+    def _stand_for(
+        self, config: Mapping[str, object], usual: Program, compiled: Iterable[Program]
+    ) -> None:
+        """A config.json as these programs; the label is that of the `usual` one's time."""
+        plan = self._plan
+        calls = (
+            DeviceCall(
+                phase=one.phase, bucket=one.bucket, batch=one.batch, time=self._times.of([one])
+            )
+            for one in compiled
+        )
+        self._simulates = replace(
+            device_of(plan.placement, usual, plan.need, calls),
+            paced=plan.spec.paced,
+            config=config,
+            settings=asdict(plan.neuron),
+        )
+
+    def _begin(self) -> float:
+        """A step begins: when, by the clock. Raises `NeuronRuntimeError`."""
+        begun = self._clock()
+        self._faults.step(self._neuron.tp_degree, self._sleep)
+        self._threads.adopt()
+        return begun
+
+    def _end(self, begun: float, taken: DeviceTime) -> None:
+        """It returns, not before the device would where that is wanted."""
+        if self._plan.spec.paced:
+            self._sleep(max(0.0, taken.seconds - (self._clock() - begun)))
