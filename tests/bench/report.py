@@ -184,7 +184,8 @@ def _quality(report: dict[str, Any]) -> Iterator[str]:
         "the likeliest next token is that of the first kind. *Alike*: of "
         f"{report['prompts']} greedy "
         f"answers of {report['answer_tokens']} tokens, the part before the first difference, and "
-        "the answers without any."
+        "the answers without any. Scales wider by 0.4% or 1%, as good as these, move the "
+        "perplexity of int8 by up to 2%: smaller differences say nothing."
     )
     yield ""
     yield from _table(
