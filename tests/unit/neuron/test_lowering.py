@@ -85,8 +85,21 @@ def test_a_prime_number_of_blocks_makes_short_rows() -> None:
     assert row_bytes(4096, 4096, BF16) == 16 * 128 * 2
     assert row_bytes(4096, 43 * 128, BF16) == 128 * 2
     assert row_bytes(74 * 128, 3584, BF16) == 2 * 128 * 2
-    # Padded sizes are laid out anew.
+    # A padded matrix is laid out anew, whichever of its sizes is.
     assert row_bytes(6848, 4096, BF16) == 16 * 128 * 2
+    assert row_bytes(71 * 128, 4544, BF16) == 16 * 128 * 2
+
+
+def test_matrices_that_are_joined_are_laid_out_each_for_itself() -> None:
+    def rows_of(joined: int) -> int:
+        x = Buffer("x", Form((1, 4096), BF16))
+        both = Buffer("both", Form((2 * 43 * 128, 4096), BF16), BufferKind.WEIGHT)
+        y = Buffer("y", Form((1, 2 * 43 * 128), BF16))
+        lowered = lower(Operation(Matmul(joined=joined), (x, both), (y,)), INF2)
+        return next(one.row_bytes for one in lowered.transfers if one.stream is Stream.WEIGHTS)
+
+    assert rows_of(joined=1) == 2 * 128 * 2
+    assert rows_of(joined=2) == 128 * 2
 
 
 def test_a_collective_becomes_an_exchange_unless_it_is_alone() -> None:

@@ -32,7 +32,7 @@ def _mlp(site: Site, mlp: Mlp, x: Buffer) -> Buffer:
     out = site.out
     own = round_up(mlp.intermediate, site.cores) // site.cores
     if mlp.gated:
-        both = site.linear(x, "mlp.gate_up", 2 * own, to="mlp.gate_up.out", bias=mlp.bias)
+        both = site.linear(x, "mlp.gate_up", 2 * own, to="mlp.gate_up.out", bias=mlp.bias, joined=2)
         inner = out.add(Gated(_gated(mlp.function)), both, to="mlp.inner")
     else:
         up = site.linear(x, "mlp.up", own, to="mlp.up.out", bias=mlp.bias)
@@ -82,7 +82,9 @@ def _experts(site: Site, experts: Experts, x: Buffer) -> Buffer:
     if not experts.shared:
         return routed
     columns = round_up(experts.shared, site.cores) // site.cores
-    both = site.linear(x, "experts.shared.gate_up", 2 * columns, to="experts.shared.gate_up.out")
+    both = site.linear(
+        x, "experts.shared.gate_up", 2 * columns, to="experts.shared.gate_up.out", joined=2
+    )
     inner = out.add(Gated(_gated(experts.function)), both, to="experts.shared.inner")
     every = site.linear(inner, "experts.shared.down", site.model.hidden, to="experts.shared.out")
     return out.add(Binary("add"), routed, every, to="experts.sum")

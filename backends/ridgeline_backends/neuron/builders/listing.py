@@ -86,9 +86,12 @@ class Listing:
         bias: Buffer | None = None,
         scale: Buffer | None = None,
         output: ElementType | None = None,
+        joined: int = 1,
     ) -> Buffer:
         vectors = tuple(one for one in (bias, scale) if one is not None)
-        kind = Matmul(output=output, biased=bias is not None, scaled=scale is not None)
+        kind = Matmul(
+            output=output, biased=bias is not None, scaled=scale is not None, joined=joined
+        )
         return self.add(kind, x, matrix, *vectors, to=to)
 
     def shape(self, x: Buffer, *shape: int, to: str) -> Buffer:

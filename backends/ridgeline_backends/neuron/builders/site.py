@@ -84,7 +84,15 @@ class Site:
         return weight(self.name(suffix), size, dtype=ElementType.FP32)
 
     def linear(
-        self, x: Buffer, suffix: str, rows: int, *, to: str, bias: bool = False, whole: bool = False
+        self,
+        x: Buffer,
+        suffix: str,
+        rows: int,
+        *,
+        to: str,
+        bias: bool = False,
+        whole: bool = False,
+        joined: int = 1,
     ) -> Buffer:
         """By a matrix [rows, x's width] of this layer, with its scales if it is quantised."""
         matrix = self.matrix(suffix, rows, x.shape[-1], whole=whole)
@@ -92,7 +100,7 @@ class Site:
         if self.config.quantized and not whole:
             scale = self.vector(f"{suffix}_scale", rows)
         added = self.vector(f"{suffix}_bias", rows) if bias else None
-        return self.out.linear(x, matrix, to=to, bias=added, scale=scale)
+        return self.out.linear(x, matrix, to=to, bias=added, scale=scale, joined=joined)
 
     def normed(self, x: Buffer, suffix: str, *, to: str) -> Buffer:
         size = x.shape[-1]

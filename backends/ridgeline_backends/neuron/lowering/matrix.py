@@ -29,7 +29,9 @@ def _matmul(task: Task) -> Lowered:
                 flops=rows * columns * extra,
             ),
         ),
-        transfers=task.transfers(row_bytes(columns, weight.shape[1], weight.dtype)),
+        transfers=task.transfers(
+            row_bytes(columns // kind.joined, weight.shape[1], weight.dtype)
+        ),
         depth=1,
         joins=1,
     )  # fmt: skip

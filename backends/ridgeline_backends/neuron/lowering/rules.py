@@ -177,14 +177,14 @@ def elementwise(
 def row_bytes(rows: int, columns: int, dtype: ElementType) -> int:
     """How many bytes of a weight's row one tile takes: as many blocks of 128 as divide their
     number evenly, at most 16, in the dimension that divides worse. A prime number of blocks leaves
-    one at a time; a size that is no multiple of 128 is padded and laid out anew."""
+    one at a time; a matrix with a size that is no multiple of 128 is padded and laid out anew."""
+    if rows % 128 or columns % 128:
+        return _BLOCKS_AT_ONCE * 128 * dtype.bytes
     return min(_blocks(rows), _blocks(columns)) * 128 * dtype.bytes
 
 
 def _blocks(size: int) -> int:
-    whole, rest = divmod(size, 128)
-    if rest or not whole:
-        return _BLOCKS_AT_ONCE
+    whole = size // 128
     return max(one for one in range(1, _BLOCKS_AT_ONCE + 1) if whole % one == 0)
 
 

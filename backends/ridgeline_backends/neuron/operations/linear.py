@@ -17,13 +17,15 @@ class Matmul(OperationKind):
 
     Products of the inputs as they are kept, sums in fp32, one rounding to `output` (x's type if
     None). A weight of another type than x is widened first: a quantised one is followed by its
-    scales [out] or [1], the last input, with `scaled`.
+    scales [out] or [1], the last input, with `scaled`. `joined`: so many matrices of [out / joined,
+    in] lie below each other in it, each laid out in memory for itself.
     """
 
     name: ClassVar[str] = "matmul"
     output: ElementType | None = None
     biased: bool = False
     scaled: bool = False
+    joined: int = 1
 
     def infer(self, inputs: Sequence[Form]) -> tuple[Form, ...]:
         count = 2 + self.biased + self.scaled
