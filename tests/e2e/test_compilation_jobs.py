@@ -87,12 +87,18 @@ def test_a_model_archive_becomes_a_compiled_one(service: Service, llama: bytes) 
     job = ended(waiter, "CompilationJobStatus", CompilationJobName="impossible")
     assert job["CompilationJobStatus"] == "FAILED"
     assert "Choose one of: 1, 2, 4, 8, 24" in job["FailureReason"]
+    create("newer", "model.tar.gz", TargetDevice="ml_trn2")
+    job = ended(waiter, "CompilationJobStatus", CompilationJobName="newer")
+    assert job["ModelArtifacts"]["S3ModelArtifacts"] == "s3://compiles/out/model-ml_trn2.tar.gz"
+    assert job["OutputConfig"]["TargetDevice"] == "ml_trn2"
+    with pytest.raises(sagemaker.exceptions.ClientError, match="Targets: ml_inf2"):
+        create("nowhere", "model.tar.gz", TargetDevice="ml_m99")
     create("absent", "nothing.tar.gz")
     job = ended(waiter, "CompilationJobStatus", CompilationJobName="absent")
     assert "There is nothing at s3://compiles/in/nothing.tar.gz" in job["FailureReason"]
     listed = sagemaker.list_compilation_jobs(StatusEquals="COMPLETED")["CompilationJobSummaries"]
-    assert [one["CompilationJobName"] for one in listed] == ["compiled"]
-    assert listed[0]["CompilationTargetDevice"] == "ml_inf2"
+    targets = {one["CompilationJobName"]: one["CompilationTargetDevice"] for one in listed}
+    assert targets == {"compiled": "ml_inf2", "newer": "ml_trn2"}
     with pytest.raises(sagemaker.exceptions.ResourceInUse):
         create("compiled", "model.tar.gz")
     with pytest.raises(sagemaker.exceptions.ClientError, match="is in status COMPLETED"):

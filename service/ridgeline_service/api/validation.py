@@ -32,9 +32,9 @@ Check: TypeAlias = Callable[[object, Path, list[str]], object]
 _SHOWN_CHARS = 256
 _LIMITS = {"integer": 2**31, "long": 2**63}
 _EARLIEST, _LATEST = -62_135_596_800, 253_402_300_799
-# Instance types are judged where their profiles are known. Accelerators and AMIs appear every
-# month: an old enum must not refuse them.
-_OPEN_ENUMS = ("InstanceType", "AcceleratorType", "AmiVersion")
+# Instance types are judged where their profiles are known, and targets of the compiler where it is.
+# Accelerators and AMIs appear every month: an old enum must not refuse them.
+_OPEN_ENUMS = ("InstanceType", "AcceleratorType", "AmiVersion", "TargetDevice")
 
 
 class SerializationException(AwsError):

@@ -95,6 +95,17 @@ def test_new_instance_types_are_let_in() -> None:
     assert checked["ProductionVariants"][0]["InstanceType"] == "ml.p99.48xlarge"
 
 
+def test_targets_that_botocore_does_not_know_are_let_in() -> None:
+    output = {"S3OutputLocation": "s3://b/out", "TargetDevice": "ml_trn2"}
+    request = {
+        "CompilationJobName": "c",
+        "RoleArn": "arn:aws:iam::000000000000:role/compiles",
+        "OutputConfig": output,
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+    }
+    assert check("CreateCompilationJob", request)["OutputConfig"] == output
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
