@@ -77,12 +77,42 @@ class SimulatedDevice:
     settings: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executions:
+    """Of compiled programs, since the start: how many calls of each ended well, and how many ended
+    with each error of the runtime, by its name (NRT_TIMEOUT, ...)."""
+
+    completed: Mapping[DeviceCall, int]
+    failed: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Those that ended well."""
+        return sum(self.completed.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """Texts that were encoded since the start, and their tokens."""
+
+    texts: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: Encoded) -> Encoded:
+        return Encoded(texts=self.texts + other.texts, tokens=self.tokens + other.tokens)
+
+
 class SimulatedHardware(ABC):
     """Capability of a runner: its device is simulated, and fails on demand."""
 
     @property
     @abstractmethod
     def simulates(self) -> SimulatedDevice: ...
+
+    @property
+    @abstractmethod
+    def executions(self) -> Executions:
+        """Any thread."""
 
     @abstractmethod
     def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None:
@@ -100,5 +130,5 @@ class MeteredHardware(SimulatedHardware):
 
     @property
     @abstractmethod
-    def executions(self) -> int:
-        """How many these calls are. Any thread."""
+    def encoded(self) -> Encoded:
+        """What these calls were for. Any thread."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ridgeline_backends.base import Artifact, EmbeddingRunner, RerankRunner, TokenPair
-from ridgeline_backends.device_time import DeviceTime, MeteredHardware
+from ridgeline_backends.device_time import DeviceTime, Encoded, MeteredHardware
 from ridgeline_backends.models.encoder import EncoderInput
 from ridgeline_backends.models.encoder_config import encoder_config
 from ridgeline_backends.models.encoder_weights import EncoderWeights
@@ -44,7 +44,7 @@ class NeuronEncoder(NeuronHardware, MeteredHardware):
         self._pooling = read_pooling(artifact.model_dir)
         self._longest = artifact.plan.max_model_len
         self._spent = self._times.of(())
-        self._executions = 0
+        self._encoded = Encoded()
         programs = encoder_programs(self._config, self._neuron, self._pooling)
         self._programs = {(one.batch, one.bucket): one for one in programs}
         self._loaded: dict[int, LoadedProgram] = {}
@@ -63,8 +63,8 @@ class NeuronEncoder(NeuronHardware, MeteredHardware):
         return self._spent
 
     @property
-    def executions(self) -> int:
-        return self._executions
+    def encoded(self) -> Encoded:
+        return self._encoded
 
     def _each(self, inputs: Sequence[EncoderInput]) -> list[Tensor]:
         """What the program gives for each, in order. Raises `PromptTooLong`, `InvalidSampling`
@@ -77,17 +77,14 @@ class NeuronEncoder(NeuronHardware, MeteredHardware):
             for call in calls_of(lengths, neuron.context_buckets, neuron.batch_size, self._seconds):
                 begun = self._begin()
                 found.update((place, self._run(inputs[place])) for place in call.places)
-                taken = self._time(call.bucket, call.batch)
+                taken = self._end(begun, [self._programs[call.batch, call.bucket]])
                 self._spent = self._spent + taken
-                self._executions += 1
-                self._end(begun, taken)
+                tokens = sum(lengths[place] for place in call.places)
+                self._encoded += Encoded(texts=len(call.places), tokens=tokens)
         return [found[place] for place in range(len(inputs))]
 
-    def _time(self, bucket: int, batch: int) -> DeviceTime:
-        return self._times.of([self._programs[batch, bucket]])
-
     def _seconds(self, bucket: int, batch: int) -> float:
-        return self._time(bucket, batch).seconds
+        return self._times.of([self._programs[batch, bucket]]).seconds
 
     def _run(self, one: EncoderInput) -> Tensor:
         count = len(one.token_ids)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
@@ -17,11 +18,12 @@ from ridgeline_backends.base import Artifact
 from ridgeline_backends.device_time import (
     DeviceCall,
     DeviceTime,
+    Executions,
     SimulatedDevice,
     SimulatedHardware,
 )
 from ridgeline_backends.neuron.execute.memory import CoreMemory
-from ridgeline_backends.neuron.faults import Faults
+from ridgeline_backends.neuron.faults import Faults, NeuronRuntimeError
 from ridgeline_backends.neuron.plan import NeuronPlan
 from ridgeline_backends.neuron.program import Program
 from ridgeline_backends.neuron.step_time import PredictTime, StepTimes, device_of
@@ -56,6 +58,8 @@ class NeuronHardware(SimulatedHardware):
         self._memory = CoreMemory(plan.neuron.tp_degree)
         self._clock = clock
         self._sleep = sleep
+        self._completed: Counter[DeviceCall] = Counter()
+        self._failed: Counter[str] = Counter()
         self._open(artifact)
 
     @abstractmethod
@@ -66,6 +70,11 @@ class NeuronHardware(SimulatedHardware):
     def simulates(self) -> SimulatedDevice:
         return self._simulates
 
+    @property
+    def executions(self) -> Executions:
+        # Copies, because the thread that computes goes on counting.
+        return Executions(completed=dict(self._completed), failed=dict(self._failed))
+
     def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None:
         self._faults = self._faults.instead(kind, after=after, every=every)
 
@@ -74,14 +83,8 @@ class NeuronHardware(SimulatedHardware):
     ) -> None:
         """A config.json as these programs; the label is that of the `usual` one's time."""
         plan = self._plan
-        calls = (
-            DeviceCall(
-                phase=one.phase, bucket=one.bucket, batch=one.batch, time=self._times.of([one])
-            )
-            for one in compiled
-        )
         self._simulates = replace(
-            device_of(plan.placement, usual, plan.need, calls),
+            device_of(plan.placement, usual, plan.need, map(self._call, compiled)),
             paced=plan.spec.paced,
             config=config,
             settings=asdict(plan.neuron),
@@ -90,11 +93,22 @@ class NeuronHardware(SimulatedHardware):
     def _begin(self) -> float:
         """A step begins: when, by the clock. Raises `NeuronRuntimeError`."""
         begun = self._clock()
-        self._faults.step(self._neuron.tp_degree, self._sleep)
+        try:
+            self._faults.step(self._neuron.tp_degree, self._sleep)
+        except NeuronRuntimeError as error:
+            self._failed[error.code] += 1
+            raise
         self._threads.adopt()
         return begun
 
-    def _end(self, begun: float, taken: DeviceTime) -> None:
-        """It returns, not before the device would where that is wanted."""
+    def _end(self, begun: float, programs: Sequence[Program]) -> DeviceTime:
+        """It returns, not before the device would where that is wanted: what it took there."""
+        self._completed.update(map(self._call, programs))
+        taken = self._times.of(programs)
         if self._plan.spec.paced:
             self._sleep(max(0.0, taken.seconds - (self._clock() - begun)))
+        return taken
+
+    def _call(self, one: Program) -> DeviceCall:
+        taken = self._times.of([one])
+        return DeviceCall(phase=one.phase, bucket=one.bucket, batch=one.batch, time=taken)

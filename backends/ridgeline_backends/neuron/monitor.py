@@ -7,13 +7,15 @@ under the load that the endpoint really has. Imports no torch.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from ridgeline_backends.neuron.devices import Instance, instance
-from ridgeline_backends.neuron.devices.model import GIB
+from ridgeline_backends.neuron.devices.model import GIB, Chip
 
 _PERCENTILES = (0, 1, 25, 50, 75, 99, 100)
 _MEMORY = {
@@ -23,19 +25,39 @@ _MEMORY = {
     "runtime_memory": "runtime",
     "tensors": "tensors",
 }
-_MODELS_ERRORS = ("generic", "numerical", "transient", "model", "runtime", "hardware")
+_ERRORS = ("generic", "numerical", "transient", "model", "runtime", "hardware")
+_OUTCOMES = (
+    "completed", "completed_with_err", "completed_with_num_err", "timed_out", "incorrect_input",
+    "failed_to_queue",
+)  # fmt: skip
+_KINDS = {
+    # What the runtime's errors are, and how such an execution ended; others are of the hardware.
+    "NRT_EXEC_COMPLETED_WITH_NUM_ERR": ("numerical", "completed_with_num_err"),
+    "NRT_TIMEOUT": ("runtime", "timed_out"),
+    "NRT_EXEC_UNIT_UNRECOVERABLE": ("runtime", "failed_to_queue"),
+}
+_DEVICE_VERSIONS = {
+    "inferentia1": "v1", "trainium1": "v2", "inferentia2": "v3", "trainium2": "v4",
+}  # fmt: skip
+"""As the driver counts devices, which is not as NeuronCores are counted; others are not known."""
+
+
+Program = tuple[str, str, str]
+"""Phase, bucket and batch of a compiled program, as the metrics have them."""
 
 
 @dataclass(frozen=True)
 class Scrape:
     """One replica's metrics at one time: samples by name, and by name and label where they have
-    one that matters here."""
+    one that matters here. `executions` and `seconds`: of each compiled program."""
 
     replica: str
     at: float
     values: Mapping[str, float]
     by_label: Mapping[str, Mapping[str, float]]
     info: Mapping[str, str]
+    executions: Mapping[Program, float]
+    seconds: Mapping[Program, float]
 
     @property
     def cores(self) -> int:
@@ -50,11 +72,36 @@ class Scrape:
         grown = self.values.get(name, 0.0) - former.values.get(name, 0.0)
         return grown if grown >= 0 else self.values.get(name, 0.0)
 
+    def counted(self, former: Scrape, name: str) -> dict[str, int]:
+        """The same of a counter with a label, by its values."""
+        now, before = self.by_label[name], former.by_label[name]
+        return {
+            one: int(count - before.get(one, 0.0) if count >= before.get(one, 0.0) else count)
+            for one, count in now.items()
+        }
 
+    def executed(self, former: Scrape) -> dict[float, float]:
+        """How often a program ran that takes so many seconds, rising."""
+        found: dict[float, float] = {}
+        for program, count in self.executions.items():
+            before = former.executions.get(program, 0.0)
+            grown = count - before if count >= before else count
+            if grown:
+                took = self.seconds[program]
+                found[took] = found.get(took, 0.0) + grown
+        return dict(sorted(found.items()))
+
+
+_EXECUTIONS, _SECONDS = (
+    "ridgeline_simulated_executions_total",
+    "ridgeline_simulated_execution_seconds",
+)
+FAILED = "ridgeline_simulated_execution_errors_total"
+_PROCESSOR = "ridgeline_process_cpu_seconds_total"
 _LABELLED = {
     "ridgeline_simulated_core_memory_bytes": "kind",
-    "vllm:request_success_total": "finished_reason",
-    "ridgeline_step_seconds_bucket": "le",
+    FAILED: "code",
+    _PROCESSOR: "mode",
 }
 
 
@@ -62,6 +109,7 @@ def read_scrape(replica: str, text: str, at: float) -> Scrape | None:
     """From Prometheus' text; None for a replica that stands for no device."""
     values: dict[str, float] = {}
     by_label: dict[str, dict[str, float]] = {name: {} for name in _LABELLED}
+    programs: dict[str, dict[Program, float]] = {_EXECUTIONS: {}, _SECONDS: {}}
     info: dict[str, str] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -71,7 +119,14 @@ def read_scrape(replica: str, text: str, at: float) -> Scrape | None:
             label = _LABELLED.get(sample.name)
             if label is not None:
                 by_label[sample.name][sample.labels[label]] = sample.value
-    return Scrape(replica, at, values, by_label, info) if info else None
+            if sample.name in programs:
+                labels = sample.labels
+                program = labels["phase"], labels["bucket"], labels["batch"]
+                programs[sample.name][program] = sample.value
+    if not info:
+        return None
+    ran = programs[_EXECUTIONS], programs[_SECONDS]
+    return Scrape(replica, at, values, by_label, info, *ran)
 
 
 def utilisation(now: Scrape, former: Scrape) -> float:
@@ -90,21 +145,15 @@ def core_memory(scrape: Scrape) -> dict[str, int]:
     return found
 
 
-def step_percentiles(now: Scrape, former: Scrape) -> dict[str, float]:
-    """Seconds of a step on the device, from the growth of a histogram: a bucket's upper end."""
-    name = "ridgeline_step_seconds_bucket"
-    before = former.by_label[name]
-    ends = sorted(now.by_label[name].items(), key=lambda one: float(one[0]))
-    grown = [(float(end), count - before.get(end, 0.0)) for end, count in ends]
-    total = grown[-1][1] if grown else 0.0
-    if total <= 0:
-        return {f"p{one}": 0.0 for one in _PERCENTILES}
-    found = {}
-    for one in _PERCENTILES:
-        wanted = max(1.0, total * one / 100)
-        end = next(end for end, count in grown if count >= wanted)
-        found[f"p{one}"] = end if end != float("inf") else grown[-2][0]
-    return found
+def percentiles(now: Scrape, former: Scrape) -> dict[str, float] | None:
+    """Seconds of an execution on the device; None where there was none."""
+    ran = now.executed(former)
+    total = sum(ran.values())
+    if not total:
+        return None
+    times, ends = list(ran), list(accumulate(ran.values()))
+    wanted = {one: max(1.0, total * one / 100) for one in _PERCENTILES}
+    return {f"p{one}": times[bisect_left(ends, rank)] for one, rank in wanted.items()}
 
 
 def report(
@@ -119,7 +168,7 @@ def report(
         "system_data": {
             "neuron_hw_counters": {
                 "period": first.at - pairs[0][1].at,
-                "neuron_devices": [_counters(device) for device in range(found.chips)],
+                "neuron_devices": [_counters(pairs, device) for device in range(found.chips)],
                 "error": "",
             },
             **host,
@@ -145,10 +194,8 @@ def _runtime(endpoint: str, now: Scrape, former: Scrape) -> dict[str, object]:
     cores = [str(core) for core in range(now.cores)]
     peak_share = now.since(former, "ridgeline_simulated_device_seconds") / period if period else 0
     flops = now.values.get("ridgeline_simulated_core_utilization", 0.0) * peak_share
-    errors = dict.fromkeys(_MODELS_ERRORS, 0)
-    failed = _failed(now) - _failed(former)
-    errors["runtime"] = max(0, int(failed))
-    latencies = step_percentiles(now, former)
+    errors, outcomes = _ended(now, former)
+    latencies = percentiles(now, former)
     chip = instance(now.info["instance_type"]).chip
     peak = chip.tflops_per_core["bf16"] * now.lnc * 1e12
     return {
@@ -159,22 +206,19 @@ def _runtime(endpoint: str, now: Scrape, former: Scrape) -> dict[str, object]:
             "neuroncore_counters": {
                 "period": period,
                 "neuroncores_in_use": {
-                    core: {"neuroncore_utilization": percent, "flops": int(flops * peak)}
-                    for core in cores
+                    str(core): {
+                        "neuroncore_utilization": percent,
+                        "flops": int(flops * peak),
+                        **_physical(chip, core, now.lnc, percent),
+                    }
+                    for core in range(now.cores)
                 },
                 "error": "",
             },
             "execution_stats": {
                 "period": period,
                 "error_summary": errors,
-                "execution_summary": {
-                    "completed": int(now.since(former, "ridgeline_steps_total")),
-                    "completed_with_err": errors["runtime"],
-                    "completed_with_num_err": 0,
-                    "timed_out": 0,
-                    "incorrect_input": 0,
-                    "failed_to_queue": 0,
-                },
+                "execution_summary": outcomes,
                 "latency_stats": {"total_latency": latencies, "device_latency": latencies},
                 "error": "",
             },
@@ -203,11 +247,11 @@ def _runtime(endpoint: str, now: Scrape, former: Scrape) -> dict[str, object]:
                         "is_running": percent > 0,
                         "subgraphs": {
                             f"sg_{core:02}": {
-                                "memory_used_bytes": {"host": 0, "neuron_device": total},
+                                "memory_used_bytes": _loaded(memory),
                                 "neuroncore_index": core,
                                 "neuron_device_index": core // chip.logical_cores(now.lnc),
                             }
-                            for core, total in enumerate([sum(memory.values())] * now.cores)
+                            for core in range(now.cores)
                         },
                     }
                 ],
@@ -216,8 +260,8 @@ def _runtime(endpoint: str, now: Scrape, former: Scrape) -> dict[str, object]:
             "neuron_runtime_vcpu_usage": {
                 "period": period,
                 "vcpu_usage": {
-                    "user": 100 * now.since(former, "process_cpu_seconds_total") / (period or 1),
-                    "system": 0.0,
+                    mode: round(100 * _processor(now, former, mode) / (period or 1), 2)
+                    for mode in ("user", "system")
                 },
                 "error": "",
             },
@@ -225,20 +269,62 @@ def _runtime(endpoint: str, now: Scrape, former: Scrape) -> dict[str, object]:
     }
 
 
-def _failed(scrape: Scrape) -> float:
-    return scrape.by_label["vllm:request_success_total"].get("error", 0.0)
+def _ended(now: Scrape, former: Scrape) -> tuple[dict[str, int], dict[str, int]]:
+    """Errors by their kind, and executions by how they ended."""
+    errors, outcomes = dict.fromkeys(_ERRORS, 0), dict.fromkeys(_OUTCOMES, 0)
+    outcomes["completed"] = int(sum(now.executed(former).values()))
+    for code, count in now.counted(former, FAILED).items():
+        kind, outcome = _KINDS.get(code, ("hardware", "completed_with_err"))
+        errors[kind] += count
+        outcomes[outcome] += count
+    return errors, outcomes
 
 
-def _counters(device: int) -> dict[str, int]:
-    kinds = ("mem_ecc_corrected", "mem_ecc_uncorrected", "sram_ecc_uncorrected")
-    return {"neuron_device_index": device, **dict.fromkeys((*kinds, "sram_ecc_corrected"), 0)}
+def _physical(chip: Chip, core: int, lnc: int, percent: float) -> dict[str, object]:
+    """The two cores that make a logical one: halves of every operation run on them at once."""
+    if lnc == 1:
+        return {}
+    halves = {
+        f"nc_{chip.neuroncore}.{lnc * core + half}": {"neuroncore_utilization": percent}
+        for half in range(lnc)
+    }
+    return {f"{chip.neuroncore}d": halves}
+
+
+def _loaded(memory: Mapping[str, int]) -> dict[str, object]:
+    """Of one core, without the scratchpad that models share."""
+    kinds = ("constants", "model_code", "runtime_memory", "tensors")
+    device = {kind: memory[kind] for kind in kinds}
+    host = dict.fromkeys(("application_memory", "constants", "dma_buffers", "tensors"), 0)
+    return {
+        "host": 0,
+        "neuron_device": sum(device.values()),
+        "usage_breakdown": {"host": host, "neuron_device": device},
+    }
+
+
+def _processor(now: Scrape, former: Scrape, mode: str) -> float:
+    """Seconds of this machine's processor that a replica took."""
+    used, before = (one.by_label[_PROCESSOR].get(mode, 0.0) for one in (now, former))
+    return used - before if used >= before else used
+
+
+def _counters(pairs: Sequence[tuple[Scrape, Scrape]], device: int) -> dict[str, int]:
+    """Events since the replicas were started: faults on demand hit the first device."""
+    found = {"mem_ecc_corrected": 0, "mem_ecc_uncorrected": 0}
+    found |= {"sram_ecc_uncorrected": 0, "sram_ecc_corrected": 0}
+    for now, _ in pairs if device == 0 else ():
+        failed = now.by_label[FAILED]
+        found["mem_ecc_uncorrected"] += int(failed.get("NRT_EXEC_HW_ERR_HBM_UE", 0))
+        found["sram_ecc_uncorrected"] += int(failed.get("NRT_EXEC_HW_ERR_NC_UE", 0))
+    return {"neuron_device_index": device, **found}
 
 
 def _hardware(found: Instance, lnc: int) -> dict[str, object]:
     suffix = "d" if lnc == 2 else ""
     return {
         "neuron_device_type": found.chip.name,
-        "neuron_device_version": found.chip.neuroncore,
+        "neuron_device_version": _DEVICE_VERSIONS.get(found.chip.name, ""),
         "neuroncore_version": f"{found.chip.neuroncore}{suffix}",
         "neuron_device_count": found.chips,
         "neuron_device_memory_size": int(found.chip.memory_gib * GIB),

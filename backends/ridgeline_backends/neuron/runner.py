@@ -94,8 +94,7 @@ class NeuronRunner(NeuronHardware, ModelRunner):
         with torch.inference_mode():
             logits, programs = self._forward(step.chunks)
             found = results(step, logits)
-        taken = self._times.of(programs)
-        self._end(begun, taken)
+        taken = self._end(begun, programs)
         return StepResult(tokens=found.tokens, scores=found.scores, device_time=taken)
 
     def logits(self, step: Step) -> Tensor:

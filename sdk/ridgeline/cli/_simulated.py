@@ -34,9 +34,15 @@ def lines(replicas: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         done = replica["device"].get("so_far")
         if done is not None:
             yield (
-                f"  so far, {replica['id']}: {done['generated_tokens']} tokens in "
+                f"  so far, {replica['id']}: {_counted(done)} in "
                 f"{done['device_seconds']:.3f} s of the device, {_shares(done)}"
             )
+
+
+def _counted(done: Mapping[str, Any]) -> str:
+    if "texts" in done:
+        return f"{done['texts']} texts of {done['encoded_tokens']} tokens"
+    return f"{done['generated_tokens']} tokens"
 
 
 def _call(one: Mapping[str, Any]) -> str:

@@ -13,13 +13,21 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 
-from ridgeline_backends.device_time import DeviceTime, MeteredHardware, SimulatedDevice
+from ridgeline_backends.device_time import (
+    DeviceCall,
+    DeviceTime,
+    Encoded,
+    Executions,
+    MeteredHardware,
+    SimulatedDevice,
+)
 from ridgeline_backends.engine import EngineOutput, EngineStats, FinishReason, SamplingParams
 from ridgeline_backends.engine.api import SimulatedTimes, Times
 from ridgeline_service.serving.llm.batches import BATCH, Batches, metered
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.metrics import ModelMetrics, ReplicaMetrics
 from ridgeline_service.serving.llm.observing import Observation
+from ridgeline_service.serving.llm.simulated import encoded_so_far
 from ridgeline_service.serving.llm.watch import NOBODY, Ended, RequestWatch, watched, watching
 from ridgeline_service.telemetry.otel import OpenTelemetry
 from ridgeline_service.telemetry.tracing import NO_SPAN
@@ -319,8 +327,13 @@ class Encoder(MeteredHardware):
         return DeviceTime(seconds=seconds, low=seconds / 2, high=seconds * 2)
 
     @property
-    def executions(self) -> int:
-        return self._calls
+    def executions(self) -> Executions:
+        call = DeviceCall(phase="encoding", bucket=128, batch=1, time=DeviceTime(seconds=1.0))
+        return Executions(completed={call: self._calls}, failed={"NRT_TIMEOUT": 2})
+
+    @property
+    def encoded(self) -> Encoded:
+        return Encoded(texts=self._calls, tokens=5 * self._calls)
 
     def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None: ...
 
@@ -360,7 +373,7 @@ async def test_texts_say_what_they_would_have_taken_waiting_for_others_included(
     assert second["time_to_answer_s"] == {"seconds": 3.0, "low": 1.5, "high": 6.0}
     assert second["usd_per_million_tokens"] == pytest.approx(2 * 0.9 / 3600 / 85 * 1e6, abs=1e-4)
     assert {**first, **second}["label"] == "calibrated"
-    assert runner.executions == 3
+    assert runner.executions.total == 3
 
 
 def test_metrics_tell_of_a_simulated_device_without_an_engine(replica: ReplicaMetrics) -> None:
@@ -371,4 +384,26 @@ def test_metrics_tell_of_a_simulated_device_without_an_engine(replica: ReplicaMe
     found = samples(replica)
     assert found["ridgeline_simulated_device_seconds"] == 1.0
     assert found["ridgeline_steps_total"] == 1.0
-    assert b"ridgeline_simulated_device_info{" in replica.exposition()
+    text = replica.exposition().decode()
+    assert "ridgeline_simulated_device_info{" in text
+    program = '{batch="1",bucket="128",phase="encoding"}'
+    assert f"ridgeline_simulated_executions_total{program} 1.0" in text
+    assert f"ridgeline_simulated_execution_seconds{program} 1.0" in text
+    assert 'ridgeline_simulated_execution_errors_total{code="NRT_TIMEOUT"} 2.0' in text
+    assert 'ridgeline_process_cpu_seconds_total{mode="system"}' in text
+
+
+def test_texts_so_far_are_told_with_their_price() -> None:
+    runner = Encoder()
+    runner.gate.set()
+    assert encoded_so_far(runner) == {}
+    runner.embed([[1]])
+    assert encoded_so_far(runner)["so_far"] == {
+        "steps": 1,
+        "texts": 1,
+        "encoded_tokens": 5,
+        "device_seconds": 1.0,
+        "core_utilization": 0.0,
+        "collective_share": 0.0,
+        "usd_per_million_tokens": pytest.approx(0.9 / 3600 / 5 * 1e6),
+    }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,8 +31,11 @@ def monitor(
     """Print a line of JSON a period, as neuron-monitor does, and in its schema."""
     from ridgeline_backends.neuron.monitor import report  # prometheus-client: not for --help
 
+    before = _Ticks.read()
     for pairs in _pairs(open_session(data_dir), endpoint, period, count):
-        typer.echo(json.dumps(report(endpoint, pairs, _host(period))))
+        now = _Ticks.read()
+        typer.echo(json.dumps(report(endpoint, pairs, _host(period, now, before))))
+        before = now
 
 
 def top(
@@ -48,12 +52,13 @@ def top(
 
 def _screen(endpoint: str, now: Scrape, former: Scrape) -> Iterator[str]:
     from ridgeline_backends.neuron.devices import instance
-    from ridgeline_backends.neuron.monitor import core_memory, step_percentiles, utilisation
+    from ridgeline_backends.neuron.monitor import FAILED, core_memory, percentiles, utilisation
 
     found = instance(now.info["instance_type"])
     percent, memory = utilisation(now, former), core_memory(now)
     yield f"{endpoint}  {found.name} (simulated)  replica {now.replica}"
-    yield f"NeuronCore {found.chip.neuroncore} Utilization"
+    suffix = "d" if now.lnc == 2 else ""
+    yield f"NeuronCore {found.chip.neuroncore}{suffix} Utilization"
     full = "#" * round(percent / 100 * _BAR)
     for core in range(now.cores):
         yield f"  NC{core:<3} [{full:<{_BAR}}] {percent:6.2f}%"
@@ -66,14 +71,15 @@ def _screen(endpoint: str, now: Scrape, former: Scrape) -> Iterator[str]:
     yield f"Device Used Memory, each core: {used / 2**20:.1f} of {limit / 2**20:.0f} MB"
     for kind, size in memory.items():
         yield f"  {kind.replace('_', ' '):24} {size / 2**20:10.1f} MB"
-    latency = step_percentiles(now, former)
-    steps = int(now.since(former, "ridgeline_steps_total"))
-    took = (
-        f", device latency p50 {latency['p50'] * 1e3:g} ms, p99 {latency['p99'] * 1e3:g} ms at most"
-        if latency["p99"]
-        else ""
-    )
-    yield f"Executions: {steps}{took}"
+    latency, ran = percentiles(now, former), sum(now.executed(former).values())
+    took = ""
+    if latency is not None:
+        p50, p99 = (f"{latency[one] * 1e3:.3g} ms" for one in ("p50", "p99"))
+        took = f", device latency p50 {p50}, p99 {p99}"
+    yield f"Executions: {ran:.0f}{took}"
+    failed = {code: count for code, count in now.counted(former, FAILED).items() if count}
+    if failed:
+        yield f"  errors: {', '.join(f'{count} {code}' for code, count in failed.items())}"
 
 
 def _pairs(
@@ -108,7 +114,7 @@ def _scrapes(session: Session, endpoint: str) -> dict[str, Scrape]:
     return found
 
 
-def _host(period: float) -> dict[str, object]:
+def _host(period: float, now: _Ticks, before: _Ticks) -> dict[str, object]:
     """This machine, as far as its own files tell."""
     memory = {}
     with open("/proc/meminfo", encoding="ascii") as file:
@@ -125,26 +131,44 @@ def _host(period: float) -> dict[str, object]:
             "swap_used_bytes": memory["SwapTotal"] - memory["SwapFree"],
             "error": "",
         },
-        "vcpu_usage": {"period": period, **_vcpu_usage(), "error": ""},
+        "vcpu_usage": {"period": period, **now.usage(before), "error": ""},
     }
 
 
-def _vcpu_usage() -> dict[str, object]:
-    """Shares since the machine was started."""
-    names = ("user", "nice", "system", "idle", "io_wait", "irq", "soft_irq")
-    found: dict[str, dict[str, float]] = {}
-    switches = 0
-    with open("/proc/stat", encoding="ascii") as file:
-        for line in file:
-            word, *numbers = line.split()
-            if word == "ctxt":
-                switches = int(numbers[0])
-            if word.startswith("cpu"):
-                ticks = [int(one) for one in numbers[: len(names)]]
-                total = sum(ticks) or 1
-                shares = [round(100 * tick / total, 2) for tick in ticks]
-                found[word.removeprefix("cpu")] = dict(zip(names, shares, strict=True))
-    average = found.pop("")
-    return {
-        "average_usage": average, "usage_data": found, "context_switch_count": switches,
-    }  # fmt: skip
+_MODES = ("user", "nice", "system", "idle", "io_wait", "irq", "soft_irq")
+
+
+@dataclass(frozen=True)
+class _Ticks:
+    """What each vCPU spent its time with since the machine was started, and all of them as ""."""
+
+    spent: Mapping[str, Sequence[int]]
+    switches: int
+
+    @staticmethod
+    def read() -> _Ticks:
+        spent: dict[str, list[int]] = {}
+        switches = 0
+        with open("/proc/stat", encoding="ascii") as file:
+            for line in file:
+                word, *numbers = line.split()
+                if word == "ctxt":
+                    switches = int(numbers[0])
+                if word.startswith("cpu"):
+                    spent[word.removeprefix("cpu")] = [int(one) for one in numbers[: len(_MODES)]]
+        return _Ticks(spent, switches)
+
+    def usage(self, before: _Ticks) -> dict[str, object]:
+        """Percent of the time since then."""
+        found: dict[str, dict[str, float]] = {}
+        for name, ticks in self.spent.items():
+            former = before.spent.get(name, [0] * len(ticks))
+            passed = [now - then for now, then in zip(ticks, former, strict=True)]
+            total = sum(passed) or 1
+            shares = [round(100 * one / total, 2) for one in passed]
+            found[name] = dict(zip(_MODES, shares, strict=True))
+        average = found.pop("")
+        switches = self.switches - before.switches
+        return {
+            "average_usage": average, "usage_data": found, "context_switch_count": switches,
+        }  # fmt: skip

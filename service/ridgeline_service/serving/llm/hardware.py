@@ -6,12 +6,16 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from ridgeline_backends.device_time import SimulatedHardware
+from ridgeline_backends.device_time import MeteredHardware, SimulatedHardware
 from ridgeline_service.serving.llm.answers import Answer, json_answer
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.fields import Body
 from ridgeline_service.serving.llm.model import Model, TextModel
-from ridgeline_service.serving.llm.simulated import device_object
+from ridgeline_service.serving.llm.simulated import (
+    device_object,
+    encoded_so_far,
+    generated_so_far,
+)
 
 
 class FaultRequest(Body):
@@ -24,9 +28,13 @@ class FaultRequest(Body):
 
 def simulated_device(model: Model) -> Answer:
     """``GET /ridgeline/simulated``. Raises BadRequest where nothing is simulated."""
-    device = _hardware(model).simulates
-    stats = model.engine.stats() if isinstance(model, TextModel) else None
-    return json_answer(device_object(device, stats))
+    hardware = _hardware(model)
+    found = device_object(hardware.simulates)
+    if isinstance(model, TextModel):
+        found |= generated_so_far(hardware.simulates, model.engine.stats())
+    elif isinstance(hardware, MeteredHardware):
+        found |= encoded_so_far(hardware)
+    return json_answer(found)
 
 
 def break_down(model: Model, body: Mapping[str, object]) -> Answer:

@@ -7,6 +7,7 @@ statistics when a scrape asks; figures of requests are observed as they happen.
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -15,7 +16,12 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from ridgeline_backends.device_time import DeviceTime, MeteredHardware, SimulatedDevice
+from ridgeline_backends.device_time import (
+    DeviceTime,
+    MeteredHardware,
+    SimulatedDevice,
+    SimulatedHardware,
+)
 from ridgeline_backends.engine import EngineStats
 from ridgeline_backends.engine.api import SimulatedTimes
 from ridgeline_service.serving.llm.watch import Ended, SequenceWatch
@@ -79,12 +85,14 @@ class ReplicaMetrics:
         self,
         model_name: str,
         stats: Callable[[], EngineStats] | None,
-        hardware: MeteredHardware | None = None,
+        hardware: SimulatedHardware | None = None,
     ) -> ModelMetrics:
         """Metrics of the loaded model. ``stats`` reads its engine, if it has one; ``hardware`` is
-        simulated, and there is no engine."""
+        what it runs on, where that is simulated."""
         labels = (model_name, _ENGINE)
         if hardware is not None:
+            self._registry.register(ExecutionsCollector(hardware))
+        if isinstance(hardware, MeteredHardware):
             self._registry.register(HardwareCollector(labels, hardware))
         if stats is not None:
             self._registry.register(EngineCollector(labels, stats))
@@ -243,9 +251,48 @@ class HardwareCollector(Collector):
             gauge.add_metric(self._labels, value)
             yield gauge
         calls = CounterMetricFamily("ridgeline_steps", "Calls of the device.", labels=_LABELS)
-        calls.add_metric(self._labels, self._hardware.executions)
+        calls.add_metric(self._labels, self._hardware.executions.total)
         yield calls
         yield from _simulated_device(device)
+
+
+class ExecutionsCollector(Collector):
+    """How often each compiled program ran on a simulated device, and with what errors runs ended;
+    and the time that this process took of the machine's processor."""
+
+    def __init__(self, hardware: SimulatedHardware) -> None:
+        self._hardware = hardware
+
+    def collect(self) -> Iterator[Metric]:
+        found = self._hardware.executions
+        program = ("phase", "bucket", "batch")
+        calls = CounterMetricFamily(
+            "ridgeline_simulated_executions", "Of a compiled program.", labels=program
+        )
+        times = GaugeMetricFamily(
+            "ridgeline_simulated_execution_seconds", "Predicted, of one.", labels=program
+        )
+        for call, count in found.completed.items():
+            labels = (call.phase, str(call.bucket), str(call.batch))
+            calls.add_metric(labels, count)
+            times.add_metric(labels, call.time.seconds)
+        yield calls
+        yield times
+        failed = CounterMetricFamily(
+            "ridgeline_simulated_execution_errors",
+            "Executions that ended with an error of the runtime.",
+            labels=("code",),
+        )
+        for code, count in found.failed.items():
+            failed.add_metric((code,), count)
+        yield failed
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        processor = CounterMetricFamily(
+            "ridgeline_process_cpu_seconds", "Of this process, by mode.", labels=("mode",)
+        )
+        processor.add_metric(("user",), used.ru_utime)
+        processor.add_metric(("system",), used.ru_stime)
+        yield processor
 
 
 def _simulated_device(device: SimulatedDevice) -> Iterator[Metric]:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.engine.api import StepRecord
 from ridgeline_backends.errors import BackendError
-from ridgeline_service.serving.llm.batches import metered
 from ridgeline_service.serving.llm.errors import ErrorAnswer, answer_for, internal_answer
 from ridgeline_service.serving.llm.metrics import ModelMetrics, ReplicaMetrics
 from ridgeline_service.serving.llm.model import Model, TextModel
@@ -46,8 +45,7 @@ class Observer:
     def open(self, model: Model) -> None:
         """The model is loaded: from here on there is something to count."""
         stats = model.engine.stats if isinstance(model, TextModel) else None
-        hardware = None if stats is not None else metered(model.hardware)
-        self._model = self.metrics.open(model.name, stats, hardware)
+        self._model = self.metrics.open(model.name, stats, model.hardware)
 
     def request(self, path: str, headers: Mapping[str, str]) -> Observation:
         """A request begins. ``headers`` have lower-case names."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from ridgeline_backends.device_time import DeviceCall, DeviceTime, SimulatedDevice
+from ridgeline_backends.device_time import DeviceCall, DeviceTime, MeteredHardware, SimulatedDevice
 from ridgeline_backends.engine.api import EngineStats, SimulatedTimes
 from ridgeline_service.serving.llm.watch import EncodedTimes, watching
 from ridgeline_service.usage import SIMULATED_HEADER
@@ -56,9 +56,9 @@ def simulated_header(found: Mapping[str, object]) -> dict[str, str]:
     return {SIMULATED_HEADER: json.dumps(found)}
 
 
-def device_object(device: SimulatedDevice, stats: EngineStats | None) -> dict[str, object]:
-    """The device, its compiled calls, and with ``stats`` what all steps so far would have taken."""
-    found: dict[str, object] = {
+def device_object(device: SimulatedDevice) -> dict[str, object]:
+    """The device and its compiled calls."""
+    return {
         **_of(device),
         "pace": "real-time" if device.paced else "none",
         "label": device.label,
@@ -69,16 +69,33 @@ def device_object(device: SimulatedDevice, stats: EngineStats | None) -> dict[st
         "config": dict(device.config),
         "neuron_config": dict(device.settings),
     }
-    if stats is not None and stats.simulated is not None and stats.steps:
-        total = stats.simulated
-        found["so_far"] = {
-            "steps": stats.steps,
-            "generated_tokens": stats.generated_tokens,
-            "device_seconds": round(total.seconds, 6),
-            **_shares(total),
-            **_price(device, total.seconds, stats.generated_tokens),
-        }
-    return found
+
+
+def generated_so_far(device: SimulatedDevice, stats: EngineStats) -> dict[str, object]:
+    """What all steps of an engine would have taken; nothing before the first."""
+    if stats.simulated is None or not stats.steps:
+        return {}
+    tokens = stats.generated_tokens
+    counts = {"steps": stats.steps, "generated_tokens": tokens}
+    return {"so_far": {**counts, **_spent(device, stats.simulated, tokens)}}
+
+
+def encoded_so_far(hardware: MeteredHardware) -> dict[str, object]:
+    """What all calls for texts would have taken; nothing before the first."""
+    encoded, calls = hardware.encoded, hardware.executions.total
+    if not calls:
+        return {}
+    counts = {"steps": calls, "texts": encoded.texts, "encoded_tokens": encoded.tokens}
+    spent = _spent(hardware.simulates, hardware.spent, encoded.tokens)
+    return {"so_far": {**counts, **spent}}
+
+
+def _spent(device: SimulatedDevice, total: DeviceTime, tokens: int) -> dict[str, object]:
+    return {
+        "device_seconds": round(total.seconds, 6),
+        **_shares(total),
+        **_price(device, total.seconds, tokens),
+    }
 
 
 def _of(device: SimulatedDevice) -> dict[str, object]:

@@ -229,6 +229,10 @@ def test_the_hardware_fails_on_demand(bert: Path) -> None:
         runner.embed([[1]])
     runner.break_down("")
     assert len(runner.embed([[1]])) == 1
+    assert runner.executions.total == 2
+    failed = {"NRT_EXEC_HW_ERR_HBM_UE": 1, "NRT_EXEC_UNIT_UNRECOVERABLE": 1}
+    assert runner.executions.failed == failed
+    assert (runner.encoded.texts, runner.encoded.tokens) == (2, 2)
 
 
 def test_pace_lets_a_client_meet_the_latency_of_the_device(bert: Path) -> None:
