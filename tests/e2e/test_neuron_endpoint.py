@@ -119,11 +119,14 @@ def _is_watched_from_the_command_line(service: Service) -> None:
     assert found["neuron_hardware_info"]["neuron_device_type"] == "inferentia2"
     assert found["system_data"]["memory_info"]["memory_total_bytes"] > 0
     [runtime] = found["neuron_runtime_data"]
+    assert Path(f"/proc/{runtime['pid']}").is_dir()
     report = runtime["report"]
     assert sorted(report["neuroncore_counters"]["neuroncores_in_use"]) == ["0", "1"]
     memory = report["memory_used"]["neuron_runtime_used_bytes"]["usage_breakdown"]
     # More than half of the 135 million numbers lie on each core.
     assert memory["neuroncore_memory_usage"]["1"]["constants"] > 134e6
+    shares = found["system_data"]["vcpu_usage"]["average_usage"].values()
+    assert sum(shares) == pytest.approx(100, abs=1)
     screen = service.cli("neuron", "top", NEURON, *look).stdout
     assert "NC1" in screen
     assert "model code" in screen

@@ -292,7 +292,9 @@ def test_a_simulated_endpoint_embeds_as_the_processor_does(
         )
         header = invoked["ResponseMetadata"]["HTTPHeaders"]["x-ridgeline-simulated"]
         assert json.loads(header) == told
-        assert "a call, texts of up to (batch 16):" in service.cli("describe", SIMULATED).stdout
+        shown = service.cli("describe", SIMULATED).stdout
+        assert "a call, texts of up to (batch 16):" in shown
+        assert re.search(r"so far, \S+: \d+ texts of \d+ tokens in 0\.\d+ s", shown)
         said = service.cli("neuron", "profile", SIMULATED, "-o", str(tmp_path / "call.json")).stderr
         assert "(encoding, bucket 512, batch 1) on 2 cores" in said
     finally:

@@ -157,14 +157,19 @@ def percentiles(now: Scrape, former: Scrape) -> dict[str, float] | None:
 
 
 def report(
-    endpoint: str, pairs: Sequence[tuple[Scrape, Scrape]], host: Mapping[str, object]
+    endpoint: str,
+    pairs: Sequence[tuple[Scrape, Scrape]],
+    host: Mapping[str, object],
+    pids: Mapping[str, int],
 ) -> dict[str, object]:
     """One object of neuron-monitor. `pairs`: each replica now and before; `host`: its processor
-    and memory, in neuron-monitor's form."""
+    and memory, in neuron-monitor's form; `pids`: of the replicas, 0 where it is not known."""
     first = pairs[0][0]
     found = instance(first.info["instance_type"])
     return {
-        "neuron_runtime_data": [_runtime(endpoint, now, former) for now, former in pairs],
+        "neuron_runtime_data": [
+            _runtime(endpoint, now, former, pids.get(now.replica, 0)) for now, former in pairs
+        ],
         "system_data": {
             "neuron_hw_counters": {
                 "period": first.at - pairs[0][1].at,
@@ -188,7 +193,7 @@ def report(
     }
 
 
-def _runtime(endpoint: str, now: Scrape, former: Scrape) -> dict[str, object]:
+def _runtime(endpoint: str, now: Scrape, former: Scrape, pid: int) -> dict[str, object]:
     period, percent = now.at - former.at, utilisation(now, former)
     memory = core_memory(now)
     cores = [str(core) for core in range(now.cores)]
@@ -199,7 +204,7 @@ def _runtime(endpoint: str, now: Scrape, former: Scrape) -> dict[str, object]:
     chip = instance(now.info["instance_type"]).chip
     peak = chip.tflops_per_core["bf16"] * now.lnc * 1e12
     return {
-        "pid": 0,
+        "pid": pid,
         "neuron_runtime_tag": now.replica,
         "error": "",
         "report": {

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=Candidate)
 
+_WORTH_SAYING = 1.1
+"""Times the speed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words(Generic[C]):
@@ -120,10 +123,12 @@ def _print_trade_offs(found: Plan[C], words: Words[C]) -> None:
     for one in (front[place] for place in sorted(steps) if 0 < place < len(front)):
         assert one.usd_per_million is not None  # those of the front have a price
         assert front[0].usd_per_million is not None
-        typer.echo(
-            f"faster: {one.setting}: {front[0].pace.seconds / one.pace.seconds:.1f} times the "
-            f"speed for {one.usd_per_million / front[0].usd_per_million:.1f} times the cost"
-        )
+        gain = front[0].pace.seconds / one.pace.seconds
+        if gain >= _WORTH_SAYING:
+            cost = one.usd_per_million / front[0].usd_per_million
+            typer.echo(
+                f"faster: {one.setting}: {gain:.1f} times the speed for {cost:.1f} times the cost"
+            )
 
 
 def _points(found: Plan[C], axes: Axes) -> list[Point]:

@@ -31,10 +31,10 @@ def monitor(
     """Print a line of JSON a period, as neuron-monitor does, and in its schema."""
     from ridgeline_backends.neuron.monitor import report  # prometheus-client: not for --help
 
-    before = _Ticks.read()
-    for pairs in _pairs(open_session(data_dir), endpoint, period, count):
-        now = _Ticks.read()
-        typer.echo(json.dumps(report(endpoint, pairs, _host(period, now, before))))
+    session, before = open_session(data_dir), _Ticks.read()
+    for pairs in _pairs(session, endpoint, period, count):
+        now, pids = _Ticks.read(), _pids(session, endpoint)
+        typer.echo(json.dumps(report(endpoint, pairs, _host(period, now, before), pids)))
         before = now
 
 
@@ -112,6 +112,12 @@ def _scrapes(session: Session, endpoint: str) -> dict[str, Scrape]:
             hint="Deploy with --instance-type ml.inf2.xlarge, and wait until it is in service.",
         )
     return found
+
+
+def _pids(session: Session, endpoint: str) -> dict[str, int]:
+    """Of its replicas, where they run."""
+    replicas = session.api.get("endpoints", endpoint)["replicas"]
+    return {one["id"]: one["pid"] for one in replicas if "pid" in one}
 
 
 def _host(period: float, now: _Ticks, before: _Ticks) -> dict[str, object]:

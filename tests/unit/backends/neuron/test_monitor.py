@@ -58,11 +58,12 @@ def test_percentiles_are_those_of_the_programs_that_ran_between() -> None:
 
 def test_a_report_has_every_core_and_its_memory() -> None:
     before, now = scrape(10.0), scrape(12.0, busy=1.0, fast=7, user=1.5)
-    found: Any = report("endpoint", [(now, before)], {"memory_info": {}})
+    found: Any = report("endpoint", [(now, before)], {"memory_info": {}}, {"r-1": 4711})
     hardware = found["neuron_hardware_info"]
     assert (hardware["neuroncore_version"], hardware["neuron_device_version"]) == ("v3d", "v4")
     assert hardware["neuroncore_per_device_count"] == 4
     [runtime] = found["neuron_runtime_data"]
+    assert runtime["pid"] == 4711
     part = runtime["report"]
     cores = part["neuroncore_counters"]["neuroncores_in_use"]
     assert sorted(cores) == ["0", "1", "2", "3"]
@@ -86,7 +87,7 @@ def test_a_report_has_every_core_and_its_memory() -> None:
 def test_errors_are_told_by_their_kind_and_executions_by_their_end() -> None:
     before = scrape(10.0, fast=5, bad_memory=1)
     now = scrape(12.0, fast=7, slow=2, hangs=3, bad_memory=2, refused=4, nans=5)
-    found: Any = report("endpoint", [(now, before)], {})
+    found: Any = report("endpoint", [(now, before)], {}, {})
     stats = found["neuron_runtime_data"][0]["report"]["execution_stats"]
     assert stats["error_summary"] == {
         "generic": 0, "numerical": 5, "transient": 0, "model": 0, "runtime": 7, "hardware": 1,
@@ -99,7 +100,7 @@ def test_errors_are_told_by_their_kind_and_executions_by_their_end() -> None:
     counters = found["system_data"]["neuron_hw_counters"]["neuron_devices"]
     # Since the start, on the device whose core is told to fail.
     assert [one["mem_ecc_uncorrected"] for one in counters] == [2, *[0] * 15]
-    idle: Any = report("endpoint", [(now, now)], {})
+    idle: Any = report("endpoint", [(now, now)], {}, {})
     latencies = idle["neuron_runtime_data"][0]["report"]["execution_stats"]["latency_stats"]
     assert latencies == {"total_latency": None, "device_latency": None}
 
