@@ -16,7 +16,7 @@ from ridgeline.errors import NotFound
 
 if TYPE_CHECKING:
     from ridgeline.session import Session
-    from ridgeline_backends.neuron.monitor import Scrape
+    from ridgeline_backends.neuron.scrape import Scrape
 
 Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="On a simulated instance.")]
 Period = Annotated[float, typer.Option("--period", min=0.1, help="Seconds between two looks.")]
@@ -52,7 +52,8 @@ def top(
 
 def _screen(endpoint: str, now: Scrape, former: Scrape) -> Iterator[str]:
     from ridgeline_backends.neuron.devices import instance
-    from ridgeline_backends.neuron.monitor import FAILED, core_memory, percentiles, utilisation
+    from ridgeline_backends.neuron.monitor import core_memory
+    from ridgeline_backends.neuron.scrape import FAILED, percentiles, utilisation
 
     found = instance(now.info["instance_type"])
     percent, memory = utilisation(now, former), core_memory(now)
@@ -97,7 +98,7 @@ def _pairs(
 
 
 def _scrapes(session: Session, endpoint: str) -> dict[str, Scrape]:
-    from ridgeline_backends.neuron.monitor import read_scrape  # prometheus-client: as above
+    from ridgeline_backends.neuron.scrape import read_scrape  # prometheus-client: as above
 
     targets = json.loads(session.api.metrics("targets"))
     named = [one["labels"]["replica"] for one in targets if one["labels"]["endpoint"] == endpoint]

@@ -16,7 +16,7 @@ from ridgeline_backends.neuron.builders.configs import decoder_architecture
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.encoder_calls import calls_of
-from ridgeline_backends.neuron.encoder_plan import encoder_programs
+from ridgeline_backends.neuron.encoder_plan import MOST_TEXTS, encoder_programs
 from ridgeline_backends.neuron.liveness import core_need
 from ridgeline_backends.neuron.placement import Placement
 from ridgeline_backends.neuron.plan import out_of_memory
@@ -68,11 +68,12 @@ def served_decoder(
 def served_encoder(
     model: EncoderConfig, lengths: Sequence[int], setting: Setting, length: int | None
 ) -> Served:
-    """A request has texts of these lengths, and waits for those before it. Raises `DoesNotFit`."""
+    """A request has texts of these lengths, and waits for those before it. Whatever batch was asked
+    for, an endpoint compiles `MOST_TEXTS` at most. Raises `DoesNotFit`."""
     placement = Placement(setting.instance, setting.lnc, setting.tp)
     neuron = NeuronConfig(
         tp_degree=setting.tp,
-        batch_size=setting.batch,
+        batch_size=min(setting.batch, MOST_TEXTS),
         seq_len=min(length or _LONGEST, model.context_length),
     )
     longest = max(lengths)
@@ -87,7 +88,7 @@ def served_encoder(
     def seconds(bucket: int, batch: int) -> float:
         return times[bucket, batch].seconds
 
-    calls = calls_of(lengths, neuron.context_buckets, setting.batch, seconds)
+    calls = calls_of(lengths, neuron.context_buckets, neuron.batch_size, seconds)
     took = sum(seconds(call.bucket, call.batch) for call in calls)
     label = next(iter(times.values())).label
     return Served(partial(answer_each, took), Lengths(prompt=1, answer=1), need.total, label)

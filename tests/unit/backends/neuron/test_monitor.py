@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ridgeline_backends.neuron.commands.watch import _Ticks
-from ridgeline_backends.neuron.monitor import percentiles, read_scrape, report, utilisation
+from ridgeline_backends.neuron.monitor import report
+from ridgeline_backends.neuron.scrape import percentiles, read_scrape, utilisation
 
 TEXT = """
 ridgeline_simulated_device_info{{instance_type="trn2.48xlarge",neuron_cores="4",\
