@@ -226,29 +226,30 @@ def _roofline(report: dict[str, Any]) -> Iterator[str]:
     yield "![Where each step stands against memory and compute](img/roofline.svg)"
     yield ""
     yield (
-        f"Measured on this machine: memory reads {report['bandwidth_gb_s']:.1f} GB/s, torch's "
-        f"matrix products {report['peak_gflop_s']:.0f} GFLOP/s (a kernel may do better than that). "
-        "Each point is a step through the runner."
+        f"Measured on this machine: memory reads {report['bandwidth_gb_s']:.1f} GB/s. Each point "
+        "is a step through the runner."
     )
-    yield ""
-    yield from _table(
-        [
-            "step",
-            "FLOP/byte",
-            "GFLOP/s",
-            "of the bound",
-            "ms",
-            "bound",
-            "products alone",
-            "the rest",
-        ],
-        [
-            [p["name"], f"{p['intensity']:.1f}", f"{p['gflop_s']:.1f}", f"{p['share']:.0%}"]
-            + [f"{p[part] * 1000:.1f}" for part in ("seconds", "bound_seconds", "products_seconds")]
-            + [f"{(p['seconds'] - p['products_seconds']) * 1000:.1f}"]
-            for p in report["points"]
-        ],
-    )
+    peaks = {
+        "bf16": "torch's matrix products of floats (a kernel may do better than that)",
+        "int8": "our own products of 8-bit numbers with weights that caches hold",
+    }
+    for kind, found in report["kinds"].items():
+        yield ""
+        yield f"{kind}; the arithmetic is {found['peak_gflop_s']:.0f} GOP/s, {peaks[kind]}:"
+        yield ""
+        yield from _table(
+            ["step", "OP/byte", "GOP/s", "of the bound", "ms"]
+            + ["bound", "products alone", "the rest"],
+            [
+                [p["name"], f"{p['intensity']:.1f}", f"{p['gflop_s']:.1f}", f"{p['share']:.0%}"]
+                + [
+                    f"{p[part] * 1000:.1f}"
+                    for part in ("seconds", "bound_seconds", "products_seconds")
+                ]
+                + [f"{(p['seconds'] - p['products_seconds']) * 1000:.1f}"]
+                for p in found["points"]
+            ],
+        )
     yield ""
     yield (
         "*Products alone* are the step's matrix products measured by themselves, with as many "

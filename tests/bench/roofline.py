@@ -12,14 +12,17 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 RESULTS = Path(__file__).parents[2] / ".cache" / "bench"
 CONTEXT = 192
+KINDS: dict[str, Literal["int8"] | None] = {"bf16": None, "int8": "int8"}
+"""What weights are multiplied as, and the setting that asks for it."""
 STEPS = (("decode", 1), ("decode", 8), ("decode", 32), ("prefill", 128), ("prefill", 512))
-_WIDTH, _HEIGHT, _MARGIN = 760, 460, 70
+_WIDTH, _HEIGHT, _MARGIN = 900, 520, 70
+_COLOURS = {"bf16": "#c30", "int8": "#083"}
 
 
 def main() -> None:
@@ -35,40 +38,52 @@ def main() -> None:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Bandwidth (GB/s), peak (GFLOP/s), and for each step FLOP/byte and GFLOP/s."""
+    """Bandwidth (GB/s); by kind of weights its peak (GFLOP/s) and, for each step, FLOP/byte and
+    GFLOP/s."""
+    bandwidth = _bandwidth()
+    peaks = {"bf16": _peak(), "int8": _peak_of_bytes()}
+    return {
+        "bandwidth_gb_s": bandwidth,
+        "kinds": {
+            kind: {
+                "peak_gflop_s": peak,
+                "points": list(_points(folder, kind, bandwidth, peak)),
+            }
+            for kind, peak in peaks.items()
+        },
+    }
+
+
+def _points(folder: Path, kind: str, bandwidth: float, peak: float) -> Iterator[dict[str, Any]]:
     from ridgeline_backends.base import LoadSpec, ModelRunner
     from ridgeline_backends.registry import get_backend
 
-    bandwidth, peak = _bandwidth(), _peak()
     config = json.loads((folder / "config.json").read_text())
     backend = get_backend("cpu")
-    spec = LoadSpec(max_model_len=1024, max_num_seqs=32, max_tokens_per_step=512)
+    spec = LoadSpec(
+        max_model_len=1024, max_num_seqs=32, max_tokens_per_step=512, quantize=KINDS[kind]
+    )
     runner = backend.load(backend.compile(folder, backend.plan(config, spec)))
     if not isinstance(runner, ModelRunner):
         raise TypeError(f"{folder} is no text generation model.")
-    products = _products(config)
-    points = []
-    for kind, size in STEPS:
-        rows, sequences, past = (size, size, CONTEXT) if kind == "decode" else (size, 1, 0)
-        step = _step(kind, size)
+    products = _products(config, kind)
+    for phase, size in STEPS:
+        rows, sequences, past = (size, size, CONTEXT) if phase == "decode" else (size, 1, 0)
+        step = _step(phase, size)
         runner.execute(step)
         seconds = _best(lambda step=step: runner.execute(step), repeats=7)  # type: ignore[misc]
-        flop, read = _work(config, rows, sequences, past)
+        flop, read = _work(config, kind, rows, sequences, past)
         speed, bound = flop / seconds / 1e9, min(peak, flop / read * bandwidth)
-        name = f"decode, batch {size}" if kind == "decode" else f"prefill, {size} tokens"
-        points.append(
-            {
-                "name": name,
-                "seconds": seconds,
-                "products_seconds": products(rows, sequences),
-                "bound_seconds": max(flop / peak, read / bandwidth) / 1e9,
-                "intensity": flop / read,
-                "gflop_s": speed,
-                "share": speed / bound,
-            }
-        )
+        yield {
+            "name": f"decode, batch {size}" if phase == "decode" else f"prefill, {size} tokens",
+            "seconds": seconds,
+            "products_seconds": products(rows, sequences),
+            "bound_seconds": max(flop / peak, read / bandwidth) / 1e9,
+            "intensity": flop / read,
+            "gflop_s": speed,
+            "share": speed / bound,
+        }
     runner.close()
-    return {"bandwidth_gb_s": bandwidth, "peak_gflop_s": peak, "points": points}
 
 
 def _step(kind: str, size: int) -> Any:
@@ -87,8 +102,10 @@ def _step(kind: str, size: int) -> Any:
     return Step(tuple(chunk(number, 1, CONTEXT) for number in range(size)))
 
 
-def _work(config: dict[str, Any], rows: int, sequences: int, past: int) -> tuple[float, float]:
-    """Floating point operations of a step, and bytes it reads at least: weights and KV, in bf16."""
+def _work(
+    config: dict[str, Any], kind: str, rows: int, sequences: int, past: int
+) -> tuple[float, float]:
+    """Operations of a step, and bytes it reads at least: weights, and KV in bf16."""
     hidden, layers = config["hidden_size"], config["num_hidden_layers"]
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     head_dim = config.get("head_dim") or hidden // heads
@@ -99,43 +116,63 @@ def _work(config: dict[str, Any], rows: int, sequences: int, past: int) -> tuple
     attention = 4 * rows * keys * heads * head_dim * layers
     flop = 2 * rows * layer * layers + 2 * sequences * head + attention
     cached = 2 * (past + 1 if past else rows) * kv_heads * head_dim * layers * sequences
-    return flop, 2 * (layer * layers + head + cached)
+    # Of int8 every 64 numbers have a word of four bytes besides.
+    weight = 2 if kind == "bf16" else 1 + 4 / 64
+    return flop, weight * (layer * layers + head) + 2 * cached
 
 
-def _products(config: dict[str, Any]) -> Callable[[int, int], float]:
+def _products(config: dict[str, Any], kind: str) -> Callable[[int, int], float]:
     """Seconds of a step's matrix products alone, for so many rows and rows of the head. Weights are
     as many and as large as the model's, so that no cache holds them."""
+    from ridgeline_backends.models.config import decoder_config
+
+    model = decoder_config(config)
+    layer = list(model.linear_shapes.values())
+    run = _multiplied([*layer * model.layers, (model.vocab_size, model.hidden)], kind)
+
+    def seconds(rows: int, heads: int) -> float:
+        counts = [rows] * (len(layer) * model.layers) + [heads]
+        run(counts)
+        return _best(lambda: run(counts), repeats=7)
+
+    return seconds
+
+
+def _multiplied(shapes: Sequence[tuple[int, int]], kind: str) -> Callable[[Sequence[int]], None]:
+    """Multiplies by weights of these shapes, one after the other, each by so many rows."""
     import torch
 
     from ridgeline_backends.cpu.kernels.library import library
     from ridgeline_backends.cpu.kernels.packing import pack
-    from ridgeline_backends.models.config import decoder_config
 
-    kernels, model = library(), decoder_config(config)
+    kernels = library()
     if kernels is None:
         raise SystemExit("There are no native kernels to measure: ridgeline doctor says why.")
-    layer = list(model.linear_shapes.values())
-    shapes = layer * model.layers + [(model.vocab_size, model.hidden)]
-    packed = [pack(torch.ones(shape, dtype=torch.bfloat16), torch.bfloat16) for shape in shapes]
+    dtype = torch.bfloat16 if kind == "bf16" else torch.int8
+    packed = [pack(torch.ones(shape, dtype=torch.bfloat16), dtype) for shape in shapes]
     matrices = [one.struct() for one in packed]
     threads = torch.get_num_threads()
 
-    def seconds(rows: int, heads: int) -> float:
-        room = max(kernels.linear_scratch_bytes(matrix, rows, threads) for matrix in matrices)
+    def run(counts: Sequence[int]) -> None:
+        most = max(counts)
+        room = max(kernels.linear_scratch_bytes(matrix, most, threads) for matrix in matrices)
         scratch = torch.empty(room + 64, dtype=torch.uint8)
         aligned = -(-scratch.data_ptr() // 64) * 64
-        x = torch.ones(rows, max(one.k for one in packed))
-        y = torch.empty(max(rows * max(n for n, _ in layer), heads * model.vocab_size))
+        x = torch.ones(most, max(one.k for one in packed))
+        y = torch.empty(max(one.n * count for one, count in zip(packed, counts, strict=True)))
+        for count, matrix in zip(counts, matrices, strict=True):
+            kernels.linear(matrix, x.data_ptr(), y.data_ptr(), count, threads, aligned)
 
-        def run() -> None:
-            for place, matrix in enumerate(matrices):
-                count = heads if place == len(matrices) - 1 else rows
-                kernels.linear(matrix, x.data_ptr(), y.data_ptr(), count, threads, aligned)
+    return run
 
-        run()
-        return _best(run, repeats=7)
 
-    return seconds
+def _peak_of_bytes() -> float:
+    """GOP/s of our own products of 8-bit numbers, with weights that caches hold: torch has none
+    that are fast."""
+    rows, shape = 48, (4096, 576)
+    run = _multiplied([shape], "int8")
+    run([rows])
+    return 2 * rows * math.prod(shape) / _best(lambda: run([rows]), repeats=50) / 1e9
 
 
 def _bandwidth() -> float:
@@ -174,12 +211,12 @@ def _best(call: Callable[[], object], repeats: int) -> float:
 
 
 def draw(report: dict[str, Any]) -> str:
-    """The picture as SVG: both axes logarithmic, the roof, and a labelled point for each step."""
-    bandwidth, peak = report["bandwidth_gb_s"], report["peak_gflop_s"]
-    points = report["points"]
+    """The picture as SVG: both axes logarithmic, the roofs, and a labelled point for each step."""
+    bandwidth, kinds = report["bandwidth_gb_s"], report["kinds"]
+    points = [point for kind in kinds.values() for point in kind["points"]]
     low, high = 0.5, 2 ** math.ceil(math.log2(max(p["intensity"] for p in points)) + 1)
     bottom = 2 ** math.floor(math.log2(min(p["gflop_s"] for p in points)) - 1)
-    top = 2 ** math.ceil(math.log2(peak) + 1)
+    top = 2 ** math.ceil(math.log2(max(kind["peak_gflop_s"] for kind in kinds.values())) + 1)
 
     def x(value: float) -> float:
         return _MARGIN + (_WIDTH - 2 * _MARGIN) * math.log(value / low) / math.log(high / low)
@@ -200,18 +237,21 @@ def draw(report: dict[str, Any]) -> str:
         for tick in _powers(bottom, top):
             yield _text(_MARGIN - 8, y(tick) + 4, f"{tick:g}", "end")
             yield _line(_MARGIN, y(tick), _WIDTH - _MARGIN, y(tick), "#eee")
-        ridge = peak / bandwidth
         start = max(low, bottom / bandwidth)
-        yield _line(x(start), y(start * bandwidth), x(ridge), y(peak), "#246")
-        yield _line(x(ridge), y(peak), x(high), y(peak), "#246")
-        yield _text(x(high), y(peak) - 8, f"torch's matrix products {peak:.0f} GFLOP/s", "end")
+        for name, kind in kinds.items():
+            peak = kind["peak_gflop_s"]
+            ridge = peak / bandwidth
+            yield _line(x(start), y(start * bandwidth), x(ridge), y(peak), "#246")
+            yield _line(x(ridge), y(peak), x(high), y(peak), "#246")
+            yield _text(x(high), y(peak) - 8, f"{name} products {peak:.0f} GOP/s", "end")
+            for point in kind["points"]:
+                across, up = x(point["intensity"]), y(point["gflop_s"])
+                yield f'<circle cx="{across:.1f}" cy="{up:.1f}" r="5" fill="{_COLOURS[name]}"/>'
+                words = f"{name} {point['name']}: {point['share']:.0%}"
+                yield _text(across + 9, up + 14, words, "start")
         yield _text(_MARGIN + 8, _MARGIN + 16, f"memory {bandwidth:.1f} GB/s (slope)", "start")
-        for point in points:
-            across, up = x(point["intensity"]), y(point["gflop_s"])
-            yield f'<circle cx="{across:.1f}" cy="{up:.1f}" r="5" fill="#c30"/>'
-            yield _text(across + 9, up + 14, f"{point['name']}: {point['share']:.0%}", "start")
-        yield _text(_WIDTH / 2, _HEIGHT - 20, "FLOP per byte read", "middle")
-        yield _text(_MARGIN, _MARGIN - 20, "GFLOP/s", "middle")
+        yield _text(_WIDTH / 2, _HEIGHT - 20, "operations per byte read", "middle")
+        yield _text(_MARGIN, _MARGIN - 20, "GOP/s", "middle")
         yield "</svg>"
 
     return "\n".join(parts()) + "\n"
