@@ -70,6 +70,8 @@ def test_odd_bodies_are_the_clients_fault(of: Any, kind: str, path: str, data: A
     body = data.draw(ROUTES[path])
     reply = of(kind).post(path, json.loads(json.dumps(body)))
 
-    assert reply.status in (200, 400), (body, reply.body)
+    # Whoever names an adapter may name one that is not there.
+    allowed = {200, 400, 404} if "adapter" in json.dumps(body) else {200, 400}
+    assert reply.status in allowed, (body, reply.body)
     if reply.status == 400:
         assert reply.json["error"]
