@@ -12,16 +12,21 @@ import argparse
 import json
 import math
 import statistics
+import sys
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from load import Target
 from peers.base import REPOSITORY, Model, PeerFailed
 from peers.ridgeline import BF16, INT8, Ridgeline
 from prepared import prepared_model
+from ridgeline_testing import end_tidily_when_told
 from tokenizers import Tokenizer
 
 RESULTS = REPOSITORY / ".cache" / "bench"
@@ -40,6 +45,7 @@ class Reading:
 
 
 def main() -> None:
+    end_tidily_when_told()
     parser = argparse.ArgumentParser(description="Measure what quantizing costs.")
     parser.add_argument("--model", default="smollm2-135m-instruct", help="a card, or a folder")
     parser.add_argument("--window", type=int, default=512, help="tokens of context at most")

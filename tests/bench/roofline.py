@@ -21,7 +21,7 @@ CONTEXT = 192
 KINDS: dict[str, Literal["int8"] | None] = {"bf16": None, "int8": "int8"}
 """What weights are multiplied as, and the setting that asks for it."""
 STEPS = (("decode", 1), ("decode", 8), ("decode", 32), ("prefill", 128), ("prefill", 512))
-_WIDTH, _HEIGHT, _MARGIN = 900, 520, 70
+_WIDTH, _HEIGHT, _MARGIN = 1000, 520, 70
 _COLOURS = {"bf16": "#c30", "int8": "#083"}
 
 
@@ -214,7 +214,8 @@ def draw(report: dict[str, Any]) -> str:
     """The picture as SVG: both axes logarithmic, the roofs, and a labelled point for each step."""
     bandwidth, kinds = report["bandwidth_gb_s"], report["kinds"]
     points = [point for kind in kinds.values() for point in kind["points"]]
-    low, high = 0.5, 2 ** math.ceil(math.log2(max(p["intensity"] for p in points)) + 1)
+    # To the right there is room for the last point's label.
+    low, high = 0.5, 2 ** math.ceil(math.log2(max(p["intensity"] for p in points)) + 2)
     bottom = 2 ** math.floor(math.log2(min(p["gflop_s"] for p in points)) - 1)
     top = 2 ** math.ceil(math.log2(max(kind["peak_gflop_s"] for kind in kinds.values())) + 1)
 
