@@ -82,15 +82,7 @@ def compile_decoder(
     buckets = [(Phase.CONTEXT_ENCODING, size) for size in neuron.context_buckets]
     buckets += [(Phase.TOKEN_GENERATION, size) for size in neuron.generation_buckets]
     programs = [build_decoder(config, neuron, phase=phase, bucket=size) for phase, size in buckets]
-    return compile_programs(
-        programs,
-        _fitting(programs, placement),
-        placement,
-        cache,
-        settings=repr(neuron),
-        dtype=neuron.torch_dtype,
-        progress=progress,
-    )
+    return _compiled(programs, neuron, placement, cache, progress)
 
 
 def compile_encoder(
@@ -112,6 +104,16 @@ def compile_encoder(
         above = f"seq_len {neuron.seq_len} is above the model's context length {longest}."
         raise DoesNotFit([above], hint="")
     programs = encoder_programs(config, neuron, pooling)
+    return _compiled(programs, neuron, placement, cache, progress)
+
+
+def _compiled(
+    programs: Sequence[Program],
+    neuron: NeuronConfig,
+    placement: Placement,
+    cache: CompileCache | None,
+    progress: Progress,
+) -> Compiled:
     return compile_programs(
         programs,
         _fitting(programs, placement),

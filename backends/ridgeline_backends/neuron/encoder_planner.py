@@ -21,6 +21,7 @@ from ridgeline_backends.neuron.planning.ranking import (
     missed,
     ranked,
     settings_of,
+    usd_at_rate,
 )
 from ridgeline_backends.neuron.planning.timings import Timings
 from ridgeline_backends.neuron.program import Program
@@ -116,7 +117,7 @@ class _Sweep:
             call=call,
             texts_s=rate,
             instances=count,
-            usd_per_million=self._cost(setting, rate, count),
+            usd_per_million=usd_at_rate(setting, count, rate, target.rps),
             misses=missed("a call", call.seconds, target.latency_s),
         )
 
@@ -132,7 +133,9 @@ class _Sweep:
                 return replace(
                     option,
                     instances=instances,
-                    usd_per_million=self._cost(setting, option.texts_s, instances),
+                    usd_per_million=usd_at_rate(
+                        setting, instances, option.texts_s, self._target.rps
+                    ),
                     loaded=LoadedCalls(
                         instances=instances,
                         latency_p90=found,
@@ -141,12 +144,6 @@ class _Sweep:
                 )
         at = f"at {rps:g} texts a second, {instances} of them, the p90 of a call"
         return replace(option, misses=missed(at, found, limit))
-
-    def _cost(self, setting: Setting, texts_s: float, count: int) -> float | None:
-        """What a million texts cost at the wanted rate, idle time paid for too."""
-        price = setting.instance.price_usd_h
-        used = self._target.rps or texts_s * count
-        return None if price is None else price * count / 3600 / used * 1e6
 
     def _program(self, tp: int, batch: int) -> Program:
         if (tp, batch) not in self._programs:

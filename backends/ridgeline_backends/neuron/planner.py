@@ -27,6 +27,7 @@ from ridgeline_backends.neuron.planning.ranking import (
     missed,
     ranked,
     settings_of,
+    usd_at_rate,
 )
 from ridgeline_backends.neuron.planning.timings import Timings
 from ridgeline_backends.neuron.program import Program
@@ -49,6 +50,11 @@ class Target:
     def length(self) -> int:
         """Compiled positions: the next power of two that holds prompt and answer."""
         return power_of_two(self.prompt + self.answer)
+
+    @property
+    def tokens_s(self) -> float | None:
+        """Tokens a second of all answers."""
+        return self.rps * self.answer if self.rps else None
 
     @property
     def prompt_bucket(self) -> int:
@@ -118,7 +124,6 @@ class _Sweep:
         )
         rate = setting.groups * setting.batch / (first.seconds + tpot.seconds * target.answer)
         count = max(1, ceil(target.rps / rate)) if target.rps else 1
-        price = setting.instance.price_usd_h
         tokens = rate * target.answer
         return Option(
             setting=setting,
@@ -127,7 +132,7 @@ class _Sweep:
             tpot=tpot,
             tokens_s=tokens,
             instances=count,
-            usd_per_million=None if price is None else _cost(price, tokens, count, target),
+            usd_per_million=usd_at_rate(setting, count, tokens, target.tokens_s),
             misses=(
                 *missed("TTFT", first.seconds, target.ttft_s),
                 *missed("time per token", tpot.seconds, target.tpot_s),
@@ -152,14 +157,11 @@ class _Sweep:
         )
         if found is None:
             return replace(option, misses=(f"at {rps:g} requests a second it misses its targets",))
-        price = setting.instance.price_usd_h
         return replace(
             option,
             instances=found.instances,
             loaded=found,
-            usd_per_million=None
-            if price is None
-            else _cost(price, option.tokens_s, found.instances, target),
+            usd_per_million=usd_at_rate(setting, found.instances, option.tokens_s, target.tokens_s),
         )
 
     def _predicted(self, phase: Phase, setting: Setting) -> Prediction:
@@ -194,9 +196,3 @@ class _Sweep:
         return decoder_program(
             self._model, config, phase=phase, bucket=bucket, rules=NXDI, batch=batch
         )
-
-
-def _cost(price: float, tokens_s: float, count: int, target: Target) -> float:
-    """What a million tokens cost at the wanted rate, idle time paid for too."""
-    used = target.rps * target.answer if target.rps else tokens_s * count
-    return price * count / 3600 / used * 1e6

@@ -18,6 +18,7 @@ from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.devices.loader import other_instances
 from ridgeline_backends.neuron.devices.model import OtherInstance
 from ridgeline_backends.neuron.liveness import core_need
+from ridgeline_backends.neuron.planning.ranking import usd_per_million
 
 _GIB = 1 << 30
 _BATCH = 32
@@ -59,14 +60,13 @@ def _roofline(one: OtherInstance, weights: int, kv: int, flops: int) -> Roofline
     if one.bf16_tflops is not None:
         seconds = max(seconds, batch * flops / (one.devices * one.bf16_tflops * 1e12))
     tokens = batch / seconds
-    price = one.price_usd_h
     return Roofline(
         name=one.name,
         device=f"{one.devices} x {one.device}",
         batch=batch,
         tpot_s=seconds,
         tokens_s=tokens,
-        usd_per_million=None if price is None else price / 3600 / tokens * 1e6,
+        usd_per_million=usd_per_million(one.price_usd_h, tokens),
     )
 
 
@@ -94,7 +94,7 @@ def encoder_rooflines(model: EncoderConfig, bucket: int) -> tuple[EncoderRooflin
         if one.bf16_tflops is None:
             continue
         seconds = max(program.flops / (one.bf16_tflops * 1e12), weights / (one.gb_s * 1e9))
-        texts, price = one.devices * _BATCH / seconds, one.price_usd_h
+        texts = one.devices * _BATCH / seconds
         found.append(
             EncoderRoofline(
                 name=one.name,
@@ -102,7 +102,7 @@ def encoder_rooflines(model: EncoderConfig, bucket: int) -> tuple[EncoderRooflin
                 batch=_BATCH,
                 call_s=seconds,
                 texts_s=texts,
-                usd_per_million=None if price is None else price / 3600 / texts * 1e6,
+                usd_per_million=usd_per_million(one.price_usd_h, texts),
             )
         )
     return tuple(sorted(found, key=lambda one: (one.usd_per_million is None, _cost(one))))

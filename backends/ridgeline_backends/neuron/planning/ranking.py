@@ -18,6 +18,18 @@ _SIMULATED = 8
 _GIB = 1 << 30
 
 
+def usd_per_million(price_usd_h: float | None, a_second: float) -> float | None:
+    """What a million tokens or texts cost at so many a second; None where no price is listed."""
+    return None if price_usd_h is None else price_usd_h / 3600 / a_second * 1e6
+
+
+def usd_at_rate(setting: Setting, count: int, each: float, wanted: float | None) -> float | None:
+    """The same on `count` instances that make `each` a second, for `wanted` a second in all: idle
+    time is paid for too. None wanted: all that they make."""
+    price = setting.instance.price_usd_h
+    return usd_per_million(None if price is None else price * count, wanted or each * count)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """One way to run a model."""
