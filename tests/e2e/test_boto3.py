@@ -52,7 +52,8 @@ def test_invoke(service: Service, endpoint: str) -> None:
 
 def test_stream_comes_in_parts(service: Service, endpoint: str) -> None:
     runtime = service.client("sagemaker-runtime")
-    body = {"inputs": "Hello", "parameters": {"max_new_tokens": 64}, "stream": True}
+    # So many tokens that a busy machine does not read them all at once.
+    body = {"inputs": "Hello", "parameters": {"max_new_tokens": 400}, "stream": True}
     answer = runtime.invoke_endpoint_with_response_stream(
         EndpointName=endpoint, ContentType="application/json", Body=json.dumps(body)
     )

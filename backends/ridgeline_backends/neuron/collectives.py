@@ -44,12 +44,14 @@ _SENT: Mapping[str, Callable[[int], float]] = {
 @dataclass(frozen=True, slots=True)
 class Cost:
     """`waits_s`: steps that wait for each other; seconds of data at nominal speed between cores,
-    and what EFA adds to that. `ring_steps`: how many steps it would be as a ring in an instance."""
+    and what EFA adds to that. `ring_steps`: how many steps it would be as a ring in an instance;
+    `peers`: to how many others of an instance a core writes at once."""
 
     waits_s: float
     link_s: float
     network_s: float
     ring_steps: float
+    peers: int
 
 
 def algorithm(exchange: Exchange) -> str:
@@ -66,12 +68,14 @@ def cost(exchange: Exchange, machine: Machine) -> Cost:
     local = max(1, exchange.members // nodes)
     sent = _SENT[exchange.name](local) * exchange.bytes
     link_s = sent / (_core_gb_s(machine, local, exchange.stride) * 1e9)
-    inside = _steps(algorithm(exchange), local, machine.hops(local, exchange.stride))
+    chosen = algorithm(exchange)
+    inside = _steps(chosen, local, machine.hops(local, exchange.stride))
     return Cost(
         waits_s=(inside * STEP_US if nodes == 1 else _across_us(exchange, nodes)) * 1e-6,
         link_s=link_s if local > 1 else 0.0,
         network_s=_network_s(exchange, machine, nodes, local),
         ring_steps=_ring_steps(exchange, local) if nodes == 1 else 0.0,
+        peers=local - 1 if chosen == "mesh" and nodes == 1 else 0,
     )
 
 

@@ -23,10 +23,12 @@ class Engine(StrEnum):
 class Stream(StrEnum):
     """What a DMA transfer carries, which decides how long its rows are and so how fast it goes.
 
-    Weights lie in memory as their tiles are wanted; cache entries lie as they were written, in
-    rows of one head; spills are what has no room in SBUF between two operations."""
+    Weights lie in memory as their tiles are wanted; experts' are fetched when they are, all others
+    may be before; cache entries lie as they were written, in rows of one head;
+    spills are what has no room in SBUF between two operations."""
 
     WEIGHTS = "weights"
+    EXPERTS = "experts"
     CACHE = "cache"
     SPILL = "spill"
 
@@ -66,8 +68,8 @@ class Exchange:
 @dataclass(frozen=True, slots=True)
 class Lowered:
     """One operation on one physical core. `depth`: how many of its steps wait for the one before
-    as a whole, each with a semaphore and a start of its own; 0 for a view. `joins`: how many of its
-    products follow one another, whose halves the two cores of a logical one hand each other."""
+    as a whole, each with a semaphore and a start of its own; 0 for a view. `joins`: how many times
+    the two cores of a logical one hand each other halves, of a product or of what is exchanged."""
 
     instructions: tuple[Instruction, ...] = ()
     transfers: tuple[Transfer, ...] = ()

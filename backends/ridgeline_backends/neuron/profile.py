@@ -16,17 +16,17 @@ from ridgeline_backends.neuron.timing.coefficients import Coefficients
 from ridgeline_backends.neuron.timing.machine import Machine
 from ridgeline_backends.neuron.timing.predict import calibration
 from ridgeline_backends.neuron.timing.seconds import operation_seconds
-from ridgeline_backends.neuron.timing.work import Array, Part, Work
+from ridgeline_backends.neuron.timing.work import EXCHANGE, Array, Part, Work
 
 _THREADS: Mapping[str, tuple[Part, ...]] = {
     "Tensor engine": (Part.TENSOR,),
     "Vector engine": (Part.VECTOR,),
     "Scalar engine": (Part.SCALAR,),
     "GpSimd engine": (Part.GPSIMD,),
-    "DMA weights": (Part.WEIGHTS,),
+    "DMA weights": (Part.WEIGHTS, Part.EXPERTS),
     "DMA KV cache": (Part.CACHE,),
     "DMA spill": (Part.SPILL,),
-    "Collectives": (Part.COLLECTIVES, Part.FIXED, Part.LINK, Part.NETWORK),
+    "Collectives": EXCHANGE,
 }
 _OPERATIONS = "Operations"
 
@@ -74,6 +74,7 @@ def _parts(row: Array, known: Coefficients) -> dict[int, float]:
         own = np.zeros_like(row)
         for column in (*columns, Part.VERSIONS, Part.REPEATS):
             own[column] = row[column]
+        own[Part.BEGINS] = 1.0
         alone = float(operation_seconds(own[None], known)[0]) * 1e6
         if alone > 0:
             found[place] = alone

@@ -203,6 +203,14 @@ class Section:
     first_layer: int = 0
     period: int = 1
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.operations, self.repeats, self.first_layer, self.period))
+
+    def __hash__(self) -> int:
+        """Computed once: sections are keys of what was found of their operations."""
+        return self._hash
+
     def layers(self, repeat: int) -> tuple[int, ...]:
         """What `{0}`, `{1}`, ... stand for in one repeat."""
         begin = self.first_layer + repeat * self.period

@@ -11,7 +11,7 @@ from ridgeline_backends.neuron.program import ElementType, Program
 from ridgeline_backends.neuron.timing.machine import Machine
 from ridgeline_backends.neuron.timing.predict import calibration, predict
 from ridgeline_backends.neuron.timing.seconds import seconds
-from ridgeline_backends.neuron.timing.work import Part, Work
+from ridgeline_backends.neuron.timing.work import EXCHANGE, Work
 
 PredictTime = Callable[[Program], DeviceTime]
 """Seconds of one call of a program, with their interval."""
@@ -41,7 +41,7 @@ def call_time(program: Program, machine: Machine, dtype: ElementType) -> DeviceT
     found = predict(program, machine)
     work = Work.of(program, machine)
     alone = work.rows.copy()
-    alone[:, [Part.COLLECTIVES, Part.FIXED, Part.LINK, Part.NETWORK]] = 0
+    alone[:, EXCHANGE] = 0
     known = calibration().coefficients
     exchanging = 1 - seconds(Work(alone), known) / seconds(work, known)
     peak = machine.chip.tflops_per_core.get(dtype.value, 0.0) * machine.lnc * 1e12

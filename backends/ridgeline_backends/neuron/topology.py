@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import accumulate
 
 from ridgeline_backends.neuron.devices.model import Instance, Topology
 
@@ -44,8 +45,13 @@ class DeviceGraph:
 
     def group_diameter(self, devices: int) -> int:
         """Hops between the two farthest of the first `devices` devices, through any device."""
-        rows = range(min(devices, self.devices))
-        return max(self.hops[a][b] for a in rows for b in rows)
+        return self._diameters[min(devices, self.devices) - 1]
+
+    @cached_property
+    def _diameters(self) -> tuple[int, ...]:
+        """Of the first device, of the first two, and so on."""
+        farthest = (max(self.hops[last][: last + 1]) for last in range(self.devices))
+        return tuple(accumulate(farthest, max))
 
     def _distances(self, start: int) -> tuple[int, ...]:
         found = {start: 0}

@@ -180,9 +180,9 @@ def mlp(listing: Listing, shape: EncoderShape, x: Buffer, cores: int) -> Buffer:
     rows = 2 * inner if shape.gated else inner
     up = weight("layers.{0}.up", rows, shape.hidden, dtype=shape.dtype)
     down = weight("layers.{0}.down", shape.hidden, inner, dtype=shape.dtype)
-    y = product(listing, shape, x, up, to="up")
+    y = product(listing, shape, x, up, to="up.out")
     y = listing.add(Gated("silu") if shape.gated else Unary("gelu"), y, to="act")
-    return product(listing, shape, y, down, to="down")
+    return product(listing, shape, y, down, to="down.out")
 
 
 def product(

@@ -21,7 +21,7 @@ ROOFLINE = Coefficients(
     step_us=0.0,
     compiler_progress=0.0,
     collective_us=0.0,
-    link_efficiency=1.0,
+    member_us=0.0,
     host_gb_s=1e9,
     host_step_ms=0.0,
 )

@@ -19,7 +19,13 @@ from ridgeline_backends.neuron.calibration.groups import architecture_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity, Simulated
 from ridgeline_backends.neuron.calibration.rows import Row, newest
 from ridgeline_backends.neuron.calibration.workloads import quantities
-from ridgeline_backends.neuron.timing.coefficients import NAMES, Coefficients, priors
+from ridgeline_backends.neuron.timing.ahead import Ahead
+from ridgeline_backends.neuron.timing.coefficients import (
+    NAMES,
+    Coefficients,
+    priors,
+    side_by_side,
+)
 from ridgeline_backends.neuron.timing.seconds import operation_seconds, sums
 from ridgeline_backends.neuron.timing.work import Array, stacked
 
@@ -39,7 +45,13 @@ NOISE = {
 """Domains that take part, and how far a row of each is trusted: the relative scatter that rows of
 one configuration have between versions of the SDK, and wider where a switch is not published."""
 
-_ROUNDS = 60
+_ROUNDS = 12
+_ENOUGH = 1e-5
+"""What a round has to gain for another to follow."""
+
+_NUDGE = 1e-4
+"""By which slopes are measured, of a coefficient's logarithm."""
+
 _HUBER = 2.0
 """Residuals beyond so many deviations count by their size, not its square."""
 
@@ -87,7 +99,7 @@ def fit(seen: Sequence[Observation], start: Coefficients | None = None) -> Coeff
         trial = np.clip(values + step, problem.low, problem.high)
         loss = problem.loss(trial)
         if loss < best:
-            done = best - loss < 1e-9 * best
+            done = best - loss < _ENOUGH * best
             values, best, damping = trial, loss, damping / 3
             if done:
                 break
@@ -106,6 +118,7 @@ class _Problem:
     def __init__(self, used: Sequence[Observation]) -> None:
         timed = [(q, one.measured) for one in used if isinstance(q := one.quantity, Quantity)]
         self._rows, self._starts = stacked([quantity.work for quantity, _ in timed])
+        self._ahead = Ahead(self._rows)
         self._measured = np.log([quantity.seconds(measured) for quantity, measured in timed])
         crowd = Counter((one.architecture, one.quantity.domain) for one in used)
         self._weights = np.array(
@@ -122,13 +135,14 @@ class _Problem:
         self.high = np.log([one.high for one in known])
 
     def residuals(self, values: Array) -> Array:
-        """Of every observation, then of every prior, in deviations."""
-        predicted = sums(
-            operation_seconds(self._rows, coefficients_of(np.exp(values))), self._starts
-        )
-        rows = (np.log(predicted) - self._measured) * self._weights
+        """Of every observation, then of every prior, in deviations: [residuals], or a row for each
+        row of values."""
+        known = np.exp(values)
+        c = side_by_side(known) if known.ndim > 1 else coefficients_of(known)
+        taken = operation_seconds(self._rows, c, self._ahead)
+        rows = (np.log(sums(taken, self._starts)) - self._measured) * self._weights
         pulls = (values - np.log(self.prior)) / self._spread
-        return np.concatenate([rows, pulls])
+        return np.concatenate((rows, pulls), axis=-1)
 
     def loss(self, values: Array) -> float:
         residuals = self.residuals(values)
@@ -136,14 +150,10 @@ class _Problem:
 
     def linearised(self, values: Array) -> tuple[Array, Array]:
         """Residuals and their slopes, both weighted down where a residual is far out."""
-        base = self.residuals(values)
-        columns = []
-        for place in range(len(values)):
-            moved = values.copy()
-            moved[place] += 1e-4
-            columns.append((self.residuals(moved) - base) / 1e-4)
+        moved = values + _NUDGE * np.eye(len(values))
+        base, *others = self.residuals(np.vstack((values, moved)))
         scale = np.sqrt(_huber(base))
-        return base * scale, np.array(columns).T * scale[:, None]
+        return base * scale, (np.array(others) - base).T / _NUDGE * scale[:, None]
 
 
 def _huber(residuals: Array) -> Array:

@@ -15,6 +15,9 @@ from ridgeline_backends.neuron.operations import (
 )
 from ridgeline_backends.neuron.program import OperationKind
 
+_EXCHANGE_JOINS = 3
+"""Before it, between its sums and their return, and behind it."""
+
 
 def _collective(task: Task) -> Lowered:
     kind, (x,) = task.attributes, task.inputs
@@ -22,7 +25,9 @@ def _collective(task: Task) -> Lowered:
     group = kind.group
     if group.size == 1:
         return Lowered()
-    return Lowered(exchange=Exchange(kind.name, x.bytes, group.size, group.stride))
+    return Lowered(
+        exchange=Exchange(kind.name, x.bytes, group.size, group.stride), joins=_EXCHANGE_JOINS
+    )
 
 
 def _own_part(_: Task) -> Lowered:

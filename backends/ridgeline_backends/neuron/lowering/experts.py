@@ -43,7 +43,7 @@ def _expert_matmul(task: Task) -> Lowered:
                 *product(task, each, inner, columns, x.dtype, times=kind.experts_read),
                 *(_added(task, columns) if kind.rows is not None and len(x.shape) == 3 else ()),
             ),
-            transfers=task.transfers(),
+            transfers=_matrices(task),
             depth=2 + (kind.experts_read if kind.rows is not None else _CHOSEN_STEPS * tokens),
             joins=1 if kind.rows is not None else tokens,
         )
@@ -59,9 +59,17 @@ def _expert_matmul(task: Task) -> Lowered:
         moved += blocks * 2 * ids.shape[0] * columns * x.dtype.bytes
     return Lowered(
         instructions=(replace(matmul, flops=kind.flops(task.inputs)), *copies),
-        transfers=(*task.transfers(), Transfer(Stream.SPILL, moved)),
+        transfers=(*_matrices(task), Transfer(Stream.SPILL, moved)),
         depth=2 + blocks * steps,
         joins=1,
+    )
+
+
+def _matrices(task: Task) -> tuple[Transfer, ...]:
+    """Matrices are fetched expert by expert, each when it is its turn."""
+    return tuple(
+        replace(one, stream=Stream.EXPERTS) if one.stream is Stream.WEIGHTS else one
+        for one in task.transfers()
     )
 
 

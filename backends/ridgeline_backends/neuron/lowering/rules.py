@@ -35,6 +35,10 @@ START_CYCLES = 60
 
 _BLOCKS_AT_ONCE = 16
 
+AHEAD_BYTES = 2 * 128 * _BLOCKS_AT_ONCE * 128 * ElementType.BF16.bytes
+"""Two groups of a matrix's tiles are fetched before they are wanted: one is used while the next
+comes in. The rest of SBUF holds tensors and results."""
+
 _RESIDENT_SHARE = 2
 """A tensor of up to this fraction of SBUF stays there between two operations: the other half is for
 what the operation makes of it."""
@@ -87,7 +91,8 @@ def lower(operation: Operation, chip: Chip, streamed: frozenset[str] = frozenset
     `UnsupportedModel` for a kind without a rule."""
     buffers = (*operation.inputs, *operation.outputs)
     kinds = tuple(buffer.kind for buffer in buffers)
-    passed = tuple(buffer.name in streamed for buffer in buffers)
+    scratch = BufferKind.SCRATCH
+    passed = tuple(one.kind is scratch and one.name in streamed for one in buffers)
     outputs = tuple(buffer.form for buffer in operation.outputs)
     return _lowered(operation.attributes, operation.input_forms, outputs, kinds, passed, chip)
 

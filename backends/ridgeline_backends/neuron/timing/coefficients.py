@@ -10,6 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ridgeline_backends.neuron.datafile import read_sections
 
@@ -34,7 +38,8 @@ class Coefficients:
     what DMA engines carry. `engine_overlap`: the share of an operation's shorter parts that hides
     behind the longest. `step_us`: one dependent step.
     `compiler_progress`: the share of compute time that a release of the SDK saves.
-    `collective_us`: starting a collective.
+    `collective_us`: starting a collective; `member_us`: each further member of a small one, where
+    runtimes do not write to all at once in the same time.
     `host_gb_s`: results on their way to the host; `host_step_ms`: a serving loop's own work."""
 
     tensor_efficiency: float
@@ -46,12 +51,18 @@ class Coefficients:
     step_us: float
     compiler_progress: float
     collective_us: float
-    link_efficiency: float
+    member_us: float
     host_gb_s: float
     host_step_ms: float
 
     def values(self) -> tuple[float, ...]:
         return tuple(float(getattr(self, name)) for name in NAMES)
+
+
+def side_by_side(sets: NDArray[np.float64]) -> Coefficients:
+    """Of `sets` [sets, names] one whose values are columns [sets, 1], for arithmetic with rows."""
+    columns = {name: cast(float, sets[:, [place]]) for place, name in enumerate(NAMES)}
+    return Coefficients(**columns)
 
 
 NAMES = tuple(one.name for one in fields(Coefficients))

@@ -14,11 +14,14 @@ _KEPT_UP = 0.9
 
 @dataclass(frozen=True)
 class Machine:
-    """`lnc` physical cores make one logical core. `nodes` instances, joined by EFA."""
+    """`lnc` physical cores make one logical core. `nodes` instances, joined by EFA. `active`: how
+    many cores of a device work at once, all if not said: they share its one bank of memory, where
+    it has no more."""
 
     instance: Instance
     lnc: int
     nodes: int = 1
+    active: int | None = None
 
     @property
     def chip(self) -> Chip:
@@ -32,7 +35,10 @@ class Machine:
     @cached_property
     def memory_gb_s(self) -> float:
         """Bandwidth of device memory of one logical core."""
-        return self.chip.memory_gb_s_per_core(self.lnc)
+        share = self.chip.memory_gb_s_per_core(self.lnc)
+        if self.active is None or self.chip.memory_banks > 1:
+            return share
+        return share * self.chip.logical_cores(self.lnc) / self.active
 
     @cached_property
     def engines_gb_s(self) -> float:

@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ridgeline_backends.neuron.collectives import cost
+from ridgeline_backends.neuron.devices import Chip
 from ridgeline_backends.neuron.instructions import Engine, Lowered, Stream, Transfer
 from ridgeline_backends.neuron.lowering import lower
+from ridgeline_backends.neuron.lowering.rules import AHEAD_BYTES
 from ridgeline_backends.neuron.program import Program, Section
 from ridgeline_backends.neuron.schedule import streamed_buffers
 from ridgeline_backends.neuron.timing.machine import Machine
@@ -45,6 +47,9 @@ once, which is 3 to 7 times as fast (release notes: runtime 2.14.8, transformers
 _OLD_RING_STEP_US = 4.5
 """One step of that ring: with it 8 to 24 cores take 3 to 7 times as long as all at once."""
 
+_SMALL_IMPROVED_FROM = 19
+"""Since this release collectives on small buffers are faster (release notes: runtime 2.21.41)."""
+
 
 class Part(IntEnum):
     """Columns. Seconds at the data sheet's speed, or counts."""
@@ -54,48 +59,45 @@ class Part(IntEnum):
     SCALAR = 2
     GPSIMD = 3
     WEIGHTS = 4
-    CACHE = 5
-    SPILL = 6
-    STEPS = 7  # dependent steps of the operation
-    COLLECTIVES = 8
-    FIXED = 9  # seconds that no coefficient changes
-    LINK = 10
-    NETWORK = 11
-    HOST_BYTES = 12
-    HOST_STEPS = 13
-    VERSIONS = 14  # releases after the one the coefficients stand for, each of like gain
-    RING = 15  # steps that a collective inside an instance would take as a ring
-    REPEATS = 16
+    EXPERTS = 5  # weights that are fetched when their turn comes
+    CACHE = 6
+    SPILL = 7
+    STEPS = 8  # dependent steps of the operation
+    COLLECTIVES = 9
+    FIXED = 10  # seconds that no coefficient changes
+    LINK = 11
+    NETWORK = 12
+    MEMBERS = 13  # further members of a small collective, where each costs
+    HOST_BYTES = 14
+    HOST_STEPS = 15
+    VERSIONS = 16  # releases after the one the coefficients stand for, each of like gain
+    RING = 17  # steps that a collective inside an instance would take as a ring
+    PEERS = 18  # MEMBERS of a release in which they cost
+    ROOM = 19  # how many seconds of weights and cache SBUF takes in ahead
+    REPEATS = 20
+    BEGINS = 21  # 1 for the first operation of a section
+
+
+EXCHANGE = (Part.COLLECTIVES, Part.MEMBERS, Part.FIXED, Part.LINK, Part.NETWORK)
+"""What an operation takes to exchange data."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """`rows` [operations, parts]: the last column says how often each operation runs."""
+    """`rows` [operations, parts], section by section, in the order in which they run."""
 
     rows: Array
 
     @staticmethod
     def of(program: Program, machine: Machine) -> Work:
         """A program on one core of a machine; all cores of a group run alike."""
-        # Equal operations are one row: a network of many like blocks is as small as one of them.
-        counts: dict[tuple[float, ...], int] = {}
-        for section in program.sections:
-            streamed = streamed_buffers(section)
-            for operation in section.operations:
-                parts = _parts_of(lower(operation, machine.chip, streamed), machine)
-                counts[parts] = counts.get(parts, 0) + section.repeats
-        found = [(*parts, float(times)) for parts, times in counts.items() if any(parts)]
-        return Work(np.array(found, dtype=np.float64).reshape(-1, len(Part)))
+        found = [_rows(section, machine, section.repeats) for section in program.sections]
+        return Work(np.concatenate([np.zeros((0, len(Part))), *found]))
 
     @staticmethod
     def each(section: Section, machine: Machine) -> Work:
-        """A row for each operation of a section, once, in their order."""
-        streamed = streamed_buffers(section)
-        rows = [
-            (*_parts_of(lower(one, machine.chip, streamed), machine), 1.0)
-            for one in section.operations
-        ]
-        return Work(np.array(rows, dtype=np.float64).reshape(-1, len(Part)))
+        """A row for each operation of a section, once."""
+        return Work(_rows(section, machine, 1, views=True))
 
     @staticmethod
     def host(*, steps: float = 0.0, gigabytes: float = 0.0, fixed_s: float = 0.0) -> Work:
@@ -103,7 +105,7 @@ class Work:
         row = np.zeros((1, len(Part)))
         row[0, Part.HOST_STEPS], row[0, Part.HOST_BYTES] = steps, gigabytes
         row[0, Part.FIXED] = fixed_s
-        row[0, Part.REPEATS] = 1.0
+        row[0, Part.REPEATS] = row[0, Part.BEGINS] = 1.0
         return Work(row)
 
     @staticmethod
@@ -120,9 +122,12 @@ class Work:
         return found
 
     def run_by(self, minor: int | None) -> Work:
-        """The same on the runtime of SDK 2.`minor`."""
+        """The same on the runtime of SDK 2.`minor`; None: the newest."""
         rows = self.rows.copy()
-        if (minor or REFERENCE_MINOR) < _ALL_AT_ONCE_FROM:
+        if minor is None or minor >= _SMALL_IMPROVED_FROM:
+            return Work(rows)
+        rows[:, Part.MEMBERS] = rows[:, Part.PEERS]
+        if minor < _ALL_AT_ONCE_FROM:
             rows[:, Part.FIXED] += rows[:, Part.RING] * _OLD_RING_STEP_US * 1e-6
         return Work(rows)
 
@@ -133,13 +138,32 @@ class Work:
         return Work(rows)
 
 
+def _rows(section: Section, machine: Machine, repeats: int, *, views: bool = False) -> Array:
+    """Operations that take no time, as views do, are left out if not asked for."""
+    parts = [_parts_of(one, machine) for one in _lowered(section, machine.chip)]
+    kept = [one for one in parts if views or any(one)]
+    rows = np.zeros((len(kept), len(Part)))
+    if kept:
+        rows[:, : len(kept[0])] = kept
+        rows[:, Part.ROOM] = AHEAD_BYTES * machine.lnc / (machine.engines_gb_s * 1e9)
+        rows[:, Part.REPEATS] = repeats
+        rows[0, Part.BEGINS] = 1.0
+    return rows
+
+
+@lru_cache(maxsize=4096)
+def _lowered(section: Section, chip: Chip) -> tuple[Lowered, ...]:
+    streamed = streamed_buffers(section)
+    return tuple(lower(operation, chip, streamed) for operation in section.operations)
+
+
 @lru_cache(maxsize=1 << 15)
 def _parts_of(lowered: Lowered, machine: Machine) -> tuple[float, ...]:
+    """The columns up to PEERS."""
     chip, lnc = machine.chip, machine.lnc
-    # Long rows of weights go as fast as memory does, short ones as its DMA engines do.
     streams = tuple(
         sum(_full_rows(one) for one in lowered.transfers if one.stream is stream)
-        / ((machine.memory_gb_s if stream is Stream.WEIGHTS else machine.engines_gb_s) * 1e9)
+        / (machine.engines_gb_s * 1e9)
         for stream in Stream
     )
     engines = (
@@ -148,11 +172,11 @@ def _parts_of(lowered: Lowered, machine: Machine) -> tuple[float, ...]:
         lowered.cycles(Engine.SCALAR) / chip.scalar_ghz,
         lowered.cycles(Engine.GPSIMD) / chip.gpsimd_ghz,
     )
-    exchange, ring = (0.0, 0.0, 0.0, 0.0), 0.0
+    exchange, ring, peers = (0.0, 0.0, 0.0, 0.0), 0.0, 0
     if lowered.exchange is not None:
         asked = cost(lowered.exchange, machine)
         exchange = (1.0, asked.waits_s, asked.link_s, asked.network_s)
-        ring = asked.ring_steps
+        ring, peers = asked.ring_steps, asked.peers
     return (
         *(cycles * 1e-9 / lnc for cycles in engines),
         *streams,
@@ -161,7 +185,9 @@ def _parts_of(lowered: Lowered, machine: Machine) -> tuple[float, ...]:
         0.0,
         0.0,
         0.0,
+        0.0,
         ring,
+        float(peers),
     )
 
 

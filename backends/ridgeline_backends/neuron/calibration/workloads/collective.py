@@ -25,10 +25,13 @@ from ridgeline_backends.neuron.program import (
     Section,
 )
 from ridgeline_backends.neuron.timing.machine import Machine
-from ridgeline_backends.neuron.timing.work import Part, Work
+from ridgeline_backends.neuron.timing.work import REFERENCE_MINOR, Part, Work
 
 _DEVICE_TIMED = 0.2
 """Tables that time on the device leave out most of what starting a collective takes."""
+
+_OLD_CORES = ("v1", "v2")
+"""Of chips that the older tables can be of."""
 
 _DTYPES = {"fp32": ElementType.FP32, "bf16": ElementType.BF16, "fp16": ElementType.FP16}
 
@@ -48,8 +51,10 @@ def collective_quantities(row: Row) -> list[Quantity]:
     operation = Operation(kind, (x,), (Buffer("y", kind.infer((x.form,))[0]),))
     machine = Machine(instance(_instance(row, ranks)), _lnc(row, ranks), nodes)
     work = Work.of(Program("collective", (Section("one", (operation,)),), cores=ranks), machine)
-    rows = work.rows.copy()
-    rows[:, Part.COLLECTIVES] *= _starts(row, ranks, nodes)
+    device_timed = _device_timed(row)
+    newest = device_timed or machine.chip.neuroncore not in _OLD_CORES
+    rows = work.run_by(None if newest else REFERENCE_MINOR).rows.copy()
+    rows[:, Part.COLLECTIVES] *= _DEVICE_TIMED if device_timed else _starts(ranks, nodes)
     return [Quantity("time_us", "collective", Work(rows), 1e6)]
 
 
@@ -82,7 +87,10 @@ def _lnc(row: Row, ranks: int) -> int:
     return instance(_instance(row, ranks)).chip.default_lnc
 
 
-def _starts(row: Row, ranks: int, nodes: int) -> float:
-    if "newer" in row.text("generation") or row.has("p50_us") or "v" in row.text("op")[-1:]:
-        return _DEVICE_TIMED
+def _device_timed(row: Row) -> bool:
+    """As the newest tables are."""
+    return "newer" in row.text("generation") or row.has("p50_us") or "v" in row.text("op")[-1:]
+
+
+def _starts(ranks: int, nodes: int) -> float:
     return (1 + log2(max(2, ranks))) * (1 + 2 * (nodes - 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from math import ceil
 
 from ridgeline_backends.neuron.builders.encoder import EncoderShape, build_encoder
@@ -56,6 +57,8 @@ def encoder_quantities(row: Row) -> list[Quantity]:
     if _type(config) == "zuna":
         return calls(row, machine, _denoised(config, row, machine), batch, domain="encoder_other")
     program = encoder_program(config, row, batch, cores=row.integer("tp", 1))
+    copies = _copies(row, machine)
+    machine = replace(machine, active=min(copies, _in_flight(row, copies)))
     work = Work.of(program, machine).compiled_by(compiler_of(row, machine))
     work = Work.total((work, results(program)))
     if "vllm" in row.text("framework").lower():
