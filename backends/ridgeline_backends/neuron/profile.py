@@ -2,7 +2,8 @@
 
 In the trace event format that Perfetto and Chrome read. A core is a process, what works in it a
 thread. Operations follow one another; within one, engines and DMA begin together and take the time
-that the timing model gives them, so what sticks out is what the operation waits for. No torch.
+that the timing model gives them, so what sticks out is what the operation waits for. Weights that
+were fetched before are drawn with the operation that uses them, as long as it. No torch.
 """
 
 from __future__ import annotations
