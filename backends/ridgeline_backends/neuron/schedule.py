@@ -1,8 +1,9 @@
 """The order of a program's operations on a core, and what passes between them.
 
 Operations follow one another as they are listed; within one, engines and DMA queues work at once
-(`timing.seconds`), and weights come in ahead (`timing.ahead`). What an operation of the Vector or Scalar engine reads right behind its writer
-passes tile by tile and never goes to memory: compilers fuse the two.
+(`timing.seconds`), and weights come in ahead (`timing.ahead`). What an operation of the Vector or
+Scalar engine reads right behind its writer passes tile by tile and never goes to memory: compilers
+fuse the two.
 """
 
 from __future__ import annotations

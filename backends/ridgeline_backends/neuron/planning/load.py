@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ridgeline_backends.base import RunnerLimits, SlotLayout
 from ridgeline_backends.neuron.serving.costs import StepCosts
@@ -44,7 +45,24 @@ def under_load(
 ) -> Loaded | None:
     """The fewest instances of `groups` replicas that keep the limits, `at_least` so many; None if a
     few more do not help."""
-    length = wanted.prompt + wanted.answer
+    for instances in range(at_least, at_least + _TRIES):
+        rate = wanted.rps / (instances * groups)
+        lengths = Lengths(prompt=wanted.prompt, answer=wanted.answer)
+        found = _replica(lengths, prefill_s, step_s, batch, rate)
+        if _kept(found, wanted, rate):
+            return Loaded(
+                instances=instances,
+                ttft_p90=found.ttft(0.9),
+                tpot=found.tpot_mean,
+                utilisation=found.utilisation,
+            )
+    return None
+
+
+@lru_cache(maxsize=256)
+def _replica(lengths: Lengths, prefill_s: float, step_s: float, batch: int, rate: float) -> Outcome:
+    """Of one at its share of the rate. Types that differ in their network alone answer alike."""
+    length = lengths.prompt + lengths.answer
     limits = RunnerLimits(
         max_model_len=length,
         max_tokens=max(length, batch),
@@ -55,18 +73,7 @@ def under_load(
         sequence_buckets=(length,),
     )
     costs = StepCosts(prefill={length: prefill_s}, decode={length: step_s})
-    for instances in range(at_least, at_least + _TRIES):
-        rate = wanted.rps / (instances * groups)
-        lengths = Lengths(prompt=wanted.prompt, answer=wanted.answer)
-        found = simulate(limits, costs, Load(lengths=lengths, rate=rate, requests=REQUESTS))
-        if _kept(found, wanted, rate):
-            return Loaded(
-                instances=instances,
-                ttft_p90=found.ttft(0.9),
-                tpot=found.tpot_mean,
-                utilisation=found.utilisation,
-            )
-    return None
+    return simulate(limits, costs, Load(lengths=lengths, rate=rate, requests=REQUESTS))
 
 
 def _kept(found: Outcome, wanted: Wanted, rate: float) -> bool:
