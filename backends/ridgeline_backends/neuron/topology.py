@@ -56,7 +56,7 @@ class DeviceGraph:
     def _distances(self, start: int) -> tuple[int, ...]:
         found = {start: 0}
         waiting = deque([start])
-        while waiting:
+        while waiting and len(found) < self.devices:
             here = waiting.popleft()
             for there in self.neighbours[here]:
                 if there not in found:
