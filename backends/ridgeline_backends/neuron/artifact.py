@@ -16,11 +16,11 @@ from pathlib import Path
 
 from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.neuron.instruction_count import instructions
+from ridgeline_backends.neuron.instructions import Lowered
 from ridgeline_backends.neuron.liveness import core_need
-from ridgeline_backends.neuron.lowering import lower
 from ridgeline_backends.neuron.placement import Placement
 from ridgeline_backends.neuron.program import Buffer, ElementType, Operation, Program
-from ridgeline_backends.neuron.schedule import streamed_buffers
+from ridgeline_backends.neuron.schedule import lowered
 from ridgeline_backends.neuron.step_time import call_time
 from ridgeline_backends.neuron.timing.machine import Machine
 from ridgeline_backends.neuron.timing.predict import predict
@@ -136,18 +136,15 @@ def _digest(body: Mapping[str, object]) -> str:
 
 def _sections(program: Program, machine: Machine) -> Iterator[Mapping[str, object]]:
     for section in program.sections:
-        streamed = streamed_buffers(section)
+        works = zip(section.operations, lowered(section, machine.chip), strict=True)
         yield {
             "section": section.name,
             "repeats": section.repeats,
-            "operations": [_operation(one, machine, streamed) for one in section.operations],
+            "operations": [_operation(one, work) for one, work in works],
         }
 
 
-def _operation(
-    operation: Operation, machine: Machine, streamed: frozenset[str]
-) -> dict[str, object]:
-    lowered = lower(operation, machine.chip, streamed)
+def _operation(operation: Operation, work: Lowered) -> dict[str, object]:
     found: dict[str, object] = {
         "kind": operation.kind,
         "layer": operation.layer,
@@ -155,18 +152,18 @@ def _operation(
         "outputs": [_buffer(one) for one in operation.outputs],
         "flops": operation.flops,
         "bytes": operation.bytes,
-        "steps": lowered.depth,
+        "steps": work.depth,
         "instructions": [
             {"engine": one.engine.value, "name": one.name, "cycles": one.cycles, "count": one.count}
-            for one in lowered.instructions
+            for one in work.instructions
         ],
         "transfers": [
             {"stream": one.stream.value, "bytes": one.bytes, "row_bytes": one.row_bytes}
-            for one in lowered.transfers
+            for one in work.transfers
         ],
     }
-    if lowered.exchange is not None:
-        found["exchange"] = asdict(lowered.exchange)
+    if work.exchange is not None:
+        found["exchange"] = asdict(work.exchange)
     return found
 
 

@@ -20,10 +20,9 @@ from collections.abc import Iterator
 from ridgeline_backends.errors import BackendError
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.devices.model import Chip
-from ridgeline_backends.neuron.instructions import Engine
-from ridgeline_backends.neuron.lowering import lower
+from ridgeline_backends.neuron.instructions import Engine, Lowered
 from ridgeline_backends.neuron.program import Operation, Program
-from ridgeline_backends.neuron.schedule import streamed_buffers
+from ridgeline_backends.neuron.schedule import lowered
 
 MOST = 10_000_000
 """Of a module; the highest limit that the compiler is known to have of its own."""
@@ -38,11 +37,14 @@ class TooManyInstructions(BackendError):
 
 def instructions(program: Program, chip: Chip, lnc: int) -> int:
     """Of all engines of one physical core, in one call."""
-    return sum(
-        section.repeats * lower(one, chip, streamed_buffers(section)).count
-        for section in program.sections
-        for one in section.operations
-    ) // lnc  # fmt: skip
+    return (
+        sum(
+            section.repeats * one.count
+            for section in program.sections
+            for one in lowered(section, chip)
+        )
+        // lnc
+    )
 
 
 def too_many(program: Program, chip: Chip, lnc: int) -> TooManyInstructions | None:
@@ -66,8 +68,8 @@ def _modules(program: Program, chip: Chip) -> Iterator[list[tuple[int, Operation
     """What is compiled at once: how many instructions of the Tensor engine each operation is."""
     whole: list[tuple[int, Operation]] = []
     for section in program.sections:
-        streamed = streamed_buffers(section)
-        counts = [(_on_tensor(one, chip, streamed), one) for one in section.operations]
+        found = zip(lowered(section, chip), section.operations, strict=True)
+        counts = [(_on_tensor(one), operation) for one, operation in found]
         if program.phase == Phase.CONTEXT_ENCODING:
             yield counts
         else:
@@ -76,9 +78,8 @@ def _modules(program: Program, chip: Chip) -> Iterator[list[tuple[int, Operation
         yield whole
 
 
-def _on_tensor(operation: Operation, chip: Chip, streamed: frozenset[str]) -> int:
-    lowered = lower(operation, chip, streamed)
-    return sum(one.count for one in lowered.instructions if one.engine is Engine.TENSOR)
+def _on_tensor(work: Lowered) -> int:
+    return sum(one.count for one in work.instructions if one.engine is Engine.TENSOR)
 
 
 def _named(program: Program) -> str:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from ridgeline_backends.neuron.devices.model import Chip
+from ridgeline_backends.neuron.instructions import Lowered
+from ridgeline_backends.neuron.lowering import lower
 from ridgeline_backends.neuron.operations import (
     Binary,
     Cast,
@@ -38,3 +41,10 @@ def streamed_buffers(section: Section) -> frozenset[str]:
                 found[buffer.name] = found.get(buffer.name, True) and fused
         last.update((buffer.name, place) for buffer in operation.outputs)
     return frozenset(name for name, fused in found.items() if fused)
+
+
+@lru_cache(maxsize=4096)
+def lowered(section: Section, chip: Chip) -> tuple[Lowered, ...]:
+    """A section's operations as instructions. Raises `UnsupportedModel`."""
+    streamed = streamed_buffers(section)
+    return tuple(lower(operation, chip, streamed) for operation in section.operations)

@@ -56,14 +56,14 @@ class Ahead:
         once, again = np.zeros_like(lacks), np.zeros_like(lacks)
         several = lacks.ndim > 1
         # One set of coefficients goes through plain floats, which are much faster than arrays of 1.
-        upper, lower = (np.maximum, np.minimum) if several else (max, min)
+        larger, smaller = (np.maximum, np.minimum) if several else (max, min)
         lack, free, rest, most = (_rows(one, several) for one in (lacks, before, after, room))
 
         def run(begin: int, end: int, held: Any, waits: list[Any]) -> Any:
             for at in range(begin, end):
-                late = lack[at] - lower(most[at], held + free[at])
-                waits.append(upper(late, 0.0))
-                held = lower(upper(-late, 0.0), most[at])
+                late = lack[at] - smaller(most[at], held + free[at])
+                waits.append(larger(late, 0.0))
+                held = smaller(larger(-late, 0.0), most[at])
             return held
 
         for place, (begin, end, repeated) in enumerate(self._sections):
@@ -72,7 +72,7 @@ class Ahead:
             once[..., begin:end] = np.array(waits).T
             if repeated:
                 waits = []
-                run(begin, end, lower(most[begin], held + rest[place]), waits)
+                run(begin, end, smaller(most[begin], held + rest[place]), waits)
                 again[..., begin:end] = np.array(waits).T
         return once, again
 

@@ -17,12 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ridgeline_backends.neuron.collectives import cost
-from ridgeline_backends.neuron.devices import Chip
 from ridgeline_backends.neuron.instructions import Engine, Lowered, Stream, Transfer
-from ridgeline_backends.neuron.lowering import lower
 from ridgeline_backends.neuron.lowering.rules import AHEAD_BYTES
 from ridgeline_backends.neuron.program import Program, Section
-from ridgeline_backends.neuron.schedule import streamed_buffers
+from ridgeline_backends.neuron.schedule import lowered
 from ridgeline_backends.neuron.timing.machine import Machine
 
 Array = NDArray[np.float64]
@@ -140,7 +138,7 @@ class Work:
 
 def _rows(section: Section, machine: Machine, repeats: int, *, views: bool = False) -> Array:
     """Operations that take no time, as views do, are left out if not asked for."""
-    parts = [_parts_of(one, machine) for one in _lowered(section, machine.chip)]
+    parts = [_parts_of(one, machine) for one in lowered(section, machine.chip)]
     kept = [one for one in parts if views or any(one)]
     rows = np.zeros((len(kept), len(Part)))
     if kept:
@@ -151,36 +149,30 @@ def _rows(section: Section, machine: Machine, repeats: int, *, views: bool = Fal
     return rows
 
 
-@lru_cache(maxsize=4096)
-def _lowered(section: Section, chip: Chip) -> tuple[Lowered, ...]:
-    streamed = streamed_buffers(section)
-    return tuple(lower(operation, chip, streamed) for operation in section.operations)
-
-
 @lru_cache(maxsize=1 << 15)
-def _parts_of(lowered: Lowered, machine: Machine) -> tuple[float, ...]:
+def _parts_of(work: Lowered, machine: Machine) -> tuple[float, ...]:
     """The columns up to PEERS."""
     chip, lnc = machine.chip, machine.lnc
     streams = tuple(
-        sum(_full_rows(one) for one in lowered.transfers if one.stream is stream)
+        sum(_full_rows(one) for one in work.transfers if one.stream is stream)
         / (machine.engines_gb_s * 1e9)
         for stream in Stream
     )
     engines = (
-        lowered.cycles(Engine.TENSOR) / chip.tensor_ghz,
-        lowered.cycles(Engine.VECTOR) / chip.vector_ghz,
-        lowered.cycles(Engine.SCALAR) / chip.scalar_ghz,
-        lowered.cycles(Engine.GPSIMD) / chip.gpsimd_ghz,
+        work.cycles(Engine.TENSOR) / chip.tensor_ghz,
+        work.cycles(Engine.VECTOR) / chip.vector_ghz,
+        work.cycles(Engine.SCALAR) / chip.scalar_ghz,
+        work.cycles(Engine.GPSIMD) / chip.gpsimd_ghz,
     )
     exchange, ring, peers = (0.0, 0.0, 0.0, 0.0), 0.0, 0
-    if lowered.exchange is not None:
-        asked = cost(lowered.exchange, machine)
+    if work.exchange is not None:
+        asked = cost(work.exchange, machine)
         exchange = (1.0, asked.waits_s, asked.link_s, asked.network_s)
         ring, peers = asked.ring_steps, asked.peers
     return (
         *(cycles * 1e-9 / lnc for cycles in engines),
         *streams,
-        float(lowered.depth + (_JOIN_STEPS * lowered.joins if lnc > 1 else 0)),
+        float(work.depth + (_JOIN_STEPS * work.joins if lnc > 1 else 0)),
         *exchange,
         0.0,
         0.0,
