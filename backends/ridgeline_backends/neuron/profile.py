@@ -58,7 +58,8 @@ def _events(program: Program, machine: Machine) -> Iterator[dict[str, object]]:
     known, begin = calibration().coefficients, 0.0
     for section in program.sections:
         rows = Work.each(section, machine).rows
-        taken = operation_seconds(rows, known) * 1e6
+        # Of all repeats together, of which each is drawn alike.
+        taken = operation_seconds(rows, known) * 1e6 / section.repeats
         parts = [_parts(row, known) for row in rows]
         for repeat in range(section.repeats):
             layers = section.layers(repeat)
@@ -73,9 +74,9 @@ def _parts(row: Array, known: Coefficients) -> dict[int, float]:
     found = {}
     for place, columns in enumerate(_THREADS.values(), start=1):
         own = np.zeros_like(row)
-        for column in (*columns, Part.VERSIONS, Part.REPEATS):
+        for column in (*columns, Part.VERSIONS):
             own[column] = row[column]
-        own[Part.BEGINS] = 1.0
+        own[Part.REPEATS] = own[Part.BEGINS] = 1.0
         alone = float(operation_seconds(own[None], known)[0]) * 1e6
         if alone > 0:
             found[place] = alone

@@ -89,13 +89,13 @@ class Work:
     @staticmethod
     def of(program: Program, machine: Machine) -> Work:
         """A program on one core of a machine; all cores of a group run alike."""
-        found = [_rows(section, machine, section.repeats) for section in program.sections]
+        found = [_rows(section, machine) for section in program.sections]
         return Work(np.concatenate([np.zeros((0, len(Part))), *found]))
 
     @staticmethod
     def each(section: Section, machine: Machine) -> Work:
-        """A row for each operation of a section, once."""
-        return Work(_rows(section, machine, 1, views=True))
+        """A row for each operation of a section, those too that take no time."""
+        return Work(_rows(section, machine, views=True))
 
     @staticmethod
     def host(*, steps: float = 0.0, gigabytes: float = 0.0, fixed_s: float = 0.0) -> Work:
@@ -136,7 +136,7 @@ class Work:
         return Work(rows)
 
 
-def _rows(section: Section, machine: Machine, repeats: int, *, views: bool = False) -> Array:
+def _rows(section: Section, machine: Machine, *, views: bool = False) -> Array:
     """Operations that take no time, as views do, are left out if not asked for."""
     parts = [_parts_of(one, machine) for one in lowered(section, machine.chip)]
     kept = [one for one in parts if views or any(one)]
@@ -144,7 +144,7 @@ def _rows(section: Section, machine: Machine, repeats: int, *, views: bool = Fal
     if kept:
         rows[:, : len(kept[0])] = kept
         rows[:, Part.ROOM] = AHEAD_BYTES * machine.lnc / (machine.engines_gb_s * 1e9)
-        rows[:, Part.REPEATS] = repeats
+        rows[:, Part.REPEATS] = section.repeats
         rows[0, Part.BEGINS] = 1.0
     return rows
 
