@@ -2,7 +2,7 @@
 
 Inside an instance (source CC): mesh below 1 MB, every core writes to every other at once; recursive
 doubling and halving up to 56 MB; a ring above. Between instances: a tree below 1 KB, above it a
-ring through all cores of the group. A coefficient derates the bandwidth.
+ring through all cores of the group.
 """
 
 from __future__ import annotations

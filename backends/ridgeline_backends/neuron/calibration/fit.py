@@ -47,7 +47,7 @@ one configuration have between versions of the SDK, and wider where a switch is 
 
 _ROUNDS = 12
 _ENOUGH = 1e-5
-"""What a round has to gain for another to follow."""
+"""The share of the loss that a round has to gain for another to follow."""
 
 _NUDGE = 1e-4
 """By which slopes are measured, of a coefficient's logarithm."""

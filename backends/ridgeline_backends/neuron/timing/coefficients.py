@@ -34,12 +34,12 @@ class Prior:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coefficients:
-    """`*_efficiency`, `*_bandwidth`: shares of the nominal figure; for the cache and for spills, of
-    what DMA engines carry. `engine_overlap`: the share of an operation's shorter parts that hides
+    """`*_efficiency`: shares of the nominal figure; `*_bandwidth`: of what DMA engines carry.
+    `engine_overlap`: the share of an operation's shorter parts that hides
     behind the longest. `step_us`: one dependent step.
     `compiler_progress`: the share of compute time that a release of the SDK saves.
-    `collective_us`: starting a collective; `member_us`: each further member of a small one, where
-    runtimes do not write to all at once in the same time.
+    `collective_us`: starting a collective; `member_us`: each further member of a small one, on
+    runtimes before SDK 2.19.
     `host_gb_s`: results on their way to the host; `host_step_ms`: a serving loop's own work."""
 
     tensor_efficiency: float

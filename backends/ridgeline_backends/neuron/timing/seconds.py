@@ -50,7 +50,7 @@ def operation_seconds(rows: Array, c: Coefficients, ahead: Ahead | None = None) 
     waits = (ahead or Ahead(rows)).waits(
         fetch=compiled * fetched,
         free=busy - compiled * moved,
-        room=part[Part.ROOM] / c.weight_bandwidth + np.zeros_like(busy),
+        room=part[Part.ROOM] / c.weight_bandwidth,
     )
     host = part[Part.HOST_BYTES] / c.host_gb_s + part[Part.HOST_STEPS] * c.host_step_ms * 1e-3
     taken: Array = part[Part.REPEATS] * (busy + waits + host)
