@@ -18,10 +18,12 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> ProcessId | None:
-        """The identity of a running process; None when there is none, or only a zombie."""
+        """The identity of a running process; None when there is none, or only a zombie. Raises
+        OSError when that cannot be known: a process must not be taken for dead because this one
+        has no file descriptor left."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_text()
-        except OSError:
+        except (FileNotFoundError, ProcessLookupError):
             return None
         fields = stat.rpartition(")")[2].split()
         return None if fields[0] in "ZX" else cls(pid, int(fields[19]))

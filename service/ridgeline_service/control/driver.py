@@ -1,7 +1,9 @@
 """Drives the rows of one table: claims those that are due and has a worker take each one step on.
 
-What a step does is the row's life's; when rows are read is the loop's. A driver remembers only when
-each row is due, and can lose that without harm.
+What a step does is the row's life's; when the loop looks is the loop's. What it has read is only
+good to see which rows are due: a worker may have changed one since. A step is given its row as it
+is once nobody else can change it. A driver remembers only when each row is due, and can lose that
+without harm.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
+
+from sqlalchemy import ColumnElement, Connection
 
 from ridgeline_service.control.context import Context
 from ridgeline_service.store.claims import Claims
@@ -38,10 +42,11 @@ R = TypeVar("R", bound=Row)
 
 @dataclass(frozen=True)
 class Subject(Generic[R]):
-    """The rows of one kind: their claims, what names one, what makes a change of it worth a look at
-    once, and the step."""
+    """The rows of one kind: their claims, which of them live, what names one, what makes a change
+    of it worth a look at once, and the step."""
 
     claims: Claims
+    living: Callable[[Connection, ColumnElement[bool]], Sequence[R]]
     key: Callable[[R], str]
     seen: Callable[[R], object]
     step: Callable[[R], float | None]
@@ -144,10 +149,14 @@ class Driver(Generic[R]):
             )
 
     def _step(self, row: R) -> None:
+        """One step of the row as it is now: ``row`` was read before it was claimed."""
         name = self._subject.key(row)
         again: float | None = AFTER_A_BUG_S
         try:
-            again = self._subject.step(row)
+            fresh = self._read(name)
+            if fresh is not None:
+                row = fresh
+            again = None if fresh is None else self._subject.step(fresh)
         except Exception:  # one row's bug or a lost database must not stop the others
             log.exception("a step of %s failed", name)
         finally:
@@ -160,6 +169,12 @@ class Driver(Generic[R]):
                 sooner = at < self._sleeps_until
             if sooner:
                 self._wake.set()
+
+    def _read(self, name: str) -> R | None:
+        """None if it is over, or another's."""
+        with self._context.db.read() as connection:
+            rows = self._subject.living(connection, self._subject.claims.key == name)
+        return next((row for row in rows if row.lock_token == self._holder.name), None)
 
     def _heartbeat(self, rows: Sequence[R], now: float) -> None:
         if now < self._next_heartbeat:

@@ -235,12 +235,14 @@ class ControlPlane:
         submit = outside.submit or Workers(2 * self._settings.max_instances + 8).submit
         replica_rows = Subject(
             claims=replicas.CLAIMS,
+            living=replicas.living_replicas,
             key=lambda replica: replica.id,
             seen=lambda replica: (replica.status, replica.desired),
             step=life.step,
         )
         jobs = Subject(
             claims=job_rows.CLAIMS,
+            living=job_rows.living_jobs,
             key=lambda job: job.arn,
             seen=lambda job: (job.phase, job.desired, job.attempt),
             step=job_life.step,
@@ -253,6 +255,7 @@ class ControlPlane:
         )
         tunings = Subject(
             claims=tuning_jobs.CLAIMS,
+            living=tuning_jobs.living_tunings,
             key=lambda tuning: tuning.arn,
             seen=lambda tuning: (tuning.desired, tuning.cause),
             step=tuning_life.step,
@@ -265,6 +268,7 @@ class ControlPlane:
         )
         pools = Subject(
             claims=warm_pools.CLAIMS,
+            living=warm_pools.living_pools,
             key=lambda pool: pool.job_arn,
             seen=lambda pool: (pool.status, pool.keep_alive_s, pool.job_ended),
             step=pool_life.step,
@@ -300,6 +304,7 @@ class ControlPlane:
         }
         return Subject(
             claims=command_jobs.CLAIMS,
+            living=command_jobs.living_command_jobs,
             key=lambda job: job.arn,
             seen=lambda job: job.desired,
             step=CommandLife(context, holder=holder, work=work).step,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, insert, select, update
 
 from ridgeline_service.store.claims import Claims
 from ridgeline_service.store.records import Document
@@ -86,10 +86,12 @@ def get_command_job(
     return None if row is None else _job(row)
 
 
-def living_command_jobs(connection: Connection) -> list[CommandJob]:
+def living_command_jobs(
+    connection: Connection, *conditions: ColumnElement[bool]
+) -> list[CommandJob]:
     """Those with work left to do, oldest first."""
     columns = command_jobs.c
-    statement = select(command_jobs).where(columns.status.not_in(_ENDED))
+    statement = select(command_jobs).where(columns.status.not_in(_ENDED), *conditions)
     rows = connection.execute(statement.order_by(columns.created_at, columns.arn)).mappings()
     return [_job(row) for row in rows]
 

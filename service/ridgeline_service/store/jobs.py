@@ -63,10 +63,10 @@ def get_job(connection: Connection, arn: str, *, for_update: bool = False) -> Jo
     return None if row is None else job_of(row)
 
 
-def living_jobs(connection: Connection) -> list[JobRecord]:
+def living_jobs(connection: Connection, *conditions: ColumnElement[bool]) -> list[JobRecord]:
     """Those with work left to do, oldest first."""
     columns = jobs.c
-    statement = select(jobs).where(columns.phase != JobPhase.ENDED)
+    statement = select(jobs).where(columns.phase != JobPhase.ENDED, *conditions)
     rows = connection.execute(statement.order_by(columns.queued_at, columns.arn)).mappings()
     return [job_of(row) for row in rows]
 

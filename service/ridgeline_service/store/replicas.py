@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, insert, select, update
 
 from ridgeline_service.store.claims import Claims
 from ridgeline_service.store.records import ReplicaRecord, Stage
@@ -51,12 +51,14 @@ def replicas_of(connection: Connection, endpoint_arn: str) -> list[ReplicaRecord
 
 
 def all_replicas(connection: Connection) -> list[ReplicaRecord]:
-    return _ordered(connection, None)
+    return _ordered(connection)
 
 
-def living_replicas(connection: Connection) -> list[ReplicaRecord]:
+def living_replicas(
+    connection: Connection, *conditions: ColumnElement[bool]
+) -> list[ReplicaRecord]:
     """Those with work left to do: neither stopped nor failed."""
-    return _ordered(connection, replicas.c.status.not_in(_ENDED))
+    return _ordered(connection, replicas.c.status.not_in(_ENDED), *conditions)
 
 
 def admitted_load(connection: Connection) -> tuple[int, int]:
@@ -112,11 +114,10 @@ def delete_replicas(connection: Connection, ids: Iterable[str]) -> None:
     connection.execute(delete(replicas).where(replicas.c.id.in_(list(ids))))
 
 
-def _ordered(connection: Connection, condition: Any) -> list[ReplicaRecord]:
-    statement = select(replicas).order_by(replicas.c.created_at, replicas.c.id)
-    if condition is not None:
-        statement = statement.where(condition)
-    return [_replica(row) for row in connection.execute(statement).mappings()]
+def _ordered(connection: Connection, *conditions: ColumnElement[bool]) -> list[ReplicaRecord]:
+    statement = select(replicas).where(*conditions)
+    rows = connection.execute(statement.order_by(replicas.c.created_at, replicas.c.id))
+    return [_replica(row) for row in rows.mappings()]
 
 
 def _replica(row: RowMapping) -> ReplicaRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from ridgeline_service.store.claims import Claims
 from ridgeline_service.store.resources import ListFilter, page_rows
@@ -49,10 +49,10 @@ def get_tuning(
     return None if row is None else tuning_of(row)
 
 
-def living_tunings(connection: Connection) -> list[TuningRecord]:
+def living_tunings(connection: Connection, *conditions: ColumnElement[bool]) -> list[TuningRecord]:
     """Those with work left to do, oldest first."""
     columns = tuning_jobs.c
-    statement = select(tuning_jobs).where(columns.status.in_(_LIVING))
+    statement = select(tuning_jobs).where(columns.status.in_(_LIVING), *conditions)
     rows = connection.execute(statement.order_by(columns.created_at, columns.arn)).mappings()
     return [tuning_of(row) for row in rows]
 

@@ -93,7 +93,7 @@ def get_pool(connection: Connection, job_arn: str) -> PoolRecord | None:
     return None if found is None else _pool(found)
 
 
-def living_pools(connection: Connection) -> list[PoolRecord]:
+def living_pools(connection: Connection, *conditions: ColumnElement[bool]) -> list[PoolRecord]:
     """Those with work left to do: with a job that runs, a time to wait for, processes to end."""
     living = [PoolStatus.IN_USE, PoolStatus.AVAILABLE]
     running = [status.value for status in JobStatus if not status.ended]
@@ -101,7 +101,7 @@ def living_pools(connection: Connection) -> list[PoolRecord]:
     statement = (
         select(warm_pools, job_ended)
         .outerjoin(jobs, jobs.c.arn == _COLUMNS.job_arn)
-        .where(or_(_COLUMNS.status.in_(living), _COLUMNS.has_instances.is_(True)))
+        .where(or_(_COLUMNS.status.in_(living), _COLUMNS.has_instances.is_(True)), *conditions)
     )
     rows = connection.execute(statement.order_by(_COLUMNS.job_arn)).mappings()
     return [_pool(row) for row in rows]
