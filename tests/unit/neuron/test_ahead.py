@@ -94,7 +94,7 @@ def test_every_matrix_of_an_encoder_is_fetched() -> None:
     chip = instance("inf2.xlarge").chip
     seen = 0
     for section in program.sections:
-        streamed = streamed_buffers(section)
+        streamed = streamed_buffers(section, chip)
         for operation in section.operations:
             read = operation.attributes.read_bytes(operation.input_forms)
             weights = [

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ridgeline_backends.neuron import schedule
 from ridgeline_backends.neuron.devices import chip
 from ridgeline_backends.neuron.instructions import Engine, Stream
 from ridgeline_backends.neuron.lowering import RULES, lower
@@ -18,7 +19,14 @@ from ridgeline_backends.neuron.operations import (
     Matmul,
     Unary,
 )
-from ridgeline_backends.neuron.program import Buffer, BufferKind, ElementType, Form, Operation
+from ridgeline_backends.neuron.program import (
+    Buffer,
+    BufferKind,
+    ElementType,
+    Form,
+    Operation,
+    Section,
+)
 
 INF2 = chip("inferentia2")
 TRN2 = chip("trainium2")
@@ -79,6 +87,30 @@ def test_an_activation_stays_in_sbuf_unless_it_is_large() -> None:
     assert spilled(1 << 20) == 0
     assert spilled(1 << 24) == 4 << 24
     assert spilled(1 << 24, frozenset("x")) == 2 << 24
+
+
+def test_rows_pass_through_two_products_where_the_second_matrix_stays_in_sbuf() -> None:
+    def spilled(columns: int) -> int:
+        x, between, y = (
+            Buffer(name, Form((1 << 14, width), BF16))
+            for name, width in (("x", 512), ("between", 2048), ("y", columns))
+        )
+        first, second = (
+            Buffer(name, Form(form, BF16), BufferKind.WEIGHT)
+            for name, form in (("first", (2048, 512)), ("second", (columns, 2048)))
+        )
+        section = Section(
+            "one",
+            (
+                Operation(Matmul(), (x, first), (between,)),
+                Operation(Matmul(), (between, second), (y,)),
+            ),
+        )
+        return sum(one.bytes(Stream.SPILL) for one in schedule.lowered(section, INF2))
+
+    narrow, between, wide = (2 * width << 14 for width in (512, 2048, 8192))
+    assert spilled(512) == narrow + narrow
+    assert spilled(8192) == narrow + 2 * between + wide
 
 
 def test_a_prime_number_of_blocks_makes_short_rows() -> None:

@@ -14,9 +14,9 @@ from ridgeline_backends.neuron.lowering import (
     vector,
     vision,
 )
-from ridgeline_backends.neuron.lowering.rules import RULES, lower
+from ridgeline_backends.neuron.lowering.rules import RULES, lower, resident_bytes
 
 for _module in (attention, collectives, experts, lookup, matrix, vector, vision):
     RULES.update(_module.RULES)
 
-__all__ = ["RULES", "lower"]
+__all__ = ["RULES", "lower", "resident_bytes"]

@@ -78,8 +78,12 @@ class Task:
             return Stream.WEIGHTS
         if kind is BufferKind.KV:
             return Stream.CACHE
-        resident = self.chip.sbuf_mib_per_core * 2**20 / _RESIDENT_SHARE
-        return Stream.SPILL if form.bytes > resident else None
+        return Stream.SPILL if form.bytes > resident_bytes(self.chip) else None
+
+
+def resident_bytes(chip: Chip) -> float:
+    """The largest tensor that stays in SBUF."""
+    return chip.sbuf_mib_per_core * 2**20 / _RESIDENT_SHARE
 
 
 Rule = Callable[[Task], Lowered]
