@@ -54,8 +54,9 @@ class LoadSpec:
     `max_adapters` LoRA adapters of at most `max_adapter_rank`. `quantize` "int8": matrices and what
     they multiply in 8 bits, a scale for every 64 numbers of a row; tables and KV stay in `dtype`.
     `tensor_parallel`: over how many devices every matrix is split, where a backend has several;
-    None for all of them. `instance`: the instance type a simulated backend is to stand for;
-    `paced`: it answers when that would, not as soon as it can."""
+    None for all of them. `data_parallel`: how many groups of so many devices have a copy of the
+    model each. `instance`: the instance type a simulated backend is to stand for; `paced`: it
+    answers when that would, not as soon as it can."""
 
     dtype: Dtype | Literal["bf16", "fp32"] = Dtype.BF16
     max_model_len: int | None = None
@@ -68,6 +69,7 @@ class LoadSpec:
     max_adapter_rank: int = 16
     quantize: Literal["int8"] | None = None
     tensor_parallel: int | None = 1
+    data_parallel: int = 1
     instance: str | None = None
     paced: bool = False
 
@@ -301,6 +303,17 @@ class AnyAdapter(Protocol):
 
     @property
     def name(self) -> str: ...
+
+
+class CopiedRunner(ABC):
+    """Capability of a `ModelRunner`: there may be several groups of devices, each with a copy of
+    the model."""
+
+    @property
+    @abstractmethod
+    def copies(self) -> tuple[ModelRunner, ...]:
+        """All of them, this one first. Each has KV memory of its own, and may be used by a thread
+        of its own."""
 
 
 class LoraRunner(ABC):

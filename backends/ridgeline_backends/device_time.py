@@ -58,23 +58,31 @@ class DeviceCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedDevice:
-    """What a runner stands for. `label` says how far measurements vouch for its times: calibrated,
-    extrapolated or prior-only. `usd_per_hour` None: no price is known. `core_bytes`: what fills the
-    memory of a core, in the runtime's words, of `core_bytes_available`. `calls`: its compiled
-    programs. `paced`: answers come when they would come from it. `config` and `settings` are what
-    was compiled: the model's, and NxD Inference's."""
+    """What a runner stands for: `copies` groups of `cores`, each with the model. `label` says how
+    far measurements vouch for its times: calibrated, extrapolated or prior-only. `usd_per_hour` is
+    the instance's, None: no price is known. `core_bytes`: what fills the memory of a core, in the
+    runtime's words, of `core_bytes_available`. `calls`: its compiled programs. `paced`: answers
+    come when they would come from it. `config` and `settings` are what was compiled: the model's,
+    and NxD Inference's."""
 
     instance_type: str
     cores: int
     logical_neuroncore_config: int
     usd_per_hour: float | None
     label: str
+    copies: int = 1
     core_bytes: Mapping[str, int] = field(default_factory=dict)
     core_bytes_available: int = 0
     calls: tuple[DeviceCall, ...] = ()
     paced: bool = False
     config: Mapping[str, object] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
+
+    def usd(self, seconds: float) -> float | None:
+        """What so many seconds of one copy cost: its share of the instance's price."""
+        if self.usd_per_hour is None:
+            return None
+        return seconds * self.usd_per_hour / 3600 / self.copies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,11 @@ from ridgeline_backends.neuron.plan import (
 )
 from ridgeline_backends.neuron.program import Program
 
+ONE_COPY = (
+    "A text encoder has one copy of the model on an instance (data_parallel_size). More instances "
+    "(InitialInstanceCount) are more copies."
+)
+
 NOT_QUANTISED = "The matrices of encoders are not quantised on Neuron; use bf16 or fp32."
 
 MOST_TEXTS = 16
@@ -51,6 +56,8 @@ def encoder_plan(
     )
     if spec.quantize or neuron.quantized:
         refusals.append(NOT_QUANTISED)
+    if placement.copies > 1:
+        refusals.append(ONE_COPY)
     programs = encoder_programs(config, neuron, Pooling())
     need = core_need(programs)
     refusals.extend(program_refusals(programs, need, placement))

@@ -109,7 +109,7 @@ class _Sweep:
     def option(self, setting: Setting) -> EncoderOption:
         target, key = self._target, (setting.tp, setting.batch)
         call = self._timings.of(key, setting, lambda: self._program(*key))
-        rate = setting.groups * setting.batch / call.seconds
+        rate = setting.copies * setting.batch / call.seconds
         count = max(1, ceil(target.rps / rate)) if target.rps else 1
         return EncoderOption(
             setting=setting,
@@ -126,7 +126,7 @@ class _Sweep:
         least = ceil(rps / option.texts_s / _BUSIEST)
         found = 0.0
         for instances in range(least, least + _TRIES):
-            calls_s = rps / (instances * setting.groups * setting.batch)
+            calls_s = rps / (instances * setting.copies * setting.batch)
             load = Load(lengths=Lengths(prompt=1, answer=1), rate=calls_s, requests=_REQUESTS)
             found = answer_each(option.call.seconds, load).latency(0.9)
             if limit is None or found <= limit:

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from threading import Lock
 
 import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
 
@@ -31,7 +32,10 @@ from ridgeline_backends.torch_threads import TorchThreads
 
 
 class NeuronHardware(SimulatedHardware):
-    """Of `plan.placement`. Where the spec says `paced`, a call returns when the device would."""
+    """Of `plan.placement`. Where the spec says `paced`, a call returns when the device would.
+
+    Copies of a model share a host, which computes for one after the other (`_host`), and what is
+    counted; a fault breaks the runtime, which is that of all."""
 
     _simulates: SimulatedDevice
 
@@ -54,12 +58,14 @@ class NeuronHardware(SimulatedHardware):
         if plan.spec.threads is not None:
             torch.set_num_threads(plan.spec.threads)
         self._threads = TorchThreads()
+        self._host = Lock()
         self._times = StepTimes(predict)
         self._memory = CoreMemory(plan.neuron.tp_degree)
         self._clock = clock
         self._sleep = sleep
         self._completed: Counter[DeviceCall] = Counter()
         self._failed: Counter[str] = Counter()
+        self._all: tuple[NeuronHardware, ...] = (self,)
         self._open(artifact)
 
     @abstractmethod
@@ -76,7 +82,9 @@ class NeuronHardware(SimulatedHardware):
         return Executions(completed=dict(self._completed), failed=dict(self._failed))
 
     def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None:
-        self._faults = self._faults.instead(kind, after=after, every=every)
+        changed = self._faults.instead(kind, after=after, every=every)
+        for one in self._all:
+            one._faults = changed
 
     def _stand_for(
         self, config: Mapping[str, object], usual: Program, compiled: Iterable[Program]
@@ -96,14 +104,16 @@ class NeuronHardware(SimulatedHardware):
         try:
             self._faults.step(self._neuron.tp_degree, self._sleep)
         except NeuronRuntimeError as error:
-            self._failed[error.code] += 1
+            with self._host:
+                self._failed[error.code] += 1
             raise
         self._threads.adopt()
         return begun
 
     def _end(self, begun: float, programs: Sequence[Program]) -> DeviceTime:
         """It returns, not before the device would where that is wanted: what it took there."""
-        self._completed.update(map(self._call, programs))
+        with self._host:
+            self._completed.update(map(self._call, programs))
         taken = self._times.of(programs)
         if self._plan.spec.paced:
             self._sleep(max(0.0, taken.seconds - (self._clock() - begun)))

@@ -94,7 +94,8 @@ def _runtime(endpoint: str, now: Scrape, former: Scrape, pid: int) -> dict[str, 
     period, percent = now.at - former.at, utilisation(now, former)
     memory = core_memory(now)
     cores = [str(core) for core in range(now.cores)]
-    peak_share = now.since(former, "ridgeline_simulated_device_seconds") / period if period else 0
+    worked = now.since(former, "ridgeline_simulated_device_seconds") / now.copies
+    peak_share = worked / period if period else 0
     flops = now.values.get("ridgeline_simulated_core_utilization", 0.0) * peak_share
     errors, outcomes = _ended(now, former)
     latencies = percentiles(now, former)

@@ -12,11 +12,12 @@ DEFAULT_INSTANCE = "inf2.xlarge"
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A group of `cores` logical cores, each of `lnc` physical ones."""
+    """`copies` groups of `cores` logical cores, each of `lnc` physical ones."""
 
     instance: Instance
     lnc: int
     cores: int
+    copies: int = 1
 
     @property
     def machine(self) -> Machine:
@@ -28,14 +29,24 @@ class Placement:
 
     @property
     def refusals(self) -> tuple[str, ...]:
-        """Why such a group cannot be: the topology allows some sizes only."""
+        """Why such groups cannot be: the topology allows some sizes only, and so many of them."""
         allowed = allowed_degrees(self.instance, self.lnc)
         if self.cores in allowed:
-            return ()
+            return self._too_many()
         listed = ", ".join(map(str, allowed))
         return (
             f"tp_degree {self.cores} is not one that the topology of {self.instance.name} allows "
             f"at LNC {self.lnc}. Choose one of: {listed}.",
+        )
+
+    def _too_many(self) -> tuple[str, ...]:
+        room = self.instance.cores(self.lnc) // self.cores
+        if self.copies <= room:
+            return ()
+        return (
+            f"{self.copies} copies of {self.cores} cores are more than the "
+            f"{self.instance.cores(self.lnc)} cores of {self.instance.name} at LNC {self.lnc}. "
+            f"Choose a data_parallel_size of at most {room}, or a smaller tp_degree.",
         )
 
 
@@ -44,12 +55,12 @@ def allowed_degrees(found: Instance, lnc: int) -> tuple[int, ...]:
     return tuple(one for one in found.tensor_parallel if one <= found.cores(lnc))
 
 
-def place(name: str | None, degree: int | None, lnc: int | None) -> Placement:
+def place(name: str | None, degree: int | None, lnc: int | None, *, copies: int = 1) -> Placement:
     """`degree` None: the cores of one device. Raises `InvalidInput` for an unknown instance type or
     an LNC that its chip does not have."""
     found = instance((name or DEFAULT_INSTANCE).removeprefix("ml."))
     own = lnc or found.chip.default_lnc
-    return Placement(found, own, degree or found.chip.logical_cores(own))
+    return Placement(found, own, degree or found.chip.logical_cores(own), copies)
 
 
 def executes(name: str) -> str:

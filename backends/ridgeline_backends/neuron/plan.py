@@ -23,7 +23,7 @@ from ridgeline_backends.neuron.placement import Placement, allowed_degrees, plac
 from ridgeline_backends.neuron.program import Program
 
 _DEFAULT_KV_BYTES = 1 << 30
-"""KV memory where nobody asked for an amount: it is the host's that fills up."""
+"""KV memory of all copies where nobody asked for an amount: it is the host's that fills up."""
 
 _MIB = 1 << 20
 
@@ -45,7 +45,7 @@ def target(
     dtype = _dtype_of(spec)
     given = neuron_config({"torch_dtype": dtype.value, "seq_len": 1, **settings})
     degree = given.tp_degree if "tp_degree" in settings else spec.tensor_parallel
-    placement = place(instance, degree, given.logical_nc_config)
+    placement = place(instance, degree, given.logical_nc_config, copies=spec.data_parallel)
     length = _asked_length(context_length, spec, settings)
     refusals = list(placement.refusals)
     if length > context_length:
@@ -97,7 +97,7 @@ def decoder_plan(
     refusals.extend(program_refusals(programs, need, placement))
     memory = MemoryNeed(
         weights=need.weights * placement.cores,
-        kv=slot * max(slots, 1),
+        kv=slot * max(slots, 1) * placement.copies,
         scratch=(need.total - need.weights - need.kv) * placement.cores,
     )
     refusals.extend(host_refusals(memory))
@@ -109,7 +109,7 @@ def decoder_plan(
         max_model_len=length,
         kv_blocks=max(slots, 0),
         memory=memory,
-        available_bytes=limit * placement.cores,
+        available_bytes=limit * placement.cores * placement.copies,
         refusals=tuple(refusals),
         notes=(simulated_note(placement),),
         neuron=neuron,
@@ -161,8 +161,9 @@ def host_refusals(memory: MemoryNeed) -> list[str]:
 
 
 def simulated_note(placement: Placement) -> str:
+    copies = "" if placement.copies == 1 else f"{placement.copies} copies of the model, each on "
     return (
-        f"Simulated: {placement.cores} logical cores of {placement.instance.name} at LNC "
+        f"Simulated: {copies}{placement.cores} logical cores of {placement.instance.name} at LNC "
         f"{placement.lnc}."
     )
 
@@ -186,7 +187,7 @@ def _slots(spec: LoadSpec, settings: Mapping[str, object], slot: int) -> int:
         return asked
     room = spec.kv_cache_bytes
     if room is None:
-        room = max(_DEFAULT_KV_BYTES, slot)
+        room = max(_DEFAULT_KV_BYTES // spec.data_parallel, slot)
     return min(spec.max_num_seqs, room // slot)
 
 

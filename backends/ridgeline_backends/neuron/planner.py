@@ -122,7 +122,7 @@ class _Sweep:
             low=step.low * factor,
             high=step.high * factor,
         )
-        rate = setting.groups * setting.batch / (first.seconds + tpot.seconds * target.answer)
+        rate = setting.copies * setting.batch / (first.seconds + tpot.seconds * target.answer)
         count = max(1, ceil(target.rps / rate)) if target.rps else 1
         tokens = rate * target.answer
         return Option(
@@ -152,7 +152,7 @@ class _Sweep:
             prefill_s=option.ttft.seconds,
             step_s=self._predicted(Phase.TOKEN_GENERATION, setting).seconds,
             batch=setting.batch,
-            groups=setting.groups,
+            copies=setting.copies,
             at_least=option.instances,
         )
         if found is None:

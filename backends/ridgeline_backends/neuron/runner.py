@@ -8,6 +8,7 @@ fills a bucket up, so that is left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 
 import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from ridgeline_backends.base import (
     Artifact,
     Chunk,
+    CopiedRunner,
     ModelRunner,
     RunnerLimits,
     SlotLayout,
@@ -40,8 +42,10 @@ from ridgeline_backends.neuron.sharding import DecoderShards
 from ridgeline_backends.sampling import results, wanted_rows
 
 
-class NeuronRunner(NeuronHardware, ModelRunner):
+class NeuronRunner(NeuronHardware, ModelRunner, CopiedRunner):
     """A decoder on simulated cores."""
+
+    _copies: tuple[NeuronRunner, ...]
 
     def _open(self, artifact: Artifact) -> None:
         neuron = self._neuron
@@ -68,6 +72,20 @@ class NeuronRunner(NeuronHardware, ModelRunner):
             batch_buckets=(slots,),
             sequence_buckets=neuron.context_buckets,
         )
+        more = range(1, self._plan.placement.copies)
+        copies = (self, *(self._beside() for _ in more))
+        for one in copies:
+            one._copies = one._all = copies
+
+    def _beside(self) -> NeuronRunner:
+        """A copy of the model on other cores: the same in all but its KV."""
+        other = copy(self)
+        other._memory, other._loaded = self._memory.beside(), {}
+        return other
+
+    @property
+    def copies(self) -> tuple[ModelRunner, ...]:
+        return self._copies
 
     @property
     def limits(self) -> RunnerLimits:
@@ -91,7 +109,7 @@ class NeuronRunner(NeuronHardware, ModelRunner):
 
     def execute(self, step: Step) -> StepResult:
         begun = self._begin()
-        with torch.inference_mode():
+        with self._host, torch.inference_mode():
             logits, programs = self._forward(step.chunks)
             found = results(step, logits)
         taken = self._end(begun, programs)

@@ -31,7 +31,12 @@ class Scrape:
 
     @property
     def cores(self) -> int:
-        return int(self.info["neuron_cores"])
+        """Of all copies of the model, those of one behind those of the other."""
+        return int(self.info["neuron_cores"]) * self.copies
+
+    @property
+    def copies(self) -> int:
+        return int(self.info["copies"])
 
     @property
     def lnc(self) -> int:
@@ -101,9 +106,10 @@ def read_scrape(replica: str, text: str, at: float) -> Scrape | None:
 
 
 def utilisation(now: Scrape, former: Scrape) -> float:
-    """Percent of the time between two scrapes in which the cores of a device would have worked."""
+    """Percent of the time between two scrapes in which the cores of a device would have worked, on
+    average over the copies of the model."""
     passed = now.at - former.at
-    busy = now.since(former, "ridgeline_simulated_device_seconds")
+    busy = now.since(former, "ridgeline_simulated_device_seconds") / now.copies
     return min(100.0, 100.0 * busy / passed) if passed > 0 else 0.0
 
 

@@ -61,6 +61,7 @@ def device_of(
     return SimulatedDevice(
         instance_type=placement.instance.name,
         cores=placement.cores,
+        copies=placement.copies,
         logical_neuroncore_config=placement.lnc,
         usd_per_hour=placement.instance.price_usd_h,
         label=predict(program, placement.machine).label,

@@ -16,10 +16,12 @@ def lines(replicas: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Of the first replica, which stands for those of its variant, and what each did so far."""
     first: Mapping[str, Any] = replicas[0]["device"]
     lnc = first["logical_neuroncore_config"]
+    copies = first["data_parallel_size"]
+    several = "" if copies == 1 else f"{copies} copies of the model, each on "
     paced = ", answers at its pace" if first["pace"] == "real-time" else ""
     yield (
-        f"simulated {first['instance_type']}: {first['neuron_cores']} NeuronCores at LNC {lnc}, "
-        f"times {first['label']}{paced}"
+        f"simulated {first['instance_type']}: {several}{first['neuron_cores']} NeuronCores at LNC "
+        f"{lnc}, times {first['label']}{paced}"
     )
     for phase, words in _PHASES.items():
         calls = [one for one in first["calls"] if one["phase"] == phase]

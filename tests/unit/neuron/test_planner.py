@@ -84,9 +84,9 @@ def test_the_front_trades_cost_for_speed(plan: Plan[Option]) -> None:
 
 def test_a_load_that_nothing_keeps_is_said_to_be() -> None:
     wanted = Wanted(rps=1.0, prompt=100, answer=100, ttft_s=0.1, tpot_s=None)
-    slow = under_load(wanted, prefill_s=0.2, step_s=0.01, batch=4, groups=1, at_least=1)
+    slow = under_load(wanted, prefill_s=0.2, step_s=0.01, batch=4, copies=1, at_least=1)
     assert slow is None
-    easy = under_load(wanted, prefill_s=0.02, step_s=0.005, batch=4, groups=1, at_least=1)
+    easy = under_load(wanted, prefill_s=0.02, step_s=0.005, batch=4, copies=1, at_least=1)
     assert easy is not None
     assert (easy.instances, easy.ttft_p90 < 0.1) == (1, True)
 

@@ -49,7 +49,7 @@ def test_host_work_before_each_step_makes_tokens_slower() -> None:
 def test_what_cannot_be_is_refused_with_what_to_change() -> None:
     with pytest.raises(InvalidInput, match="--rps or --clients"):
         run(*SMALL)
-    with pytest.raises(InvalidInput, match="2 replicas of 2 cores"):
+    with pytest.raises(InvalidInput, match="2 copies of 2 cores are more than the 2"):
         run(*SMALL, "--rps", "1", "--tp", "2", "--replicas", "2")
     with pytest.raises(DoesNotFit, match="GiB of 16"):
         run("simulate", "llama-3.1-70b", "--instance", "inf2.xlarge", "--rps", "1")

@@ -6,6 +6,7 @@ The models are tiny and random; what is tested is that every kind is loaded as w
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -22,10 +23,13 @@ from transformers import (
     Gemma3ForConditionalGeneration,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
 )
 
+from ridgeline_backends.errors import DoesNotFit
 from ridgeline_service.serving.llm.answers import Answer
 from ridgeline_service.serving.llm.generation import Mailbox
 from ridgeline_service.serving.llm.loading import load_model
@@ -87,7 +91,8 @@ def answer(folder: Path, kind: type[Model], use: Use, **settings: Any) -> Any:
     async def run() -> Any:
         loop = asyncio.get_running_loop()
         replica, mailbox = Replica("replica-1", loop.time), Mailbox(loop)
-        seams = Seams(lambda: "id", lambda: 0.0)
+        numbers = itertools.count()
+        seams = Seams(lambda: f"id-{next(numbers)}", lambda: 0.0)
         chosen = ModelSettings(dtype="fp32", max_num_seqs=2, **settings)
         model = await asyncio.to_thread(load_model, folder, chosen, replica, mailbox, seams)
         try:
@@ -150,6 +155,36 @@ def test_on_a_simulated_device_texts_are_read_alike(tmp_path: Path):
     for own, other in zip(here["results"], there["results"], strict=True):
         assert other["relevance_score"] == pytest.approx(own["relevance_score"], abs=1e-5)
     assert there["usage"]["ridgeline"]["neuron_cores"] == 2
+
+
+LLAMA = LlamaConfig(num_key_value_heads=1, bos_token_id=0, eos_token_id=1, **BERT)
+
+
+def test_copies_on_a_simulated_device_write_alike(tmp_path: Path) -> None:
+    """Each has cores of its own, which are paid for together."""
+
+    async def written(model: Model) -> Answer:
+        assert isinstance(model, TextModel)
+        body = {"prompt": "the sea is", "max_tokens": 5, "temperature": 0, "ignore_eos": True}
+        made = await asyncio.gather(*(completions(model, body) for _ in range(4)))
+        assert model.engine.stats().finished == 5  # the warm-up too
+        answers = [one for one in made if isinstance(one, Answer)]
+        texts = {json.loads(one.body)["choices"][0]["text"] for one in answers}
+        assert len(answers) == 4
+        assert len(texts) == 1
+        return answers[-1]
+
+    directory(tmp_path, LlamaForCausalLM, LLAMA)
+    device = {"backend": "neuron", "instance": "ml.inf2.xlarge", "tensor_parallel": 1}
+    one, two = (answer(tmp_path, TextModel, written, data_parallel=n, **device) for n in (1, 2))
+    assert one["choices"][0]["text"] == two["choices"][0]["text"]
+    told = two["usage"]["ridgeline"]
+    assert told["neuron_cores"] == 1
+    # Four at once fill one copy twice, and two copies once.
+    waited = one["usage"]["ridgeline"]["time_to_first_token_s"]["seconds"]
+    assert told["time_to_first_token_s"]["seconds"] < waited
+    with pytest.raises(DoesNotFit, match="3 copies of 1 cores are more than the 2 cores"):
+        answer(tmp_path, TextModel, written, data_parallel=3, **device)
 
 
 GPT2 = GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=64)

@@ -209,3 +209,15 @@ def test_a_backend_with_several_devices_gets_the_degree(degree: str, expected: i
     assert settings.tensor_parallel == expected
     assert settings.notes == ()
     assert read_settings({"OPTION_TENSOR_PARALLEL_DEGREE": degree}).tensor_parallel == 1
+
+
+def test_copies_are_for_simulated_devices() -> None:
+    given = {"OPTION_DATA_PARALLEL_SIZE": "3"}
+    there, here = read_settings({**given, "RIDGELINE_BACKEND": "neuron"}), read_settings(given)
+    assert (there.data_parallel, there.notes) == (3, ())
+    assert here.data_parallel == 1
+    [note] = here.notes
+    assert "OPTION_DATA_PARALLEL_SIZE=3" in note
+    assert "InitialInstanceCount" in note
+    with pytest.raises(InvalidSetting, match="DATA_PARALLEL_SIZE"):
+        read_settings({"OPTION_DATA_PARALLEL_SIZE": "0", "RIDGELINE_BACKEND": "neuron"})

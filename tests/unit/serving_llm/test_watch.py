@@ -310,6 +310,12 @@ def test_metrics_tell_of_the_simulated_device(replica: ReplicaMetrics) -> None:
     assert found["ridgeline_simulated_usd_per_million_tokens"] == pytest.approx(100.0)
 
 
+def test_a_copy_pays_for_its_share_of_the_instance() -> None:
+    assert DEVICE.usd(7200.0) == pytest.approx(2 * (DEVICE.usd_per_hour or 0))
+    assert replace(DEVICE, copies=4).usd(7200.0) == pytest.approx((DEVICE.usd_per_hour or 0) / 2)
+    assert replace(DEVICE, usd_per_hour=None).usd(7200.0) is None
+
+
 class Encoder(MeteredHardware):
     """A second for each call, surely between a half and two; nothing runs before `gate` opens."""
 

@@ -20,7 +20,7 @@ from ridgeline_backends.neuron.planning.comparison import rooflines
 from ridgeline_backends.neuron.planning.picture import Axes
 
 _COLUMNS = (
-    "INSTANCE TYPE", "COUNT", "TP", "LNC", "BATCH", "WEIGHTS", "GIB/CORE", "TTFT MS",
+    "INSTANCE TYPE", "COUNT", "COPIES", "TP", "LNC", "BATCH", "WEIGHTS", "GIB/CORE", "TTFT MS",
     "MS/TOKEN", "TOKENS/S", "USD/M TOKENS", "LABEL",
 )  # fmt: skip
 
@@ -37,6 +37,7 @@ def _row(one: Option) -> tuple[object, ...]:
     return (
         s.instance.name,
         one.instances,
+        s.copies,
         s.tp,
         s.lnc,
         s.batch,
@@ -64,6 +65,7 @@ def _as_json(one: Option) -> dict[str, object]:
     return {
         "instance_type": s.instance.name,
         "instances": one.instances,
+        "copies": s.copies,
         "tp": s.tp,
         "lnc": s.lnc,
         "batch": s.batch,

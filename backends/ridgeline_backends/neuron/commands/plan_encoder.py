@@ -24,7 +24,7 @@ from ridgeline_backends.neuron.planning.comparison import encoder_rooflines
 from ridgeline_backends.neuron.planning.picture import Axes
 
 _COLUMNS = (
-    "INSTANCE TYPE", "COUNT", "TP", "LNC", "BATCH", "GIB/CORE", "MS/CALL", "TEXTS/S",
+    "INSTANCE TYPE", "COUNT", "COPIES", "TP", "LNC", "BATCH", "GIB/CORE", "MS/CALL", "TEXTS/S",
     "USD/M TEXTS", "USD/M TOKENS", "LABEL",
 )  # fmt: skip
 
@@ -37,6 +37,7 @@ def show_encoder(
         return (
             s.instance.name,
             one.instances,
+            s.copies,
             s.tp,
             s.lnc,
             s.batch,
@@ -56,6 +57,7 @@ def show_encoder(
         return {
             "instance_type": s.instance.name,
             "instances": one.instances,
+            "copies": s.copies,
             "tp": s.tp,
             "lnc": s.lnc,
             "batch": s.batch,

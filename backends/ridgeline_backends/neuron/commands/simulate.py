@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,12 +68,9 @@ def simulate(
             hint="`ridgeline plan` has --rps for encoders too.",
         )
     placement = place(instance, tp, lnc)
-    for reason in placement.refusals:
+    count = replicas or max(1, placement.instance.cores(placement.lnc) // placement.cores)
+    for reason in replace(placement, copies=count).refusals:
         raise InvalidInput(reason)
-    cores = placement.instance.cores(placement.lnc)
-    count = replicas or cores // placement.cores
-    if count * placement.cores > cores:
-        raise InvalidInput(f"{count} replicas of {placement.cores} cores are more than {cores}.")
     config = NeuronConfig(
         tp_degree=placement.cores,
         batch_size=batch,

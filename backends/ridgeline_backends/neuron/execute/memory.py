@@ -35,6 +35,15 @@ class CoreMemory:
         self.scratch = Scratch()
         self._tensors: dict[str, tuple[Tensor, bool]] = {}
         self._matrices: dict[str, Matrices] = {}
+        self._kv: dict[str, Buffer] = {}
+
+    def beside(self) -> CoreMemory:
+        """The memory of another group of cores with the same weights, and KV of its own."""
+        other = CoreMemory(self.cores)
+        other.scratch, other._matrices, other._kv = self.scratch, self._matrices, self._kv
+        own = {name: other._empty(buffer) for name, buffer in self._kv.items()}
+        other._tensors = {**self._tensors, **own}
+        return other
 
     def load(self, programs: Iterable[Program], weight: LoadWeight) -> None:
         """Bring in what these programs read, each weight once, one at a time."""
@@ -58,6 +67,7 @@ class CoreMemory:
                 for name in names_of(buffer, section):
                     if name not in self._tensors:
                         self._tensors[name] = self._empty(buffer)
+                        self._kv[name] = buffer
 
     def tensor(self, name: str) -> tuple[Tensor, bool] | None:
         """A buffer's tensor and whether it is spread; None for what is no weight or KV, and for a

@@ -183,10 +183,10 @@ def _under_load(setting: Setting, served: Served, order: Order) -> Borne:
 
 def _borne(served: Served, setting: Setting, order: Order) -> tuple[int, float, float]:
     """Users, requests a minute and latency of the best level. Raises `_TooSlow`."""
-    groups = setting.groups
+    copies = setting.copies
     best: tuple[int, float, float] | None = None
-    for users, seconds in order.levels or _doubling(groups * setting.batch):
-        rate, latency_s = _level(served, groups, users, seconds, order)
+    for users, seconds in order.levels or _doubling(copies * setting.batch):
+        rate, latency_s = _level(served, copies, users, seconds, order)
         if not rate:
             continue
         if order.limit_s is not None and latency_s > order.limit_s:
@@ -208,13 +208,13 @@ def _borne(served: Served, setting: Setting, order: Order) -> tuple[int, float, 
 
 
 def _level(
-    served: Served, groups: int, users: int, seconds: float, order: Order
+    served: Served, copies: int, users: int, seconds: float, order: Order
 ) -> tuple[float, float]:
-    """Requests a second of all groups of cores, and the latency of the busiest: users are spread
-    evenly. Both are 0 where none is answered in time."""
-    few, more = divmod(users, groups)
+    """Requests a second of all copies of the model, and the latency of the busiest: users are
+    spread evenly. Both are 0 where none is answered in time."""
+    few, more = divmod(users, copies)
     rate, busiest = 0.0, None
-    for clients, times in ((few, groups - more), (few + 1, more)):
+    for clients, times in ((few, copies - more), (few + 1, more)):
         if clients and times:
             busiest = _run(served, clients, seconds)
             rate += busiest.requests_s * times

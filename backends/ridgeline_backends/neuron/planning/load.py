@@ -41,12 +41,12 @@ class Wanted:
 
 
 def under_load(
-    wanted: Wanted, *, prefill_s: float, step_s: float, batch: int, groups: int, at_least: int
+    wanted: Wanted, *, prefill_s: float, step_s: float, batch: int, copies: int, at_least: int
 ) -> Loaded | None:
-    """The fewest instances of `groups` replicas that keep the limits, `at_least` so many; None if a
-    few more do not help."""
+    """The fewest instances, each with `copies` of the model, that keep the limits, `at_least` so
+    many; None if a few more do not help."""
     for instances in range(at_least, at_least + _TRIES):
-        rate = wanted.rps / (instances * groups)
+        rate = wanted.rps / (instances * copies)
         lengths = Lengths(prompt=wanted.prompt, answer=wanted.answer)
         found = _replica(lengths, prefill_s, step_s, batch, rate)
         if _kept(found, wanted, rate):

@@ -45,7 +45,7 @@ class Setting:
         return f"{self.instance.name} LNC {self.lnc} TP {self.tp} batch {self.batch} {weights}"
 
     @property
-    def groups(self) -> int:
+    def copies(self) -> int:
         """How many copies of the model an instance has room for."""
         return self.instance.cores(self.lnc) // self.tp
 

@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from ridgeline_backends.base import (
     Artifact,
     Backend,
+    CopiedRunner,
     EmbeddingRunner,
     LoadSpec,
     ModelRunner,
@@ -23,6 +24,7 @@ from ridgeline_backends.base import (
 )
 from ridgeline_backends.device_time import SimulatedHardware
 from ridgeline_backends.engine import Engine, EngineOutput, FinishReason, SamplingParams
+from ridgeline_backends.engine.data_parallel import DataParallelEngine
 from ridgeline_backends.engine.draft_model import DraftModel
 from ridgeline_backends.engine.drafting import PromptLookup
 from ridgeline_backends.engine.llm_engine import LLMEngine
@@ -165,6 +167,7 @@ def _compiled(
         max_adapter_rank=settings.max_adapter_rank,
         quantize=settings.quantize,
         tensor_parallel=settings.tensor_parallel,
+        data_parallel=settings.data_parallel,
         instance=settings.instance,
         paced=settings.paced,
     )
@@ -209,13 +212,18 @@ def _context_length(declared: int, settings: ModelSettings) -> int:
     return wanted
 
 
-def _own_engine(settings: ModelSettings, runner: ModelRunner, seams: Seams) -> LLMEngine:
-    return LLMEngine(
-        runner,
-        speculation=_speculation(settings, runner),
-        max_waiting=_max_waiting(settings),
-        on_step=seams.on_step,
-    )
+def _own_engine(settings: ModelSettings, runner: ModelRunner, seams: Seams) -> Engine:
+    copies = runner.copies if isinstance(runner, CopiedRunner) else (runner,)
+    engines = [
+        LLMEngine(
+            one,
+            speculation=_speculation(settings, one),
+            max_waiting=_max_waiting(settings),
+            on_step=seams.on_step,
+        )
+        for one in copies
+    ]
+    return engines[0] if len(engines) == 1 else DataParallelEngine(engines)
 
 
 def _max_waiting(settings: ModelSettings) -> int:
@@ -286,6 +294,7 @@ def _speculation(settings: ModelSettings, runner: ModelRunner) -> Speculation | 
         max_adapters=0,
         max_model_len=runner.limits.max_model_len,
         tensor_parallel=1,
+        data_parallel=1,
     )
     draft = backend.load(_compiled(backend, directory, read_json(directory / "config.json"), small))
     if not isinstance(draft, ModelRunner) or draft.vocab_size != runner.vocab_size:

@@ -300,10 +300,10 @@ def _simulated_device(device: SimulatedDevice) -> Iterator[Metric]:
     info = GaugeMetricFamily(
         "ridgeline_simulated_device_info",
         "The device that the replica stands for.",
-        labels=("instance_type", "neuron_cores", "logical_neuroncore_config"),
+        labels=("instance_type", "neuron_cores", "logical_neuroncore_config", "copies"),
     )
-    cores, lnc = str(device.cores), str(device.logical_neuroncore_config)
-    info.add_metric((device.instance_type, cores, lnc), 1.0)
+    lnc, copies = device.logical_neuroncore_config, device.copies
+    info.add_metric((device.instance_type, str(device.cores), str(lnc), str(copies)), 1.0)
     yield info
     memory = GaugeMetricFamily(
         "ridgeline_simulated_core_memory_bytes", "Of one core, by kind.", labels=("kind",)
@@ -319,7 +319,10 @@ def _simulated_gauges(
     """Of the device that the replica stands for, over all its steps."""
     seconds = total.seconds or float("inf")
     found = {
-        "ridgeline_simulated_device_seconds": ("Predicted time of all steps.", total.seconds),
+        "ridgeline_simulated_device_seconds": (
+            "Predicted time of all steps of all copies.",
+            total.seconds,
+        ),
         "ridgeline_simulated_core_utilization": (
             "Share of that which the FLOPs would take at the peak of the cores.",
             total.peak_seconds / seconds,
@@ -329,9 +332,10 @@ def _simulated_gauges(
             total.collective_seconds / seconds,
         ),
     }
-    if device.usd_per_hour is not None and tokens:
+    cost = device.usd(total.seconds)
+    if cost is not None and tokens:
         found["ridgeline_simulated_usd_per_million_tokens"] = (
-            "Price of the instance for that time, for a million generated tokens.",
-            total.seconds * device.usd_per_hour / 3600 / tokens * 1e6,
+            "Price of that time, for a million generated tokens.",
+            cost / tokens * 1e6,
         )
     return found

@@ -48,6 +48,7 @@ _LMI = {
     "BLOCK_SIZE": "block_size",
     "TENSOR_PARALLEL_DEGREE": "tensor_parallel_degree",
     "TENSOR_PARALLEL_SIZE": "tensor_parallel_degree",
+    "DATA_PARALLEL_SIZE": "data_parallel_size",
     "ROLLING_BATCH": "rolling_batch",
     "QUANTIZE": "quantize",
     "QUANTIZATION": "quantize",
@@ -95,8 +96,9 @@ EngineName = Literal["ridgeline", "vllm"]
 class ModelSettings:
     """How the model is to be served. None leaves the choice to the model or the backend.
 
-    ``tensor_parallel`` None: over all devices. ``instance``: what a simulated backend stands for;
-    ``paced``: it answers when that would. ``notes`` are lines for the log: what was ignored,
+    ``tensor_parallel`` None: over all devices. ``data_parallel``: copies of the model on devices of
+    their own. ``instance``: what a simulated backend stands for; ``paced``: it answers when that
+    would. ``notes`` are lines for the log: what was ignored,
     and what was replaced by what.
     """
 
@@ -114,6 +116,7 @@ class ModelSettings:
     kv_cache_bytes: int | None = None
     threads: int | None = None
     tensor_parallel: int | None = 1
+    data_parallel: int = 1
     speculative: SpeculativeSettings | None = _LOOKED_UP
     max_adapters: int = 0
     max_adapter_rank: int = _MAX_ADAPTER_RANK
@@ -206,6 +209,7 @@ def read_settings(
         tensor_parallel=_parallelism(
             found.get("tensor_parallel_degree"), engine if engine == "vllm" else backend, notes
         ),
+        data_parallel=_copies(found.get("data_parallel_size"), engine, backend, notes),
         speculative=_speculative(found.get("speculative")),
         max_adapters=_max_adapters(found),
         max_adapter_rank=integer("max_adapter_rank") or _MAX_ADAPTER_RANK,
@@ -344,6 +348,19 @@ def _parallelism(setting: _Setting | None, backend: str, notes: list[str]) -> in
             f"{setting.source}={degree}: this backend has one device, so the tensor-parallel "
             "degree is 1."
         )
+    return 1
+
+
+def _copies(setting: _Setting | None, engine: EngineName, backend: str, notes: list[str]) -> int:
+    """How many copies of the model there are. Only simulated devices have several here: on this
+    machine all of them would share its cores."""
+    wanted = 1 if setting is None else setting.integer()
+    if setting is None or wanted == 1 or (engine == "ridgeline" and backend == "neuron"):
+        return wanted
+    notes.append(
+        f"{setting.source}={wanted}: only simulated devices have copies of a model, so there is "
+        "one. More instances (InitialInstanceCount) are more copies."
+    )
     return 1
 
 

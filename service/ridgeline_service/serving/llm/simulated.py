@@ -14,8 +14,6 @@ from ridgeline_backends.engine.api import EngineStats, SimulatedTimes
 from ridgeline_service.serving.llm.watch import EncodedTimes, watching
 from ridgeline_service.usage import SIMULATED_HEADER
 
-_HOUR_S = 3600.0
-
 
 def simulated_object(times: SimulatedTimes, tokens: int) -> dict[str, object]:
     """Of a sequence with so many tokens. Times are seconds with the ends of their 90% intervals;
@@ -60,6 +58,7 @@ def device_object(device: SimulatedDevice) -> dict[str, object]:
     """The device and its compiled calls."""
     return {
         **_of(device),
+        "data_parallel_size": device.copies,
         "pace": "real-time" if device.paced else "none",
         "label": device.label,
         "usd_per_hour": device.usd_per_hour,
@@ -120,9 +119,9 @@ def _call(one: DeviceCall, device: SimulatedDevice) -> dict[str, object]:
 
 
 def _price(device: SimulatedDevice, seconds: float, tokens: int) -> dict[str, float]:
-    if device.usd_per_hour is None or not tokens:
+    cost = device.usd(seconds)
+    if cost is None or not tokens:
         return {}
-    cost = seconds * device.usd_per_hour / _HOUR_S
     return {"usd_per_million_tokens": round(cost / tokens * 1e6, 4)}
 
 

@@ -12,7 +12,7 @@ from ridgeline_backends.neuron.scrape import percentiles, read_scrape, utilisati
 
 TEXT = """
 ridgeline_simulated_device_info{{instance_type="trn2.48xlarge",neuron_cores="4",\
-logical_neuroncore_config="2"}} 1
+logical_neuroncore_config="2",copies="{copies}"}} 1
 ridgeline_simulated_device_seconds {busy}
 ridgeline_simulated_core_utilization 0.5
 ridgeline_simulated_core_memory_bytes{{kind="model constants"}} 1000
@@ -34,7 +34,7 @@ COUNTS = ("busy", "fast", "slow", "hangs", "bad_memory", "refused", "nans", "use
 
 
 def scrape(at: float, **numbers: float) -> Any:
-    given = {**dict.fromkeys(COUNTS, 0.0), **numbers}
+    given = {**dict.fromkeys(COUNTS, 0.0), "copies": 1, **numbers}
     return read_scrape("r-1", TEXT.replace("\\\n", "").format(**given), at)
 
 
@@ -83,6 +83,18 @@ def test_a_report_has_every_core_and_its_memory() -> None:
     # The scratchpad is no model's own.
     assert loaded["memory_used_bytes"]["neuron_device"] == 1320
     assert loaded["memory_used_bytes"]["usage_breakdown"]["neuron_device"]["tensors"] == 300
+
+
+def test_cores_of_all_copies_are_in_use() -> None:
+    """A second of work in two, on one of three copies or on all."""
+    before, now = (scrape(at, busy=at - 10, copies=3) for at in (10.0, 12.0))
+    found: Any = report("endpoint", [(now, before)], {}, {})
+    [runtime] = found["neuron_runtime_data"]
+    cores = runtime["report"]["neuroncore_counters"]["neuroncores_in_use"]
+    assert len(cores) == 12
+    assert cores["11"]["neuroncore_utilization"] == pytest.approx(100 / 3)
+    [model] = runtime["report"]["memory_used"]["loaded_models"]
+    assert model["subgraphs"]["sg_11"]["neuron_device_index"] == 2
 
 
 def test_errors_are_told_by_their_kind_and_executions_by_their_end() -> None:

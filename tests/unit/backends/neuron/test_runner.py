@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.errors import DoesNotFit
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.neuron.backend import NeuronBackend
+from ridgeline_backends.neuron.faults import NeuronRuntimeError
 from ridgeline_backends.neuron.plan import NeuronPlan
 from ridgeline_backends.neuron.runner import NeuronRunner
 
@@ -172,6 +174,11 @@ def test_a_step_takes_what_the_compiled_bucket_takes(make_llama: Any) -> None:
         (NeuronBackend("inf2.xlarge", {"tp_degree": 4}), {}, "tp_degree 4 .* Choose one of: 1, 2"),
         (NeuronBackend("inf2.xlarge"), {"max_model_len": 4096}, "context length 512"),
         (NeuronBackend("inf2.xlarge"), {"kv_cache_bytes": 100}, "holds less than one sequence"),
+        (
+            NeuronBackend("inf2.24xlarge", {"tp_degree": 8}),
+            {"data_parallel": 2},
+            "2 copies of 8 cores .* 12 cores of inf2.24xlarge .* at most 1",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_to_change(
@@ -192,6 +199,72 @@ def test_out_of_memory_says_what_fills_a_core() -> None:
     assert "Allocation Failure" in refusal
     for kind in ("model constants", "tensors", "shared scratchpad", "model code", "dma rings"):
         assert f"MB {kind}" in refusal
+
+
+def copies_of(model: Path, count: int, **options: Any) -> list[NeuronRunner]:
+    device = backend(2)
+    spec = LoadSpec(max_model_len=CONTEXT, max_num_seqs=2, data_parallel=count, paced=True)
+    plan = device.plan(read_json(model / "config.json"), spec)
+    runner = NeuronRunner(
+        device.compile(model, plan),
+        lambda program: DeviceTime(seconds=5.0, low=4.0, high=6.0),
+        **options,
+    )
+    found = [one for one in runner.copies if isinstance(one, NeuronRunner)]
+    assert len(found) == count
+    return found
+
+
+def decoded(runners: list[NeuronRunner], prompts: list[int]) -> list[list[int]]:
+    """Greedy tokens of a prompt on each runner, step by step in turns, all in the same slot."""
+    found: list[list[int]] = [[] for _ in prompts]
+    for start in range(8):
+        for runner, prompt, tokens in zip(runners, prompts, found, strict=True):
+            given = (prompt,) * 4 if start == 0 else (tokens[-1],)
+            request = SampleRequest(seed=0, index=start, temperature=0)
+            place = 0 if start == 0 else 3 + start
+            chunk = Chunk(sequence_id="a", tokens=given, start=place, blocks=(0,), sample=request)
+            [token] = runner.execute(Step((chunk,))).tokens
+            tokens.append(token.token_id)
+    return found
+
+
+def test_copies_share_weights_and_no_kv(make_llama: Any) -> None:
+    model = make_llama()
+    [alone] = copies_of(model, 1, sleep=lambda seconds: None)
+    three = copies_of(model, 3, sleep=lambda seconds: None)
+    prompts = [7, 8, 9]
+    one_by_one = [decoded([alone], [prompt])[0] for prompt in prompts]
+    assert decoded(three, prompts) == one_by_one
+    first = three[0]
+    assert (first.simulates.cores, first.simulates.copies) == (2, 3)
+    assert first.executions.total == 3 * 8
+
+
+def test_a_copy_computes_while_another_is_kept_to_its_pace(make_llama: Any) -> None:
+    beside: list[threading.Thread] = []
+
+    def sleep(seconds: float) -> None:
+        if not beside:
+            beside.append(threading.Thread(target=decoded, args=([second], [8]), daemon=True))
+            beside[0].start()
+            beside[0].join(20)
+            assert not beside[0].is_alive()
+
+    first, second = copies_of(make_llama(), 2, sleep=sleep)
+    assert decoded([first], [7])
+
+
+def test_a_fault_breaks_the_runtime_of_all_copies(make_llama: Any) -> None:
+    first, second = copies_of(make_llama(), 2, sleep=lambda seconds: None)
+    first.break_down("hbm-error")
+    with pytest.raises(NeuronRuntimeError, match="HBM"):
+        decoded([second], [7])
+    with pytest.raises(NeuronRuntimeError, match="restart the process"):
+        decoded([first], [7])
+    assert sum(second.executions.failed.values()) == 2
+    first.break_down("")
+    assert decoded([second], [7])
 
 
 def test_pace_lets_a_client_meet_the_latency_of_the_device(make_llama: Any) -> None:
