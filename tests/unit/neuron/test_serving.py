@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ridgeline_backends.base import (
@@ -94,8 +94,13 @@ LOADS = st.one_of(
 )
 
 
+LAST_OF_SIX = Load(lengths=Lengths(prompt=1, answer=21), clients=2, requests=6, tick_s=0.1, seed=0)
+"""The last request is sent at 0.7 s, during a leap, at the end of which the other client asks."""
+
+
 @settings(max_examples=60, deadline=None)
 @given(LIMITS, LOADS, st.booleans())
+@example(slots(1), LAST_OF_SIX, False)
 def test_skipping_changes_nothing(limits: RunnerLimits, load: Load, streamed: bool) -> None:
     load = replace(load, streamed=streamed)
     assert simulate(limits, COSTS, load) == simulate(limits, COSTS, load, skip=False)

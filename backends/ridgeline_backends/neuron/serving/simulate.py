@@ -86,8 +86,9 @@ class _Simulation:
                 self._next = self._pausing.popleft()
 
     def _send_again(self) -> None:
-        """A client whose request has ended."""
+        """A client whose request has ended. Those that sent while it was answered were first."""
         assert self._again is not None
+        self._arrive()
         at = self._again(self._now)
         if at <= self._now:
             self._send(self._now)
