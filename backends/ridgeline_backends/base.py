@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self
 
 from ridgeline_backends.device_time import DeviceTime, SimulatedDevice
 
@@ -306,14 +306,14 @@ class AnyAdapter(Protocol):
 
 
 class CopiedRunner(ABC):
-    """Capability of a `ModelRunner`: there may be several groups of devices, each with a copy of
-    the model."""
+    """Capability of a runner of any kind: there may be several groups of devices, each with a copy
+    of the model."""
 
     @property
     @abstractmethod
-    def copies(self) -> tuple[ModelRunner, ...]:
-        """All of them, this one first. Each has KV memory of its own, and may be used by a thread
-        of its own."""
+    def copies(self) -> tuple[Self, ...]:
+        """All of them, this one first. Each has KV memory of its own, if any, and may be used by a
+        thread of its own."""
 
 
 class LoraRunner(ABC):

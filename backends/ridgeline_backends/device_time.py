@@ -34,6 +34,16 @@ class DeviceTime:
         """What is left of a sum without its first part."""
         return self._joined(other, -1)
 
+    def shared(self, parts: int) -> DeviceTime:
+        """One of so many equal parts."""
+        return DeviceTime(
+            seconds=self.seconds / parts,
+            low=None if self.low is None else self.low / parts,
+            high=None if self.high is None else self.high / parts,
+            collective_seconds=self.collective_seconds / parts,
+            peak_seconds=self.peak_seconds / parts,
+        )
+
     def _joined(self, other: DeviceTime, sign: int) -> DeviceTime:
         low, from_low = (one.seconds if one.low is None else one.low for one in (self, other))
         high, from_high = (one.seconds if one.high is None else one.high for one in (self, other))
@@ -129,7 +139,7 @@ class SimulatedHardware(ABC):
 
 
 class MeteredHardware(SimulatedHardware):
-    """The same of a runner that no engine counts the steps of."""
+    """The same of a runner that no engine counts the steps of: of one copy of the model."""
 
     @property
     @abstractmethod
@@ -140,3 +150,18 @@ class MeteredHardware(SimulatedHardware):
     @abstractmethod
     def encoded(self) -> Encoded:
         """What these calls were for. Any thread."""
+
+    @property
+    def copies(self) -> tuple[MeteredHardware, ...]:
+        """All copies, this one first."""
+        return (self,)
+
+    @property
+    def spent_by_all(self) -> DeviceTime:
+        """By all copies together."""
+        first, *others = (one.spent for one in self.copies)
+        return sum(others, first)
+
+    @property
+    def encoded_by_all(self) -> Encoded:
+        return sum((one.encoded for one in self.copies), Encoded())

@@ -23,11 +23,6 @@ from ridgeline_backends.neuron.plan import (
 )
 from ridgeline_backends.neuron.program import Program
 
-ONE_COPY = (
-    "A text encoder has one copy of the model on an instance (data_parallel_size). More instances "
-    "(InitialInstanceCount) are more copies."
-)
-
 NOT_QUANTISED = "The matrices of encoders are not quantised on Neuron; use bf16 or fp32."
 
 MOST_TEXTS = 16
@@ -56,8 +51,6 @@ def encoder_plan(
     )
     if spec.quantize or neuron.quantized:
         refusals.append(NOT_QUANTISED)
-    if placement.copies > 1:
-        refusals.append(ONE_COPY)
     programs = encoder_programs(config, neuron, Pooling())
     need = core_need(programs)
     refusals.extend(program_refusals(programs, need, placement))
@@ -75,7 +68,7 @@ def encoder_plan(
         max_model_len=length,
         kv_blocks=0,
         memory=memory,
-        available_bytes=placement.core_memory_bytes * placement.cores,
+        available_bytes=placement.core_memory_bytes * placement.cores * placement.copies,
         refusals=tuple(refusals),
         notes=(simulated_note(placement),),
         neuron=neuron,

@@ -76,7 +76,8 @@ class NeuronEncoder(NeuronHardware, MeteredHardware):
         with torch.inference_mode():
             for call in calls_of(lengths, neuron.context_buckets, neuron.batch_size, self._seconds):
                 begun = self._begin()
-                found.update((place, self._run(inputs[place])) for place in call.places)
+                with self._host:
+                    found.update((place, self._run(inputs[place])) for place in call.places)
                 taken = self._end(begun, [self._programs[call.batch, call.bucket]])
                 self._spent = self._spent + taken
                 tokens = sum(lengths[place] for place in call.places)

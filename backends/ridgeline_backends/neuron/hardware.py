@@ -7,15 +7,17 @@ import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, replace
 from threading import Lock
+from typing import Self
 
 import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
 
 # isort: split
 import torch
 
-from ridgeline_backends.base import Artifact
+from ridgeline_backends.base import Artifact, CopiedRunner
 from ridgeline_backends.device_time import (
     DeviceCall,
     DeviceTime,
@@ -31,13 +33,14 @@ from ridgeline_backends.neuron.step_time import PredictTime, StepTimes, device_o
 from ridgeline_backends.torch_threads import TorchThreads
 
 
-class NeuronHardware(SimulatedHardware):
+class NeuronHardware(SimulatedHardware, CopiedRunner):
     """Of `plan.placement`. Where the spec says `paced`, a call returns when the device would.
 
     Copies of a model share a host, which computes for one after the other (`_host`), and what is
     counted; a fault breaks the runtime, which is that of all."""
 
     _simulates: SimulatedDevice
+    _copies: tuple[Self, ...]
 
     def __init__(
         self,
@@ -65,12 +68,22 @@ class NeuronHardware(SimulatedHardware):
         self._sleep = sleep
         self._completed: Counter[DeviceCall] = Counter()
         self._failed: Counter[str] = Counter()
-        self._all: tuple[NeuronHardware, ...] = (self,)
         self._open(artifact)
+        copies = (self, *(self._beside() for _ in range(1, plan.placement.copies)))
+        for one in copies:
+            one._copies = copies
 
     @abstractmethod
     def _open(self, artifact: Artifact) -> None:
         """Read the model, put its weights on the cores, and say what they stand for."""
+
+    def _beside(self) -> Self:
+        """A copy of the model on other cores."""
+        return copy(self)
+
+    @property
+    def copies(self) -> tuple[Self, ...]:
+        return self._copies
 
     @property
     def simulates(self) -> SimulatedDevice:
@@ -83,7 +96,7 @@ class NeuronHardware(SimulatedHardware):
 
     def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None:
         changed = self._faults.instead(kind, after=after, every=every)
-        for one in self._all:
+        for one in self._copies:
             one._faults = changed
 
     def _stand_for(

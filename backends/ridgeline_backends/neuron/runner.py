@@ -8,7 +8,7 @@ fills a bucket up, so that is left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import copy
+from typing import Self
 
 import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
 
@@ -19,7 +19,6 @@ from torch import Tensor
 from ridgeline_backends.base import (
     Artifact,
     Chunk,
-    CopiedRunner,
     ModelRunner,
     RunnerLimits,
     SlotLayout,
@@ -42,10 +41,8 @@ from ridgeline_backends.neuron.sharding import DecoderShards
 from ridgeline_backends.sampling import results, wanted_rows
 
 
-class NeuronRunner(NeuronHardware, ModelRunner, CopiedRunner):
+class NeuronRunner(NeuronHardware, ModelRunner):
     """A decoder on simulated cores."""
-
-    _copies: tuple[NeuronRunner, ...]
 
     def _open(self, artifact: Artifact) -> None:
         neuron = self._neuron
@@ -72,20 +69,12 @@ class NeuronRunner(NeuronHardware, ModelRunner, CopiedRunner):
             batch_buckets=(slots,),
             sequence_buckets=neuron.context_buckets,
         )
-        more = range(1, self._plan.placement.copies)
-        copies = (self, *(self._beside() for _ in more))
-        for one in copies:
-            one._copies = one._all = copies
 
-    def _beside(self) -> NeuronRunner:
-        """A copy of the model on other cores: the same in all but its KV."""
-        other = copy(self)
+    def _beside(self) -> Self:
+        """The same in all but its KV."""
+        other = super()._beside()
         other._memory, other._loaded = self._memory.beside(), {}
         return other
-
-    @property
-    def copies(self) -> tuple[ModelRunner, ...]:
-        return self._copies
 
     @property
     def limits(self) -> RunnerLimits:

@@ -31,7 +31,7 @@ from ridgeline_backends.engine import (
     TokenLogprobs,
 )
 from ridgeline_backends.errors import AdapterExists, UnknownAdapter
-from ridgeline_service.serving.llm.batches import Batches
+from ridgeline_service.serving.llm.batches import Batches, Worker
 from ridgeline_service.serving.llm.embedding import Embedder
 from ridgeline_service.serving.llm.generation import Mailbox, Terms
 from ridgeline_service.serving.llm.grammar import GrammarCompiler
@@ -372,7 +372,11 @@ def replicas() -> Iterator[Start]:
                     tokenizer=pair_tokenizer(),
                     limits=Limits(max_model_len=32, max_input_tokens=32),
                     seams=fixed,
-                    judge=Batches(common_letters, lambda pair: len(pair.token_ids), max_waiting=4),
+                    judge=Batches(
+                        [Worker(common_letters)],
+                        lambda pair: len(pair.token_ids),
+                        max_waiting=4,
+                    ),
                 )
             else:
                 model = EmbeddingModel(
@@ -380,7 +384,7 @@ def replicas() -> Iterator[Start]:
                     tokenizer=tokenizer,
                     limits=Limits(max_model_len=32, max_input_tokens=32),
                     seams=fixed,
-                    embedder=Embedder(LengthEmbedder(), max_waiting=4),
+                    embedder=Embedder([LengthEmbedder()], max_waiting=4),
                 )
             return settings or ModelSettings(flavour=flavour), model
 

@@ -141,11 +141,15 @@ def test_on_a_simulated_device_texts_are_read_alike(tmp_path: Path):
     judge = BertConfig(num_labels=1, **BERT)
     directory(tmp_path / "scores", BertForSequenceClassification, judge)
     device = {"backend": "neuron", "instance": "ml.inf2.xlarge", "tensor_parallel": 2}
-    here, there = (
-        answer(tmp_path / "vectors", EmbeddingModel, embedded, **one) for one in ({}, device)
+    copies = {**device, "tensor_parallel": 1, "data_parallel": 2}
+    here, there, twice = (
+        answer(tmp_path / "vectors", EmbeddingModel, embedded, **one)
+        for one in ({}, device, copies)
     )
-    for own, other in zip(here["data"], there["data"], strict=True):
-        assert other["embedding"] == pytest.approx(own["embedding"], abs=1e-5)
+    for own, *others in zip(here["data"], there["data"], twice["data"], strict=True):
+        for other in others:
+            assert other["embedding"] == pytest.approx(own["embedding"], abs=1e-5)
+    assert twice["usage"]["ridgeline"]["neuron_cores"] == 1
     assert "ridgeline" not in here["usage"]
     told = there["usage"]["ridgeline"]
     assert (told["instance_type"], told["neuron_cores"]) == ("inf2.xlarge", 2)

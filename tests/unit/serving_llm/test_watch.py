@@ -23,7 +23,7 @@ from ridgeline_backends.device_time import (
 )
 from ridgeline_backends.engine import EngineOutput, EngineStats, FinishReason, SamplingParams
 from ridgeline_backends.engine.api import SimulatedTimes, Times
-from ridgeline_service.serving.llm.batches import BATCH, Batches, metered
+from ridgeline_service.serving.llm.batches import BATCH, Batches, Worker, metered
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.metrics import ModelMetrics, ReplicaMetrics
 from ridgeline_service.serving.llm.observing import Observation
@@ -352,7 +352,7 @@ class Encoder(MeteredHardware):
 async def test_texts_say_what_they_would_have_taken_waiting_for_others_included() -> None:
     """The second request waits for the first one's second, and pays for its own two calls alone."""
     runner = Encoder()
-    queue = Batches(runner.embed, len, max_waiting=4, hardware=metered(runner))
+    queue = Batches([Worker(runner.embed, metered(runner))], len, max_waiting=4)
     counts = (1, BATCH + 1)
     clock = Clock()
     seen = [
@@ -380,6 +380,39 @@ async def test_texts_say_what_they_would_have_taken_waiting_for_others_included(
     assert second["usd_per_million_tokens"] == pytest.approx(2 * 0.9 / 3600 / 85 * 1e6, abs=1e-4)
     assert {**first, **second}["label"] == "calibrated"
     assert runner.executions.total == 3
+
+
+async def test_texts_on_several_copies_wait_for_a_free_one_alone() -> None:
+    """Three requests of a second each on two copies: the third waits for half of the device's
+    time so far, which is one second."""
+    copies = (Encoder(), Encoder())
+    queue = Batches([Worker(one.embed, metered(one)) for one in copies], len, max_waiting=4)
+    clock = Clock()
+    seen = [
+        Observation(RequestWatch(NOBODY, clock), NO_SPAN, None, 0.0, wants_usage=False)
+        for _ in range(3)
+    ]
+
+    async def request(one: Observation) -> None:
+        with watched(one.watch):
+            await queue.each([[7] * 5])
+            one.watch.embedded_tokens += 5
+
+    try:
+        tasks = [asyncio.ensure_future(request(one)) for one in seen]
+        while queue.waiting < 3:
+            await asyncio.sleep(0)
+        for one in copies:
+            one.gate.set()
+        await asyncio.gather(*tasks)
+    finally:
+        queue.close()
+    told = sorted(
+        json.loads(*one.simulated.values())["time_to_answer_s"]["seconds"] for one in seen
+    )
+    assert told[0] == 1.0
+    assert 1.0 <= told[2] <= 2.0
+    assert sum(one.executions.total for one in copies) == 3
 
 
 def test_metrics_tell_of_a_simulated_device_without_an_engine(replica: ReplicaMetrics) -> None:

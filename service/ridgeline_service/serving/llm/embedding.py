@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from ridgeline_service.serving.llm.batches import Batches, metered
+from ridgeline_service.serving.llm.batches import Batches, Worker, metered
 from ridgeline_service.serving.llm.watch import watching
 
 
@@ -26,12 +26,12 @@ class EmbeddingSource(Protocol):
 
 
 class Embedder:
-    """Queues requests in front of a runner."""
+    """Queues requests in front of a runner, or of several that are alike."""
 
-    def __init__(self, runner: EmbeddingSource, *, max_waiting: int) -> None:
-        self._runner = runner
+    def __init__(self, runners: Sequence[EmbeddingSource], *, max_waiting: int) -> None:
+        self._runner = runners[0]
         self.queue: Batches[Sequence[int], list[float]] = Batches(
-            runner.embed, len, max_waiting=max_waiting, hardware=metered(runner)
+            [Worker(one.embed, metered(one)) for one in runners], len, max_waiting=max_waiting
         )
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TypeVar
 
 from ridgeline_backends.base import (
     Artifact,
@@ -31,7 +32,7 @@ from ridgeline_backends.engine.llm_engine import LLMEngine
 from ridgeline_backends.engine.speculation import Speculation
 from ridgeline_backends.errors import DoesNotFit
 from ridgeline_backends.registry import get_backend
-from ridgeline_service.serving.llm.batches import Batches, metered
+from ridgeline_service.serving.llm.batches import Batches, Worker, metered
 from ridgeline_service.serving.llm.embedding import Embedder
 from ridgeline_service.serving.llm.errors import InvalidSetting, LoadFailed
 from ridgeline_service.serving.llm.generation import Mailbox
@@ -58,6 +59,8 @@ from ridgeline_service.serving.llm.text.tokenizer import (
 from ridgeline_service.serving.llm.vllm_loading import vllm_engine
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 ADAPTERS = "adapters"
 """Folder of a model directory with LoRA adapters, as LMI has it."""
@@ -213,7 +216,6 @@ def _context_length(declared: int, settings: ModelSettings) -> int:
 
 
 def _own_engine(settings: ModelSettings, runner: ModelRunner, seams: Seams) -> Engine:
-    copies = runner.copies if isinstance(runner, CopiedRunner) else (runner,)
     engines = [
         LLMEngine(
             one,
@@ -221,9 +223,14 @@ def _own_engine(settings: ModelSettings, runner: ModelRunner, seams: Seams) -> E
             max_waiting=_max_waiting(settings),
             on_step=seams.on_step,
         )
-        for one in copies
+        for one in copies_of(runner)
     ]
     return engines[0] if len(engines) == 1 else DataParallelEngine(engines)
+
+
+def copies_of(runner: R) -> tuple[R, ...]:
+    """A runner and its like on other devices."""
+    return runner.copies if isinstance(runner, CopiedRunner) else (runner,)
 
 
 def _max_waiting(settings: ModelSettings) -> int:
@@ -345,7 +352,7 @@ def _embedding_model(
             max_input_tokens=min(settings.max_input_tokens or longest, longest),
         ),
         seams=seams,
-        embedder=Embedder(runner, max_waiting=_max_waiting(settings)),
+        embedder=Embedder(copies_of(runner), max_waiting=_max_waiting(settings)),
     )
 
 
@@ -362,7 +369,9 @@ def _rerank_model(
         ),
         seams=seams,
         judge=Batches(
-            runner.score, pair_tokens, max_waiting=_max_waiting(settings), hardware=metered(runner)
+            [Worker(one.score, metered(one)) for one in copies_of(runner)],
+            pair_tokens,
+            max_waiting=_max_waiting(settings),
         ),
     )
 

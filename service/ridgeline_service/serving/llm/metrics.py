@@ -245,7 +245,7 @@ class HardwareCollector(Collector):
         self._hardware = hardware
 
     def collect(self) -> Iterator[Metric]:
-        device, spent = self._hardware.simulates, self._hardware.spent
+        device, spent = self._hardware.simulates, self._hardware.spent_by_all
         for name, (words, value) in _simulated_gauges(device, spent, 0).items():
             gauge = GaugeMetricFamily(name, words, labels=_LABELS)
             gauge.add_metric(self._labels, value)

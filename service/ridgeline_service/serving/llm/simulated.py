@@ -81,11 +81,11 @@ def generated_so_far(device: SimulatedDevice, stats: EngineStats) -> dict[str, o
 
 def encoded_so_far(hardware: MeteredHardware) -> dict[str, object]:
     """What all calls for texts would have taken; nothing before the first."""
-    encoded, calls = hardware.encoded, hardware.executions.total
+    encoded, calls = hardware.encoded_by_all, hardware.executions.total
     if not calls:
         return {}
     counts = {"steps": calls, "texts": encoded.texts, "encoded_tokens": encoded.tokens}
-    spent = _spent(hardware.simulates, hardware.spent, encoded.tokens)
+    spent = _spent(hardware.simulates, hardware.spent_by_all, encoded.tokens)
     return {"so_far": {**counts, **spent}}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +249,15 @@ def test_pace_lets_a_client_meet_the_latency_of_the_device(bert: Path) -> None:
     runner.embed([[7, 8]])
     assert (runner.spent.seconds, runner.spent.low, runner.spent.high) == (5.0, 4.0, 6.0)
     assert slept == [3.5]
+
+
+def test_copies_are_used_at_once_and_each_counts_its_own(bert: Path) -> None:
+    alone, first = simulated(bert), simulated(bert, data_parallel=3)
+    expected = [alone.embed([SENTENCES[place]]) for place in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        found = pool.map(lambda place: first.copies[place].embed([SENTENCES[place]]), range(3))
+        assert list(found) == expected
+    assert [one.encoded.texts for one in first.copies] == [1, 1, 1]
+    assert first.encoded_by_all == alone.encoded
+    assert first.spent_by_all.seconds == pytest.approx(alone.spent.seconds)
+    assert (first.executions.total, first.simulates.copies) == (3, 3)
