@@ -55,7 +55,8 @@ class LoadSpec:
     they multiply in 8 bits, a scale for every 64 numbers of a row; tables and KV stay in `dtype`.
     `tensor_parallel`: over how many devices every matrix is split, where a backend has several;
     None for all of them. `data_parallel`: how many groups of so many devices have a copy of the
-    model each. `instance`: the instance type a simulated backend is to stand for; `paced`: it
+    model each. `instance`: the instance type a simulated backend is to stand for;
+    `logical_nc_config`: how many of its physical cores make one, None for its default; `paced`: it
     answers when that would, not as soon as it can."""
 
     dtype: Dtype | Literal["bf16", "fp32"] = Dtype.BF16
@@ -71,6 +72,7 @@ class LoadSpec:
     tensor_parallel: int | None = 1
     data_parallel: int = 1
     instance: str | None = None
+    logical_nc_config: int | None = None
     paced: bool = False
 
 

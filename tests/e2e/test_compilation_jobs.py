@@ -179,17 +179,18 @@ def test_recommendations_come_from_the_planner(service: Service) -> None:
     )
     job = ended(describe, "Status", JobName="advanced")
     assert job["Status"] == "COMPLETED", job.get("FailureReason")
-    degrees = []
+    found = []
     for one in job["InferenceRecommendations"]:
         assert one["EndpointConfiguration"]["InstanceType"] == "ml.inf2.24xlarge"
         assert 0 < one["Metrics"]["ModelLatency"] <= 10_000
         assert one["Metrics"]["MaxInvocations"] > 0
         assert one["InvocationStartTime"] <= one["InvocationEndTime"]
         settings = one["ModelConfiguration"]["EnvironmentParameters"]
-        degrees += [
-            each["Value"] for each in settings if each["Key"] == "OPTION_TENSOR_PARALLEL_DEGREE"
-        ]
-    assert sorted(degrees) == ["4", "8"]
+        values = {each["Key"]: each["Value"] for each in settings}
+        names = ("OPTION_TENSOR_PARALLEL_DEGREE", "OPTION_DATA_PARALLEL_SIZE")
+        found.append([values[name] for name in names])
+    # As many copies as twelve cores have room for.
+    assert sorted(found) == [["4", "3"], ["8", "1"]]
     pages = sagemaker.get_paginator("list_inference_recommendations_job_steps")
     steps = [step for page in pages.paginate(JobName="advanced") for step in page["Steps"]]
     assert [step["Status"] for step in steps] == ["COMPLETED", "COMPLETED", "FAILED"]

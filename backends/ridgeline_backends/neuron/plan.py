@@ -45,7 +45,8 @@ def target(
     dtype = _dtype_of(spec)
     given = neuron_config({"torch_dtype": dtype.value, "seq_len": 1, **settings})
     degree = given.tp_degree if "tp_degree" in settings else spec.tensor_parallel
-    placement = place(instance, degree, given.logical_nc_config, copies=spec.data_parallel)
+    lnc = given.logical_nc_config or spec.logical_nc_config
+    placement = place(instance, degree, lnc, copies=spec.data_parallel)
     length = _asked_length(context_length, spec, settings)
     refusals = list(placement.refusals)
     if length > context_length:

@@ -40,12 +40,17 @@ def test_every_combination_of_values_is_a_benchmark_up_to_the_limit() -> None:
     one = {
         "InstanceType": INF2,
         **ranges(
-            OPTION_TENSOR_PARALLEL_DEGREE=degrees, OPTION_MAX_ROLLING_BATCH_SIZE=batches, MINE=["x"]
+            OPTION_TENSOR_PARALLEL_DEGREE=degrees,
+            OPTION_DATA_PARALLEL_SIZE=["1"],
+            OPTION_MAX_ROLLING_BATCH_SIZE=batches,
+            MINE=["x"],
         ),
     }
     found = benchmarks_of(asked(one), [])
     assert [each.order() for each in found] == [
-        {"instance": "inf2.xlarge", "tp": tp, "batch": batch} for tp in (1, 2) for batch in (4, 8)
+        {"instance": "inf2.xlarge", "tp": tp, "copies": 1, "batch": batch}
+        for tp in (1, 2)
+        for batch in (4, 8)
     ]
     assert all(each.environment["MINE"] == "x" for each in found)
     assert len(benchmarks_of(asked(one, most=3), [])) == 3
@@ -198,7 +203,12 @@ def test_encoders_answer_whole_requests_one_after_the_other() -> None:
     assert isinstance(many, Borne)
     assert (one.tp, one.batch, one.quantized) == (1, 8, False)
     # Two copies of the model answer two users at a time: more only wait.
-    assert one.users == 2
+    assert (one.users, one.copies) == (2, 2)
+    alone = embedded(replace(test, copies=1))
+    assert isinstance(alone, Borne)
+    assert (alone.users, alone.copies) == (1, 1)
+    assert alone.per_minute == pytest.approx(one.per_minute / 2, rel=0.01)
+    assert "3 copies of 1 cores" in str(embedded(replace(test, copies=3)))
     assert one.per_minute == pytest.approx(2 * 60 / one.latency_s, rel=0.01)
     assert many.per_minute < one.per_minute < 8 * many.per_minute
     long = embedded(test, prompt=400)

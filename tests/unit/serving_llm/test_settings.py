@@ -216,6 +216,7 @@ def test_copies_are_for_simulated_devices() -> None:
     there, here = read_settings({**given, "RIDGELINE_BACKEND": "neuron"}), read_settings(given)
     assert (there.data_parallel, there.notes) == (3, ())
     assert here.data_parallel == 1
+    assert read_settings({"NEURON_LOGICAL_NC_CONFIG": "1"}).logical_nc_config == 1
     [note] = here.notes
     assert "OPTION_DATA_PARALLEL_SIZE=3" in note
     assert "InitialInstanceCount" in note

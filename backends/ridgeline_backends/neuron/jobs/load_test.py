@@ -41,10 +41,12 @@ _FLAT = 1.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """One instance type; None leaves a choice open. `length`: positions of a sequence."""
+    """One instance type; None leaves a choice open, of `copies` of the model as many as there is
+    room for. `length`: positions of a sequence."""
 
     instance: str
     tp: int | None = None
+    copies: int | None = None
     batch: int | None = None
     quantized: bool | None = None
     length: int | None = None
@@ -74,6 +76,7 @@ class Borne:
     """What one instance bears: `users` at once, with `per_minute` requests answered."""
 
     tp: int
+    copies: int
     lnc: int
     batch: int
     quantized: bool
@@ -117,9 +120,10 @@ def _tested(test: Wanted, order: Order, plan: Plan[Candidate], serve: _Serve) ->
     refusal = ""
     for setting in settings:
         try:
-            found.append(_under_load(setting, serve(setting, test.length), order))
-        except _TooSlow as slow:
-            refusal = refusal or str(slow)
+            copies = _copies(test, setting)
+            found.append(_under_load(setting, copies, serve(setting, test.length), order))
+        except _NotBorne as reason:
+            refusal = refusal or str(reason)
         except BackendError as error:
             refusal = refusal or error.message
     if not found:
@@ -160,14 +164,25 @@ def _no_setting(test: Wanted, plan: Plan[Candidate]) -> str:
     return f"it does not fit at tensor-parallel degree {test.tp}; it does at {degrees}"
 
 
-class _TooSlow(Exception):
-    """No number of users keeps the limit."""
+class _NotBorne(Exception):
+    """A setting has no room for the copies, or no number of users keeps the limit."""
 
 
-def _under_load(setting: Setting, served: Served, order: Order) -> Borne:
-    users, per_minute, latency_s = _borne(served, setting, order)
+def _copies(test: Wanted, setting: Setting) -> int:
+    """Raises `_NotBorne`."""
+    if test.copies is not None and test.copies > setting.copies:
+        raise _NotBorne(
+            f"{test.copies} copies of {setting.tp} cores are more than it has, "
+            f"{setting.instance.cores(setting.lnc)}"
+        )
+    return test.copies or setting.copies
+
+
+def _under_load(setting: Setting, copies: int, served: Served, order: Order) -> Borne:
+    users, per_minute, latency_s = _borne(served, copies, setting.batch, order)
     return Borne(
         tp=setting.tp,
+        copies=copies,
         lnc=setting.lnc,
         batch=setting.batch,
         quantized=setting.quantized,
@@ -181,17 +196,16 @@ def _under_load(setting: Setting, served: Served, order: Order) -> Borne:
     )
 
 
-def _borne(served: Served, setting: Setting, order: Order) -> tuple[int, float, float]:
-    """Users, requests a minute and latency of the best level. Raises `_TooSlow`."""
-    copies = setting.copies
+def _borne(served: Served, copies: int, batch: int, order: Order) -> tuple[int, float, float]:
+    """Users, requests a minute and latency of the best level. Raises `_NotBorne`."""
     best: tuple[int, float, float] | None = None
-    for users, seconds in order.levels or _doubling(copies * setting.batch):
+    for users, seconds in order.levels or _doubling(copies * batch):
         rate, latency_s = _level(served, copies, users, seconds, order)
         if not rate:
             continue
         if order.limit_s is not None and latency_s > order.limit_s:
             if best is None:
-                raise _TooSlow(
+                raise _NotBorne(
                     f"{order.share:.0%} of the requests of {users} users take "
                     f"{latency_s * 1e3:.0f} ms, the limit is {order.limit_s * 1e3:.0f} ms"
                 )
@@ -203,7 +217,7 @@ def _borne(served: Served, setting: Setting, order: Order) -> tuple[int, float, 
         if enough or (flat and order.stop_when_flat):
             break
     if best is None:
-        raise _TooSlow("no request is answered before the traffic ends")
+        raise _NotBorne("no request is answered before the traffic ends")
     return best
 
 

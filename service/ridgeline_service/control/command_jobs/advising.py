@@ -227,6 +227,7 @@ def _entry(place: int, one: Benchmark, found: Mapping[str, Any] | str) -> dict[s
         metrics["CostPerInference"] = price / 60 / found["per_minute"]
     own = {
         "OPTION_TENSOR_PARALLEL_DEGREE": str(found["tp"]),
+        "OPTION_DATA_PARALLEL_SIZE": str(found["copies"]),
         "OPTION_MAX_ROLLING_BATCH_SIZE": str(found["batch"]),
         **({"OPTION_QUANTIZE": "int8"} if found["quantized"] else {}),
     }

@@ -18,6 +18,7 @@ _NUMBERS = {
     "OPTION_TENSOR_PARALLEL_SIZE": "tp",
     "SM_NUM_GPUS": "tp",
     "NUM_SHARD": "tp",
+    "OPTION_DATA_PARALLEL_SIZE": "copies",
     "OPTION_MAX_ROLLING_BATCH_SIZE": "batch",
     "OPTION_MAX_NUM_SEQS": "batch",
     "MAX_BATCH_SIZE": "batch",

@@ -172,6 +172,7 @@ def _compiled(
         tensor_parallel=settings.tensor_parallel,
         data_parallel=settings.data_parallel,
         instance=settings.instance,
+        logical_nc_config=settings.logical_nc_config,
         paced=settings.paced,
     )
     # A step must have room for one token of every sequence.

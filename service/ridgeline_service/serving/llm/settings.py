@@ -81,6 +81,7 @@ _OWN = {
     "RIDGELINE_IMAGE_FLAVOUR": "flavour",
     "RIDGELINE_THREADS": "threads",
     "RIDGELINE_INSTANCE_TYPE": "instance",
+    "NEURON_LOGICAL_NC_CONFIG": "logical_nc_config",
     "RIDGELINE_PACE": "pace",
 }
 
@@ -97,8 +98,8 @@ class ModelSettings:
     """How the model is to be served. None leaves the choice to the model or the backend.
 
     ``tensor_parallel`` None: over all devices. ``data_parallel``: copies of the model on devices of
-    their own. ``instance``: what a simulated backend stands for; ``paced``: it answers when that
-    would. ``notes`` are lines for the log: what was ignored,
+    their own. ``instance``: what a simulated backend stands for, with cores of
+    ``logical_nc_config`` physical ones; ``paced``: it answers when that would. ``notes`` are lines for the log: what was ignored,
     and what was replaced by what.
     """
 
@@ -123,6 +124,7 @@ class ModelSettings:
     lora_modules: tuple[LoraModule, ...] = ()
     quantize: Quantize = None
     instance: str | None = None
+    logical_nc_config: int | None = None
     paced: bool = False
     notes: tuple[str, ...] = ()
 
@@ -216,6 +218,7 @@ def read_settings(
         lora_modules=_lora_modules(found),
         quantize=_quantize(found.get("quantize")),
         instance=found["instance"].value if "instance" in found else None,
+        logical_nc_config=integer("logical_nc_config"),
         paced=_paced(found.get("pace")),
         notes=tuple(notes),
     )

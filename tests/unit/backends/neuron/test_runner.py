@@ -25,6 +25,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from ridgeline.errors import InvalidInput
 from ridgeline_backends.base import (
     Backend,
     Chunk,
@@ -189,6 +190,22 @@ def test_what_cannot_be_is_refused_with_what_to_change(
     assert re.search(said, " ".join(plan.refusals))
     with pytest.raises(DoesNotFit):
         device.compile(make_llama(), plan)
+
+
+def test_two_physical_cores_make_one_where_the_chip_lets_choose(make_llama: Any) -> None:
+    config = read_json(make_llama() / "config.json")
+
+    def placed(instance: str, lnc: int | None) -> tuple[int, int]:
+        plan = NeuronBackend(instance).plan(
+            config, LoadSpec(tensor_parallel=None, logical_nc_config=lnc)
+        )
+        assert isinstance(plan, NeuronPlan)
+        return plan.placement.lnc, plan.placement.cores
+
+    assert placed("trn2.3xlarge", None) == placed("trn2.3xlarge", 2) == (2, 4)
+    assert placed("trn2.3xlarge", 1) == (1, 8)
+    with pytest.raises(InvalidInput, match="LNC 2"):
+        placed("inf2.xlarge", 2)
 
 
 def test_out_of_memory_says_what_fills_a_core() -> None:
