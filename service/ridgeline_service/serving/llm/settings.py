@@ -99,8 +99,8 @@ class ModelSettings:
 
     ``tensor_parallel`` None: over all devices. ``data_parallel``: copies of the model on devices of
     their own. ``instance``: what a simulated backend stands for, with cores of
-    ``logical_nc_config`` physical ones; ``paced``: it answers when that would. ``notes`` are lines for the log: what was ignored,
-    and what was replaced by what.
+    ``logical_nc_config`` physical ones; ``paced``: it answers when that would. ``notes`` are lines
+    for the log: what was ignored, and what was replaced by what.
     """
 
     name: str = "model"

@@ -204,7 +204,7 @@ def test_two_physical_cores_make_one_where_the_chip_lets_choose(make_llama: Any)
 
     assert placed("trn2.3xlarge", None) == placed("trn2.3xlarge", 2) == (2, 4)
     assert placed("trn2.3xlarge", 1) == (1, 8)
-    with pytest.raises(InvalidInput, match="LNC 2"):
+    with pytest.raises(InvalidInput, match="no logical NeuronCore configuration 2"):
         placed("inf2.xlarge", 2)
 
 
