@@ -7,6 +7,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 # One process a core; a file's tests stay together, since they share what is slow to make.
 UNIT_TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile tests/unit
+# Tests of real processes wait more than they compute: two files at a time, on any machine.
+PROCESS_TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile tests/contract tests/e2e tests/chaos tests/docs
 # Tests share the cores: threads that spin while they wait for each other stop those of other processes.
 test unit chaos: export GOMP_SPINCOUNT = 1000
 SOURCES := sdk service backends model_zoo tests examples
@@ -18,7 +20,7 @@ demo: $(VENV)/.service system kernels
 
 test: $(VENV)/.dev system kernels
 	$(UNIT_TESTS)
-	$(BIN)/python -m pytest tests/contract tests/e2e tests/chaos tests/docs
+	$(PROCESS_TESTS)
 
 # Faults and kills in full, the slow ones too; then jobs once more as a user without any capability.
 chaos: $(VENV)/.dev system kernels
