@@ -43,8 +43,9 @@ class Placement:
         room = self.instance.cores(self.lnc) // self.cores
         if self.copies <= room:
             return ()
+        each = "1 core" if self.cores == 1 else f"{self.cores} cores"
         return (
-            f"{self.copies} copies of {self.cores} cores are more than the "
+            f"{self.copies} copies of {each} are more than the "
             f"{self.instance.cores(self.lnc)} cores of {self.instance.name} at LNC {self.lnc}. "
             f"Choose a data_parallel_size of at most {room}, or a smaller tp_degree.",
         )

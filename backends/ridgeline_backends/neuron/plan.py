@@ -163,10 +163,8 @@ def host_refusals(memory: MemoryNeed) -> list[str]:
 
 def simulated_note(placement: Placement) -> str:
     copies = "" if placement.copies == 1 else f"{placement.copies} copies of the model, each on "
-    return (
-        f"Simulated: {copies}{placement.cores} logical cores of {placement.instance.name} at LNC "
-        f"{placement.lnc}."
-    )
+    cores = "1 logical core" if placement.cores == 1 else f"{placement.cores} logical cores"
+    return f"Simulated: {copies}{cores} of {placement.instance.name} at LNC {placement.lnc}."
 
 
 def _slot_bytes(config: DecoderConfig, neuron: NeuronConfig) -> int:

@@ -18,10 +18,11 @@ def lines(replicas: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     lnc = first["logical_neuroncore_config"]
     copies = first["data_parallel_size"]
     several = "" if copies == 1 else f"{copies} copies of the model, each on "
+    plural = "" if first["neuron_cores"] == 1 else "s"
     paced = ", answers at its pace" if first["pace"] == "real-time" else ""
     yield (
-        f"simulated {first['instance_type']}: {several}{first['neuron_cores']} NeuronCores at LNC "
-        f"{lnc}, times {first['label']}{paced}"
+        f"simulated {first['instance_type']}: {several}{first['neuron_cores']} NeuronCore{plural} "
+        f"at LNC {lnc}, times {first['label']}{paced}"
     )
     for phase, words in _PHASES.items():
         calls = [one for one in first["calls"] if one["phase"] == phase]

@@ -296,6 +296,7 @@ class TestEndpoints:
             "instance_type": "inf2.xlarge",
             "neuron_cores": 2,
             "logical_neuroncore_config": 1,
+            "data_parallel_size": 3,
             "label": "calibrated",
             "pace": "real-time",
             "core_memory_bytes": {"model constants": 1 << 20},
@@ -306,7 +307,10 @@ class TestEndpoints:
         fake.endpoint("e")
         fake.on("GET /api/endpoints/e/simulated", sdk_tools.Reply({"replicas": replicas}))
         text = run("describe", "e").stdout
-        assert "2 NeuronCores at LNC 1, times calibrated, answers at its pace" in text
+        assert (
+            "3 copies of the model, each on 2 NeuronCores at LNC 1, times calibrated, answers at its pace"
+            in text
+        )
         assert "4.00 ms (3.00 - 5.00)" in text
         assert "40% collectives, $0.50 per million tokens" in text
         assert "a call, texts of up to (batch 16):" in text

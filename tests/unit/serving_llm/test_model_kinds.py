@@ -187,7 +187,7 @@ def test_copies_on_a_simulated_device_write_alike(tmp_path: Path) -> None:
     # Four at once fill one copy twice, and two copies once.
     waited = one["usage"]["ridgeline"]["time_to_first_token_s"]["seconds"]
     assert told["time_to_first_token_s"]["seconds"] < waited
-    with pytest.raises(DoesNotFit, match="3 copies of 1 cores are more than the 2 cores"):
+    with pytest.raises(DoesNotFit, match="3 copies of 1 core are more than the 2 cores"):
         answer(tmp_path, TextModel, written, data_parallel=3, **device)
 
 

@@ -147,8 +147,9 @@ class SequenceReader:
             )
         if output.finish_reason in (FinishReason.ERROR, FinishReason.CANCELLED):
             self.done = True
+            why = (output.error or str(output.finish_reason)).rstrip(".")
             raise GenerationFailed(
-                f"The engine stopped this generation: {output.error or output.finish_reason}.",
+                f"The engine stopped this generation: {why}.",
                 hint="Try again.",
             )
         # A complete grammar ends a sequence too, and then its last token belongs to the text.
