@@ -307,10 +307,8 @@ class TestEndpoints:
         fake.endpoint("e")
         fake.on("GET /api/endpoints/e/simulated", sdk_tools.Reply({"replicas": replicas}))
         text = run("describe", "e").stdout
-        assert (
-            "3 copies of the model, each on 2 NeuronCores at LNC 1, times calibrated, answers at its pace"
-            in text
-        )
+        assert "3 copies of the model, each on 2 NeuronCores at LNC 1, times calibrated" in text
+        assert "calibrated, answers at its pace" in text
         assert "4.00 ms (3.00 - 5.00)" in text
         assert "40% collectives, $0.50 per million tokens" in text
         assert "a call, texts of up to (batch 16):" in text
