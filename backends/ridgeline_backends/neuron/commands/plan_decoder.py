@@ -7,12 +7,16 @@ from dataclasses import asdict
 
 from ridgeline_backends.neuron.builders.configs import decoder_architecture
 from ridgeline_backends.neuron.commands.plan_output import (
+    SETTING,
     Comparison,
     Shown,
     Words,
+    bounds,
     dollars,
     milliseconds,
     ms,
+    setting_cells,
+    setting_json,
     show,
 )
 from ridgeline_backends.neuron.planner import Option, Target, make_plan
@@ -20,8 +24,7 @@ from ridgeline_backends.neuron.planning.comparison import rooflines
 from ridgeline_backends.neuron.planning.picture import Axes
 
 _COLUMNS = (
-    "INSTANCE TYPE", "COUNT", "COPIES", "TP", "LNC", "BATCH", "WEIGHTS", "GIB/CORE", "TTFT MS",
-    "MS/TOKEN", "TOKENS/S", "USD/M TOKENS", "LABEL",
+    *SETTING, "WEIGHTS", "GIB/CORE", "TTFT MS", "MS/TOKEN", "TOKENS/S", "USD/M TOKENS", "LABEL",
 )  # fmt: skip
 
 
@@ -33,15 +36,9 @@ def show_decoder(
 
 
 def _row(one: Option) -> tuple[object, ...]:
-    s = one.setting
     return (
-        s.instance.name,
-        one.instances,
-        s.copies,
-        s.tp,
-        s.lnc,
-        s.batch,
-        "8-bit" if s.quantized else "bf16",
+        *setting_cells(one),
+        _weights(one),
         f"{one.core_bytes / 2**30:.1f}",
         f"{one.ttft.seconds * 1e3:.0f}",
         milliseconds(one.tpot),
@@ -49,6 +46,10 @@ def _row(one: Option) -> tuple[object, ...]:
         dollars(one.usd_per_million),
         one.tpot.label,
     )
+
+
+def _weights(one: Option) -> str:
+    return "8-bit" if one.setting.quantized else "bf16"
 
 
 def _loaded(one: Option) -> str:
@@ -61,22 +62,13 @@ def _loaded(one: Option) -> str:
 
 
 def _as_json(one: Option) -> dict[str, object]:
-    s = one.setting
     return {
-        "instance_type": s.instance.name,
-        "instances": one.instances,
-        "copies": s.copies,
-        "tp": s.tp,
-        "lnc": s.lnc,
-        "batch": s.batch,
-        "weights": "8-bit" if s.quantized else "bf16",
-        "core_bytes": one.core_bytes,
+        **setting_json(one),
+        "weights": _weights(one),
         "ttft_s": [one.ttft.low, one.ttft.seconds, one.ttft.high],
         "tpot_s": [one.tpot.low, one.tpot.seconds, one.tpot.high],
         "tokens_s": one.tokens_s,
         "usd_per_million_tokens": one.usd_per_million,
-        "label": one.tpot.label,
-        "misses": list(one.misses),
         "loaded": None if one.loaded is None else asdict(one.loaded),
     }
 
@@ -85,22 +77,8 @@ _WORDS = Words(axes=Axes(), columns=_COLUMNS, row=_row, loaded=_loaded, as_json=
 
 
 def _comparison(config: Mapping[str, object], length: int) -> Comparison:
-    found = rooflines(decoder_architecture(config), length)
-    return Comparison(
-        columns=(
-            "INSTANCE TYPE", "DEVICES", "BATCH", "MS/TOKEN", "TOKENS/S", "USD/M TOKENS", "LABEL",
-        ),
-        rows=[
-            (
-                one.name,
-                one.device,
-                one.batch,
-                ms(one.tpot_s),
-                f"{one.tokens_s:.0f}",
-                dollars(one.usd_per_million),
-                "roofline",
-            )
-            for one in found
-        ],
-        as_json=[asdict(one) for one in found],
-    )  # fmt: skip
+    return bounds(
+        rooflines(decoder_architecture(config), length),
+        ("MS/TOKEN", "TOKENS/S", "USD/M TOKENS"),
+        lambda one: (ms(one.tpot_s), f"{one.tokens_s:.0f}"),
+    )

@@ -6,12 +6,16 @@ from dataclasses import asdict
 
 from ridgeline_backends.models.encoder_config import EncoderConfig
 from ridgeline_backends.neuron.commands.plan_output import (
+    SETTING,
     Comparison,
     Shown,
     Words,
+    bounds,
     dollars,
     milliseconds,
     ms,
+    setting_cells,
+    setting_json,
     show,
 )
 from ridgeline_backends.neuron.encoder_planner import (
@@ -24,8 +28,7 @@ from ridgeline_backends.neuron.planning.comparison import encoder_rooflines
 from ridgeline_backends.neuron.planning.picture import Axes
 
 _COLUMNS = (
-    "INSTANCE TYPE", "COUNT", "COPIES", "TP", "LNC", "BATCH", "GIB/CORE", "MS/CALL", "TEXTS/S",
-    "USD/M TEXTS", "USD/M TOKENS", "LABEL",
+    *SETTING, "GIB/CORE", "MS/CALL", "TEXTS/S", "USD/M TEXTS", "USD/M TOKENS", "LABEL",
 )  # fmt: skip
 
 
@@ -33,14 +36,8 @@ def show_encoder(
     model: EncoderConfig, target: EncoderTarget, asked: Shown, *, compare: bool
 ) -> None:
     def row(one: EncoderOption) -> tuple[object, ...]:
-        s = one.setting
         return (
-            s.instance.name,
-            one.instances,
-            s.copies,
-            s.tp,
-            s.lnc,
-            s.batch,
+            *setting_cells(one),
             f"{one.core_bytes / 2**30:.1f}",
             milliseconds(one.call),
             f"{one.texts_s:.0f}",
@@ -53,22 +50,13 @@ def show_encoder(
         return None if one.usd_per_million is None else one.usd_per_million / target.seq
 
     def as_json(one: EncoderOption) -> dict[str, object]:
-        s = one.setting
         return {
-            "instance_type": s.instance.name,
-            "instances": one.instances,
-            "copies": s.copies,
-            "tp": s.tp,
-            "lnc": s.lnc,
-            "batch": s.batch,
-            "core_bytes": one.core_bytes,
+            **setting_json(one),
             "call_s": [one.call.low, one.call.seconds, one.call.high],
             "texts_s": one.texts_s,
             "tokens_s": one.texts_s * target.seq,
             "usd_per_million_texts": one.usd_per_million,
             "usd_per_million_tokens": per_token(one),
-            "label": one.call.label,
-            "misses": list(one.misses),
             "loaded": None if one.loaded is None else asdict(one.loaded),
         }
 
@@ -89,22 +77,8 @@ def _loaded(one: EncoderOption) -> str:
 
 
 def _comparison(model: EncoderConfig, seq: int) -> Comparison:
-    found = encoder_rooflines(model, bucket_for(model, seq))
-    return Comparison(
-        columns=(
-            "INSTANCE TYPE", "DEVICES", "BATCH", "MS/CALL", "TEXTS/S", "USD/M TEXTS", "LABEL",
-        ),
-        rows=[
-            (
-                one.name,
-                one.device,
-                one.batch,
-                ms(one.call_s),
-                f"{one.texts_s:.0f}",
-                dollars(one.usd_per_million),
-                "roofline",
-            )
-            for one in found
-        ],
-        as_json=[asdict(one) for one in found],
-    )  # fmt: skip
+    return bounds(
+        encoder_rooflines(model, bucket_for(model, seq)),
+        ("MS/CALL", "TEXTS/S", "USD/M TEXTS"),
+        lambda one: (ms(one.call_s), f"{one.texts_s:.0f}"),
+    )

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import typer
 
 from ridgeline.cli._common import print_json, print_table
+from ridgeline_backends.neuron.planning.comparison import EncoderRoofline, Roofline
 from ridgeline_backends.neuron.planning.picture import Axes, Point, characters, svg
 from ridgeline_backends.neuron.planning.ranking import Candidate, Plan
 
 if TYPE_CHECKING:
     from ridgeline_backends.neuron.timing.predict import Prediction
 
+B = TypeVar("B", bound=Roofline | EncoderRoofline)
 C = TypeVar("C", bound=Candidate)
 
 _WORTH_SAYING = 1.1
@@ -74,6 +76,46 @@ class Comparison:
     columns: tuple[str, ...]
     rows: list[tuple[object, ...]]
     as_json: list[dict[str, object]]
+
+
+def bounds(
+    found: Iterable[B], columns: tuple[str, str, str], cells: Callable[[B], tuple[str, str]]
+) -> Comparison:
+    """Of rooflines. `cells`: a time and a rate, below the first two of `columns`; the third is of
+    the price."""
+    return Comparison(
+        columns=("INSTANCE TYPE", "DEVICES", "BATCH", *columns, "LABEL"),
+        rows=[
+            (one.name, one.device, one.batch, *cells(one), dollars(one.usd_per_million), "roofline")
+            for one in found
+        ],
+        as_json=[asdict(one) for one in found],
+    )
+
+
+SETTING = ("INSTANCE TYPE", "COUNT", "COPIES", "TP", "LNC", "BATCH")
+
+
+def setting_cells(one: Candidate) -> tuple[object, ...]:
+    """Below `SETTING`."""
+    s = one.setting
+    return (s.instance.name, one.instances, s.copies, s.tp, s.lnc, s.batch)
+
+
+def setting_json(one: Candidate) -> dict[str, object]:
+    """What options of all kinds of plans have in common."""
+    s = one.setting
+    return {
+        "instance_type": s.instance.name,
+        "instances": one.instances,
+        "copies": s.copies,
+        "tp": s.tp,
+        "lnc": s.lnc,
+        "batch": s.batch,
+        "core_bytes": one.core_bytes,
+        "label": one.pace.label,
+        "misses": list(one.misses),
+    }
 
 
 def dollars(price: float | None) -> str:
