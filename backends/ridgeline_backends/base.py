@@ -49,13 +49,13 @@ class DeviceReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSpec:
-    """How a model is to be served. `kv_cache_bytes` None: enough for `max_num_seqs` sequences of
-    the whole context, or what the memory leaves. `threads` None: all cores. There is to be room for
-    `max_adapters` LoRA adapters of at most `max_adapter_rank`. `quantize` "int8": matrices and what
-    they multiply in 8 bits, a scale for every 64 numbers of a row; tables and KV stay in `dtype`.
-    `tensor_parallel`: over how many devices every matrix is split, where a backend has several;
-    None for all of them. `data_parallel`: how many groups of so many devices have a copy of the
-    model each. `instance`: the instance type a simulated backend is to stand for;
+    """How a model is to be served. `kv_cache_bytes`, of each copy, None: enough for `max_num_seqs`
+    sequences of the whole context, or what the memory leaves. `threads` None: all cores. There is
+    to be room for `max_adapters` LoRA adapters of at most `max_adapter_rank`. `quantize` "int8":
+    matrices and what they multiply in 8 bits, a scale for every 64 numbers of a row; tables and KV
+    stay in `dtype`. `tensor_parallel`: over how many devices every matrix is split, where a backend
+    has several; None for all of them. `data_parallel`: how many groups of so many devices have a
+    copy of the model each. `instance`: the instance type a simulated backend is to stand for;
     `logical_nc_config`: how many of its physical cores make one, None for its default; `paced`: it
     answers when that would, not as soon as it can."""
 

@@ -34,16 +34,6 @@ class DeviceTime:
         """What is left of a sum without its first part."""
         return self._joined(other, -1)
 
-    def shared(self, parts: int) -> DeviceTime:
-        """One of so many equal parts."""
-        return DeviceTime(
-            seconds=self.seconds / parts,
-            low=None if self.low is None else self.low / parts,
-            high=None if self.high is None else self.high / parts,
-            collective_seconds=self.collective_seconds / parts,
-            peak_seconds=self.peak_seconds / parts,
-        )
-
     def _joined(self, other: DeviceTime, sign: int) -> DeviceTime:
         low, from_low = (one.seconds if one.low is None else one.low for one in (self, other))
         high, from_high = (one.seconds if one.high is None else one.high for one in (self, other))

@@ -6,7 +6,9 @@ nothing but what their runners share. Knows neither runners nor schedulers.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from threading import Lock
 
@@ -30,14 +32,14 @@ class DataParallelEngine(Engine):
     """`engines` are alike, and at least one. Adapters are not shared out to them."""
 
     def __init__(self, engines: Sequence[Engine]) -> None:
-        self._engines = tuple(engines)
+        self.engines = tuple(engines)
         self._places: dict[str, int] = {}
         self._held = [0] * len(engines)
         self._lock = Lock()
 
     @property
     def max_model_len(self) -> int:
-        return self._engines[0].max_model_len
+        return self.engines[0].max_model_len
 
     def submit(
         self,
@@ -55,7 +57,7 @@ class DataParallelEngine(Engine):
                 self._forget(sequence_id)
             sink(output)
 
-        engine = self._engines[self._take(sequence_id)]
+        engine = self.engines[self._take(sequence_id)]
         try:
             engine.submit(
                 sequence_id,
@@ -87,11 +89,11 @@ class DataParallelEngine(Engine):
     def cancel(self, sequence_id: str) -> None:
         place = self._places.get(sequence_id)
         if place is not None:
-            self._engines[place].cancel(sequence_id)
+            self.engines[place].cancel(sequence_id)
 
     def stats(self) -> EngineStats:
         """Of all copies together; alive while each of them is."""
-        found = [engine.stats() for engine in self._engines]
+        found = [engine.stats() for engine in self.engines]
         simulated = [one.simulated for one in found if one.simulated is not None]
         return replace(
             found[0],
@@ -101,9 +103,10 @@ class DataParallelEngine(Engine):
         )
 
     def start(self) -> None:
-        for engine in self._engines:
+        for engine in self.engines:
             engine.start()
 
     def stop(self) -> None:
-        for engine in self._engines:
-            engine.stop()
+        # At once: each goes on with its step until it hears of it.
+        with ThreadPoolExecutor(len(self.engines)) as pool:
+            deque(pool.map(lambda engine: engine.stop(), self.engines), maxlen=0)

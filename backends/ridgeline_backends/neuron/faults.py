@@ -64,7 +64,7 @@ _KINDS: Mapping[str, _Kind] = {
 
 
 class Faults:
-    """What happens to the steps of one runner."""
+    """What happens to the steps of one runtime: of all copies of a model, counted together."""
 
     def __init__(
         self, name: str = "", *, after: int = 0, every: int = 0, timeout_s: float = _TIMEOUT_S

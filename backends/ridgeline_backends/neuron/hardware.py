@@ -61,7 +61,7 @@ class NeuronHardware(SimulatedHardware, CopiedRunner):
         if plan.spec.threads is not None:
             torch.set_num_threads(plan.spec.threads)
         self._threads = TorchThreads()
-        self._host = Lock()
+        self._host, self._counting = Lock(), Lock()
         self._times = StepTimes(predict)
         self._memory = CoreMemory(plan.neuron.tp_degree)
         self._clock = clock
@@ -91,8 +91,8 @@ class NeuronHardware(SimulatedHardware, CopiedRunner):
 
     @property
     def executions(self) -> Executions:
-        # Copies, because the thread that computes goes on counting.
-        return Executions(completed=dict(self._completed), failed=dict(self._failed))
+        with self._counting:
+            return Executions(completed=dict(self._completed), failed=dict(self._failed))
 
     def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None:
         changed = self._faults.instead(kind, after=after, every=every)
@@ -117,7 +117,7 @@ class NeuronHardware(SimulatedHardware, CopiedRunner):
         try:
             self._faults.step(self._neuron.tp_degree, self._sleep)
         except NeuronRuntimeError as error:
-            with self._host:
+            with self._counting:
                 self._failed[error.code] += 1
             raise
         self._threads.adopt()
@@ -125,8 +125,9 @@ class NeuronHardware(SimulatedHardware, CopiedRunner):
 
     def _end(self, begun: float, programs: Sequence[Program]) -> DeviceTime:
         """It returns, not before the device would where that is wanted: what it took there."""
-        with self._host:
-            self._completed.update(map(self._call, programs))
+        calls = [self._call(one) for one in programs]
+        with self._counting:
+            self._completed.update(calls)
         taken = self._times.of(programs)
         if self._plan.spec.paced:
             self._sleep(max(0.0, taken.seconds - (self._clock() - begun)))

@@ -23,7 +23,7 @@ from ridgeline_backends.neuron.placement import Placement, allowed_degrees, plac
 from ridgeline_backends.neuron.program import Program
 
 _DEFAULT_KV_BYTES = 1 << 30
-"""KV memory of all copies where nobody asked for an amount: it is the host's that fills up."""
+"""KV memory of a copy where nobody asked for an amount: it is the host's that fills up."""
 
 _MIB = 1 << 20
 
@@ -112,10 +112,22 @@ def decoder_plan(
         memory=memory,
         available_bytes=limit * placement.cores * placement.copies,
         refusals=tuple(refusals),
-        notes=(simulated_note(placement),),
+        notes=(simulated_note(placement), *_fewer(spec, neuron, slot)),
         neuron=neuron,
         placement=placement,
         need=need,
+    )
+
+
+def _fewer(spec: LoadSpec, neuron: NeuronConfig, slot: int) -> tuple[str, ...]:
+    """What is to be said where KV memory holds fewer sequences than the spec allows."""
+    if neuron.batch_size >= spec.max_num_seqs:
+        return ()
+    room = spec.kv_cache_bytes or _DEFAULT_KV_BYTES
+    return (
+        f"{neuron.batch_size} sequences at once, not {spec.max_num_seqs}: one of {neuron.seq_len} "
+        f"tokens takes {slot / _MIB:.0f} MiB of KV, of {room / _MIB:.0f} MiB. Ask for more KV "
+        "memory or shorter sequences.",
     )
 
 
@@ -186,7 +198,7 @@ def _slots(spec: LoadSpec, settings: Mapping[str, object], slot: int) -> int:
         return asked
     room = spec.kv_cache_bytes
     if room is None:
-        room = max(_DEFAULT_KV_BYTES // spec.data_parallel, slot)
+        room = max(_DEFAULT_KV_BYTES, slot)
     return min(spec.max_num_seqs, room // slot)
 
 

@@ -128,6 +128,8 @@ class Driver(Generic[R]):
             if due is not None and due.seen == seen and due.at > now + SLACK_S:
                 return due.at
         if not self._claim(row, now):
+            with self._lock:
+                self._due[name] = _Due(now + HEARTBEAT_S, seen)
             return now + HEARTBEAT_S
         with self._lock:
             self._busy.add(name)
@@ -156,7 +158,7 @@ class Driver(Generic[R]):
             fresh = self._read(name)
             if fresh is not None:
                 row = fresh
-            again = None if fresh is None else self._subject.step(fresh)
+            again = HEARTBEAT_S if fresh is None else self._subject.step(fresh)
         except Exception:  # one row's bug or a lost database must not stop the others
             log.exception("a step of %s failed", name)
         finally:

@@ -105,3 +105,14 @@ def test_a_row_that_another_took_meanwhile_is_left_to_it(context: Context) -> No
     other.look(other.read())
     this.look(held_by_this)
     assert (this.given, other.given) == ([PoolStatus.IN_USE], [PoolStatus.AVAILABLE])
+
+
+def test_a_row_that_another_holds_is_looked_at_now_and_then(context: Context) -> None:
+    this, other = Driven(context), Driven(context, "another plane")
+    this.look(this.read())
+    held_by_this = this.read()
+    this.driver.release()
+    other.look(other.read())
+    now = context.clock()
+    for rows in (held_by_this, this.read(), this.read()):
+        assert this.driver.look(rows, [ARN], now, now + 5) > now

@@ -186,6 +186,13 @@ def test_what_cannot_be_tested_says_why() -> None:
     quick = borne(Wanted(instance="inf2.xlarge", tp=2, batch=4), levels=[(1, 0.001)], limit_s=1.0)
     assert quick == "no request is answered before the traffic ends"
     assert "only simulated Neuron" in str(borne(Wanted(instance="m5.large")))
+    assert "configuration 2" in str(borne(Wanted(instance="inf2.xlarge", lnc=2)))
+    chosen = borne(Wanted(instance="trn2.3xlarge", lnc=1, tp=4, copies=2))
+    assert isinstance(chosen, Borne)
+    assert (chosen.lnc, chosen.tp, chosen.copies) == (1, 4, 2)
+    many = borne(Wanted(instance="trn2.48xlarge", copies=16))
+    assert isinstance(many, Borne)
+    assert (many.copies, many.tp * 16 <= 64) == (16, True)
     assert "degree 7; it does at 1, 2" in str(borne(Wanted(instance="inf2.xlarge", tp=7)))
 
 
@@ -208,7 +215,9 @@ def test_encoders_answer_whole_requests_one_after_the_other() -> None:
     assert isinstance(alone, Borne)
     assert (alone.users, alone.copies) == (1, 1)
     assert alone.per_minute == pytest.approx(one.per_minute / 2, rel=0.01)
-    assert "3 copies of 1 cores" in str(embedded(replace(test, copies=3)))
+    assert "no room for 3 copies of the model; it has for 2" in str(
+        embedded(replace(test, copies=3))
+    )
     assert one.per_minute == pytest.approx(2 * 60 / one.latency_s, rel=0.01)
     assert many.per_minute < one.per_minute < 8 * many.per_minute
     long = embedded(test, prompt=400)

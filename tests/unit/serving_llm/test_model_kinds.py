@@ -165,13 +165,16 @@ LLAMA = LlamaConfig(num_key_value_heads=1, bos_token_id=0, eos_token_id=1, **BER
 
 
 def test_copies_on_a_simulated_device_write_alike(tmp_path: Path) -> None:
-    """Each has cores of its own, which are paid for together."""
+    expected = [1, 2]
 
     async def written(model: Model) -> Answer:
         assert isinstance(model, TextModel)
         body = {"prompt": "the sea is", "max_tokens": 5, "temperature": 0, "ignore_eos": True}
         made = await asyncio.gather(*(completions(model, body) for _ in range(4)))
-        assert model.engine.stats().finished == 5  # the warm-up too
+        stats = model.engine.stats()
+        copies = stats.total_blocks // 2
+        assert stats.finished == 4 + copies  # each was warmed up
+        assert copies == expected.pop(0)
         answers = [one for one in made if isinstance(one, Answer)]
         texts = {json.loads(one.body)["choices"][0]["text"] for one in answers}
         assert len(answers) == 4
@@ -182,11 +185,7 @@ def test_copies_on_a_simulated_device_write_alike(tmp_path: Path) -> None:
     device = {"backend": "neuron", "instance": "ml.inf2.xlarge", "tensor_parallel": 1}
     one, two = (answer(tmp_path, TextModel, written, data_parallel=n, **device) for n in (1, 2))
     assert one["choices"][0]["text"] == two["choices"][0]["text"]
-    told = two["usage"]["ridgeline"]
-    assert told["neuron_cores"] == 1
-    # Four at once fill one copy twice, and two copies once.
-    waited = one["usage"]["ridgeline"]["time_to_first_token_s"]["seconds"]
-    assert told["time_to_first_token_s"]["seconds"] < waited
+    assert two["usage"]["ridgeline"]["neuron_cores"] == 1
     with pytest.raises(DoesNotFit, match="3 copies of 1 core are more than the 2 cores"):
         answer(tmp_path, TextModel, written, data_parallel=3, **device)
 

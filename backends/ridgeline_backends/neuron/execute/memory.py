@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
 import torch
 from torch import Tensor
@@ -83,7 +85,14 @@ class CoreMemory:
         narrow = kept in (ElementType.FP8_E4M3, ElementType.FP8_E5M2)
         spread = self.cores > 1
         shape = (self.cores, *buffer.shape) if spread else buffer.shape
-        return torch.zeros(shape, dtype=torch.bfloat16 if narrow else torch_dtype(kept)), spread
+        return _zeros(shape, torch.bfloat16 if narrow else torch_dtype(kept)), spread
+
+
+def _zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Zeros that take no memory of the host until they are written to."""
+    size = prod(shape)
+    room = mmap(-1, size * dtype.itemsize, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+    return torch.frombuffer(room, dtype=dtype, count=size).view(*shape)
 
 
 def _multiplied_only(programs: Iterable[Program]) -> set[str]:

@@ -41,12 +41,14 @@ _FLAT = 1.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """One instance type; None leaves a choice open, of `copies` of the model as many as there is
-    room for. `length`: positions of a sequence."""
+    """One instance type; None leaves a choice open: of `copies` of the model as many as there is
+    room for, of `lnc` what endpoints have unless told otherwise. `length`: positions of a
+    sequence."""
 
     instance: str
     tp: int | None = None
     copies: int | None = None
+    lnc: int | None = None
     batch: int | None = None
     quantized: bool | None = None
     length: int | None = None
@@ -120,10 +122,10 @@ def _tested(test: Wanted, order: Order, plan: Plan[Candidate], serve: _Serve) ->
     refusal = ""
     for setting in settings:
         try:
-            copies = _copies(test, setting)
+            copies = test.copies or setting.copies
             found.append(_under_load(setting, copies, serve(setting, test.length), order))
-        except _NotBorne as reason:
-            refusal = refusal or str(reason)
+        except _TooSlow as slow:
+            refusal = refusal or str(slow)
         except BackendError as error:
             refusal = refusal or error.message
     if not found:
@@ -133,17 +135,12 @@ def _tested(test: Wanted, order: Order, plan: Plan[Candidate], serve: _Serve) ->
 
 def _settings(test: Wanted, options: Sequence[Candidate]) -> Iterator[Setting]:
     """The cheapest, and the fastest to answer alone."""
-    # Endpoints take the logical cores that are the chip's default.
-    own = [
-        one
-        for one in options
-        if one.setting.instance.name == test.instance
-        and one.setting.lnc == one.setting.instance.chip.default_lnc
-    ]
     kept = [
         one
-        for one in own
-        if test.tp in (None, one.setting.tp) and test.quantized in (None, one.setting.quantized)
+        for one in _own(test, options)
+        if test.tp in (None, one.setting.tp)
+        and test.quantized in (None, one.setting.quantized)
+        and (test.copies or 1) <= one.setting.copies
     ]
     fastest = sorted(kept, key=lambda one: one.alone_s)[:1]
     seen: set[Setting] = set()
@@ -154,28 +151,34 @@ def _settings(test: Wanted, options: Sequence[Candidate]) -> Iterator[Setting]:
             yield setting
 
 
+def _own(test: Wanted, options: Sequence[Candidate]) -> list[Candidate]:
+    """Of the instance type, with the logical cores that an endpoint there has."""
+    return [
+        one
+        for one in options
+        if one.setting.instance.name == test.instance
+        and one.setting.lnc == (test.lnc or one.setting.instance.chip.default_lnc)
+    ]
+
+
 def _no_setting(test: Wanted, plan: Plan[Candidate]) -> str:
-    own = {one.setting.tp for one in plan.options if one.setting.instance.name == test.instance}
+    own = _own(test, plan.options)
+    degrees = {one.setting.tp for one in own}
     if not own:
+        if any(one.setting.instance.name == test.instance for one in plan.options):
+            return f"its chip has no logical NeuronCore configuration {test.lnc}"
         return "only simulated Neuron instance types are predicted"
-    if test.tp is None or test.tp in own:
-        return "the matrices of encoders are not quantised"
-    degrees = ", ".join(map(str, sorted(own)))
-    return f"it does not fit at tensor-parallel degree {test.tp}; it does at {degrees}"
+    if test.tp is not None and test.tp not in degrees:
+        listed = ", ".join(map(str, sorted(degrees)))
+        return f"it does not fit at tensor-parallel degree {test.tp}; it does at {listed}"
+    most = max(one.setting.copies for one in own if test.tp in (None, one.setting.tp))
+    if test.copies is not None and test.copies > most:
+        return f"it has no room for {test.copies} copies of the model; it has for {most}"
+    return "the matrices of encoders are not quantised"
 
 
-class _NotBorne(Exception):
-    """A setting has no room for the copies, or no number of users keeps the limit."""
-
-
-def _copies(test: Wanted, setting: Setting) -> int:
-    """Raises `_NotBorne`."""
-    if test.copies is not None and test.copies > setting.copies:
-        raise _NotBorne(
-            f"{test.copies} copies of {setting.tp} cores are more than it has, "
-            f"{setting.instance.cores(setting.lnc)}"
-        )
-    return test.copies or setting.copies
+class _TooSlow(Exception):
+    """No number of users keeps the limit."""
 
 
 def _under_load(setting: Setting, copies: int, served: Served, order: Order) -> Borne:
@@ -197,7 +200,7 @@ def _under_load(setting: Setting, copies: int, served: Served, order: Order) -> 
 
 
 def _borne(served: Served, copies: int, batch: int, order: Order) -> tuple[int, float, float]:
-    """Users, requests a minute and latency of the best level. Raises `_NotBorne`."""
+    """Users, requests a minute and latency of the best level. Raises `_TooSlow`."""
     best: tuple[int, float, float] | None = None
     for users, seconds in order.levels or _doubling(copies * batch):
         rate, latency_s = _level(served, copies, users, seconds, order)
@@ -205,7 +208,7 @@ def _borne(served: Served, copies: int, batch: int, order: Order) -> tuple[int, 
             continue
         if order.limit_s is not None and latency_s > order.limit_s:
             if best is None:
-                raise _NotBorne(
+                raise _TooSlow(
                     f"{order.share:.0%} of the requests of {users} users take "
                     f"{latency_s * 1e3:.0f} ms, the limit is {order.limit_s * 1e3:.0f} ms"
                 )
@@ -217,7 +220,7 @@ def _borne(served: Served, copies: int, batch: int, order: Order) -> tuple[int, 
         if enough or (flat and order.stop_when_flat):
             break
     if best is None:
-        raise _NotBorne("no request is answered before the traffic ends")
+        raise _TooSlow("no request is answered before the traffic ends")
     return best
 
 

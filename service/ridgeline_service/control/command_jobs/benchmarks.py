@@ -19,6 +19,7 @@ _NUMBERS = {
     "SM_NUM_GPUS": "tp",
     "NUM_SHARD": "tp",
     "OPTION_DATA_PARALLEL_SIZE": "copies",
+    "NEURON_LOGICAL_NC_CONFIG": "lnc",
     "OPTION_MAX_ROLLING_BATCH_SIZE": "batch",
     "OPTION_MAX_NUM_SEQS": "batch",
     "MAX_BATCH_SIZE": "batch",

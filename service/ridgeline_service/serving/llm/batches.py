@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from queue import SimpleQueue
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from ridgeline.errors import Overloaded
@@ -23,30 +21,38 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class _Made(Generic[R]):
-    """A batch's results, what it took, and the devices' time at its end."""
-
-    results: Sequence[R]
-    taken: DeviceTime
-    ended: DeviceTime
-
-
-@dataclass(frozen=True)
 class Worker(Generic[T, R]):
-    """A copy of a model: ``run`` gives a result an item, on ``hardware`` where that is simulated.
-    Used by one thread at a time."""
+    """A copy of a model with a thread: ``run`` gives a result an item, on ``hardware`` where that
+    is simulated. ``requests`` are those that it has in hand."""
 
-    run: Callable[[Sequence[T]], Sequence[R]]
-    hardware: MeteredHardware | None = None
+    def __init__(
+        self, run: Callable[[Sequence[T]], Sequence[R]], hardware: MeteredHardware | None = None
+    ) -> None:
+        self.hardware = hardware
+        self.requests = 0
+        self._run = run
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
 
     @property
     def spent(self) -> DeviceTime:
         return _NO_TIME if self.hardware is None else self.hardware.spent
 
+    def submit(self, batch: Sequence[T]) -> Future[tuple[Sequence[R], DeviceTime, DeviceTime]]:
+        """Results, and what the device had spent before and after."""
+        return self._thread.submit(self._timed, batch)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _timed(self, batch: Sequence[T]) -> tuple[Sequence[R], DeviceTime, DeviceTime]:
+        """On the thread, where nobody else's calls come between."""
+        begun = self.spent
+        return self._run(batch), begun, self.spent
+
 
 class Batches(Generic[T, R]):
-    """Queues requests in front of ``workers``, which are alike: who is free takes the next batch.
+    """Queues requests in front of ``workers``, which are alike: each goes to the one with the
+    fewest.
 
     ``length`` tells items of like cost. ``waiting`` and ``finished`` count requests. The request's
     watch is told what its calls took of simulated hardware.
@@ -58,16 +64,13 @@ class Batches(Generic[T, R]):
         self._workers = tuple(workers)
         self._length = length
         self._max_waiting = max_waiting
-        self._threads = ThreadPoolExecutor(len(workers), thread_name_prefix="batches")
-        self._free: SimpleQueue[Worker[T, R]] = SimpleQueue()
-        for worker in workers:
-            self._free.put(worker)
         self.waiting = 0
         self.finished = 0
 
-    def once(self, item: T) -> R:
-        """One item on a thread; waits for it."""
-        return self._threads.submit(self._timed, [item]).result().results[0]
+    def warm_up(self, item: T) -> None:
+        """One item through each worker; waits for them."""
+        for worker in self._workers:
+            worker.submit([item]).result()
 
     async def each(self, items: Sequence[T]) -> list[R]:
         """One result an item. Raises Overloaded when too many requests wait already."""
@@ -75,45 +78,32 @@ class Batches(Generic[T, R]):
             raise Overloaded(
                 f"{self.waiting} requests are already waiting.", hint="Retry in a second."
             )
+        worker = min(self._workers, key=lambda one: one.requests)
         self.waiting += 1
-        loop = asyncio.get_running_loop()
+        worker.requests += 1
         order = sorted(range(len(items)), key=lambda place: self._length(items[place]))
         results: dict[int, R] = {}
-        began = ended = self._passed()
-        own = _NO_TIME
+        began = ended = worker.spent
+        own_seconds = 0.0
         try:
             for start in range(0, len(order), BATCH):
                 places = order[start : start + BATCH]
                 batch = [items[place] for place in places]
-                made = await loop.run_in_executor(self._threads, self._timed, batch)
-                results.update(zip(places, made.results, strict=True))
-                own, ended = own + made.taken, made.ended
+                made, begun, ended = await asyncio.wrap_future(worker.submit(batch))
+                results.update(zip(places, made, strict=True))
+                own_seconds += ended.seconds - begun.seconds
         finally:
             self.waiting -= 1
+            worker.requests -= 1
         self.finished += 1
-        hardware = self._workers[0].hardware
-        if hardware is not None:
-            # Alone on one of several copies, a call takes longer than passes on their average.
-            total = max(own, ended - began, key=lambda time: time.seconds)
-            watching().encoded = EncodedTimes(hardware.simulates, total, own.seconds)
+        if worker.hardware is not None:
+            device = worker.hardware.simulates
+            watching().encoded = EncodedTimes(device, ended - began, own_seconds)
         return [results[place] for place in range(len(items))]
 
-    def _timed(self, batch: Sequence[T]) -> _Made[R]:
-        worker = self._free.get()  # there is one for each thread
-        try:
-            begun = worker.spent
-            results = worker.run(batch)
-            return _Made(results, worker.spent - begun, self._passed())
-        finally:
-            self._free.put(worker)
-
-    def _passed(self) -> DeviceTime:
-        """Time of the devices: what each has spent, on average."""
-        times = [worker.spent for worker in self._workers]
-        return sum(times[1:], times[0]).shared(len(times))
-
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
 
 
 def metered(runner: object) -> MeteredHardware | None:

@@ -186,7 +186,7 @@ def _compiled(
     if not plan.fits:
         raise DoesNotFit(plan.refusals)
     log.info(
-        "Plan: %s in %s, context %d, %d sequences at once, %.2f GiB of %.2f GiB",
+        "Plan: %s in %s, context %d, up to %d sequences at once, %.2f GiB of %.2f GiB",
         plan.architecture,
         plan.dtype,
         plan.max_model_len,
@@ -394,15 +394,18 @@ def _sampling_defaults(generation_config: Mapping[str, object]) -> SamplingDefau
 
 
 def _warm_up(model: Model) -> None:
-    """One small request through everything, so that the first client does not wait for it."""
+    """One small request through everything, so that the first client does not wait for it; of
+    several copies of the model through each."""
     ids = model.tokenizer.encode("Hello, world. " * 8, add_special_tokens=True)
     ids = ids[: min(_WARM_UP_TOKENS, model.limits.max_input_tokens)]
     if isinstance(model, TextModel):
-        _generate(model.engine, ids or [0], model.limits.max_model_len)
+        engine = model.engine
+        for one in engine.engines if isinstance(engine, DataParallelEngine) else (engine,):
+            _generate(one, ids or [0], model.limits.max_model_len)
     elif isinstance(model, EmbeddingModel):
-        model.embedder.queue.once(ids)
+        model.embedder.queue.warm_up(ids)
     else:
-        model.judge.once(TokenPair(ids, [0] * len(ids)))
+        model.judge.warm_up(TokenPair(ids, [0] * len(ids)))
 
 
 def _generate(engine: Engine, prompt: list[int], longest: int) -> None:

@@ -208,6 +208,25 @@ def test_two_physical_cores_make_one_where_the_chip_lets_choose(make_llama: Any)
         placed("inf2.xlarge", 2)
 
 
+def test_fewer_sequences_than_asked_for_are_told(make_llama: Any) -> None:
+    config = {**LLAMA, "hidden_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 16}
+    config |= {"num_key_value_heads": 16, "head_dim": 64, "intermediate_size": 1024}
+
+    def planned(**spec: Any) -> tuple[int, str]:
+        plan = NeuronBackend("inf2.48xlarge", {"tp_degree": 1}).plan(
+            config, LoadSpec(max_model_len=4096, **spec)
+        )
+        return plan.kv_blocks, " ".join(plan.notes)
+
+    assert planned(max_num_seqs=8)[0] == 8
+    # A copy's batch does not depend on how many there are.
+    assert planned(max_num_seqs=8, data_parallel=24)[0] == 8
+    few, said = planned(max_num_seqs=9)
+    assert few == 8
+    assert "8 sequences at once, not 9" in said
+    assert planned(max_num_seqs=9, kv_cache_bytes=2 << 30) == (9, planned(max_num_seqs=8)[1])
+
+
 def test_out_of_memory_says_what_fills_a_core() -> None:
     config = {**LLAMA, "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64}
     config |= {"num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 28672}
@@ -253,7 +272,11 @@ def test_copies_share_weights_and_no_kv(make_llama: Any) -> None:
     prompts = [7, 8, 9]
     one_by_one = [decoded([alone], [prompt])[0] for prompt in prompts]
     assert decoded(three, prompts) == one_by_one
-    first = three[0]
+    first, second, _ = three
+    names = [name for name, _ in first._memory._tensors.items()]
+    own = [name for name in names if first._memory.tensor(name) is not second._memory.tensor(name)]
+    assert own == list(first._memory._kv)
+    assert first._memory._matrices is second._memory._matrices
     assert (first.simulates.cores, first.simulates.copies) == (2, 3)
     assert first.executions.total == 3 * 8
 
