@@ -188,8 +188,9 @@ class EngineStats:
     are those computed; `prefix_hits` of `prefix_queries` prompt tokens were found in memory.
     `drafts` chunks had `draft_tokens` guesses, of which `accepted_tokens` were right.
     `busy_seconds` is time in which there was something to generate, `device_seconds` that part of
-    it in which the runner worked; of several copies of a model they are sums. `adapters` are those loaded. `simulated` is the predicted time of
-    all steps on `simulates`, where the device is simulated.
+    it in which the runner worked; of several copies of a model they are sums. `adapters` are those
+    loaded. `simulated` is the predicted time of all steps on `simulates`, where the device is
+    simulated.
     """
 
     alive: bool = True
