@@ -8,6 +8,7 @@ decides: so a text gets the same bits in any company.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
 
@@ -73,19 +74,20 @@ class NeuronEncoder(NeuronHardware, MeteredHardware):
             one.check(vocab_size=self._config.vocab_size, max_model_len=self._longest)
         found: dict[int, Tensor] = {}
         lengths, neuron = [len(one.token_ids) for one in inputs], self._neuron
-        with torch.inference_mode():
-            for call in calls_of(lengths, neuron.context_buckets, neuron.batch_size, self._seconds):
-                begun = self._begin()
-                with self._host:
-                    found.update((place, self._run(inputs[place])) for place in call.places)
-                taken = self._end(begun, [self._programs[call.batch, call.bucket]])
-                self._spent = self._spent + taken
-                tokens = sum(lengths[place] for place in call.places)
-                self._encoded += Encoded(texts=len(call.places), tokens=tokens)
+        for call in calls_of(lengths, neuron.context_buckets, neuron.batch_size, self._seconds):
+            begun = self._begin()
+            found |= self._compute(partial(self._run_all, inputs, call.places))
+            taken = self._end(begun, [self._programs[call.batch, call.bucket]])
+            self._spent = self._spent + taken
+            tokens = sum(lengths[place] for place in call.places)
+            self._encoded += Encoded(texts=len(call.places), tokens=tokens)
         return [found[place] for place in range(len(inputs))]
 
     def _seconds(self, bucket: int, batch: int) -> float:
         return self._times.of([self._programs[batch, bucket]]).seconds
+
+    def _run_all(self, inputs: Sequence[EncoderInput], places: Sequence[int]) -> dict[int, Tensor]:
+        return {place: self._run(inputs[place]) for place in places}
 
     def _run(self, one: EncoderInput) -> Tensor:
         count = len(one.token_ids)

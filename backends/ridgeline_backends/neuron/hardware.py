@@ -7,10 +7,11 @@ import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import asdict, replace
 from threading import Lock
-from typing import Self
+from typing import Self, TypeVar
 
 import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
 
@@ -32,11 +33,13 @@ from ridgeline_backends.neuron.program import Program
 from ridgeline_backends.neuron.step_time import PredictTime, StepTimes, device_of
 from ridgeline_backends.torch_threads import TorchThreads
 
+T = TypeVar("T")
+
 
 class NeuronHardware(SimulatedHardware, CopiedRunner):
     """Of `plan.placement`. Where the spec says `paced`, a call returns when the device would.
 
-    Copies of a model share a host, which computes for one after the other (`_host`), and what is
+    Copies of a model share this machine, which computes for one after the other, and what is
     counted; a fault breaks the runtime, which is that of all."""
 
     _simulates: SimulatedDevice
@@ -61,7 +64,10 @@ class NeuronHardware(SimulatedHardware, CopiedRunner):
         if plan.spec.threads is not None:
             torch.set_num_threads(plan.spec.threads)
         self._threads = TorchThreads()
-        self._host, self._counting = Lock(), Lock()
+        self._counting = Lock()
+        # One thread for all copies: OpenMP keeps a team of threads for each that calls it.
+        several = plan.placement.copies > 1
+        self._host = ThreadPoolExecutor(1, thread_name_prefix="cores") if several else None
         self._times = StepTimes(predict)
         self._memory = CoreMemory(plan.neuron.tp_degree)
         self._clock = clock
@@ -120,8 +126,18 @@ class NeuronHardware(SimulatedHardware, CopiedRunner):
             with self._counting:
                 self._failed[error.code] += 1
             raise
-        self._threads.adopt()
         return begun
+
+    def _compute(self, work: Callable[[], T]) -> T:
+        """On this machine, where copies take turns."""
+        if self._host is None:
+            return self._adopted(work)
+        return self._host.submit(self._adopted, work).result()
+
+    def _adopted(self, work: Callable[[], T]) -> T:
+        self._threads.adopt()
+        with torch.inference_mode():
+            return work()
 
     def _end(self, begun: float, programs: Sequence[Program]) -> DeviceTime:
         """It returns, not before the device would where that is wanted: what it took there."""

@@ -8,6 +8,7 @@ fills a bucket up, so that is left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Self
 
 import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
@@ -38,7 +39,7 @@ from ridgeline_backends.neuron.execute.executor import LoadedProgram
 from ridgeline_backends.neuron.hardware import NeuronHardware
 from ridgeline_backends.neuron.program import Program
 from ridgeline_backends.neuron.sharding import DecoderShards
-from ridgeline_backends.sampling import results, wanted_rows
+from ridgeline_backends.sampling import Results, results, wanted_rows
 
 
 class NeuronRunner(NeuronHardware, ModelRunner):
@@ -98,11 +99,13 @@ class NeuronRunner(NeuronHardware, ModelRunner):
 
     def execute(self, step: Step) -> StepResult:
         begun = self._begin()
-        with self._host, torch.inference_mode():
-            logits, programs = self._forward(step.chunks)
-            found = results(step, logits)
+        found, programs = self._compute(partial(self._chosen, step))
         taken = self._end(begun, programs)
         return StepResult(tokens=found.tokens, scores=found.scores, device_time=taken)
+
+    def _chosen(self, step: Step) -> tuple[Results, list[Program]]:
+        logits, programs = self._forward(step.chunks)
+        return results(step, logits), programs
 
     def logits(self, step: Step) -> Tensor:
         """Run the step; float32 logits [tokens in the step, vocabulary] of every token in it."""
