@@ -106,7 +106,7 @@ def decoder_plan(
         backend=backend,
         architecture=architecture,
         dtype=dtype,
-        spec=spec,
+        spec=replace(spec, max_num_seqs=neuron.batch_size),
         max_model_len=length,
         kv_blocks=max(slots, 0),
         memory=memory,

@@ -186,11 +186,11 @@ def _compiled(
     if not plan.fits:
         raise DoesNotFit(plan.refusals)
     log.info(
-        "Plan: %s in %s, context %d, up to %d sequences at once, %.2f GiB of %.2f GiB",
+        "Plan: %s in %s, context %d, %d sequences at once, %.2f GiB of %.2f GiB",
         plan.architecture,
         plan.dtype,
         plan.max_model_len,
-        settings.max_num_seqs,
+        plan.spec.max_num_seqs,
         plan.memory.total / 2**30,
         plan.available_bytes / 2**30,
     )

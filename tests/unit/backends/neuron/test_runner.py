@@ -216,6 +216,7 @@ def test_fewer_sequences_than_asked_for_are_told(make_llama: Any) -> None:
         plan = NeuronBackend("inf2.48xlarge", {"tp_degree": 1}).plan(
             config, LoadSpec(max_model_len=4096, **spec)
         )
+        assert plan.spec.max_num_seqs == plan.kv_blocks
         return plan.kv_blocks, " ".join(plan.notes)
 
     assert planned(max_num_seqs=8)[0] == 8
