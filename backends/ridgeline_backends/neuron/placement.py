@@ -28,6 +28,11 @@ class Placement:
         return self.instance.core_memory_bytes(self.lnc)
 
     @property
+    def room(self) -> int:
+        """How many such groups the instance has."""
+        return self.instance.cores(self.lnc) // self.cores
+
+    @property
     def refusals(self) -> tuple[str, ...]:
         """Why such groups cannot be: the topology allows some sizes only, and so many of them."""
         allowed = allowed_degrees(self.instance, self.lnc)
@@ -40,14 +45,13 @@ class Placement:
         )
 
     def _too_many(self) -> tuple[str, ...]:
-        room = self.instance.cores(self.lnc) // self.cores
-        if self.copies <= room:
+        if self.copies <= self.room:
             return ()
         each = "1 core" if self.cores == 1 else f"{self.cores} cores"
         return (
             f"{self.copies} copies of {each} are more than the "
             f"{self.instance.cores(self.lnc)} cores of {self.instance.name} at LNC {self.lnc}. "
-            f"Choose a data_parallel_size of at most {room}, or a smaller tp_degree.",
+            f"Choose a data_parallel_size of at most {self.room}, or a smaller tp_degree.",
         )
 
 

@@ -68,7 +68,7 @@ def simulate(
             hint="`ridgeline plan` has --rps for encoders too.",
         )
     placement = place(instance, tp, lnc)
-    count = replicas or max(1, placement.instance.cores(placement.lnc) // placement.cores)
+    count = replicas or max(1, placement.room)
     for reason in replace(placement, copies=count).refusals:
         raise InvalidInput(reason)
     config = NeuronConfig(

@@ -224,12 +224,12 @@ def _own_engine(settings: ModelSettings, runner: ModelRunner, seams: Seams) -> E
             max_waiting=_max_waiting(settings),
             on_step=seams.on_step,
         )
-        for one in copies_of(runner)
+        for one in _copies_of(runner)
     ]
     return engines[0] if len(engines) == 1 else DataParallelEngine(engines)
 
 
-def copies_of(runner: R) -> tuple[R, ...]:
+def _copies_of(runner: R) -> tuple[R, ...]:
     """A runner and its like on other devices."""
     return runner.copies if isinstance(runner, CopiedRunner) else (runner,)
 
@@ -353,7 +353,7 @@ def _embedding_model(
             max_input_tokens=min(settings.max_input_tokens or longest, longest),
         ),
         seams=seams,
-        embedder=Embedder(copies_of(runner), max_waiting=_max_waiting(settings)),
+        embedder=Embedder(_copies_of(runner), max_waiting=_max_waiting(settings)),
     )
 
 
@@ -370,7 +370,7 @@ def _rerank_model(
         ),
         seams=seams,
         judge=Batches(
-            [Worker(one.score, metered(one)) for one in copies_of(runner)],
+            [Worker(one.score, metered(one)) for one in _copies_of(runner)],
             pair_tokens,
             max_waiting=_max_waiting(settings),
         ),
