@@ -314,8 +314,7 @@ class CopiedRunner(ABC):
     @property
     @abstractmethod
     def copies(self) -> tuple[Self, ...]:
-        """All of them, this one first. Each has KV memory of its own, if any, and may be used by a
-        thread of its own."""
+        """All, this one first. Each has KV of its own, if any, and may have its own thread."""
 
 
 class LoraRunner(ABC):

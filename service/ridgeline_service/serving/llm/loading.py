@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TypeVar
 
 from ridgeline_backends.base import (
@@ -21,10 +20,9 @@ from ridgeline_backends.base import (
     LoadSpec,
     ModelRunner,
     RerankRunner,
-    TokenPair,
 )
 from ridgeline_backends.device_time import SimulatedHardware
-from ridgeline_backends.engine import Engine, EngineOutput, FinishReason, SamplingParams
+from ridgeline_backends.engine import Engine
 from ridgeline_backends.engine.data_parallel import DataParallelEngine
 from ridgeline_backends.engine.draft_model import DraftModel
 from ridgeline_backends.engine.drafting import PromptLookup
@@ -57,6 +55,7 @@ from ridgeline_service.serving.llm.text.tokenizer import (
     read_json,
 )
 from ridgeline_service.serving.llm.vllm_loading import vllm_engine
+from ridgeline_service.serving.llm.warming import warm_up
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +72,6 @@ WAITING_PER_SEQUENCE = 8
 
 SIMULATED_CONTEXT = 2048
 """The same on simulated devices, which keep memory for the whole length of every sequence."""
-
-_WARM_UP_TOKENS = 24
-_WARM_UP_TIMEOUT_S = 300.0
 
 
 def load_model(
@@ -154,7 +150,7 @@ def _backend(settings: ModelSettings) -> Backend:
 
 def _warm(replica: Replica, model: Model) -> None:
     with replica.stage("warm-up", State.WARMING):
-        _warm_up(model)
+        warm_up(model)
 
 
 def _compiled(
@@ -391,31 +387,3 @@ def _sampling_defaults(generation_config: Mapping[str, object]) -> SamplingDefau
         top_p=number("top_p", 1.0, lambda value: 0 < value <= 1),
         repetition_penalty=number("repetition_penalty", 1.0, lambda value: 0 < value <= 10),
     )
-
-
-def _warm_up(model: Model) -> None:
-    """One small request through everything, so that the first client does not wait for it; of
-    several copies of the model through each."""
-    ids = model.tokenizer.encode("Hello, world. " * 8, add_special_tokens=True)
-    ids = ids[: min(_WARM_UP_TOKENS, model.limits.max_input_tokens)]
-    if isinstance(model, TextModel):
-        engine = model.engine
-        for one in engine.engines if isinstance(engine, DataParallelEngine) else (engine,):
-            _generate(one, ids or [0], model.limits.max_model_len)
-    elif isinstance(model, EmbeddingModel):
-        model.embedder.queue.warm_up(ids)
-    else:
-        model.judge.warm_up(TokenPair(ids, [0] * len(ids)))
-
-
-def _generate(engine: Engine, prompt: list[int], longest: int) -> None:
-    outputs: SimpleQueue[EngineOutput] = SimpleQueue()
-    room = min(4, longest - len(prompt))
-    params = SamplingParams(max_tokens=room, temperature=0.0, ignore_eos=True)
-    engine.submit("warm-up", prompt, params, outputs.put)
-    while True:
-        output = outputs.get(timeout=_WARM_UP_TIMEOUT_S)
-        if output.finish_reason is FinishReason.ERROR:
-            raise LoadFailed(f"The first generation failed: {output.error}")
-        if output.finish_reason is not None:
-            return
