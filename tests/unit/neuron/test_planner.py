@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,11 +16,13 @@ from ridgeline_backends.neuron.builders.configs import decoder_architecture
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.commands.models import config_of
 from ridgeline_backends.neuron.commands.plan import seconds_of
+from ridgeline_backends.neuron.devices import instances
 from ridgeline_backends.neuron.planner import Option, Target, make_plan
 from ridgeline_backends.neuron.planning.comparison import rooflines
+from ridgeline_backends.neuron.planning.deployment import environment
 from ridgeline_backends.neuron.planning.load import Wanted, under_load
 from ridgeline_backends.neuron.planning.picture import Axes, Point, characters, svg
-from ridgeline_backends.neuron.planning.ranking import Plan
+from ridgeline_backends.neuron.planning.ranking import Plan, Setting
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +154,23 @@ def test_the_command_prints_a_table_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "inf2.xlarge" in done.stdout
     assert "USD/M TOKENS" in done.stdout
+    assert "as an endpoint: ridgeline deploy ID --instance-type ml.inf2.xlarge " in done.stdout
+
+
+def test_a_setting_names_the_environment_that_deploys_it() -> None:
+    """Logical cores are named where an endpoint would choose others."""
+    trn2 = Setting(instance=instances()["trn2.3xlarge"], lnc=1, tp=2, batch=4, quantized=True)
+    assert environment(trn2, length=2048) == {
+        "OPTION_TENSOR_PARALLEL_DEGREE": "2",
+        "OPTION_DATA_PARALLEL_SIZE": "4",
+        "OPTION_MAX_ROLLING_BATCH_SIZE": "4",
+        "NEURON_LOGICAL_NC_CONFIG": "1",
+        "OPTION_QUANTIZE": "int8",
+        "OPTION_MAX_MODEL_LEN": "2048",
+    }
+    usual = environment(replace(trn2, lnc=2, quantized=False), copies=1)
+    assert usual == {
+        "OPTION_TENSOR_PARALLEL_DEGREE": "2",
+        "OPTION_DATA_PARALLEL_SIZE": "1",
+        "OPTION_MAX_ROLLING_BATCH_SIZE": "4",
+    }

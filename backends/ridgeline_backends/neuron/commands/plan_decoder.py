@@ -16,11 +16,11 @@ from ridgeline_backends.neuron.commands.plan_output import (
     milliseconds,
     ms,
     setting_cells,
-    setting_json,
     show,
 )
 from ridgeline_backends.neuron.planner import Option, Target, make_plan
 from ridgeline_backends.neuron.planning.comparison import rooflines
+from ridgeline_backends.neuron.planning.deployment import environment
 from ridgeline_backends.neuron.planning.picture import Axes
 
 _COLUMNS = (
@@ -32,7 +32,15 @@ def show_decoder(
     config: Mapping[str, object], target: Target, asked: Shown, *, compare: bool
 ) -> None:
     compared = _comparison(config, target.length) if compare else None
-    show(make_plan(config, target), _WORDS, asked, compared)
+    words = Words(
+        axes=Axes(),
+        columns=_COLUMNS,
+        row=_row,
+        loaded=_loaded,
+        environment=lambda one: environment(one.setting, length=target.length),
+        as_json=_as_json,
+    )
+    show(make_plan(config, target), words, asked, compared)
 
 
 def _row(one: Option) -> tuple[object, ...]:
@@ -63,7 +71,6 @@ def _loaded(one: Option) -> str:
 
 def _as_json(one: Option) -> dict[str, object]:
     return {
-        **setting_json(one),
         "weights": _weights(one),
         "ttft_s": [one.ttft.low, one.ttft.seconds, one.ttft.high],
         "tpot_s": [one.tpot.low, one.tpot.seconds, one.tpot.high],
@@ -71,9 +78,6 @@ def _as_json(one: Option) -> dict[str, object]:
         "usd_per_million_tokens": one.usd_per_million,
         "loaded": None if one.loaded is None else asdict(one.loaded),
     }
-
-
-_WORDS = Words(axes=Axes(), columns=_COLUMNS, row=_row, loaded=_loaded, as_json=_as_json)
 
 
 def _comparison(config: Mapping[str, object], length: int) -> Comparison:

@@ -15,7 +15,6 @@ from ridgeline_backends.neuron.commands.plan_output import (
     milliseconds,
     ms,
     setting_cells,
-    setting_json,
     show,
 )
 from ridgeline_backends.neuron.encoder_planner import (
@@ -25,6 +24,7 @@ from ridgeline_backends.neuron.encoder_planner import (
     make_encoder_plan,
 )
 from ridgeline_backends.neuron.planning.comparison import encoder_rooflines
+from ridgeline_backends.neuron.planning.deployment import environment
 from ridgeline_backends.neuron.planning.picture import Axes
 
 _COLUMNS = (
@@ -51,7 +51,6 @@ def show_encoder(
 
     def as_json(one: EncoderOption) -> dict[str, object]:
         return {
-            **setting_json(one),
             "call_s": [one.call.low, one.call.seconds, one.call.high],
             "texts_s": one.texts_s,
             "tokens_s": one.texts_s * target.seq,
@@ -61,7 +60,12 @@ def show_encoder(
         }
 
     words = Words(
-        axes=Axes("call", "texts"), columns=_COLUMNS, row=row, loaded=_loaded, as_json=as_json
+        axes=Axes("call", "texts"),
+        columns=_COLUMNS,
+        row=row,
+        loaded=_loaded,
+        environment=lambda one: environment(one.setting),
+        as_json=as_json,
     )
     compared = _comparison(model, target.seq) if compare else None
     show(make_encoder_plan(model, target), words, asked, compared)

@@ -26,12 +26,14 @@ _WORTH_SAYING = 1.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words(Generic[C]):
-    """What is said of an option of a kind of plan. `loaded`: at the wanted rate, "" without one."""
+    """What is said of an option of a kind of plan. `loaded`: at the wanted rate, "" without one.
+    `environment`: of a model that is deployed so."""
 
     axes: Axes
     columns: tuple[str, ...]
     row: Callable[[C], tuple[object, ...]]
     loaded: Callable[[C], str]
+    environment: Callable[[C], Mapping[str, str]]
     as_json: Callable[[C], Mapping[str, object]]
 
 
@@ -53,9 +55,9 @@ def show(found: Plan[C], words: Words[C], asked: Shown, compared: Comparison | N
     if asked.as_json:
         print_json(
             {
-                "options": [words.as_json(one) for one in found.options],
+                "options": [_json(one, words) for one in found.options],
                 "front": [str(one.setting) for one in found.front],
-                "near": [words.as_json(one) for one in found.near],
+                "near": [_json(one, words) for one in found.near],
                 "left_out": dict(found.left_out),
                 "rooflines": [] if compared is None else compared.as_json,
             }
@@ -102,8 +104,8 @@ def setting_cells(one: Candidate) -> tuple[object, ...]:
     return (s.instance.name, one.instances, s.copies, s.tp, s.lnc, s.batch)
 
 
-def setting_json(one: Candidate) -> dict[str, object]:
-    """What options of all kinds of plans have in common."""
+def _json(one: C, words: Words[C]) -> dict[str, object]:
+    """What options of all kinds of plans have in common, and what this kind has."""
     s = one.setting
     return {
         "instance_type": s.instance.name,
@@ -115,6 +117,8 @@ def setting_json(one: Candidate) -> dict[str, object]:
         "core_bytes": one.core_bytes,
         "label": one.pace.label,
         "misses": list(one.misses),
+        "environment": dict(words.environment(one)),
+        **words.as_json(one),
     }
 
 
@@ -160,6 +164,7 @@ def _print_trade_offs(found: Plan[C], words: Words[C]) -> None:
     typer.echo(f"\ncheapest: {best.setting}{price}")
     if said := words.loaded(best):
         typer.echo(f"  at the rate, simulated: {said}")
+    typer.echo(f"  as an endpoint: {_deployed(best, words.environment(best))}")
     front = found.front
     steps = {len(front) // 2, len(front) - 1} - {0}
     for one in (front[place] for place in sorted(steps) if 0 < place < len(front)):
@@ -171,6 +176,17 @@ def _print_trade_offs(found: Plan[C], words: Words[C]) -> None:
             typer.echo(
                 f"faster: {one.setting}: {gain:.1f} times the speed for {cost:.1f} times the cost"
             )
+
+
+def _deployed(one: Candidate, environment: Mapping[str, str]) -> str:
+    """The command, which wants an id of the zoo where plans take the names of any public model."""
+    several = f" --count {one.instances}" if one.instances > 1 else ""
+    return " ".join(
+        (
+            f"ridgeline deploy ID --instance-type ml.{one.setting.instance.name}{several}",
+            *(f"--env {name}={value}" for name, value in environment.items()),
+        )
+    )
 
 
 def _points(found: Plan[C], axes: Axes) -> list[Point]:

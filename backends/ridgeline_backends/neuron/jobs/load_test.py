@@ -22,6 +22,7 @@ from ridgeline_backends.neuron.builders.text_encoder_configs import text_encoder
 from ridgeline_backends.neuron.encoder_planner import EncoderTarget, make_encoder_plan
 from ridgeline_backends.neuron.jobs.served import Served, served_decoder, served_encoder
 from ridgeline_backends.neuron.planner import Target, make_plan
+from ridgeline_backends.neuron.planning.deployment import environment
 from ridgeline_backends.neuron.planning.ranking import Candidate, Plan, Setting
 from ridgeline_backends.neuron.serving.load import Lengths, Load
 from ridgeline_backends.neuron.serving.outcome import Outcome
@@ -75,7 +76,8 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Borne:
-    """What one instance bears: `users` at once, with `per_minute` requests answered."""
+    """What one instance bears: `users` at once, with `per_minute` requests answered. `environment`:
+    of a model that is deployed so."""
 
     tp: int
     copies: int
@@ -89,6 +91,7 @@ class Borne:
     core_bytes_available: int
     usd_per_hour: float | None
     label: str
+    environment: Mapping[str, str]
 
 
 class _Serve(Protocol):
@@ -196,6 +199,7 @@ def _under_load(setting: Setting, copies: int, served: Served, order: Order) -> 
         core_bytes_available=setting.instance.core_memory_bytes(setting.lnc),
         usd_per_hour=setting.instance.price_usd_h,
         label=served.label,
+        environment=environment(setting, copies=copies),
     )
 
 

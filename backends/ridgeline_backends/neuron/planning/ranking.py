@@ -42,7 +42,10 @@ class Setting:
 
     def __str__(self) -> str:
         weights = "8-bit" if self.quantized else "bf16"
-        return f"{self.instance.name} LNC {self.lnc} TP {self.tp} batch {self.batch} {weights}"
+        return (
+            f"{self.instance.name} LNC {self.lnc} TP {self.tp} copies {self.copies} "
+            f"batch {self.batch} {weights}"
+        )
 
     @property
     def copies(self) -> int:

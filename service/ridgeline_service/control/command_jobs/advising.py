@@ -225,13 +225,8 @@ def _entry(place: int, one: Benchmark, found: Mapping[str, Any] | str) -> dict[s
     if price is not None:
         metrics["CostPerHour"] = price
         metrics["CostPerInference"] = price / 60 / found["per_minute"]
-    own = {
-        "OPTION_TENSOR_PARALLEL_DEGREE": str(found["tp"]),
-        "OPTION_DATA_PARALLEL_SIZE": str(found["copies"]),
-        "OPTION_MAX_ROLLING_BATCH_SIZE": str(found["batch"]),
-        **({"OPTION_QUANTIZE": "int8"} if found["quantized"] else {}),
-    }
-    return {**entry, "metrics": metrics, "environment": _parameters({**own, **environment})}
+    environment = {**found["environment"], **environment}
+    return {**entry, "metrics": metrics, "environment": _parameters(environment)}
 
 
 def _parameters(environment: Mapping[str, str]) -> list[dict[str, str]]:
