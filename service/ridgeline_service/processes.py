@@ -41,10 +41,18 @@ def wait_gone(process: ProcessId, timeout_s: float) -> bool:
     except ProcessLookupError:
         return True
     try:
-        select.select([handle], [], [], timeout_s)
+        readable(handle, timeout_s)
     finally:
         os.close(handle)
     return not process.alive()
+
+
+def readable(handle: int, timeout_s: float) -> bool:
+    """Wait until a file descriptor can be read, of a pidfd: until its process has ended; False when
+    it cannot after ``timeout_s`` seconds. (`select.select` knows no descriptor above 1023.)"""
+    look = select.poll()
+    look.register(handle, select.POLLIN)
+    return bool(look.poll(timeout_s * 1000))
 
 
 def end(process: ProcessId, grace_s: float) -> None:

@@ -26,7 +26,7 @@ from typing import TextIO
 
 from ridgeline.errors import AlreadyExists, InvalidInput, Unavailable
 from ridgeline_service.paths import DataDir
-from ridgeline_service.processes import ProcessId, end
+from ridgeline_service.processes import ProcessId, end, readable
 from ridgeline_service.security.keys import ensure_internal_key, ensure_root_key
 from ridgeline_service.supervisor import handover
 from ridgeline_service.supervisor.directory import prepare_directory
@@ -294,7 +294,7 @@ class Supervisor:
         deadline = self._clock() + _READY_TIMEOUT_S
         for child in self._children.values():
             while not _healthy(child.url):
-                if child.pidfd >= 0 and select.select([child.pidfd], [], [], 0.02)[0]:
+                if child.pidfd >= 0 and readable(child.pidfd, 0.02):
                     raise Unavailable(
                         f"The {child.name} process ended while starting.",
                         hint=self._log_tail(child.name),

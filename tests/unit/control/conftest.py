@@ -238,6 +238,14 @@ class World:
     def update(self, name: str, config: str) -> None:
         self.plane.endpoints.update({"EndpointName": name, "EndpointConfigName": config})
 
+    def scale(self, name: str, **values: float) -> None:
+        """``count`` and ``weight`` of the only variant."""
+        names = {"count": "DesiredInstanceCount", "weight": "DesiredWeight"}
+        wanted = {"VariantName": "A", **{names[name]: value for name, value in values.items()}}
+        self.plane.endpoints.update_weights_and_capacities(
+            {"EndpointName": name, "DesiredWeightsAndCapacities": [wanted]}
+        )
+
     def deploy(self, name: str, *, count: int = 1, **environment: str) -> None:
         """A model, a config and an endpoint of one name, settled."""
         self.model(name, **environment)

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ridgeline_service.errors import AwsError, ResourceLimitExceeded, ValidationException
-from ridgeline_service.placement.machine import GIB
+from ridgeline_service.errors import AwsError, ValidationException
 from ridgeline_service.settings import Settings
 
 
@@ -142,11 +141,11 @@ def test_a_crash_loop_says_so_and_ends_instead_of_going_on_for_ever(world):
 def test_scaling_adds_and_drains_replicas_in_place(world):
     world.deploy("e")
     (first,) = world.serving("e")
-    scale(world, "e", count=3)
+    world.scale("e", count=3)
     world.settle()
     assert len(world.serving("e")) == 3
     assert first in world.serving("e")
-    scale(world, "e", count=1, weight=0.5)
+    world.scale("e", count=1, weight=0.5)
     assert world.route("e").variants[0].weight == 0.5, "weights count at once"
     world.settle()
     assert world.status("e") == "InService"
@@ -193,97 +192,6 @@ def test_a_failed_endpoint_can_be_updated_to_something_that_works(world):
     assert "FailureReason" not in world.describe("e")
 
 
-def test_a_killed_control_plane_is_followed_by_one_that_adopts_the_replicas(world):
-    world.deploy("e", count=2)
-    serving = world.serving("e")
-    world.kill_plane()
-    world.settle()
-    assert world.serving("e") == serving
-    assert world.launcher.started == 2
-    changes = [event["change"] for event in world.plane.events.list(resource="e/A/")]
-    assert changes.count("Adopted") == 2
-
-
-def test_processes_that_no_row_knows_are_ended_at_the_start(world):
-    world.deploy("e")
-    (known,) = world.serving("e")
-    stranger = world.launcher.processes[known].spec
-    world.launcher.start(type(stranger)(**{**vars(stranger), "replica_id": "stranger"}))
-    world.kill_plane()
-    assert world.living() == {known}
-
-
-def test_a_replica_whose_start_was_not_written_down_is_found_again(world):
-    """The control plane was killed between the start of the process and the row's update."""
-    world.model("m")
-    world.config("c", "m")
-    world.endpoint("e", "c")
-    real = world.launcher.start
-
-    def start_then_die(spec):
-        real(spec)
-        raise KeyboardInterrupt
-
-    world.launcher.start = start_then_die
-    world.tick(0.5)
-    with pytest.raises(KeyboardInterrupt):
-        world.tick(0.5)
-    world.launcher.start = real
-    world.kill_plane()
-    world.settle()
-    assert world.status("e") == "InService"
-    assert world.launcher.started == 1
-
-
-def test_two_control_planes_do_not_start_anything_twice(world):
-    other, _ = world.new_plane()
-    world.model("m")
-    world.config("c", "m", count=3)
-    world.endpoint("e", "c")
-    for _ in range(20):
-        other.run_once()
-        world.tick(0.5)
-    assert world.status("e") == "InService"
-    assert world.launcher.started == 3
-
-
-def test_what_waits_says_for_what_and_starts_when_there_is_room(make_world):
-    world = make_world(settings=Settings(max_instances=2))
-    world.deploy("first", count=2)
-    world.model("m")
-    world.config("c", "m")
-    world.endpoint("second", "c")
-    world.tick(1.0)
-    (replica,) = world.plane.endpoints.stages("second")["replicas"]
-    assert replica["status"] == "pending"
-    assert "2 of at most 2 run" in replica["message"]
-    status = world.describe("second")["ProductionVariants"][0]["VariantStatus"][0]
-    assert "2 of at most 2 run" in status["StatusMessage"]
-    world.plane.endpoints.delete({"EndpointName": "first"})
-    world.settle()
-    assert world.status("second") == "InService"
-
-
-def test_waiting_for_memory_gives_the_numbers(make_world):
-    world = make_world(memory_bytes=3 * GIB)
-    world.deploy("first", count=2)
-    world.model("m")
-    world.config("c", "m", count=2)
-    world.endpoint("second", "c")
-    world.tick(1.0)
-    messages = [r["message"] for r in world.plane.endpoints.stages("second")["replicas"]]
-    assert any("needs 1.0 GiB, and 0.0 GiB of 3.0 GiB are free" in text for text in messages)
-
-
-def test_an_update_that_can_never_fit_beside_the_old_one_is_refused(make_world):
-    world = make_world(settings=Settings(max_instances=4))
-    world.deploy("e", count=3)
-    world.config("c2", "e", count=2)
-    with pytest.raises(ResourceLimitExceeded, match="2 running instances beside the 3"):
-        world.update("e", "c2")
-    assert world.status("e") == "InService"
-
-
 def test_an_endpoint_in_motion_refuses_another_update(world):
     world.model("m")
     world.config("c", "m")
@@ -291,7 +199,7 @@ def test_an_endpoint_in_motion_refuses_another_update(world):
     with pytest.raises(ValidationException, match="Cannot update in-progress endpoint"):
         world.update("e", "c")
     with pytest.raises(ValidationException, match="Cannot update in-progress endpoint"):
-        scale(world, "e", count=2)
+        world.scale("e", count=2)
 
 
 def test_the_stage_table_names_every_stage_with_its_seconds(world):
@@ -344,30 +252,11 @@ def test_async_config_reaches_the_route(world):
     assert world.describe("e")["AsyncInferenceConfig"]["OutputConfig"]["S3OutputPath"]
 
 
-def scale(world, name: str, **values: float) -> None:
-    wanted: dict[str, object] = {"VariantName": "A"}
-    if "count" in values:
-        wanted["DesiredInstanceCount"] = values["count"]
-    if "weight" in values:
-        wanted["DesiredWeight"] = values["weight"]
-    world.plane.endpoints.update_weights_and_capacities(
-        {"EndpointName": name, "DesiredWeightsAndCapacities": [wanted]}
-    )
-
-
 def assert_gone(world, name: str) -> None:
     with pytest.raises(AwsError, match="Could not find endpoint"):
         world.describe(name)
     assert world.launcher.processes == {}
     assert name not in world.snapshot().endpoints
-
-
-def test_scaling_beyond_what_the_machine_can_hold_is_refused(make_world):
-    world = make_world(memory_bytes=3 * GIB)
-    world.deploy("e")
-    with pytest.raises(ResourceLimitExceeded, match=r"4 replicas need 4\.0 GiB"):
-        scale(world, "e", count=4)
-    assert world.status("e") == "InService"
 
 
 def test_a_scale_out_whose_replicas_fail_goes_back_and_the_endpoint_serves_on(world):
@@ -379,7 +268,7 @@ def test_a_scale_out_whose_replicas_fail_goes_back_and_the_endpoint_serves_on(wo
         return real(replace(spec, environment={**spec.environment, "DIES_AFTER": "1"}))
 
     world.launcher.start = start_dying
-    scale(world, "e", count=2)
+    world.scale("e", count=2)
     world.settle()
     described = world.describe("e")
     assert described["EndpointStatus"] == "InService"
@@ -438,123 +327,6 @@ def test_a_whole_life_on_postgresql(make_world, postgresql):
     world.plane.endpoints.delete({"EndpointName": "e"})
     world.settle()
     assert_gone(world, "e")
-
-
-class TestMemory:
-    def spec(self, world):
-        (process,) = world.launcher.processes.values()
-        return process.spec
-
-    def test_a_replica_may_use_what_its_instance_type_has(self, world):
-        world.deploy("e")
-        assert self.spec(world).memory_bytes == 8 * GIB
-
-    def test_what_the_container_declares_is_its_limit(self, world):
-        world.deploy("e", RIDGELINE_MEMORY_MB="3072")
-        assert self.spec(world).memory_bytes == 3 * GIB
-
-    def test_a_serverless_variant_may_use_its_memory_size(self, world):
-        world.model("e")
-        world.plane.endpoint_configs.create(
-            {
-                "EndpointConfigName": "e",
-                "ProductionVariants": [
-                    {
-                        "VariantName": "A",
-                        "ModelName": "e",
-                        "ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 1},
-                    }
-                ],
-            }
-        )
-        world.endpoint("e", "e")
-        world.settle()
-        assert self.spec(world).memory_bytes == 2 * GIB
-
-    def test_a_replica_that_dies_of_it_says_so_and_is_not_tried_again(self, world):
-        world.model("e", DIES_AFTER="1", SAYS="MemoryError: Unable to allocate 9 GiB")
-        world.config("e", "e")
-        world.endpoint("e", "e")
-        world.settle()
-        described = world.describe("e")
-        assert described["EndpointStatus"] == "Failed"
-        assert described["FailureReason"] == (
-            "The model server ran out of memory: it may use 8.0 GiB; it exited with status 1."
-            "\nLast log lines:\nMemoryError: Unable to allocate 9 GiB"
-        )
-        assert world.launcher.started == 1
-        assert "instance type" in world.plane.endpoints.stages("e")["hint"]
-
-
-class TestCores:
-    def threads(self, world):
-        return [
-            process.spec.environment.get("RIDGELINE_THREADS")
-            for process in world.launcher.processes.values()
-        ]
-
-    def test_a_lone_replica_has_all_cores(self, world):
-        world.deploy("e")
-        assert self.threads(world) == [None]
-
-    def test_replicas_that_start_together_share_them(self, make_world):
-        world = make_world(cores=8)
-        world.deploy("e", count=3)
-        assert self.threads(world) == ["3", "3", "3"]
-
-    def test_an_update_of_one_replica_leaves_all_cores_to_its_successor(self, world):
-        world.deploy("e")
-        world.model("m2")
-        world.config("c2", "m2")
-        world.update("e", "c2")
-        world.settle()
-        assert self.threads(world) == [None]
-
-    def test_the_users_own_number_counts(self, world):
-        world.deploy("e", count=2, RIDGELINE_THREADS="7")
-        assert self.threads(world) == ["7", "7"]
-
-
-def test_only_our_model_server_is_told_where_traces_go(world, monkeypatch):
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
-    monkeypatch.setenv("OTEL_SERVICE_NAME", "all")
-    image = "ghcr.io/huggingface/text-generation-inference:3.0"
-    environment = {"HF_MODEL_ID": "tiny-llama-seeded", "OTEL_SERVICE_NAME": "mine"}
-    container = {"Image": image, "Environment": environment}
-    model = {"ModelName": "m", "ExecutionRoleArn": world.settings.role_arn}
-    world.plane.models.create({**model, "PrimaryContainer": container})
-    world.config("c", "m")
-    world.endpoint("e", "c")
-    world.deploy("framework")
-    world.settle()
-    ours, theirs = (
-        {name: v for name, v in process.spec.environment.items() if name.startswith("OTEL_")}
-        for process in world.launcher.processes.values()
-    )
-    assert ours == {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
-        "OTEL_SERVICE_NAME": "mine",
-    }
-    assert theirs == {}
-
-
-def test_a_language_models_server_is_told_its_flavour_and_may_reserve_kv_memory(world):
-    world.plane.models.create(
-        {
-            "ModelName": "m",
-            "ExecutionRoleArn": world.settings.role_arn,
-            "PrimaryContainer": {
-                "Image": "ghcr.io/huggingface/text-generation-inference:3.0",
-                "Environment": {"HF_MODEL_ID": "tiny-llama-seeded"},
-            },
-        }
-    )
-    world.config("c", "m")
-    world.endpoint("e", "c")
-    world.settle()
-    (process,) = world.launcher.processes.values()
-    assert process.spec.environment["RIDGELINE_IMAGE_FLAVOUR"] == "tgi"
-    assert process.spec.memory_bytes == (8 + 1) * GIB
 
 
 def test_the_task_is_known_while_no_replica_is_ready(world):

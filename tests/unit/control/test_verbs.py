@@ -1,19 +1,14 @@
-"""Verbs as AWS's clients call them: names, refusals and their words, lists, tags, keys."""
+"""Verbs as AWS's clients call them: names, refusals and their words."""
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from ridgeline.errors import NotFound
 from ridgeline_service.errors import ResourceLimitExceeded, ValidationException
 from ridgeline_service.placement.machine import GIB
 from ridgeline_service.settings import Settings
-from ridgeline_service.snapshot import KeyLimits
 
 ARN = "arn:aws:sagemaker:us-east-1:123456789012"
 REGISTRY = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
@@ -83,96 +78,6 @@ class TestModels:
         both = {"PrimaryContainer": {"Image": LLM}, "Containers": [{"Image": LLM}]}
         with pytest.raises(ValidationException, match="Both"):
             world.plane.models.create({**base, **both})
-
-
-class TestLists:
-    def test_newest_first_ten_a_page(self, world):
-        for index in range(12):
-            world.now += 1
-            world.model(f"m{index:02d}")
-        page = world.plane.models.list({})
-        assert [item["ModelName"] for item in page["Models"]][:2] == ["m11", "m10"]
-        assert len(page["Models"]) == 10
-        rest = world.plane.models.list({"NextToken": page["NextToken"]})
-        assert [item["ModelName"] for item in rest["Models"]] == ["m01", "m00"]
-        assert "NextToken" not in rest
-
-    @settings(
-        max_examples=15,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(
-        same_moment=st.booleans(),
-        by=st.sampled_from(["Name", "CreationTime"]),
-        order=st.sampled_from(["Ascending", "Descending"]),
-        size=st.integers(1, 4),
-        between=st.lists(
-            st.tuples(st.sampled_from(["add", "delete"]), st.integers(0, 8)), max_size=4
-        ),
-    )
-    def test_pages_show_what_stays_exactly_once(
-        self, make_world, same_moment, by, order, size, between
-    ):
-        """Whatever is created or deleted between two pages."""
-        world = make_world()
-        names = [f"m{index}" for index in range(9)]
-        for name in names:
-            world.now += 0 if same_moment else 1
-            world.model(name)
-        seen, gone, token = [], set(), None
-        pending = list(between)
-        while True:
-            request = {"SortBy": by, "SortOrder": order, "MaxResults": size}
-            page = world.plane.models.list(request | ({"NextToken": token} if token else {}))
-            seen += [item["ModelName"] for item in page["Models"]]
-            token = page.get("NextToken")
-            if token is None:
-                break
-            if pending:
-                action, index = pending.pop()
-                if action == "add":
-                    world.model(f"m{index}-new{len(pending)}")
-                elif names[index] not in gone:
-                    world.plane.models.delete({"ModelName": names[index]})
-                    gone.add(names[index])
-        old = [name for name in seen if name in names]
-        assert len(seen) == len(set(seen))
-        assert set(old) >= set(names) - gone
-        assert old == sorted(old, reverse=(order == "Descending"))
-
-    def test_filters(self, world):
-        for name in ("Alpha-one", "beta", "alpha_two", "a%b"):
-            world.now += 10
-            world.model(name.replace("_", "-").replace("%", "-"))
-        listed = world.plane.models.list({"NameContains": "ALPHA"})["Models"]
-        assert [item["ModelName"] for item in listed] == ["alpha-two", "Alpha-one"]
-        assert world.plane.models.list({"NameContains": "%"})["Models"] == []
-        second = datetime.fromtimestamp(world.now - 20, UTC)
-        after = world.plane.models.list({"CreationTimeAfter": second})["Models"]
-        before = world.plane.models.list({"CreationTimeBefore": second})["Models"]
-        assert [item["ModelName"] for item in after] == ["a-b", "alpha-two", "beta"]
-        assert [item["ModelName"] for item in before] == ["Alpha-one"]
-
-    def test_endpoints_are_filtered_by_status(self, world):
-        world.deploy("up")
-        world.deploy("down", LOAD="fails")
-        failed = world.plane.endpoints.list({"StatusEquals": "Failed"})["Endpoints"]
-        assert [item["EndpointName"] for item in failed] == ["down"]
-        everything = world.plane.endpoints.list({"SortBy": "Status", "SortOrder": "Ascending"})
-        assert [item["EndpointName"] for item in everything["Endpoints"]] == ["down", "up"]
-
-    @pytest.mark.parametrize("token", ["x", "", "bm90IGpzb24", "WzEsMl0"])
-    def test_a_token_that_is_not_ours_is_refused(self, world, token):
-        with pytest.raises(ValidationException, match="NextToken"):
-            world.plane.models.list({"NextToken": token})
-
-    def test_a_token_of_another_order_is_refused(self, world):
-        for name in ("a", "b"):
-            world.model(name)
-        token = world.plane.models.list({"MaxResults": 1})["NextToken"]
-        with pytest.raises(ValidationException, match="another SortBy"):
-            world.plane.models.list({"NextToken": token, "SortBy": "Name"})
 
 
 class TestEndpointConfigs:
@@ -405,96 +310,3 @@ class TestUpdateWeightsAndCapacitiesRefuses:
         assert "in-progress" not in error.message
         assert "UpdateEndpoint" in error.hint
         assert "delete" in error.hint
-
-
-class TestTags:
-    def test_add_list_delete(self, world):
-        world.model("m")
-        arn = f"{ARN}:model/m"
-        world.plane.tags.add(
-            {"ResourceArn": arn, "Tags": [{"Key": "b", "Value": "1"}, {"Key": "a", "Value": "2"}]}
-        )
-        added = world.plane.tags.add({"ResourceArn": arn, "Tags": [{"Key": "b", "Value": "3"}]})
-        assert added["Tags"] == [{"Key": "a", "Value": "2"}, {"Key": "b", "Value": "3"}]
-        world.plane.tags.delete({"ResourceArn": arn, "TagKeys": ["a", "ghost"]})
-        assert world.plane.tags.list({"ResourceArn": arn})["Tags"] == [{"Key": "b", "Value": "3"}]
-
-    @pytest.mark.parametrize(
-        ("arn", "words"),
-        [
-            (f"{ARN}:model/ghost", "Could not find model"),
-            (f"{ARN}:endpoint/ghost", "Could not find endpoint"),
-            (f"{ARN}:training-job/x", "Could not find training job"),
-            (f"{ARN}:pipeline/x", "have no tags here"),
-            ("arn:aws:s3:::bucket", "Invalid ARN"),
-        ],
-    )
-    def test_tags_of_nothing(self, world, arn, words):
-        with pytest.raises(ValidationException, match=words):
-            world.plane.tags.list({"ResourceArn": arn})
-
-    @pytest.mark.parametrize("key", ["aws:x", "AWS:x", "Aws:"])
-    def test_keys_under_awss_own_prefix_are_refused(self, world, key):
-        world.model("m")
-        arn, tags = f"{ARN}:model/m", [{"Key": "aws", "Value": "1"}, {"Key": key, "Value": "2"}]
-        with pytest.raises(ValidationException) as caught:
-            world.plane.tags.add({"ResourceArn": arn, "Tags": tags})
-        assert caught.value.message == (
-            f"1 validation error detected: Value '{key}' at 'tags.2.member.key' failed to satisfy "
-            "constraint: aws: prefixed tag key names are not allowed for external use."
-        )
-        with pytest.raises(ValidationException, match="aws: prefixed"):
-            config(world, variant(), Tags=tags)
-        assert world.plane.endpoint_configs.list({})["EndpointConfigs"] == []
-        assert world.plane.tags.list({"ResourceArn": arn})["Tags"] == []
-
-    def test_fifty_tags_and_no_more(self, world):
-        world.model("m")
-        tags = [{"Key": f"k{index}", "Value": "v"} for index in range(51)]
-        with pytest.raises(ValidationException, match="51 tags"):
-            world.plane.tags.add({"ResourceArn": f"{ARN}:model/m", "Tags": tags})
-        assert world.plane.tags.list({"ResourceArn": f"{ARN}:model/m"})["Tags"] == []
-
-
-class TestKeys:
-    def test_a_key_works_from_the_moment_it_is_given_out_until_it_is_deleted(self, world):
-        key = world.plane.keys.create("laptop")
-        assert key["access_key_id"] in {c.access_key_id for c in world.snapshot().credentials}
-        digest = hashlib.sha256(key["api_key"].encode()).hexdigest()
-        assert digest in {known.sha256 for known in world.snapshot().api_keys}
-        world.plane.keys.delete(key["key_id"])
-        assert digest not in {known.sha256 for known in world.snapshot().api_keys}
-        assert len(world.snapshot().credentials) == 1, "the root key stays"
-
-    def test_secrets_are_never_listed_and_bearer_keys_never_stored(self, world):
-        key = world.plane.keys.create("laptop")
-        (listed,) = world.plane.keys.list()
-        limits = {"requests_per_minute", "tokens_per_minute"}
-        assert set(listed) == {"key_id", "name", "access_key_id", "created_at"} | limits
-        stored = b"".join(path.read_bytes() for path in world.data_dir.database.parent.iterdir())
-        assert key["api_key"].encode() not in stored
-
-    def test_limits_of_a_key_are_published_with_both_of_its_names(self, world):
-        world.plane.keys.create("free")
-        key = world.plane.keys.create("ci", requests_per_minute=60, tokens_per_minute=9000)
-        (limits,) = world.snapshot().limits
-        assert limits == KeyLimits(key["key_id"], key["access_key_id"], 60, 9000)
-        assert world.plane.keys.list()[1]["tokens_per_minute"] == 9000
-
-    def test_deleting_an_unknown_key(self, world):
-        with pytest.raises(NotFound):
-            world.plane.keys.delete("ghost")
-
-
-def test_the_snapshots_version_grows_and_is_not_spent_on_nothing(world):
-    first = world.snapshot().version
-    world.plane.keys.create("one")
-    second = world.snapshot().version
-    assert second > first
-    world.model("m")
-    world.tick()
-    assert world.snapshot().version == second
-
-
-def test_the_snapshot_is_private(world):
-    assert world.data_dir.snapshot.stat().st_mode & 0o777 == 0o600

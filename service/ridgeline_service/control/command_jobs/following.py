@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import select
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from ridgeline_service.control.child_lines import child_lines
 from ridgeline_service.control.command_jobs.life import Cancelled, CommandCancelled, CommandFailed
 from ridgeline_service.endings import sentences
 
-_POLL_S = 0.3
 _SAID = 2000
 
 
 def followed(process: subprocess.Popen[bytes], cancelled: Cancelled) -> Any:
     """The result that the command prints. Raises CommandFailed and CommandCancelled."""
+
+    def check() -> None:
+        if cancelled():
+            raise CommandCancelled
+
     said = ""
-    for line in _lines(process, cancelled):
+    for line in child_lines(process, check):
         try:
             message = json.loads(line)
         except ValueError:
@@ -31,20 +34,3 @@ def followed(process: subprocess.Popen[bytes], cancelled: Cancelled) -> Any:
         if "result" in message:
             return message["result"]
     raise CommandFailed(f"InternalServerError: the command ended. {said[-_SAID:]}")
-
-
-def _lines(process: subprocess.Popen[bytes], cancelled: Cancelled) -> Iterator[bytes]:
-    """Lines as they come, looking now and then whether anybody still waits for them."""
-    assert process.stdout is not None
-    handle, rest = process.stdout.fileno(), b""
-    while True:
-        if cancelled():
-            raise CommandCancelled
-        ready, _, _ = select.select([handle], [], [], _POLL_S)
-        if not ready:
-            continue
-        part = os.read(handle, 1 << 16)
-        if not part:
-            return
-        *whole, rest = (rest + part).split(b"\n")
-        yield from whole

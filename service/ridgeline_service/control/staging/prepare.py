@@ -4,15 +4,15 @@ and a conversion take memory and minutes that the control plane does not have.""
 from __future__ import annotations
 
 import json
-import os
-import select
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from ridgeline_service.control.child_lines import child_lines
 from ridgeline_service.control.staging.base import (
     Cancelled,
     Report,
@@ -23,7 +23,6 @@ from ridgeline_service.endings import sentences
 from ridgeline_service.paths import DataDir
 from ridgeline_service.store.states import Reason
 
-_POLL_S = 0.3
 _RETRIED_CODES = frozenset({"SourceUnavailable", "Unavailable"})
 _ERRORS_KEPT = 2000
 
@@ -64,15 +63,19 @@ class Prepare:
         command += ["--pins", str(self._data_dir.root / "control" / "zoo-pins.json")]
         for folder in cards_dirs:
             command += ["--cards-dir", str(folder)]
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**self._environment, "RIDGELINE_HOME": str(self._data_dir.root)},
-        ) as process:
+        # A file takes whatever it says there; a pipe that nobody reads meanwhile would fill up.
+        with (
+            tempfile.TemporaryFile() as errors,
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**self._environment, "RIDGELINE_HOME": str(self._data_dir.root)},
+            ) as process,
+        ):
             try:
-                return self._follow(process, card_id, report, cancelled)
+                return self._follow(process, errors, card_id, report, cancelled)
             finally:
                 if process.poll() is None:
                     process.kill()
@@ -80,12 +83,18 @@ class Prepare:
     def _follow(
         self,
         process: subprocess.Popen[bytes],
+        errors: IO[bytes],
         card_id: str,
         report: Report,
         cancelled: Cancelled,
     ) -> list[PreparedFile]:
+
+        def check() -> None:
+            if cancelled():
+                raise StagingCancelled
+
         said = ""
-        for line in _lines(process, cancelled):
+        for line in child_lines(process, check):
             try:
                 message: dict[str, Any] = json.loads(line)
             except ValueError:
@@ -97,29 +106,13 @@ class Prepare:
                 raise _failed(message["error"])
             elif "result" in message:
                 return [PreparedFile(**item) for item in message["result"]["files"]]
-        stderr = process.stderr.read().decode(errors="replace") if process.stderr else ""
+        process.wait()
+        errors.seek(0)
+        stderr = errors.read().decode(errors="replace")
         raise StagingFailed(
             Reason.PREPARE_FAILED,
             f"Preparing {card_id} ended without an answer. {(stderr or said)[-_ERRORS_KEPT:]}",
         )
-
-
-def _lines(process: subprocess.Popen[bytes], cancelled: Cancelled) -> Iterator[bytes]:
-    """Lines as they come, looking now and then whether anybody still waits for them."""
-    assert process.stdout is not None
-    handle = process.stdout.fileno()
-    rest = b""
-    while True:
-        if cancelled():
-            raise StagingCancelled
-        ready, _, _ = select.select([handle], [], [], _POLL_S)
-        if not ready:
-            continue
-        chunk = os.read(handle, 1 << 16)
-        if not chunk:
-            return
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
 
 
 def _failed(error: Mapping[str, str]) -> StagingFailed:

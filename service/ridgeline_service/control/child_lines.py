@@ -1,0 +1,27 @@
+"""What a child process prints, read by one who may be told to stop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+
+from ridgeline_service.processes import readable
+
+_POLL_S = 0.3
+
+
+def child_lines(process: subprocess.Popen[bytes], check: Callable[[], None]) -> Iterator[bytes]:
+    """Its lines as they come. ``check`` is called now and then, and raises where nobody waits for
+    them any more."""
+    assert process.stdout is not None
+    handle, rest = process.stdout.fileno(), b""
+    while True:
+        check()
+        if not readable(handle, _POLL_S):
+            continue
+        part = os.read(handle, 1 << 16)
+        if not part:
+            return
+        *whole, rest = (rest + part).split(b"\n")
+        yield from whole
