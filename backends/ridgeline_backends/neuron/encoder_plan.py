@@ -29,6 +29,10 @@ MOST_TEXTS = 16
 """The most texts of a compiled call: as many as a server hands over at once."""
 
 
+LONGEST = 2048
+"""Positions that an endpoint compiles where nobody asks for a number."""
+
+
 def encoder_plan(
     config: EncoderConfig,
     architecture: str,

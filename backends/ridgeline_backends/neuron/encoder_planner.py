@@ -12,7 +12,7 @@ from ridgeline_backends.models.sentence_files import Pooling
 from ridgeline_backends.neuron.buckets import bucket_of
 from ridgeline_backends.neuron.builders.text_encoder import text_encoder_program
 from ridgeline_backends.neuron.config import NeuronConfig
-from ridgeline_backends.neuron.encoder_plan import MOST_TEXTS
+from ridgeline_backends.neuron.encoder_plan import LONGEST, MOST_TEXTS, encoder_programs
 from ridgeline_backends.neuron.liveness import core_need
 from ridgeline_backends.neuron.planning.ranking import (
     Candidate,
@@ -99,7 +99,7 @@ class _Sweep:
     def core_bytes(self, setting: Setting) -> int:
         key = setting.tp, setting.batch
         if key not in self._bytes:
-            self._bytes[key] = core_need([self._program(*key)]).total
+            self._bytes[key] = core_need(self._compiled(*key)).total
         return self._bytes[key]
 
     def check(self, setting: Setting) -> None:
@@ -144,6 +144,12 @@ class _Sweep:
                 )
         at = f"at {rps:g} texts a second, {instances} of them, the p90 of a call"
         return replace(option, misses=missed(at, found, limit))
+
+    def _compiled(self, tp: int, batch: int) -> list[Program]:
+        """What an endpoint of this setting compiles: every bucket, for one text and for a batch."""
+        length = min(LONGEST, self._model.context_length)
+        neuron = NeuronConfig(tp_degree=tp, batch_size=batch, seq_len=max(length, self._bucket))
+        return encoder_programs(self._model, neuron, Pooling())
 
     def _program(self, tp: int, batch: int) -> Program:
         if (tp, batch) not in self._programs:

@@ -1,16 +1,16 @@
 """How much memory a core needs for its programs: by kind, from what lives when.
 
-Weights and KV are there once, whichever programs read them. Scratch is shared by the programs, of
-which one runs at a time: as much as the one needs that reaches highest, with the gaps that buffers
-of other sizes leave. A buffer lives from the
+Weights and KV are there once, whichever programs read them, KV for the most sequences that one of
+them holds. Scratch is shared by the programs, of which one runs at a time: as much as the one needs
+that reaches highest, with the gaps that buffers of other sizes leave. A buffer lives from the
 operation that writes it to the last one that reads it; a view lives in what it looks at; what a
 repeated section reads before it writes lives as long as the section. Imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from ridgeline_backends.neuron.heap import DeviceHeap, aligned
 from ridgeline_backends.neuron.program import BufferKind, Operation, Program
@@ -83,24 +83,55 @@ def core_need(programs: Iterable[Program]) -> CoreNeed:
             for buffer, section in program.buffers(kind):
                 repeated = "{" in buffer.name
                 place = buffer.name, section.first_layer if repeated else -1
-                sizes[place] = buffer.bytes * (section.repeats if repeated else 1)
+                size = buffer.bytes * (section.repeats if repeated else 1)
+                sizes[place] = max(sizes.get(place, 0), size)
         resident[kind] = sum(sizes.values())
     return CoreNeed(
         weights=aligned(resident[BufferKind.WEIGHT]),
         kv=aligned(resident[BufferKind.KV]),
         scratch=max(peak_scratch(program) for program in programs),
-        inputs_outputs=aligned(
-            sum(
-                program.bytes_of(kind)
-                for program in programs
-                for kind in (BufferKind.INPUT, BufferKind.OUTPUT)
-            )
-        ),
+        inputs_outputs=aligned(sum(_inputs_outputs(program) for program in programs)),
         code=aligned(sum(_code(program) for program in programs)),
-        dma_rings=aligned(sum(_packets(program) * _DESCRIPTOR for program in programs)),
+        dma_rings=aligned(sum(_rings(program) for program in programs)),
         collectives=aligned(max(_exchanged(program) for program in programs) * _LINK_BUFFERS),
         runtime=_RUNTIME,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Bucketed:
+    """The programs of one phase, of `buckets` from the shortest to the longest."""
+
+    shortest: Program
+    longest: Program
+    buckets: Sequence[int]
+
+
+def bucketed_need(phases: Sequence[Bucketed]) -> CoreNeed:
+    """As `core_need` of every bucket's program, from the outermost two of each phase: what a
+    program has to itself grows with its bucket along a straight line (or below one, where prompts
+    are compared with themselves)."""
+    need = core_need(dict.fromkeys(one for p in phases for one in (p.shortest, p.longest)))
+
+    def between(size: Callable[[Program], int]) -> int:
+        return sum(_between(one, size) for one in phases)
+
+    return replace(
+        need,
+        inputs_outputs=aligned(need.inputs_outputs + between(_inputs_outputs)),
+        code=aligned(need.code + between(_code)),
+        dma_rings=aligned(need.dma_rings + between(_rings)),
+    )
+
+
+def _between(phase: Bucketed, size: Callable[[Program], int]) -> int:
+    """Of the programs between the outermost, all together."""
+    low, *inner = phase.buckets
+    if not inner:
+        return 0
+    first, last = size(phase.shortest), size(phase.longest)
+    rise = (last - first) / (inner[-1] - low)
+    return round(sum(first + rise * (bucket - low) for bucket in inner[:-1]))
 
 
 def peak_scratch(program: Program) -> int:
@@ -159,8 +190,13 @@ def _code(program: Program) -> int:
     return tiles * _INSTRUCTION
 
 
-def _packets(program: Program) -> int:
-    return sum(times * (1 + one.bytes // _PACKET) for one, times in program.operations())
+def _rings(program: Program) -> int:
+    packets = sum(times * (1 + one.bytes // _PACKET) for one, times in program.operations())
+    return packets * _DESCRIPTOR
+
+
+def _inputs_outputs(program: Program) -> int:
+    return sum(program.bytes_of(kind) for kind in (BufferKind.INPUT, BufferKind.OUTPUT))
 
 
 def _exchanged(program: Program) -> int:

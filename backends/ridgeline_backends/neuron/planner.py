@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
+from typing import NamedTuple
 
 from ridgeline_backends.neuron.buckets import power_of_two
 from ridgeline_backends.neuron.builders.architecture import DecoderArchitecture
@@ -18,7 +19,7 @@ from ridgeline_backends.neuron.builders.decoder import decoder_program
 from ridgeline_backends.neuron.builders.rules import NXDI
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import NeuronConfig
-from ridgeline_backends.neuron.liveness import core_need
+from ridgeline_backends.neuron.liveness import Bucketed, bucketed_need
 from ridgeline_backends.neuron.planning.load import Loaded, Wanted, under_load
 from ridgeline_backends.neuron.planning.ranking import (
     Candidate,
@@ -34,6 +35,7 @@ from ridgeline_backends.neuron.program import Program
 from ridgeline_backends.neuron.timing.predict import Prediction
 
 BATCHES = (1, 8, 32)
+_PHASES = (Phase.TOKEN_GENERATION, Phase.CONTEXT_ENCODING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,25 +89,40 @@ def make_plan(config: Mapping[str, object], target: Target) -> Plan[Option]:
     return ranked(sweep, settings_of(BATCHES, (False, True)), target.rps)
 
 
+class _Key(NamedTuple):
+    """What decides a program."""
+
+    phase: Phase
+    tp: int
+    batch: int
+    quantized: bool
+    bucket: int
+
+    @staticmethod
+    def of(phase: Phase, setting: Setting, bucket: int) -> _Key:
+        """Prompts are encoded one by one."""
+        batch = setting.batch if phase is Phase.TOKEN_GENERATION else 1
+        return _Key(phase, setting.tp, batch, setting.quantized, bucket)
+
+
 class _Sweep:
     """Programs are shared by all instance types, which differ in where they run alone."""
 
     def __init__(self, model: DecoderArchitecture, target: Target) -> None:
         self._model, self._target = model, target
-        self._programs: dict[tuple[Phase, int, int, bool], Program] = {}
+        self._programs: dict[_Key, Program] = {}
         self._bytes: dict[tuple[int, int, bool], int] = {}
         self._timings = Timings()
 
     def core_bytes(self, setting: Setting) -> int:
         key = setting.tp, setting.batch, setting.quantized
         if key not in self._bytes:
-            phases = (Phase.TOKEN_GENERATION, Phase.CONTEXT_ENCODING)
-            programs = [self._program(phase, setting) for phase in phases]
-            self._bytes[key] = core_need(programs).total
+            phases = [self._compiled(phase, setting) for phase in _PHASES]
+            self._bytes[key] = bucketed_need(phases).total
         return self._bytes[key]
 
     def check(self, setting: Setting) -> None:
-        for phase in (Phase.TOKEN_GENERATION, Phase.CONTEXT_ENCODING):
+        for phase in _PHASES:
             self._timings.check(
                 self._key(phase, setting), setting, partial(self._program, phase, setting)
             )
@@ -164,24 +181,39 @@ class _Sweep:
             usd_per_million=usd_at_rate(setting, found.instances, option.tokens_s, target.tokens_s),
         )
 
+    def _compiled(self, phase: Phase, setting: Setting) -> Bucketed:
+        """What an endpoint of this setting compiles: every bucket, prompts as long as a sequence."""
+        buckets = self._config(setting, 1).generation_buckets
+        shortest, longest = (self._bucket(phase, setting, b) for b in (buckets[0], buckets[-1]))
+        return Bucketed(shortest, longest, buckets)
+
     def _predicted(self, phase: Phase, setting: Setting) -> Prediction:
         key = self._key(phase, setting)
         return self._timings.of(key, setting, lambda: self._program(phase, setting))
 
     def _program(self, phase: Phase, setting: Setting) -> Program:
-        key = self._key(phase, setting)
+        """The one that is timed."""
+        return self._bucket(phase, setting, self._key(phase, setting).bucket)
+
+    def _key(self, phase: Phase, setting: Setting) -> _Key:
+        target, decoding = self._target, phase is Phase.TOKEN_GENERATION
+        return _Key.of(phase, setting, target.length if decoding else target.prompt_bucket)
+
+    def _bucket(self, phase: Phase, setting: Setting, bucket: int) -> Program:
+        key = _Key.of(phase, setting, bucket)
         if key not in self._programs:
-            self._programs[key] = self._built(phase, setting, batch=key[2])
+            self._programs[key] = decoder_program(
+                self._model,
+                self._config(setting, key.batch),
+                phase=phase,
+                bucket=bucket,
+                rules=NXDI,
+                batch=key.batch,
+            )
         return self._programs[key]
 
-    @staticmethod
-    def _key(phase: Phase, setting: Setting) -> tuple[Phase, int, int, bool]:
-        """What decides a program. Prompts are encoded one by one."""
-        batch = setting.batch if phase is Phase.TOKEN_GENERATION else 1
-        return phase, setting.tp, batch, setting.quantized
-
-    def _built(self, phase: Phase, setting: Setting, *, batch: int) -> Program:
-        config = NeuronConfig(
+    def _config(self, setting: Setting, batch: int) -> NeuronConfig:
+        return NeuronConfig(
             tp_degree=setting.tp,
             batch_size=batch,
             seq_len=self._target.length,
@@ -190,9 +222,4 @@ class _Sweep:
             output_logits=False,
             quantized=setting.quantized,
             fused_qkv=True,
-        )
-        decoding = phase is Phase.TOKEN_GENERATION
-        bucket = self._target.length if decoding else self._target.prompt_bucket
-        return decoder_program(
-            self._model, config, phase=phase, bucket=bucket, rules=NXDI, batch=batch
         )

@@ -9,12 +9,22 @@ import pytest
 from ridgeline_backends.neuron.allocator import run_through
 from ridgeline_backends.neuron.builders.build import build_decoder
 from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.heap import DeviceHeap, OutOfDeviceMemory
-from ridgeline_backends.neuron.liveness import core_need
+from ridgeline_backends.neuron.liveness import Bucketed, bucketed_need, core_need
 from ridgeline_backends.neuron.program import ElementType, Program
 
 CONFIGURATIONS = 200
+SMALL: dict[str, object] = {
+    "model_type": "llama",
+    "hidden_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "intermediate_size": 1024,
+    "vocab_size": 32_000,
+}
 
 
 def programs(random: Random) -> tuple[Program, ...]:
@@ -80,3 +90,33 @@ def test_a_heap_fills_gaps_and_says_what_is_missing() -> None:
     with pytest.raises(OutOfDeviceMemory, match="320 bytes find no room in 640"):
         heap.take(300)
     assert heap.take(256) == 384
+
+
+def test_a_need_does_not_depend_on_the_order_of_programs() -> None:
+    """KV of a decode batch is there, whichever program is listed last."""
+    config = NeuronConfig(batch_size=32, seq_len=512)
+    step = build_decoder(SMALL, config, phase=Phase.TOKEN_GENERATION, bucket=512)
+    one = NeuronConfig(batch_size=1, seq_len=512)
+    prompt = build_decoder(SMALL, one, phase=Phase.CONTEXT_ENCODING, bucket=512)
+    assert core_need([step, prompt]) == core_need([prompt, step])
+    assert core_need([step, prompt]).kv == core_need([step]).kv
+
+
+@pytest.mark.parametrize("length", [128, 256, 2048, 8192])
+@pytest.mark.parametrize("name", ["smollm2-135m", "llama-3.1-8b", "mixtral-8x7b"])
+def test_the_outermost_buckets_tell_the_need_of_all(name: str, length: int) -> None:
+    """Within a percent, and never less than 99.9% of it."""
+    given = find(name, "decoders").config
+    config = NeuronConfig(tp_degree=2, batch_size=8, seq_len=length)
+
+    def built(phase: Phase, bucket: int) -> Program:
+        return build_decoder(given, config, phase=phase, bucket=bucket)
+
+    phases = ((Phase.CONTEXT_ENCODING, config.context_buckets),
+              (Phase.TOKEN_GENERATION, config.generation_buckets))  # fmt: skip
+    all_of_them = core_need([built(phase, size) for phase, sizes in phases for size in sizes])
+    told = bucketed_need(
+        [Bucketed(built(phase, s[0]), built(phase, s[-1]), s) for phase, s in phases]
+    )
+    assert 0.999 <= told.total / all_of_them.total <= 1.01
+    assert told.kv == all_of_them.kv

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,11 +13,15 @@ from xml.etree import ElementTree
 import pytest
 
 from ridgeline.errors import InvalidInput, NotFound
+from ridgeline_backends.neuron.builders.build import build_decoder
 from ridgeline_backends.neuron.builders.configs import decoder_architecture
+from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.commands.models import config_of
 from ridgeline_backends.neuron.commands.plan import seconds_of
+from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.devices import instances
+from ridgeline_backends.neuron.liveness import core_need
 from ridgeline_backends.neuron.planner import Option, Target, make_plan
 from ridgeline_backends.neuron.planning.comparison import rooflines
 from ridgeline_backends.neuron.planning.deployment import environment
@@ -174,3 +179,32 @@ def test_a_setting_names_the_environment_that_deploys_it() -> None:
         "OPTION_DATA_PARALLEL_SIZE": "1",
         "OPTION_MAX_ROLLING_BATCH_SIZE": "4",
     }
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "smollm2-135m"])
+def test_an_option_has_room_for_all_that_an_endpoint_compiles(name: str) -> None:
+    """Every bucket, and KV for the whole batch."""
+    config = find(name, "decoders").config
+    found = make_plan(config, Target(prompt=1000, answer=1000)).options
+    for one in sample(found, 8):
+        s = one.setting
+        neuron = NeuronConfig(
+            tp_degree=s.tp,
+            batch_size=s.batch,
+            seq_len=2048,
+            is_continuous_batching=True,
+            on_device_sampling=True,
+            output_logits=False,
+            fused_qkv=True,
+            quantized=s.quantized,
+        )
+        buckets = [(Phase.CONTEXT_ENCODING, size) for size in neuron.context_buckets]
+        buckets += [(Phase.TOKEN_GENERATION, size) for size in neuron.generation_buckets]
+        need = core_need([build_decoder(config, neuron, phase=p, bucket=b) for p, b in buckets])
+        assert one.core_bytes == pytest.approx(need.total, rel=0.01)
+        assert need.total <= s.instance.core_memory_bytes(s.lnc)
+
+
+def sample(found: Sequence[Option], count: int) -> list[Option]:
+    """Evenly from the cheapest to the dearest."""
+    return [found[place * (len(found) - 1) // (count - 1)] for place in range(count)]
