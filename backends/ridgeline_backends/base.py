@@ -49,19 +49,22 @@ class DeviceReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSpec:
-    """How a model is to be served. `kv_cache_bytes`, of each copy, None: enough for `max_num_seqs`
-    sequences of the whole context, or what the memory leaves. `threads` None: all cores. There is
-    to be room for `max_adapters` LoRA adapters of at most `max_adapter_rank`. `quantize` "int8":
-    matrices and what they multiply in 8 bits, a scale for every 64 numbers of a row; tables and KV
-    stay in `dtype`. `tensor_parallel`: over how many devices every matrix is split, where a backend
-    has several; None for all of them. `data_parallel`: how many groups of so many devices have a
-    copy of the model each. `instance`: the instance type a simulated backend is to stand for;
-    `logical_nc_config`: how many of its physical cores make one, None for its default; `paced`: it
-    answers when that would, not as soon as it can."""
+    """How a model is to be served. `exact_num_seqs`: a backend that compiles for a number of
+    sequences compiles for `max_num_seqs`, or refuses, and not for fewer. `kv_cache_bytes`, of each
+    copy, None: enough for `max_num_seqs` sequences of the whole context, or what the memory leaves.
+    `threads` None: all cores. There is to be room for `max_adapters` LoRA adapters of at most
+    `max_adapter_rank`. `quantize` "int8": matrices and what they multiply in 8 bits, a scale for
+    every 64 numbers of a row; tables and KV stay in `dtype`. `tensor_parallel`: over how many
+    devices every matrix is split, where a backend has several; None for all of them.
+    `data_parallel`: how many groups of so many devices have a copy of the model each. `instance`:
+    the instance type a simulated backend is to stand for; `logical_nc_config`: how many of its
+    physical cores make one, None for its default; `paced`: it answers when that would, not as soon
+    as it can."""
 
     dtype: Dtype | Literal["bf16", "fp32"] = Dtype.BF16
     max_model_len: int | None = None
     max_num_seqs: int = 32
+    exact_num_seqs: bool = False
     kv_cache_bytes: int | None = None
     block_size: int = 16
     max_tokens_per_step: int = 512
@@ -94,6 +97,7 @@ class Plan:
     """The answer to "will it run, and in how much memory?". Refusals forbid compiling.
 
     `generic`: no code of ours runs this model; the transformers library does, more slowly.
+    `hint`: what to change where the refusals do not say it themselves.
     """
 
     backend: str
@@ -107,6 +111,7 @@ class Plan:
     generic: bool = False
     refusals: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    hint: str = "Lower max_model_len or max_num_seqs, or choose a larger instance type."
 
     @property
     def fits(self) -> bool:

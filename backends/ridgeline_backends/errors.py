@@ -125,12 +125,7 @@ class DoesNotFit(BackendError):
     code = "DoesNotFit"
     http_status = 400
 
-    def __init__(
-        self,
-        refusals: Sequence[str],
-        *,
-        hint: str = "Lower max_model_len or max_num_seqs, or choose a larger instance type.",
-    ) -> None:
+    def __init__(self, refusals: Sequence[str], *, hint: str = "") -> None:
         super().__init__("The model cannot run as planned: " + " ".join(refusals), hint=hint)
         self.refusals = tuple(refusals)
 

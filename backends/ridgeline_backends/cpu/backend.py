@@ -168,7 +168,7 @@ class CpuBackend(Backend):
         """Nothing is compiled: the artifact is the model directory itself. Its key covers the
         plan, the config and the names and sizes of the weight files."""
         if not plan.fits:
-            raise DoesNotFit(plan.refusals)
+            raise DoesNotFit(plan.refusals, hint=plan.hint)
         digest = sha256(json.dumps(asdict(plan.spec), sort_keys=True).encode())
         digest.update(json.dumps(read_json(model_dir / "config.json"), sort_keys=True).encode())
         for path in weight_files(model_dir):

@@ -112,7 +112,7 @@ class NeuronBackend(Backend):
         cannot be reached is done without. The key covers the settings, the config and the names
         and sizes of the weight files."""
         if not plan.fits:
-            raise DoesNotFit(plan.refusals)
+            raise DoesNotFit(plan.refusals, hint=plan.hint)
         assert isinstance(plan, NeuronPlan), "a plan of another backend"
         digest = sha256(json.dumps(asdict(plan.neuron), sort_keys=True).encode())
         digest.update(f"{plan.placement.instance.name}:{plan.placement.lnc}".encode())

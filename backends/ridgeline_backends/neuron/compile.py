@@ -98,11 +98,11 @@ def compile_encoder(
     `compile_decoder`."""
     _check(placement)
     if neuron.quantized:
-        raise DoesNotFit([NOT_QUANTISED], hint="")
+        raise DoesNotFit([NOT_QUANTISED])
     longest = config.context_length
     if neuron.seq_len > longest:
         above = f"seq_len {neuron.seq_len} is above the model's context length {longest}."
-        raise DoesNotFit([above], hint="")
+        raise DoesNotFit([above])
     programs = encoder_programs(config, neuron, pooling)
     return _compiled(programs, neuron, placement, cache, progress)
 
@@ -175,14 +175,14 @@ def compile_programs(
 
 def _check(placement: Placement) -> None:
     if placement.refusals:
-        raise DoesNotFit(placement.refusals, hint="")
+        raise DoesNotFit(placement.refusals)
 
 
 def _fitting(programs: Sequence[Program], placement: Placement) -> CoreNeed:
     """What a core needs, which is no more than it has. Raises `TooManyInstructions` too."""
     need = core_need(programs)
     if need.total > placement.core_memory_bytes:
-        raise DoesNotFit([out_of_memory(need, placement)], hint="")
+        raise DoesNotFit([out_of_memory(need, placement)])
     for program in programs:
         if refusal := too_many(program, placement.instance.chip, placement.lnc):
             raise refusal

@@ -59,11 +59,11 @@ def encoder_plan(
     need = core_need(programs)
     refusals.extend(program_refusals(programs, need, placement))
     memory = MemoryNeed(
-        weights=need.weights * placement.cores,
+        weights=need.weights * placement.all_cores,
         kv=0,
-        scratch=(need.total - need.weights) * placement.cores,
+        scratch=(need.total - need.weights) * placement.all_cores,
     )
-    refusals.extend(host_refusals(memory))
+    refusals.extend(host_refusals(need, placement))
     return NeuronPlan(
         backend=backend,
         architecture=architecture,
@@ -72,8 +72,9 @@ def encoder_plan(
         max_model_len=length,
         kv_blocks=0,
         memory=memory,
-        available_bytes=placement.core_memory_bytes * placement.cores * placement.copies,
+        available_bytes=placement.core_memory_bytes * placement.all_cores,
         refusals=tuple(refusals),
+        hint="",
         notes=(simulated_note(placement),),
         neuron=neuron,
         placement=placement,

@@ -28,6 +28,11 @@ class Placement:
         return self.instance.core_memory_bytes(self.lnc)
 
     @property
+    def all_cores(self) -> int:
+        """Of all copies together."""
+        return self.cores * self.copies
+
+    @property
     def room(self) -> int:
         """How many such groups the instance has."""
         return self.instance.cores(self.lnc) // self.cores

@@ -23,7 +23,8 @@ from ridgeline_backends.neuron.placement import Placement, allowed_degrees, plac
 from ridgeline_backends.neuron.program import Program
 
 _DEFAULT_KV_BYTES = 1 << 30
-"""KV memory of a copy where nobody asked for an amount: it is the host's that fills up."""
+"""KV memory of a copy where nobody asked for an amount or a number of sequences: it is the host's
+that fills up."""
 
 _MIB = 1 << 20
 
@@ -94,14 +95,13 @@ def decoder_plan(
     neuron = replace(neuron, batch_size=max(slots, 1))
     programs = compiled_programs(config, neuron)
     need = core_need(programs)
-    limit = placement.core_memory_bytes
     refusals.extend(program_refusals(programs, need, placement))
     memory = MemoryNeed(
-        weights=need.weights * placement.cores,
-        kv=slot * max(slots, 1) * placement.copies,
-        scratch=(need.total - need.weights - need.kv) * placement.cores,
+        weights=need.weights * placement.all_cores,
+        kv=need.kv * placement.all_cores,
+        scratch=(need.total - need.weights - need.kv) * placement.all_cores,
     )
-    refusals.extend(host_refusals(memory))
+    refusals.extend(host_refusals(need, placement))
     return NeuronPlan(
         backend=backend,
         architecture=architecture,
@@ -110,8 +110,9 @@ def decoder_plan(
         max_model_len=length,
         kv_blocks=max(slots, 0),
         memory=memory,
-        available_bytes=limit * placement.cores * placement.copies,
+        available_bytes=placement.core_memory_bytes * placement.all_cores,
         refusals=tuple(refusals),
+        hint="",
         notes=(simulated_note(placement), *_fewer(spec, neuron, slot)),
         neuron=neuron,
         placement=placement,
@@ -161,16 +162,24 @@ def _asked_length(declared: int, spec: LoadSpec, settings: Mapping[str, object])
     return spec.max_model_len or declared
 
 
-def host_refusals(memory: MemoryNeed) -> list[str]:
-    """What stands against executing it here."""
+def host_refusals(need: CoreNeed, placement: Placement) -> list[str]:
+    """What stands against executing it here, where copies share their weights. KV takes no memory
+    of the host's before it is used: all of one copy's must have room there."""
     host = machine_memory()
-    if memory.weights <= host:
-        return []
-    return [
-        f"The weights take {memory.weights} bytes, and this machine, which executes what the "
-        f"simulated cores compute, has {host}. Models of this size can be compiled, timed and "
-        "planned, not served."
-    ]
+    weights, kv = need.weights * placement.cores, need.kv * placement.cores
+    if weights > host:
+        return [
+            f"The weights take {weights} bytes, and this machine, which executes what the "
+            f"simulated cores compute, has {host}. Models of this size can be compiled, timed and "
+            "planned, not served."
+        ]
+    if weights + kv > host:
+        return [
+            f"The weights take {weights} bytes and the KV of all sequences {kv}, and this machine, "
+            f"which executes what the simulated cores compute, has {host}. It takes fewer "
+            "sequences (batch_size) or a shorter seq_len."
+        ]
+    return []
 
 
 def simulated_note(placement: Placement) -> str:
@@ -197,6 +206,8 @@ def _slots(spec: LoadSpec, settings: Mapping[str, object], slot: int) -> int:
     if isinstance(asked, int):
         return asked
     room = spec.kv_cache_bytes
+    if spec.exact_num_seqs and room is None:
+        return spec.max_num_seqs
     if room is None:
         room = max(_DEFAULT_KV_BYTES, slot)
     return min(spec.max_num_seqs, room // slot)
@@ -237,12 +248,16 @@ def out_of_memory(need: CoreNeed, placement: Placement) -> str:
 
 
 def _remedy(largest: str, need: CoreNeed, placement: Placement) -> str:
-    """What makes the largest part smaller."""
+    """What makes the largest part smaller. Degrees at which it would not fit even if every byte but
+    the runtime's were split are not named."""
+    splits = (need.total - need.runtime) * placement.cores
     larger = [
-        one for one in allowed_degrees(placement.instance, placement.lnc) if one > placement.cores
+        one
+        for one in allowed_degrees(placement.instance, placement.lnc)
+        if one > placement.cores and splits / one <= placement.core_memory_bytes - need.runtime
     ]
-    listed = ", ".join(map(str, larger))
-    more = f"a tp_degree of {listed}" if larger else "an instance type with more cores"
+    listed = " or ".join(map(str, larger))
+    more = f"a tp_degree of {listed}" if larger else "an instance type with more memory in all"
     if largest == "model constants":
         return f"{more}, or quantized weights"
     if largest == "tensors":

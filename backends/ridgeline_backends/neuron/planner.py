@@ -182,7 +182,7 @@ class _Sweep:
         )
 
     def _compiled(self, phase: Phase, setting: Setting) -> Bucketed:
-        """What an endpoint of this setting compiles: every bucket, prompts as long as a sequence."""
+        """What an endpoint of it compiles: every bucket, prompts as long as a sequence."""
         buckets = self._config(setting, 1).generation_buckets
         shortest, longest = (self._bucket(phase, setting, b) for b in (buckets[0], buckets[-1]))
         return Bucketed(shortest, longest, buckets)

@@ -186,8 +186,10 @@ def test_copies_on_a_simulated_device_write_alike(tmp_path: Path) -> None:
     one, two = (answer(tmp_path, TextModel, written, data_parallel=n, **device) for n in (1, 2))
     assert one["choices"][0]["text"] == two["choices"][0]["text"]
     assert two["usage"]["ridgeline"]["neuron_cores"] == 1
-    with pytest.raises(DoesNotFit, match="3 copies of 1 core are more than the 2 cores"):
+    with pytest.raises(DoesNotFit, match="3 copies of 1 core are more than the 2 cores") as caught:
         answer(tmp_path, TextModel, written, data_parallel=3, **device)
+    assert "data_parallel_size is set by OPTION_DATA_PARALLEL_SIZE" in caught.value.hint
+    assert "max_num_seqs" not in caught.value.hint
 
 
 GPT2 = GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=64)

@@ -49,10 +49,13 @@ class Matrices(ABC):
         the cores where neither x nor the weight differs between them."""
 
 
-def prepare(parts: Sequence[Tensor], scratch: Scratch) -> Matrices:
-    """From the weight of each core, or the one of all, of a type that bfloat16 or float32 hold."""
+def prepare(parts: Sequence[Tensor], scratch: Scratch, *, exact: bool) -> Matrices:
+    """From the weight of each core, or the one of all, of a type that bfloat16 or float32 hold.
+    `exact`: what they are multiplied with is float32, which processors with products of bfloat16
+    numbers would round to those."""
     # 8-bit numbers, whole or not, are bfloat16 numbers too.
-    kept = torch.float32 if parts[0].dtype in (torch.float32, torch.float16) else torch.bfloat16
+    wide = exact or parts[0].dtype in (torch.float32, torch.float16)
+    kept = torch.float32 if wide else torch.bfloat16
     kernels = library()
     if kernels is not None:
         return PackedMatrices(kernels, [part.to(kept) for part in parts], scratch)

@@ -61,7 +61,9 @@ class CoreMemory:
                     alike = all(part is parts[0] for part in parts)
                     if buffer.name in multiplied:
                         own = parts[:1] if alike else parts
-                        self._matrices[name] = prepare(own, self.scratch)
+                        self._matrices[name] = prepare(
+                            own, self.scratch, exact=multiplied[buffer.name] is ElementType.FP32
+                        )
                     else:
                         kept = parts[0].clone() if alike else torch.stack(parts)
                         self._tensors[name] = kept, not alike
@@ -95,16 +97,19 @@ def _zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(room, dtype=dtype, count=size).view(*shape)
 
 
-def _multiplied_only(programs: Iterable[Program]) -> set[str]:
-    """Names of the weights that nothing but a matrix product reads."""
-    inside: set[str] = set()
+def _multiplied_only(programs: Iterable[Program]) -> dict[str, ElementType]:
+    """Names of the weights that nothing but a matrix product reads, and of what type is what they
+    are multiplied with."""
+    inside: dict[str, ElementType] = {}
     elsewhere: set[str] = set()
     for program in programs:
         for operation, _ in program.operations():
             for place, buffer in enumerate(operation.inputs):
-                own = operation.kind == "matmul" and place == 1
-                (inside if own else elsewhere).add(buffer.name)
-    return inside - elsewhere
+                if operation.kind == "matmul" and place == 1:
+                    inside[buffer.name] = operation.inputs[0].dtype
+                else:
+                    elsewhere.add(buffer.name)
+    return {name: dtype for name, dtype in inside.items() if name not in elsewhere}
 
 
 def stored(tensor: Tensor, dtype: ElementType) -> Tensor:

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from ridgeline_backends.base import (
-    Artifact,
     Backend,
     CopiedRunner,
     EmbeddingRunner,
-    LoadSpec,
     ModelRunner,
     RerankRunner,
 )
@@ -28,9 +26,9 @@ from ridgeline_backends.engine.draft_model import DraftModel
 from ridgeline_backends.engine.drafting import PromptLookup
 from ridgeline_backends.engine.llm_engine import LLMEngine
 from ridgeline_backends.engine.speculation import Speculation
-from ridgeline_backends.errors import DoesNotFit
 from ridgeline_backends.registry import get_backend
 from ridgeline_service.serving.llm.batches import Batches, Worker, metered
+from ridgeline_service.serving.llm.compiling import compiled
 from ridgeline_service.serving.llm.embedding import Embedder
 from ridgeline_service.serving.llm.errors import InvalidSetting, LoadFailed
 from ridgeline_service.serving.llm.generation import Mailbox
@@ -64,14 +62,8 @@ R = TypeVar("R")
 ADAPTERS = "adapters"
 """Folder of a model directory with LoRA adapters, as LMI has it."""
 
-DEFAULT_CONTEXT = 8192
-"""Context length when nobody chose one: models declare far more than their requests use."""
-
 WAITING_PER_SEQUENCE = 8
 """Requests that may wait, for each that runs, before the answer is 429."""
-
-SIMULATED_CONTEXT = 2048
-"""The same on simulated devices, which keep memory for the whole length of every sequence."""
 
 
 def load_model(
@@ -86,7 +78,7 @@ def load_model(
     artifact = None
     if backend is not None and settings.instance is not None:
         with replica.stage("compile", State.LOADING):
-            artifact = _compiled(backend, directory, _config(directory), settings)
+            artifact = compiled(backend, directory, _config(directory), settings)
             replica.tell(artifact.made)
             log.info("compile: %s", artifact.made)
     with replica.stage("load", State.LOADING):
@@ -99,7 +91,6 @@ def load_model(
                 config,
                 settings,
                 eos=stops,
-                context_length=_context_length,
                 max_live=_max_waiting(settings) + settings.max_num_seqs,
             )
             model: Model = _text_model(
@@ -107,7 +98,7 @@ def load_model(
             )
             _warm(replica, model)
             return model
-        runner = backend.load(artifact or _compiled(backend, directory, config, settings))
+        runner = backend.load(artifact or compiled(backend, directory, config, settings))
         if isinstance(runner, ModelRunner):
             model = _text_model(
                 directory,
@@ -151,65 +142,6 @@ def _backend(settings: ModelSettings) -> Backend:
 def _warm(replica: Replica, model: Model) -> None:
     with replica.stage("warm-up", State.WARMING):
         warm_up(model)
-
-
-def _compiled(
-    backend: Backend, directory: Path, config: Mapping[str, object], settings: ModelSettings
-) -> Artifact:
-    spec = LoadSpec(
-        dtype=settings.dtype,
-        max_num_seqs=settings.max_num_seqs,
-        kv_cache_bytes=settings.kv_cache_bytes,
-        block_size=settings.block_size,
-        threads=settings.threads,
-        max_adapters=settings.max_adapters,
-        max_adapter_rank=settings.max_adapter_rank,
-        quantize=settings.quantize,
-        tensor_parallel=settings.tensor_parallel,
-        data_parallel=settings.data_parallel,
-        instance=settings.instance,
-        logical_nc_config=settings.logical_nc_config,
-        paced=settings.paced,
-    )
-    # A step must have room for one token of every sequence.
-    step = max(settings.max_tokens_per_step or spec.max_tokens_per_step, settings.max_num_seqs)
-    spec = replace(spec, max_tokens_per_step=step)
-    # Where a config says how long a sequence may be differs between families; the backend knows.
-    declared = backend.plan(config, spec).max_model_len
-    plan = backend.plan(config, replace(spec, max_model_len=_context_length(declared, settings)))
-    for note in plan.notes:
-        log.info("%s", note)
-    if not plan.fits:
-        raise DoesNotFit(plan.refusals)
-    log.info(
-        "Plan: %s in %s, context %d, %d sequences at once, %.2f GiB of %.2f GiB",
-        plan.architecture,
-        plan.dtype,
-        plan.max_model_len,
-        plan.spec.max_num_seqs,
-        plan.memory.total / 2**30,
-        plan.available_bytes / 2**30,
-    )
-    return backend.compile(directory, plan)
-
-
-def _context_length(declared: int, settings: ModelSettings) -> int:
-    wanted = settings.max_model_len
-    if wanted is None:
-        usual = DEFAULT_CONTEXT if settings.instance is None else SIMULATED_CONTEXT
-        if declared > usual:
-            log.info(
-                "Context length %d of the model's %d; OPTION_MAX_MODEL_LEN chooses another.",
-                usual,
-                declared,
-            )
-        return min(declared, usual)
-    if wanted > declared:
-        raise InvalidSetting(
-            f"A context length of {wanted} was asked for; the model has {declared}.",
-            hint=f"Set OPTION_MAX_MODEL_LEN or MAX_TOTAL_TOKENS to at most {declared}.",
-        )
-    return wanted
 
 
 def _own_engine(settings: ModelSettings, runner: ModelRunner, seams: Seams) -> Engine:
@@ -300,7 +232,7 @@ def _speculation(settings: ModelSettings, runner: ModelRunner) -> Speculation | 
         tensor_parallel=1,
         data_parallel=1,
     )
-    draft = backend.load(_compiled(backend, directory, read_json(directory / "config.json"), small))
+    draft = backend.load(compiled(backend, directory, read_json(directory / "config.json"), small))
     if not isinstance(draft, ModelRunner) or draft.vocab_size != runner.vocab_size:
         raise InvalidSetting(
             f"The draft model {directory} has another vocabulary than the model.",

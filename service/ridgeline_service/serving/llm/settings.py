@@ -111,6 +111,7 @@ class ModelSettings:
     max_model_len: int | None = None
     max_input_tokens: int | None = None
     max_num_seqs: int = _MAX_NUM_SEQS
+    exact_num_seqs: bool = False
     max_tokens_per_step: int | None = None
     max_concurrent_requests: int | None = None
     block_size: int = _BLOCK_SIZE
@@ -203,6 +204,7 @@ def read_settings(
         max_model_len=max_model_len,
         max_input_tokens=max_input,
         max_num_seqs=integer("max_num_seqs") or _MAX_NUM_SEQS,
+        exact_num_seqs="max_num_seqs" in found,
         max_tokens_per_step=integer("max_tokens_per_step"),
         max_concurrent_requests=integer("max_concurrent_requests"),
         block_size=integer("block_size") or _BLOCK_SIZE,

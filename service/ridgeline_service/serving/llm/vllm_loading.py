@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from ridgeline_backends.engine import Engine
 from ridgeline_backends.vllm.opening import VllmSpec, open_vllm
+from ridgeline_service.serving.llm.compiling import context_length
 from ridgeline_service.serving.llm.errors import InvalidSetting
 from ridgeline_service.serving.llm.settings import ModelSettings
 
@@ -17,10 +18,9 @@ def vllm_engine(
     settings: ModelSettings,
     *,
     eos: frozenset[int],
-    context_length: Callable[[int, ModelSettings], int],
     max_live: int,
 ) -> Engine:
-    """An engine that has started. ``context_length`` chooses one up to what the model declares.
+    """An engine that has started.
 
     Raises BackendUnusable where vLLM is missing, InvalidSetting for what it is not asked here.
     """

@@ -128,7 +128,11 @@ def test_what_does_not_fit_or_cannot_be_placed_is_refused(tmp_path: Path) -> Non
     assert "tensors (KV cache, inputs and outputs)" in table[0]
     assert "fewer sequences" in remedy
     one = place("inf2.xlarge", 1, None)
+    some = replace(large, tp_degree=1, batch_size=64)
     with pytest.raises(DoesNotFit, match="a tp_degree of 2, fewer"):
+        compile_decoder(LLAMA, some, one, cache)
+    # A degree at which it does not fit either is no advice.
+    with pytest.raises(DoesNotFit, match="more memory in all, fewer"):
         compile_decoder(LLAMA, replace(large, tp_degree=1), one, cache)
 
 
@@ -251,7 +255,7 @@ def test_the_command_compiles_encoders_for_one_text_and_for_a_batch(tmp_path: Pa
 def test_an_encoder_that_does_not_fit_says_what_to_change(tmp_path: Path) -> None:
     config = text_encoder(find("bert-base", "encoders").config)
     assert config is not None
-    neuron = NeuronConfig(tp_degree=1, seq_len=512, batch_size=2048)
+    neuron = NeuronConfig(tp_degree=1, seq_len=512, batch_size=1024)
     with pytest.raises(DoesNotFit, match=r"tp_degree of 2, fewer texts in a call \(batch_size\)"):
         compile_encoder(
             config.config,

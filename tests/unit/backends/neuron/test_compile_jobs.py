@@ -16,6 +16,7 @@ from random_models import save_random
 from torch import Tensor, nn
 from transformers import RobertaConfig, RobertaForMaskedLM, RobertaModel
 
+from ridgeline.errors import RidgelineError
 from ridgeline_backends.neuron.compile_cache import CACHE_VARIABLE
 from ridgeline_backends.neuron.jobs.compile import main
 from ridgeline_backends.neuron.jobs.options import InvalidOrder, read_order, smallest_placement
@@ -162,11 +163,78 @@ def test_options_are_an_object_or_the_flags_of_the_compiler() -> None:
         ("ml_c5", "", "Targets: ml_inf2"),
         ("ml_inf2", "--fast-math all", "--fast-math all is not one there is"),
         ("ml_inf2", "--lnc two", "takes a number"),
+        ("ml_inf2", "--lnc ²", "takes a number, not '²'"),
         ("ml_inf2", "--target trn1", "contradicts"),
+        ("ml_inf2", "--target 'inf2", "cannot be read as flags: No closing quotation."),
         ("ml_inf2", "{", "no JSON"),
+        ("ml_inf2", "null", "must be a JSON object or the compiler's flags, not 'null'"),
+        ("ml_inf2", "[1]", "must be a JSON object or the compiler's flags, not '[1]'"),
+        ("ml_inf2", "--lnc", "--lnc has no value"),
     ]:
         with pytest.raises(InvalidOrder) as error:
             read_order(target, "", options)
         assert words in f"{error.value} {error.value.hint}"
     with pytest.raises(InvalidOrder, match=r"tp_degree 3 .* topology of ml_inf2"):
         smallest_placement(read_order("ml_inf2", "", '{"tp_degree": 3}'))
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "words"),
+    [
+        ("ml_inf2", '{"tp_degree": "8"}', "tp_degree must be of type int, not '8'."),
+        ("ml_inf2", '{"tp_degree": true}', "tp_degree must be of type int, not True."),
+        ("ml_inf2", '{"tp_degree": 0}', "tp_degree must be at least 1, not 0."),
+        ("ml_inf2", '{"tp_degree": -2}', "tp_degree must be at least 1, not -2."),
+        ("ml_inf2", '{"tp_degree": null}', "tp_degree must be of type int, not None."),
+        ("ml_inf2", '{"max_batch_size": null}', "batch_size must be of type int, not None."),
+        ("ml_inf2", '{"tp_degre": 8}', "Did you mean 'tp_degree'?"),
+        ("ml_inf2", '{"batch_size": 1.5}', "batch_size must be of type int, not 1.5."),
+        ("ml_inf2", '{"max_context_length": "8"}', "max_context_length must be of type int"),
+        ("ml_inf2", '{"tkg_batch_size": -1}', "tkg_batch_size must be at least 1, not -1."),
+        ("ml_inf2", '{"token_generation_buckets": 128}', "must be a list of lengths"),
+        ("ml_inf2", '{"pp_degree": 2}', "pp_degree = 2 is not honoured"),
+        ("ml_inf2", '{"tp_degree": 3}', "tp_degree 3 is not one that the topology of ml_inf2"),
+        ("ml_inf2", "--num-neuroncores 3", "tp_degree 3 is not one that the topology of ml_inf2"),
+        ("ml_inf2", "--lnc 2", "has no logical NeuronCore configuration 2"),
+        ("ml_inf2", '{"tp_degree": 8, "ep_degree": 3}', "ep_degree 3 does not divide tp_degree 8"),
+        ("ml_inf2", '{"seq_len": 64, "max_context_length": 128}', "128 is above seq_len 64"),
+    ],
+)
+def test_what_needs_no_model_is_refused_before_there_is_one(
+    target: str, options: str, words: str
+) -> None:
+    with pytest.raises(RidgelineError) as error:
+        read_order(target, "", options)
+    assert words in f"{error.value.message} {error.value.hint}"
+
+
+def test_what_a_models_length_decides_is_left_to_the_model() -> None:
+    for options in (
+        '{"max_context_length": 1024}',
+        '{"context_encoding_buckets": [128, 1024]}',
+        '{"buckets": [2048]}',
+        '{"max_context_length": null, "lora_config": null}',
+    ):
+        assert read_order("ml_inf2", "", options).settings
+
+
+@pytest.mark.parametrize("options", ['{"seq_len": 100000}', ""])
+def test_sequences_above_the_models_positions_are_refused(
+    options: str, make_llama: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_llama()
+    positions = json.loads((source / "config.json").read_text())["max_position_embeddings"]
+    shapes = [] if options else ["--shapes", '{"input_ids": [1, 100000]}']
+    asked = [str(source), str(tmp_path / "out"), "--target", "ml_inf2", "--options", options]
+    error = run(capsys, *asked, *shapes)[-1]["error"]
+    above = f"seq_len 100000 is above the model's context length {positions}."
+    assert error["message"].endswith(above)
+
+
+def test_a_config_that_cannot_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text, words in (("{", "config.json cannot be read"), ("[1]", "must hold a JSON object")):
+        (tmp_path / "config.json").write_text(text)
+        asked = (str(tmp_path), str(tmp_path / "out"), "--target", "ml_inf2")
+        assert words in run(capsys, *asked)[-1]["error"]["message"]

@@ -30,6 +30,7 @@ from ridgeline_backends.base import (
     Backend,
     Chunk,
     LoadSpec,
+    Plan,
     SampleRequest,
     Step,
 )
@@ -226,6 +227,24 @@ def test_fewer_sequences_than_asked_for_are_told(make_llama: Any) -> None:
     assert few == 8
     assert "8 sequences at once, not 9" in said
     assert planned(max_num_seqs=9, kv_cache_bytes=2 << 30) == (9, planned(max_num_seqs=8)[1])
+
+
+def test_sequences_that_were_asked_for_are_compiled_or_refused(make_llama: Any) -> None:
+    """KV of a simulated device takes no memory here before it is used."""
+    config = {**LLAMA, "hidden_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 16}
+    config |= {"num_key_value_heads": 16, "head_dim": 64, "intermediate_size": 1024}
+
+    def planned(count: int) -> Plan:
+        spec = LoadSpec(max_model_len=4096, max_num_seqs=count, exact_num_seqs=True)
+        return NeuronBackend("inf2.xlarge", {"tp_degree": 1}).plan(config, spec)
+
+    assert planned(32).fits
+    assert planned(32).kv_blocks == planned(32).spec.max_num_seqs == 32
+    refused = planned(500)
+    assert refused.kv_blocks == 500
+    assert "Allocation Failure" in " ".join(refused.refusals)
+    assert "a tp_degree of 2" not in " ".join(planned(2000).refusals)
+    assert not refused.hint
 
 
 def test_out_of_memory_says_what_fills_a_core() -> None:
