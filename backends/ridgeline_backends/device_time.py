@@ -122,6 +122,11 @@ class SimulatedHardware(ABC):
     def executions(self) -> Executions:
         """Any thread."""
 
+    @property
+    @abstractmethod
+    def broken(self) -> str:
+        """What every further step ends with, "" on hardware that works. Any thread."""
+
     @abstractmethod
     def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None:
         """Let `kind` happen once so many steps more have passed, and every so many again; "" makes

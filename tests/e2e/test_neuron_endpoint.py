@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -157,8 +158,8 @@ def _is_described_and_profiled(service: Service) -> None:
 
 
 def _fails_on_demand(service: Service) -> None:
-    """Asked of a replica that runs, it fails with the runtime's statuses until it is told to be
-    whole."""
+    """Asked of a replica that runs, it fails with the runtime's statuses; one whose core is lost is
+    replaced."""
 
     def said() -> str:
         body = json.dumps({"messages": QUESTION, "max_tokens": 4})
@@ -168,12 +169,20 @@ def _fails_on_demand(service: Service) -> None:
             )
         except runtime.exceptions.ModelError as error:
             return str(error.response["OriginalMessage"])
+        except runtime.exceptions.ServiceUnavailable as error:
+            return str(error)
         return str(answer["Body"].read().decode())
 
     runtime = service.client("sagemaker-runtime")
     service.cli("neuron", "fault", NEURON, "--kind", "hbm-error", "--after", "2")
     assert "NRT_EXEC_HW_ERR_HBM_UE status=1201" in said()
     assert "NRT_EXEC_UNIT_UNRECOVERABLE status=101" in said()
+    deadline = time.monotonic() + 90
+    while "choices" not in said():
+        assert time.monotonic() < deadline, "nothing took the place of the replica"
+        time.sleep(0.5)
+    service.cli("neuron", "fault", NEURON, "--kind", "numerical-error", "--every", "1")
+    assert "NRT_EXEC_COMPLETED_WITH_NUM_ERR status=1003" in said()
     service.cli("neuron", "fault", NEURON, "--clear")
     assert "choices" in said()
     for arguments, words in (

@@ -105,15 +105,26 @@ class Faults:
             timeout_s=float(timeout) if timeout.isdigit() else _TIMEOUT_S,
         )
 
-    def instead(self, name: str, *, after: int, every: int) -> Faults:
-        """Another fault on whole hardware, from the next step on; no name: none. Raises
-        `InvalidInput`."""
+    @property
+    def broken(self) -> str:
+        """What every further step ends with, "" where none does."""
+        return self._lost().message if self._broken else ""
+
+    def instead(self, name: str, *, after: int, every: int, cores: int) -> Faults:
+        """Another fault on whole hardware of so many cores, from the next step on; no name: none.
+        Raises `InvalidInput`, for one that cannot happen to them too."""
         if name == "allocation-failure":
             raise InvalidInput(
                 f"{name} happens when a model is loaded, and this one is.",
                 hint=f"Deploy with {FAULT_VARIABLE}={name} in the container's environment.",
             )
-        return Faults(name, after=after, every=every, timeout_s=self._timeout_s)
+        changed = Faults(name, after=after, every=every, timeout_s=self._timeout_s)
+        if changed._kind is not None and not changed._kind.alone and cores == 1:
+            raise InvalidInput(
+                f"{name} cannot happen to one core alone, which has no link.",
+                hint="Deploy with an OPTION_TENSOR_PARALLEL_DEGREE of 2 or more.",
+            )
+        return changed
 
     def load(self) -> None:
         """A model is loaded. Raises `NeuronRuntimeError`."""
@@ -123,9 +134,7 @@ class Faults:
     def step(self, cores: int, sleep: Callable[[float], None]) -> None:
         """A step begins on so many cores. Raises `NeuronRuntimeError`."""
         if self._broken:
-            raise NeuronRuntimeError(
-                "NRT_EXEC_UNIT_UNRECOVERABLE", 101, "the core failed before, restart the process"
-            )
+            raise self._lost()
         kind, place = self._kind, self._steps
         self._steps += 1
         if kind is None or not self._loads or place != self._next:
@@ -137,6 +146,12 @@ class Faults:
         if self._hangs:
             sleep(self._timeout_s)
         raise self._error(kind)
+
+    @staticmethod
+    def _lost() -> NeuronRuntimeError:
+        return NeuronRuntimeError(
+            "NRT_EXEC_UNIT_UNRECOVERABLE", 101, "the core failed before, restart the process"
+        )
 
     def _error(self, kind: _Kind) -> NeuronRuntimeError:
         return NeuronRuntimeError(kind.code, kind.status, kind.words)

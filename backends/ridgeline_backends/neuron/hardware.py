@@ -100,8 +100,12 @@ class NeuronHardware(SimulatedHardware, CopiedRunner):
         with self._counting:
             return Executions(completed=dict(self._completed), failed=dict(self._failed))
 
+    @property
+    def broken(self) -> str:
+        return self._faults.broken
+
     def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None:
-        changed = self._faults.instead(kind, after=after, every=every)
+        changed = self._faults.instead(kind, after=after, every=every, cores=self._neuron.tp_degree)
         for one in self._copies:
             one._faults = changed
 

@@ -75,6 +75,7 @@ class Reason(StrEnum):
     PROCESS_DIED = "ProcessDied"
     OUT_OF_MEMORY = "OutOfMemory"
     HUNG = "Hung"
+    DEVICE_FAILED = "DeviceFailed"
     CRASH_LOOP = "CrashLoop"
     ROLLED_BACK = "RolledBack"
     SUPERSEDED = "Superseded"
@@ -102,6 +103,7 @@ _RETRIED = frozenset(
         Reason.LAUNCH_FAILED,
         Reason.PROCESS_DIED,
         Reason.HUNG,
+        Reason.DEVICE_FAILED,
     }
 )
 
@@ -120,6 +122,7 @@ _WORDS = {
     Reason.PROCESS_DIED: "The model server ended by itself.",
     Reason.OUT_OF_MEMORY: "The model server ran out of memory.",
     Reason.HUNG: "The model server stopped answering.",
+    Reason.DEVICE_FAILED: "The device of the model server failed.",
     Reason.CRASH_LOOP: "The model server failed again and again.",
     Reason.ROLLED_BACK: "The update failed; the former deployment serves on.",
     Reason.SUPERSEDED: "A newer deployment took over.",
@@ -158,6 +161,7 @@ _NEXT_STEPS = {
         "set the limit."
     ),
     Reason.HUNG: "`ridgeline logs {endpoint}` has what it said before.",
+    Reason.DEVICE_FAILED: "`ridgeline logs {endpoint}` has what it said before.",
     Reason.CRASH_LOOP: (
         "`ridgeline logs {endpoint}` has the whole log; update the endpoint with what is corrected."
     ),

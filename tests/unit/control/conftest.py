@@ -45,6 +45,7 @@ class FakeProcess:
     born: float
     alive: bool = True
     hung: bool = False
+    lost: bool = False
 
 
 @dataclass
@@ -199,6 +200,8 @@ class World:
             return Identity(replica_id, "loading", running)
         if process.spec.environment.get("LOAD") == "fails":
             return Identity(replica_id, "failed", error="the weights are torn")
+        if process.lost:
+            return Identity(replica_id, "failed", error="the core failed before")
         return Identity(replica_id, "ready", task="text-generation")
 
     # -- what tests do

@@ -125,6 +125,21 @@ def test_a_hung_replica_is_killed_and_replaced(world):
     assert len(world.serving("e")) == 1
 
 
+def test_a_replica_whose_device_failed_is_replaced_at_the_next_look(world):
+    world.deploy("e", count=2)
+    victim, other = world.serving("e")
+    world.launcher.processes[victim].lost = True
+    for _ in range(6):
+        world.tick(1.0)
+    assert victim not in world.serving("e")
+    assert other in world.serving("e")
+    world.settle()
+    assert len(world.serving("e")) == 2
+    events = world.plane.events.list(resource="endpoint/e")
+    [event] = [one for one in events if one["reason"] == "DeviceFailed"]
+    assert "the core failed before" in event["message"]
+
+
 def test_a_crash_loop_says_so_and_ends_instead_of_going_on_for_ever(world):
     world.deploy("e")
     world.plane.models.delete({"ModelName": "e"})

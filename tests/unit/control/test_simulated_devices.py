@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from ridgeline.errors import InvalidInput, NotFound, NotReady, Unavailable
+from ridgeline_backends.neuron.devices import instances
 from ridgeline_service.control.endpoints.simulated import SimulatedDevices
+from ridgeline_service.placement.machine import GIB
+from ridgeline_service.placement.profiles import instance_type
 
 
 class Replicas:
@@ -62,3 +65,14 @@ def test_what_is_not_there_or_not_ready_says_so(world: Any) -> None:
     world.endpoint("e", "e")
     with pytest.raises(NotReady, match="no replica that is ready"):
         devices(world, Replicas()).show("e")
+
+
+def test_what_plans_recommend_can_be_deployed() -> None:
+    """What is simulated and no rack of machines has a profile, of the same memory."""
+    known = {f"ml.{one.name}": one for one in instances().values()}
+    rentable = {
+        name: one for name, one in known.items() if one.ram_gib and "ultraserver" not in name
+    }
+    assert {"ml.trn2.3xlarge", "ml.inf2.48xlarge"} <= set(rentable)
+    for name, one in rentable.items():
+        assert instance_type(name).memory_bytes == one.ram_gib * GIB, name

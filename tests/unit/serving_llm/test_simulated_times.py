@@ -136,6 +136,10 @@ class Encoder(MeteredHardware):
     def encoded(self) -> Encoded:
         return Encoded(texts=self._calls, tokens=5 * self._calls)
 
+    @property
+    def broken(self) -> str:
+        return ""
+
     def break_down(self, kind: str, *, after: int = 0, every: int = 0) -> None: ...
 
     def embed(self, texts: Sequence[Sequence[int]]) -> list[Sequence[int]]:

@@ -278,12 +278,13 @@ class ReplicaLife:
         if identity is not None and identity.state == "ready":
             watch.missed = 0
             return _READY_POLL_S
+        if identity is not None and identity.state == "failed":
+            return self._broke(replica, Reason.DEVICE_FAILED, identity.error)
         watch.missed += 1
-        if watch.missed < HUNG_AFTER and (identity is None or identity.state != "failed"):
+        if watch.missed < HUNG_AFTER:
             return _READY_POLL_S
         gone = f"it left {watch.missed} health checks in a row without an answer."
-        said = identity.error if identity is not None and identity.error else gone
-        return self._broke(replica, Reason.HUNG, said)
+        return self._broke(replica, Reason.HUNG, gone)
 
     def _ask(self, replica: ReplicaRecord) -> Identity | None:
         identity = self._probe(replica.port or 0, replica.token)

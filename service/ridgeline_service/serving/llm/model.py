@@ -66,6 +66,11 @@ class _Textual:
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="tokenize")
     )
 
+    @property
+    def broken(self) -> str:
+        """Why it can serve no longer, "" while it can."""
+        return "" if self.hardware is None else self.hardware.broken
+
     async def encode(self, text: str, *, add_special_tokens: bool, param: str) -> list[int]:
         """One text as token ids. Raises BadRequest, ContextLengthExceeded."""
         [ids] = await self.encode_all([text], add_special_tokens=add_special_tokens, param=param)

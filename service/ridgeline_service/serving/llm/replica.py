@@ -61,10 +61,13 @@ class Replica:
 
     @property
     def state(self) -> State:
-        return self._state
+        return State.FAILED if self.failure is not None else self._state
 
     @property
     def failure(self) -> Failure | None:
+        """Why it did not come up, or can serve no longer."""
+        if self._failure is None and self._model is not None and self._model.broken:
+            return Failure("DeviceFailed", self._model.broken, "It is to be started anew.")
         return self._failure
 
     @property
@@ -126,10 +129,10 @@ class Replica:
         """``GET /ridgeline/identity``. A stage that still runs counts its seconds so far."""
         with self._lock:
             now = self._clock()
-            failure = self._failure
+            failure = self.failure
             return {
                 "replica_id": self.replica_id,
-                "state": self._state.value,
+                "state": self.state.value,
                 "stages": [
                     {
                         "name": stage.name,

@@ -54,6 +54,18 @@ def test_one_core_has_no_link_that_could_fail() -> None:
     assert outcomes(Faults("link-down"), 2, cores=1) == ([0, 0], [])
 
 
+def test_what_every_further_step_ends_with_is_known() -> None:
+    lost, passing = Faults("core-error"), Faults("numerical-error")
+    assert not lost.broken
+    for one in (lost, passing):
+        outcomes(one, 1)
+    assert "NRT_EXEC_UNIT_UNRECOVERABLE status=101" in lost.broken
+    assert not passing.broken
+    assert not lost.instead("", after=0, every=0, cores=2).broken
+    with pytest.raises(InvalidInput, match="one core alone, which has no link"):
+        lost.instead("link-down", after=0, every=0, cores=1)
+
+
 def test_an_unknown_fault_is_refused_with_those_there_are() -> None:
     with pytest.raises(InvalidInput) as refused:
         Faults.read({FAULT_VARIABLE: "hbm-eror"})
