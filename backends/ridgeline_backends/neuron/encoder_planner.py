@@ -14,6 +14,7 @@ from ridgeline_backends.neuron.builders.text_encoder import text_encoder_program
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.encoder_plan import LONGEST, MOST_TEXTS, encoder_programs
 from ridgeline_backends.neuron.liveness import core_need
+from ridgeline_backends.neuron.planning.market import EVERYTHING, Market
 from ridgeline_backends.neuron.planning.ranking import (
     Candidate,
     Plan,
@@ -73,9 +74,12 @@ class EncoderOption(Candidate):
         return self.call.seconds
 
 
-def make_encoder_plan(model: EncoderConfig, target: EncoderTarget) -> Plan[EncoderOption]:
-    """Raises `InvalidInput` for texts that the model does not read."""
-    return ranked(_Sweep(model, target), settings_of(BATCHES), target.rps)
+def make_encoder_plan(
+    model: EncoderConfig, target: EncoderTarget, market: Market = EVERYTHING
+) -> Plan[EncoderOption]:
+    """Raises `InvalidInput` for texts that the model does not read, and instance types that there
+    are not."""
+    return ranked(_Sweep(model, target), settings_of(market, BATCHES), target.rps)
 
 
 def bucket_for(model: EncoderConfig, seq: int) -> int:

@@ -6,21 +6,23 @@ cost. Knows no zoo, no service, no torch: a Hugging Face config is all it takes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 from typing import NamedTuple
 
+from ridgeline.errors import InvalidInput
 from ridgeline_backends.neuron.buckets import power_of_two
 from ridgeline_backends.neuron.builders.architecture import DecoderArchitecture
-from ridgeline_backends.neuron.builders.configs import decoder_architecture
+from ridgeline_backends.neuron.builders.configs import context_length, decoder_architecture
 from ridgeline_backends.neuron.builders.decoder import decoder_program
 from ridgeline_backends.neuron.builders.rules import NXDI
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.liveness import Bucketed, bucketed_need
 from ridgeline_backends.neuron.planning.load import Loaded, Wanted, under_load
+from ridgeline_backends.neuron.planning.market import EVERYTHING, Market
 from ridgeline_backends.neuron.planning.ranking import (
     Candidate,
     Plan,
@@ -83,10 +85,23 @@ class Option(Candidate):
         return self.ttft.seconds + self.tpot.seconds
 
 
-def make_plan(config: Mapping[str, object], target: Target) -> Plan[Option]:
-    """Raises `InvalidModel` for a config without sizes."""
-    sweep = _Sweep(decoder_architecture(config), target)
-    return ranked(sweep, settings_of(BATCHES, (False, True)), target.rps)
+def make_plan(
+    config: Mapping[str, object],
+    target: Target,
+    market: Market = EVERYTHING,
+    quantized: Sequence[bool] = (False, True),
+) -> Plan[Option]:
+    """Raises `InvalidModel` for a config without sizes, `InvalidInput` for sequences that the model
+    is not made for and instance types that there are not."""
+    longest = context_length(config)
+    if longest is not None and target.prompt + target.answer > longest:
+        raise InvalidInput(
+            f"Prompts of {target.prompt} tokens and answers of {target.answer} are above the "
+            f"model's context length {longest}.",
+            hint="Plan for shorter ones.",
+        )
+    sweep = _Sweep(decoder_architecture(config), target, longest)
+    return ranked(sweep, settings_of(market, BATCHES, quantized), target.rps)
 
 
 class _Key(NamedTuple):
@@ -108,8 +123,10 @@ class _Key(NamedTuple):
 class _Sweep:
     """Programs are shared by all instance types, which differ in where they run alone."""
 
-    def __init__(self, model: DecoderArchitecture, target: Target) -> None:
+    def __init__(self, model: DecoderArchitecture, target: Target, longest: int | None) -> None:
         self._model, self._target = model, target
+        # A model may end between two powers of two.
+        self._length = min(target.length, longest or target.length)
         self._programs: dict[_Key, Program] = {}
         self._bytes: dict[tuple[int, int, bool], int] = {}
         self._timings = Timings()
@@ -196,8 +213,8 @@ class _Sweep:
         return self._bucket(phase, setting, self._key(phase, setting).bucket)
 
     def _key(self, phase: Phase, setting: Setting) -> _Key:
-        target, decoding = self._target, phase is Phase.TOKEN_GENERATION
-        return _Key.of(phase, setting, target.length if decoding else target.prompt_bucket)
+        prompt = min(self._target.prompt_bucket, self._length)
+        return _Key.of(phase, setting, self._length if phase is Phase.TOKEN_GENERATION else prompt)
 
     def _bucket(self, phase: Phase, setting: Setting, bucket: int) -> Program:
         key = _Key.of(phase, setting, bucket)
@@ -216,7 +233,7 @@ class _Sweep:
         return NeuronConfig(
             tp_degree=setting.tp,
             batch_size=batch,
-            seq_len=self._target.length,
+            seq_len=self._length,
             is_continuous_batching=True,
             on_device_sampling=True,
             output_logits=False,

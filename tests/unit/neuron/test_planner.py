@@ -18,7 +18,7 @@ from ridgeline_backends.neuron.builders.configs import decoder_architecture
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.commands.models import config_of
-from ridgeline_backends.neuron.commands.plan import seconds_of
+from ridgeline_backends.neuron.commands.plan import prices_of, seconds_of
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.devices import instances
 from ridgeline_backends.neuron.liveness import core_need
@@ -26,6 +26,7 @@ from ridgeline_backends.neuron.planner import Option, Target, make_plan
 from ridgeline_backends.neuron.planning.comparison import rooflines
 from ridgeline_backends.neuron.planning.deployment import environment
 from ridgeline_backends.neuron.planning.load import Wanted, under_load
+from ridgeline_backends.neuron.planning.market import Market
 from ridgeline_backends.neuron.planning.picture import Axes, Point, characters, svg
 from ridgeline_backends.neuron.planning.ranking import Plan, Setting
 
@@ -128,19 +129,47 @@ def test_pictures_hold_every_point() -> None:
 
 
 def test_times_are_read_with_their_unit() -> None:
-    assert (seconds_of("500ms"), seconds_of("0.5s"), seconds_of("2"), seconds_of(None)) == (
-        0.5,
-        0.5,
-        2.0,
-        None,
-    )
-    with pytest.raises(InvalidInput, match="no time"):
-        seconds_of("soon")
+    assert [seconds_of(one) for one in ("500ms", "0.5s", "2 S", None)] == [0.5, 0.5, 2.0, None]
+    # A number alone could be of either.
+    for wrong in ("soon", "500", "0ms", "-1s"):
+        with pytest.raises(InvalidInput, match="no time with its unit"):
+            seconds_of(wrong)
+
+
+def test_prices_are_read_by_type() -> None:
+    assert prices_of(["trn2.48xlarge=23.06", "inf2.xlarge=1"]) == {
+        "trn2.48xlarge": 23.06,
+        "inf2.xlarge": 1.0,
+    }
+    for wrong in ("trn2.48xlarge", "=3", "trn2.48xlarge=nan", "trn2.48xlarge=-1", "a=b"):
+        with pytest.raises(InvalidInput, match="is no price"):
+            prices_of([wrong])
+
+
+def test_a_plan_is_of_the_types_and_prices_that_were_given() -> None:
+    config = find("llama-3.1-8b", "decoders").config
+    market = Market(only=("ml.trn2.48xlarge", "inf2.48xlarge"), prices={"trn2.48xlarge": 20.0})
+    found = make_plan(config, Target(), market, quantized=(False,)).options
+    assert {one.setting.instance.name for one in found} == {"trn2.48xlarge", "inf2.48xlarge"}
+    assert all(one.priced and not one.setting.quantized for one in found)
+    with pytest.raises(NotFound, match="Did you mean 'inf2"):
+        make_plan(config, Target(), Market(only=("inf2.48xlarg",)))
+    with pytest.raises(InvalidInput, match="NeuronCores-v1"):
+        make_plan(config, Target(), Market(only=("inf1.xlarge",)))
+
+
+def test_sequences_that_a_model_is_not_made_for_are_refused() -> None:
+    config = find("smollm2-135m", "decoders").config
+    with pytest.raises(InvalidInput, match="context length"):
+        make_plan({**config, "max_position_embeddings": 2048}, Target(prompt=2000, answer=100))
+    short = make_plan({**config, "max_position_embeddings": 1500}, Target(prompt=1200, answer=200))
+    assert short.options
 
 
 def test_a_config_comes_from_a_file_or_a_name(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(dict(find("llama-3-8b", "decoders").config)))
+    known = find("llama-3.1-8b", "decoders").config
+    path.write_text(json.dumps({**known, "max_position_embeddings": 131072}))
     assert config_of(str(path)) == config_of("llama-3.1-8b")
     with pytest.raises(NotFound, match="not known"):
         config_of("nobodys-model")

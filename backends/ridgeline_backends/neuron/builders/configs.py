@@ -81,8 +81,27 @@ def decoder_architecture(config: Mapping[str, object]) -> DecoderArchitecture:
     runs `UnsupportedModel` too."""
     if runs(config):
         return dense(decoder_config(config))
-    text = Reader(config).section("text_config") or Reader(config).section("llm_config")
-    return _ShapeReader({**text, **_outer(config)} if text else config).read()
+    return _ShapeReader(_language_model(config)).read()
+
+
+def context_length(config: Mapping[str, object]) -> int | None:
+    """Positions of the longest sequence that the model is made for; None where its config does not
+    say, and for models that take their words at any distance. YaRN's is the one after the scaling.
+    Raises as `decoder_architecture`."""
+    if runs(config):
+        return decoder_config(config).context_length
+    settings = _language_model(config)
+    name = next((one for one in _POSITIONS if settings.get(one)), None)
+    if name is None or settings.get("model_type") in _NO_POSITIONS:
+        return None
+    length = Reader(settings).integer(name)
+    scaling = Reader(settings).section("rope_parameters")
+    scaling = scaling or Reader(settings).section("rope_scaling")
+    if "yarn" not in (scaling.get("rope_type"), scaling.get("type")):
+        return length
+    # Some configs keep the length before the scaling, some write the one after it.
+    original = Reader(scaling).integer("original_max_position_embeddings", length)
+    return max(length, int(original * Reader(scaling).number("factor", length / original)))
 
 
 def runs(config: Mapping[str, object]) -> bool:
@@ -91,9 +110,13 @@ def runs(config: Mapping[str, object]) -> bool:
     return isinstance(names, list) and any(name in DECODER_ARCHITECTURES for name in names)
 
 
-def _outer(config: Mapping[str, object]) -> dict[str, object]:
-    found = config.get("tie_word_embeddings")
-    return {} if found is None else {"tie_word_embeddings": found}
+def _language_model(config: Mapping[str, object]) -> Mapping[str, object]:
+    """Its own settings, where the config is of a model with parts for images or sound too."""
+    text = Reader(config).section("text_config") or Reader(config).section("llm_config")
+    if not text:
+        return config
+    tied = config.get("tie_word_embeddings")
+    return text if tied is None else {**text, "tie_word_embeddings": tied}
 
 
 class _ShapeReader:

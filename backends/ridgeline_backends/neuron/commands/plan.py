@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from math import isfinite, nan
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +16,14 @@ from ridgeline.errors import InvalidInput
 from ridgeline_backends.neuron.commands.models import config_of, encoder_of
 
 _PROMPT, _ANSWER, _TEXT = 1024, 256, 128
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)?")
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)")
+
+
+class Weights(StrEnum):
+    """What matrices are kept as."""
+
+    BF16 = "bf16"
+    EIGHT_BIT = "8-bit"
 
 
 def plan(
@@ -34,6 +43,19 @@ def plan(
     rps: Annotated[
         float | None,
         typer.Option("--rps", min=0.001, help="Requests a second; of an encoder texts a second."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--instance", metavar="TYPE", help="This type alone; several are allowed."),
+    ] = None,
+    prices: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--price", metavar="TYPE=USD", help="What an hour costs; several are allowed."
+        ),
+    ] = None,
+    weights: Annotated[
+        Weights | None, typer.Option("--weights", help="Of a decoder: these alone.")
     ] = None,
     prompt: Annotated[
         int | None,
@@ -68,10 +90,17 @@ def plan(
     from ridgeline_backends.neuron.commands.plan_output import Shown
     from ridgeline_backends.neuron.encoder_planner import EncoderTarget
     from ridgeline_backends.neuron.planner import Target
+    from ridgeline_backends.neuron.planning.market import Market
 
     config = config_of(model)
     encoder = encoder_of(config)
-    of_decoders = {"--ttft": ttft, "--tpot": tpot, "--prompt": prompt, "--answer": answer}
+    market = Market(only=only or (), prices=prices_of(prices or ()))
+    if rps is not None and not isfinite(rps):
+        raise InvalidInput(f"--rps {rps} is no rate.", hint="Like 5 or 0.2.")
+    of_decoders = {
+        "--ttft": ttft, "--tpot": tpot, "--prompt": prompt, "--answer": answer,
+        "--weights": weights,
+    }  # fmt: skip
     of_encoders = {"--latency": latency, "--seq": seq}
     if encoder is not None:
         _refuse(
@@ -80,11 +109,16 @@ def plan(
             "An encoder's target is --latency, of a call, and the tokens of a text are --seq.",
         )
         length = seq or min(_TEXT, encoder.context_length)
-        shown = Shown(
-            rows=rows, draw=draw, svg=svg, as_json=as_json, title=f"{model}: texts of {length}"
-        )
         wanted = EncoderTarget(seq=length, latency_s=seconds_of(latency), rps=rps)
-        show_encoder(encoder, wanted, shown, compare=compare)
+        shown = Shown(
+            rows=rows,
+            draw=draw,
+            svg=svg,
+            as_json=as_json,
+            title=f"{model}: texts of {length} tokens",
+            targets=_targets({"a call": wanted.latency_s}, rps, "texts"),
+        )
+        show_encoder(encoder, wanted, market, shown, compare=compare)
         return
     _refuse(
         of_encoders,
@@ -99,8 +133,37 @@ def plan(
         rps=rps,
     )
     title = f"{model}: {target.prompt} tokens in, {target.answer} out"
-    shown = Shown(rows=rows, draw=draw, svg=svg, as_json=as_json, title=title)
-    show_decoder(config, target, shown, compare=compare)
+    limits = {"a first token": target.ttft_s, "a token": target.tpot_s}
+    shown = Shown(
+        rows=rows,
+        draw=draw,
+        svg=svg,
+        as_json=as_json,
+        title=title,
+        targets=_targets(limits, rps, "requests"),
+    )
+    quantized = (False, True) if weights is None else (weights is Weights.EIGHT_BIT,)
+    show_decoder(config, target, market, quantized, shown, compare=compare)
+
+
+def _targets(limits: Mapping[str, float | None], rps: float | None, things: str) -> str:
+    said = [f"{name} within {s * 1e3:g} ms" for name, s in limits.items() if s is not None]
+    return ", ".join(said + ([] if rps is None else [f"{rps:g} {things} a second"]))
+
+
+def prices_of(given: Sequence[str]) -> dict[str, float]:
+    """Of `TYPE=USD`. Raises `InvalidInput`."""
+    found = {}
+    for one in given:
+        name, _, price = one.partition("=")
+        try:
+            usd = float(price)
+        except ValueError:
+            usd = nan
+        if not (name and isfinite(usd) and usd > 0):
+            raise InvalidInput(f"--price {one} is no price.", hint="Like trn2.48xlarge=23.06.")
+        found[name] = usd
+    return found
 
 
 def _refuse(options: Mapping[str, object], why: str, hint: str) -> None:
@@ -111,10 +174,10 @@ def _refuse(options: Mapping[str, object], why: str, hint: str) -> None:
 
 
 def seconds_of(text: str | None) -> float | None:
-    """`500ms`, `0.5s` or `0.5` in seconds. Raises `InvalidInput`."""
+    """`500ms` or `0.5s` in seconds. Raises `InvalidInput`."""
     if text is None:
         return None
-    found = _TIME.fullmatch(text.strip())
+    found = _TIME.fullmatch(text.strip().lower())
     if found is None or float(found.group(1)) <= 0:
-        raise InvalidInput(f"{text!r} is no time.", hint="Like 500ms or 0.5s.")
+        raise InvalidInput(f"{text!r} is no time with its unit.", hint="Like 500ms or 0.5s.")
     return float(found.group(1)) / (1000 if found.group(2) == "ms" else 1)

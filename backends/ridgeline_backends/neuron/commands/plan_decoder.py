@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from ridgeline_backends.neuron.builders.configs import decoder_architecture
+from ridgeline_backends.neuron.builders.configs import context_length, decoder_architecture
 from ridgeline_backends.neuron.commands.plan_output import (
     SETTING,
     Comparison,
@@ -21,6 +21,7 @@ from ridgeline_backends.neuron.commands.plan_output import (
 from ridgeline_backends.neuron.planner import Option, Target, make_plan
 from ridgeline_backends.neuron.planning.comparison import rooflines
 from ridgeline_backends.neuron.planning.deployment import environment
+from ridgeline_backends.neuron.planning.market import Market
 from ridgeline_backends.neuron.planning.picture import Axes
 
 _COLUMNS = (
@@ -29,18 +30,25 @@ _COLUMNS = (
 
 
 def show_decoder(
-    config: Mapping[str, object], target: Target, asked: Shown, *, compare: bool
+    config: Mapping[str, object],
+    target: Target,
+    market: Market,
+    quantized: Sequence[bool],
+    asked: Shown,
+    *,
+    compare: bool,
 ) -> None:
+    length = min(target.length, context_length(config) or target.length)
     compared = _comparison(config, target.length) if compare else None
     words = Words(
         axes=Axes(),
         columns=_COLUMNS,
         row=_row,
         loaded=_loaded,
-        environment=lambda one: environment(one.setting, length=target.length),
+        environment=lambda one: environment(one.setting, length=length),
         as_json=_as_json,
     )
-    show(make_plan(config, target), words, asked, compared)
+    show(make_plan(config, target, market, quantized), words, asked, compared)
 
 
 def _row(one: Option) -> tuple[object, ...]:

@@ -25,6 +25,7 @@ from ridgeline_backends.neuron.encoder_planner import (
 )
 from ridgeline_backends.neuron.planning.comparison import encoder_rooflines
 from ridgeline_backends.neuron.planning.deployment import environment
+from ridgeline_backends.neuron.planning.market import Market
 from ridgeline_backends.neuron.planning.picture import Axes
 
 _COLUMNS = (
@@ -33,7 +34,7 @@ _COLUMNS = (
 
 
 def show_encoder(
-    model: EncoderConfig, target: EncoderTarget, asked: Shown, *, compare: bool
+    model: EncoderConfig, target: EncoderTarget, market: Market, asked: Shown, *, compare: bool
 ) -> None:
     def row(one: EncoderOption) -> tuple[object, ...]:
         return (
@@ -68,7 +69,7 @@ def show_encoder(
         as_json=as_json,
     )
     compared = _comparison(model, target.seq) if compare else None
-    show(make_encoder_plan(model, target), words, asked, compared)
+    show(make_encoder_plan(model, target, market), words, asked, compared)
 
 
 def _loaded(one: EncoderOption) -> str:

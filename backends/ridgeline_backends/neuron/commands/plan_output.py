@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import typer
 
 from ridgeline.cli._common import print_json, print_table
+from ridgeline.errors import InvalidInput
 from ridgeline_backends.neuron.planning.comparison import EncoderRoofline, Roofline
+from ridgeline_backends.neuron.planning.deployment import is_deployable
 from ridgeline_backends.neuron.planning.picture import Axes, Point, characters, svg
 from ridgeline_backends.neuron.planning.ranking import Candidate, Plan
 
@@ -39,19 +41,20 @@ class Words(Generic[C]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What was asked for. `title`: of a picture."""
+    """What was asked for. `title`: the model and its lengths; `targets`: what is to be met."""
 
     rows: int
     draw: bool
     svg: Path | None
     as_json: bool
     title: str
+    targets: str
 
 
 def show(found: Plan[C], words: Words[C], asked: Shown, compared: Comparison | None) -> None:
     points = _points(found, words.axes)
     if asked.svg is not None and points:
-        asked.svg.write_text(svg(points, asked.title, words.axes), "utf-8")
+        _write(asked.svg, svg(points, asked.title, words.axes))
     if asked.as_json:
         print_json(
             {
@@ -63,12 +66,20 @@ def show(found: Plan[C], words: Words[C], asked: Shown, compared: Comparison | N
             }
         )
         return
+    typer.echo(f"{asked.title}; {asked.targets or 'no targets'}.\n")
     _print(found, words, asked.rows)
     if asked.draw and points:
         typer.echo(f"\n{characters(points, words.axes)}")
     if compared is not None:
         typer.echo("\nFor comparison, bounds by the data sheet alone (bf16, all devices together):")
         print_table(compared.columns, compared.rows)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be written: {error.strerror}.") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,16 +166,23 @@ def _print(found: Plan[C], words: Words[C], rows: int) -> None:
         typer.echo(f"fastest: {fastest.setting}: {'; '.join(fastest.misses)}")
     for name, reason in found.left_out.items():
         typer.echo(f"left out: {name}: {reason}")
+    unpriced = {one.setting.instance.name: None for one in found.options if not one.priced}
+    if unpriced:
+        typer.echo(
+            f"without a listed price, so ranked last: {', '.join(unpriced)}; "
+            "--price TYPE=USD gives one, an hour"
+        )
 
 
 def _print_trade_offs(found: Plan[C], words: Words[C]) -> None:
     """The cheapest, and what more speed costs."""
     best, unit = found.options[0], f"USD/M {words.axes.things}"
     price = "" if best.usd_per_million is None else f", {dollars(best.usd_per_million)} {unit}"
-    typer.echo(f"\ncheapest: {best.setting}{price}")
+    typer.echo(f"\n{'cheapest' if best.priced else 'first'}: {best.setting}{price}")
     if said := words.loaded(best):
         typer.echo(f"  at the rate, simulated: {said}")
-    typer.echo(f"  as an endpoint: {_deployed(best, words.environment(best))}")
+    if is_deployable(best.setting.instance):
+        typer.echo(f"  as an endpoint: {_deployed(best, words.environment(best))}")
     front = found.front
     steps = {len(front) // 2, len(front) - 1} - {0}
     for one in (front[place] for place in sorted(steps) if 0 < place < len(front)):

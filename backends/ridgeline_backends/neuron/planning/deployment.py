@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from ridgeline_backends.neuron.devices import Instance
 from ridgeline_backends.neuron.planning.ranking import Setting
+
+
+def is_deployable(instance: Instance) -> bool:
+    """Whether endpoints have such a type: racks of several machines are none, nor is what is not
+    rented yet."""
+    return instance.ram_gib is not None and "ultraserver" not in instance.name
 
 
 def environment(

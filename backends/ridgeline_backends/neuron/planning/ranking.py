@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from ridgeline_backends.errors import BackendError
-from ridgeline_backends.neuron.devices import Instance, instances
+from ridgeline_backends.neuron.devices import Instance
+from ridgeline_backends.neuron.planning.market import Market
 from ridgeline_backends.neuron.timing.predict import Prediction
 
 _SIMULATED = 8
@@ -63,6 +64,10 @@ class Candidate(ABC):
     instances: int
     usd_per_million: float | None
     misses: tuple[str, ...]
+
+    @property
+    def priced(self) -> bool:
+        return self.usd_per_million is not None
 
     @property
     @abstractmethod
@@ -140,12 +145,13 @@ def ranked(sweep: Sweep[C], settings: Iterable[Setting], rps: float | None) -> P
     return Plan(options=tuple(options), near=tuple(near), left_out=left_out)
 
 
-def settings_of(batches: Iterable[int], quantized: Iterable[bool] = (False,)) -> Iterator[Setting]:
-    """All, the largest degree of a type first: what it cannot hold the others cannot."""
+def settings_of(
+    market: Market, batches: Iterable[int], quantized: Iterable[bool] = (False,)
+) -> Iterator[Setting]:
+    """All, the largest degree of a type first: what it cannot hold the others cannot. Raises
+    `InvalidInput` for types that there are not."""
     batches, quantized = tuple(batches), tuple(quantized)
-    for instance in instances().values():
-        if instance.chip.neuroncore == "v1":
-            continue
+    for instance in market.offers():
         for lnc in reversed(instance.chip.lnc):
             for tp in reversed(instance.tensor_parallel):
                 for batch in batches:
