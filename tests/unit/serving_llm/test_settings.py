@@ -222,3 +222,27 @@ def test_copies_are_for_simulated_devices() -> None:
     assert "InitialInstanceCount" in note
     with pytest.raises(InvalidSetting, match="DATA_PARALLEL_SIZE"):
         read_settings({"OPTION_DATA_PARALLEL_SIZE": "0", "RIDGELINE_BACKEND": "neuron"})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"OPTION_N_POSITIONS": "512", "OPTION_TENSOR_PARALLEL_DEGREE": "2",
+         "OPTION_MAX_ROLLING_BATCH_SIZE": "4", "OPTION_QUANTIZE": "static_int8"},
+        {"HF_SEQUENCE_LENGTH": "512", "HF_NUM_CORES": "2", "HF_BATCH_SIZE": "4",
+         "HF_AUTO_CAST_TYPE": "bf16", "QUANTIZE": "int8"},
+        {"OPTION_MAX_MODEL_LEN": "512", "NEURON_RT_NUM_CORES": "2", "OPTION_MAX_NUM_SEQS": "4",
+         "OPTION_QUANTIZE": "int8"},
+    ],
+)  # fmt: skip
+def test_what_neuron_containers_call_their_settings(given: dict[str, str]) -> None:
+    found = read_settings({**given, "RIDGELINE_BACKEND": "neuron"})
+    assert (found.max_model_len, found.tensor_parallel, found.max_num_seqs) == (512, 2, 4)
+    assert (found.quantize, found.exact_num_seqs, found.notes) == ("int8", True, ())
+
+
+def test_an_option_that_there_is_not_names_the_one_that_may_be_meant() -> None:
+    [note] = read_settings({"OPTION_TENSOR_PARALLEL_DEGREES": "2"}).notes
+    assert "Did you mean TENSOR_PARALLEL_DEGREE?" in note
+    [note] = read_settings({"OPTION_ENTIRELY_NEW": "2"}).notes
+    assert "mean" not in note

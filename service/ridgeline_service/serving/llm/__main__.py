@@ -29,7 +29,7 @@ def load(replica: Replica, mailbox: Mailbox, seams: Seams) -> tuple[ModelSetting
     text = properties.read_text() if properties.is_file() else ""
     settings = read_settings(os.environ, text)
     for note in settings.notes:
-        log.info("%s", note)
+        log.warning("%s", note)
     # Imported here: it brings the backends in, and the server answers before they are there.
     from ridgeline_service.serving.llm.loading import load_model
 

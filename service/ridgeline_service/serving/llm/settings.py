@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +42,7 @@ _DTYPES: Mapping[str, DtypeName] = {
 _LMI = {
     "DTYPE": "dtype",
     "MAX_MODEL_LEN": "max_model_len",
+    "N_POSITIONS": "max_model_len",
     "MAX_ROLLING_BATCH_SIZE": "max_num_seqs",
     "MAX_NUM_SEQS": "max_num_seqs",
     "MAX_ROLLING_BATCH_PREFILL_TOKENS": "max_tokens_per_step",
@@ -72,6 +74,10 @@ _TGI = {
     "MAX_BATCH_SIZE": "max_num_seqs",
     "MAX_BATCH_PREFILL_TOKENS": "max_tokens_per_step",
     "MAX_CONCURRENT_REQUESTS": "max_concurrent_requests",
+    "HF_NUM_CORES": "tensor_parallel_degree",
+    "HF_BATCH_SIZE": "max_num_seqs",
+    "HF_SEQUENCE_LENGTH": "max_model_len",
+    "HF_AUTO_CAST_TYPE": "dtype",
 }
 _OWN = {
     "HF_MODEL_ID": "name",
@@ -82,11 +88,12 @@ _OWN = {
     "RIDGELINE_THREADS": "threads",
     "RIDGELINE_INSTANCE_TYPE": "instance",
     "NEURON_LOGICAL_NC_CONFIG": "logical_nc_config",
+    "NEURON_RT_NUM_CORES": "tensor_parallel_degree",
     "RIDGELINE_PACE": "pace",
 }
 
 
-_INT8 = ("int8", "w8a8")
+_INT8 = ("int8", "w8a8", "static_int8")
 
 Quantize = Literal["int8"] | None
 
@@ -251,7 +258,9 @@ def _lmi(key: str, source: str, value: str, notes: list[str]) -> Iterator[tuple[
     if key in _LMI:
         yield _LMI[key], _Setting(source, value)
     elif key not in ("MODEL_ID", "MODEL"):
-        notes.append(f"{source}={value} is ignored: this server has no such option.")
+        near = get_close_matches(key, _LMI, n=1, cutoff=0.8)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        notes.append(f"{source}={value} is ignored: this server has no such option.{meant}")
 
 
 def _properties(text: str) -> Iterator[tuple[str, str]]:
