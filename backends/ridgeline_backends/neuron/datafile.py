@@ -146,29 +146,44 @@ class Section:
 
 def read_sections(path: Path) -> Section:
     """The top-level mapping of a YAML file. Raises `InvalidDataFile`, `InvalidInput` if absent."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from error
-    try:
-        node = yaml.compose(text, Loader=_LOADER)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InvalidDataFile(path.name, line, f"no YAML: {error.problem}.") from error
+    node = _read(path, lambda text: yaml.compose(text, Loader=_LOADER))
     if not isinstance(node, yaml.MappingNode):
         raise InvalidDataFile(path.name, 1, "the file must be a mapping.")
     return Section(path.name, path.stem, node)
 
 
 def read_plain(path: Path) -> object:
-    """The whole file as plain Python values: for files that users hand in and that are large."""
+    """The whole file as plain Python values: for files that users hand in and that are large.
+    Raises as `read_sections`."""
+    return _read(path, lambda text: yaml.load(text, Loader=_LOADER))  # noqa: S506
+
+
+def item_lines(path: Path, field: str) -> list[int]:
+    """Where in a file that `read_plain` read the items of its list begin, or those of the list that
+    is `field` of its mapping."""
+    node = _read(path, lambda text: yaml.compose(text, Loader=_LOADER))
+    if isinstance(node, yaml.MappingNode):
+        node = next((value for key, value in reversed(node.value) if key.value == field), None)
+    items = node.value if isinstance(node, yaml.SequenceNode) else []
+    return [item.start_mark.line + 1 for item in items]
+
+
+def _read(path: Path, parse: Callable[[str], T]) -> T:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506
+        return parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"{path} is no UTF-8 text: byte {error.start + 1} is {error.object[error.start]:#04x}.",
+            hint="Give a YAML file, in UTF-8.",
+        ) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise InvalidDataFile(path.name, line, f"no YAML: {error.problem}.") from error
+    # A character that YAML does not have, or a date that the calendar does not.
+    except (yaml.YAMLError, ValueError) as error:
+        raise InvalidInput(f"{path} is no YAML: {error}.", hint="Correct that value.") from error
 
 
 def _is_null(node: yaml.Node) -> bool:

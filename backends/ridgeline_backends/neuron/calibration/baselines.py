@@ -41,13 +41,13 @@ def configuration_median(seen: Sequence[Observation], rows: Sequence[Row]) -> li
     for one in seen:
         field = one.quantity.field
         others = [
-            row.number(field)
+            value
             for row in rows
             if row.text("cfg") == one.row.text("cfg")
             and row.category == one.row.category
             and row.id != one.row.id
             and row.usable
-            and row.has(field)
+            and (value := row.positive(field)) is not None
         ]
         if others:
             found.append(Residual(one, median(others)))
@@ -78,6 +78,7 @@ def _distance(a: Residual, b: Residual) -> float:
     apart = abs(log(a.predicted / b.predicted))
     for name in _NEAR:
         left, right = a.seen.row, b.seen.row
-        if left.has(name) and right.has(name) and left.number(name) > 0 < right.number(name):
-            apart += abs(log(left.number(name) / right.number(name)))
+        mine, other = left.positive(name), right.positive(name)
+        if mine is not None and other is not None:
+            apart += abs(log(mine / other))
     return apart

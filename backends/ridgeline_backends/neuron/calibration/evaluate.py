@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from ridgeline_backends.neuron.calibration.fit import NOISE, Observation, fit
+from ridgeline_backends.neuron.calibration.fit import NOISE, Observation, fit, taught
 from ridgeline_backends.neuron.timing.coefficients import NAMES, Coefficients
 
 _COVERED = 0.9
 _MANY = 20
 _DIGITS = 6
+
+
+Progress = Callable[[str, int, int], None]
+"""Called before each fit: the model that it sees nothing of, its place, and how many there are."""
+
+
+def silent(model: str, place: int, total: int) -> None:
+    """The progress of whoever does not look."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +47,22 @@ def residuals(seen: Sequence[Observation], coefficients: Coefficients) -> list[R
     return [Residual(one, one.quantity.predicted(coefficients)) for one in seen]
 
 
-def leave_one_out(seen: Sequence[Observation], full: Coefficients) -> list[Residual]:
+def leave_one_out(
+    seen: Sequence[Observation], full: Coefficients, progress: Progress = silent
+) -> list[Residual]:
     """Each observation predicted by a fit that saw nothing of its architecture. The fits start
-    from the full one's result."""
-    found = []
+    from the full one's result. Raises `NothingToFit` for fewer than two architectures."""
+    fitted = taught(seen)
+    found, done = [], 0
     for name in sorted({one.architecture for one in seen}):
         own = [one for one in seen if one.architecture == name]
+        if name not in fitted:
+            found += residuals(own, full)
+            continue
+        done += 1
+        progress(own[0].row.model or name, done, len(fitted))
         rest = [one for one in seen if one.architecture != name]
-        taught = any(one.quantity.domain in NOISE for one in own)
-        found += residuals(own, fit(rest, start=full) if taught else full)
+        found += residuals(own, fit(rest, start=full))
     return found
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ridgeline.errors import RidgelineError
+from ridgeline.errors import InvalidInput, RidgelineError
 from ridgeline_backends.neuron.calibration.groups import architecture_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity, Simulated
 from ridgeline_backends.neuron.calibration.rows import Row, newest
@@ -56,6 +56,20 @@ _HUBER = 2.0
 """Residuals beyond so many deviations count by their size, not its square."""
 
 
+class NothingToFit(InvalidInput):
+    """Rows that teach nothing, or of which none is left to test a fit with."""
+
+    code = "NothingToFit"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message,
+            hint="A fit takes rows of two architectures at least, as each is predicted by one that "
+            "has not seen it; of a row a field that is predicted, like tpot_p50_ms, as a number "
+            "above 0. `ridgeline neuron score` says which rows lack what.",
+        )
+
+
 @dataclass(frozen=True)
 class Observation:
     """One measured field of one row."""
@@ -81,14 +95,18 @@ def observations(rows: Sequence[Row]) -> list[Observation]:
         found += [
             Observation(row, quantity, name)
             for quantity in possible_fields
-            if row.has(quantity.field) and row.number(quantity.field) > 0
+            if row.positive(quantity.field) is not None
         ]
     return found
 
 
 def fit(seen: Sequence[Observation], start: Coefficients | None = None) -> Coefficients:
-    """The coefficients that explain the observations of `NOISE`'s domains best."""
-    problem = _Problem([one for one in seen if _teaches(one)])
+    """The coefficients that explain the observations of `NOISE`'s domains best. Raises
+    `NothingToFit` where there are none."""
+    used = [one for one in seen if _teaches(one)]
+    if not used:
+        raise NothingToFit("No row can be fitted.")
+    problem = _Problem(used)
     values = np.log(np.array(start.values() if start else problem.prior))
     damping = 1e-3
     best = problem.loss(values)
@@ -108,6 +126,18 @@ def fit(seen: Sequence[Observation], start: Coefficients | None = None) -> Coeff
             if damping > 1e9:
                 break
     return coefficients_of(np.exp(values))
+
+
+def taught(seen: Sequence[Observation]) -> list[str]:
+    """The architectures that a fit learns from. Raises `NothingToFit` where leaving one out leaves
+    none."""
+    found = sorted({one.architecture for one in seen if _teaches(one)})
+    if not found:
+        raise NothingToFit("No row can be fitted.")
+    if len(found) == 1:
+        model = next(one.row.model for one in seen if _teaches(one))
+        raise NothingToFit(f"The rows that can be fitted are of one architecture, that of {model}.")
+    return found
 
 
 def coefficients_of(values: Array) -> Coefficients:

@@ -7,12 +7,14 @@ A row is read as it stands; what it means is the affair of `workloads`. A row th
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from ridgeline.errors import InvalidInput
-from ridgeline_backends.neuron.datafile import read_plain
+from ridgeline_backends.neuron.datafile import item_lines, read_plain
 
 SCORED = (
     "llm_decode",
@@ -26,11 +28,14 @@ SCORED = (
 )
 """Categories that predictions are scored in."""
 
+_SHIFTED = "a_column_was_shifted_in_the_source"
+"""Flag of rows of which a field holds what belongs to another: it counts as absent."""
+
 DOUBTFUL = (
     "semantics_of_latency_column_disputed",
     "batch_column_probably_wrong",
     "tok_s_counts_prompt_tokens",
-    "a_column_was_shifted_in_the_source",
+    _SHIFTED,
     "tp_dp_not_stated",
     "secondary_source",
 )
@@ -91,20 +96,29 @@ class Row:
         return 4 if self.text("date").startswith("2022") else None
 
     def has(self, name: str) -> bool:
-        return isinstance(self.values.get(name), int | float)
+        """Whether the row says anything of it, be it of the wrong type."""
+        return self._setting(name) is not None
 
     def text(self, name: str) -> str:
         value = self.values.get(name)
         return "" if value is None else str(value)
 
     def number(self, name: str, default: float | None = None) -> float:
-        """Raises `UnpredictableRow` where it is missing and there is no default."""
+        """Raises `UnpredictableRow` for what is no finite number, and where it is missing and there
+        is no default."""
+        value = self._setting(name)
+        if value is None:
+            if default is None:
+                raise UnpredictableRow(f"{self.id} has no number {name!r}.")
+            return default
+        if not _is_finite(value):
+            raise UnpredictableRow(f"{self.id}: {name} must be a number, not {value!r}.")
+        return float(value)
+
+    def positive(self, name: str) -> float | None:
+        """A finite number above 0, as whatever is measured; None where there is anything else."""
         value = self.values.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if default is None:
-            raise UnpredictableRow(f"{self.id} has no number {name!r}.")
-        return default
+        return float(value) if _is_finite(value) and value > 0 else None
 
     def integer(self, name: str, default: int | None = None) -> int:
         """A count. Raises `UnpredictableRow` for one that is missing or below 1."""
@@ -117,6 +131,10 @@ class Row:
         value = self.values.get(name)
         return value if isinstance(value, list | tuple) else ()
 
+    def _setting(self, name: str) -> object:
+        value = self.values.get(name)
+        return None if isinstance(value, str) and _SHIFTED in self.listing("flags") else value
+
 
 def read_rows(path: Path) -> list[Row]:
     """All rows of a file: its list, or what is under `rows`. Raises `InvalidInput`."""
@@ -125,11 +143,36 @@ def read_rows(path: Path) -> list[Row]:
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         hint = "It must be a list of mappings, or have one under `rows`."
         raise InvalidInput(f"{path} holds no rows.", hint=hint)
+    if not listed:
+        hint = "Its list is empty. Give it a row for each measurement, with `id` and `cat`."
+        raise InvalidInput(f"{path} holds no rows.", hint=hint)
     rows = [Row(one) for one in listed]
     for place, row in enumerate(rows):
         if not row.id or not row.category:
             raise InvalidInput(f"{path}: row {place + 1} lacks `id` or `cat`.")
+    _refuse_twins(path, rows)
     return rows
+
+
+def _refuse_twins(path: Path, rows: Sequence[Row]) -> None:
+    first: dict[str, int] = {}
+    for place, row in enumerate(rows):
+        if first.setdefault(row.id, place) != place:
+            lines = item_lines(path, "rows")
+            raise InvalidInput(
+                f"{path}: the id {row.id!r} is there twice: lines {lines[first[row.id]]} and "
+                f"{lines[place]}.",
+                hint="Predictions are told apart by it: give each row one of its own.",
+            )
+
+
+def _is_finite(value: object) -> TypeGuard[int | float]:
+    """Whether it is a number that arithmetic can go on with."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max
+    )
 
 
 def newest(rows: Sequence[Row]) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from statistics import mean, median
 
 from ridgeline.errors import RidgelineError
@@ -15,6 +16,7 @@ from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.timing.predict import Calibration, Label
 
 _ORDER: tuple[Label, ...] = ("calibrated", "extrapolated", "prior-only")
+_MISSPELT = 0.8
 _GUESSED = 1.5
 """The interval of a model whose sizes are guessed from its name is wider by this factor."""
 
@@ -67,17 +69,19 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class CategoryScore:
-    """Errors of one category, over the fields of rows whose sources are not in doubt."""
+    """Errors of one category, over the fields of rows whose sources are not in doubt. `compared`:
+    how many fields; the errors are None where there is none."""
 
     category: str
     predicted: int
+    compared: int
     refused: int
-    mape: float
-    median: float
-    p90: float
-    bias: float
-    within_20: float
-    coverage: float
+    mape: float | None = None
+    median: float | None = None
+    p90: float | None = None
+    bias: float | None = None
+    within_20: float | None = None
+    coverage: float | None = None
 
 
 def predict_row(row: Row, known: Calibration) -> RowPrediction:
@@ -101,19 +105,47 @@ def predict_row(row: Row, known: Calibration) -> RowPrediction:
 
 
 def errors(predictions: Sequence[RowPrediction]) -> list[Error]:
-    """Of every field that a row has: the newest row per configuration, none whose source is in
-    doubt. A refusal counts as 100% of the row's first field."""
-    wanted = {one.id for one in newest([p.row for p in predictions if p.row.usable])}
+    """Of every field that a row measured and that was predicted: the newest row per configuration,
+    none whose source is in doubt."""
     found = []
-    for prediction in predictions:
-        row = prediction.row
-        if row.id not in wanted:
-            continue
-        for field, value in prediction.prediction.items():
-            if row.has(field) and not isinstance(row.values[field], bool) and row.number(field) > 0:
-                low, high = prediction.low[field], prediction.high[field]
-                found.append(Error(row, field, value, row.number(field), low, high))
+    for one in _counted(predictions):
+        for field, value in one.prediction.items():
+            measured = one.row.positive(field)
+            if measured is not None:
+                low, high = one.low[field], one.high[field]
+                found.append(Error(one.row, field, value, measured, low, high))
     return found
+
+
+def not_compared(predictions: Sequence[RowPrediction]) -> list[tuple[str, str]]:
+    """The id of each row that was predicted and that nothing, or not all, can be compared with; and
+    why."""
+    found = []
+    for one in _counted(predictions):
+        row = one.row
+        if row.category == "memory":
+            if one.prediction and not isinstance(row.values.get("fits"), bool):
+                found.append((row.id, "fits is neither true nor false"))
+            continue
+        given = [field for field in one.prediction if row.values.get(field) is not None]
+        wrong = [field for field in given if row.positive(field) is None]
+        found += [(row.id, f"{field} is no number above 0") for field in wrong]
+        if one.prediction and not given:
+            found.append((row.id, _nothing_measured(row, list(one.prediction))))
+    return found
+
+
+def _nothing_measured(row: Row, predicted: Sequence[str]) -> str:
+    for field in row.values:
+        near = get_close_matches(str(field), predicted, n=1, cutoff=_MISSPELT)
+        if near:
+            return f"{field} is not predicted, is {near[0]} meant?"
+    return f"none of {', '.join(predicted)} is there"
+
+
+def _counted(predictions: Sequence[RowPrediction]) -> list[RowPrediction]:
+    wanted = {one.id for one in newest([p.row for p in predictions if p.row.usable])}
+    return [one for one in predictions if one.row.id in wanted]
 
 
 def score(predictions: Sequence[RowPrediction]) -> list[CategoryScore]:
@@ -126,23 +158,26 @@ def score(predictions: Sequence[RowPrediction]) -> list[CategoryScore]:
 
 
 def _score(category: str, predictions: Sequence[RowPrediction]) -> CategoryScore:
-    refused = [one for one in predictions if one.refused]
-    usable = {one.id for one in newest([p.row for p in predictions if p.row.usable])}
-    counted = sum(one.row.id in usable for one in refused)
+    """A refusal counts as an error of 100%."""
+    refused = sum(bool(one.refused) for one in predictions)
+    predicted = len(predictions) - refused
     found = _fits(predictions) if category == "memory" else errors(predictions)
+    if not found:
+        return CategoryScore(category, predicted, 0, refused)
+    counted = sum(bool(one.refused) for one in _counted(predictions))
     relative = [one.relative for one in found] + [-1.0] * counted
-    sizes = sorted(abs(one) for one in relative) or [0.0]
-    covered = [one.covered for one in found] + [False] * counted
+    sizes = sorted(abs(one) for one in relative)
     return CategoryScore(
         category=category,
-        predicted=len(predictions) - len(refused),
-        refused=len(refused),
+        predicted=predicted,
+        compared=len(found),
+        refused=refused,
         mape=mean(sizes),
         median=median(sizes),
         p90=sizes[min(len(sizes) - 1, int(0.9 * len(sizes)))],
-        bias=mean(relative or [0.0]),
+        bias=mean(relative),
         within_20=mean(size <= 0.2 for size in sizes),
-        coverage=mean(covered or [True]),
+        coverage=mean([one.covered for one in found] + [False] * counted),
     )
 
 

@@ -21,6 +21,7 @@ _KINDS = ("decoders", "encoders", "vision")
 _LAYERS = re.compile(r"\b(\d+)L\b")
 _WIDTH, _HEADS = re.compile(r"\bd(\d+)\b"), re.compile(r"\b(\d+)H\b")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?b\b", re.IGNORECASE)
+_LENGTH = re.compile(r"\d[km]\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,21 @@ def find(model: str, kind: str) -> Entry:
 def find_language_model(model: str) -> Entry:
     """A decoder or a text encoder; the decoder nearest in size where neither is known by that name.
     Raises `NotFound`."""
-    for kind in ("decoders", "encoders"):
-        entry = _known(model, kind)
-        if entry is not None:
-            return entry
-    return _nearest(model, "decoders")
+    return known_language_model(model) or _nearest(model, "decoders")
+
+
+def known_language_model(model: str) -> Entry | None:
+    """A decoder or a text encoder that is known by that name."""
+    return _known(model, "decoders") or _known(model, "encoders")
+
+
+def published_length(model: str) -> int | None:
+    """The context length of a decoder by its own name: models of the same sizes differ in it. None
+    where it is not known, and for a name that has another in it, as "llama-2-7b-32k"."""
+    word = _word(model, "decoders") or _word(model, "encoders")
+    if word is None or _LENGTH.search(_plain(model)[len(word) :]):
+        return None
+    return _lengths().get(word)
 
 
 @cache
@@ -62,18 +73,29 @@ def aliases() -> Mapping[str, str]:
     return found
 
 
+@cache
+def _lengths() -> Mapping[str, int]:
+    """Context lengths by name."""
+    found = read_plain(DATA / "context_lengths.yaml")
+    assert isinstance(found, dict)
+    return {name: int(length) for length, names in found.items() for name in names}
+
+
 def _known(model: str, kind: str) -> Entry | None:
-    known = entries(kind)
-    name = _plain(model)
-    for candidate in (name, aliases().get(name, "")):
-        if candidate in known:
-            return Entry(candidate, known[candidate], exact=True)
-    begun = [one for one in (*known, *aliases()) if _begins(name, one)]
-    for match in sorted(begun, key=len, reverse=True):
-        target = match if match in known else aliases()[match]
-        if target in known:
-            return Entry(target, known[target], exact=True)
-    return None
+    word, known = _word(model, kind), entries(kind)
+    if word is None:
+        return None
+    name = word if word in known else aliases()[word]
+    return Entry(name, known[name], exact=True)
+
+
+def _word(model: str, kind: str) -> str | None:
+    """The longest name or alias of a model of that kind that the given name is, or begins with."""
+    known, name = entries(kind), _plain(model)
+    words = [*known, *(one for one, target in aliases().items() if target in known)]
+    if name in words:
+        return name
+    return max((one for one in words if _begins(name, one)), key=len, default=None)
 
 
 def _plain(model: str) -> str:

@@ -9,7 +9,12 @@ import typer
 
 from ridgeline.cli._common import AsJson, print_json, print_table, say
 from ridgeline.errors import InvalidInput
-from ridgeline_backends.neuron.commands.models import config_of, encoder_of, pooling_of
+from ridgeline_backends.neuron.commands.models import (
+    check_length,
+    config_of,
+    encoder_of,
+    pooling_of,
+)
 
 _USUAL = 2048
 """Positions where nobody asked for a number."""
@@ -39,7 +44,7 @@ def compile_model(
         ),
     ] = None,
     lnc: Annotated[
-        int | None, typer.Option("--lnc", help="Physical cores per logical NeuronCore.")
+        int | None, typer.Option("--lnc", min=1, help="Physical cores per logical NeuronCore.")
     ] = None,
     cache: Annotated[
         str | None,
@@ -57,18 +62,24 @@ def compile_model(
     from ridgeline_backends.neuron.compile import BucketDone, compile_decoder, compile_encoder
     from ridgeline_backends.neuron.compile_cache import open_cache
     from ridgeline_backends.neuron.config import NeuronConfig
+    from ridgeline_backends.neuron.devices import instances
     from ridgeline_backends.neuron.placement import executes, place
 
-    if refusal := executes(instance):
-        raise InvalidInput(f"Nothing is compiled for {instance}: {refusal}.")
+    types = sorted(one for one in instances() if not executes(one))
+    name = instance.removeprefix("ml.")
+    if name not in types:
+        why = executes(name) if name in instances() else "no devices of it are simulated"
+        raise InvalidInput(
+            f"Nothing is compiled for {instance}: {why}.", hint=f"Choose one of {', '.join(types)}."
+        )
     placement = place(instance, tp, lnc)
     config = config_of(model)
     encoder = encoder_of(config)
-    longest = _USUAL if encoder is None else min(_USUAL, encoder.context_length)
+    longest = encoder.context_length if encoder is not None else check_length(config, seq)
     neuron = NeuronConfig(
         tp_degree=placement.cores,
         batch_size=batch,
-        seq_len=seq or longest,
+        seq_len=seq or min(_USUAL, longest or _USUAL),
         logical_nc_config=lnc,
     )
 
@@ -95,11 +106,19 @@ def compile_model(
                 "modules": [asdict(one) for one in made.modules],
                 "cached": made.cached,
                 "cache": made.place,
+                "instance_type": placement.instance.name,
+                "tp": placement.cores,
+                "lnc": placement.lnc,
                 "core_bytes": made.need.table(),
                 "core_bytes_available": placement.core_memory_bytes,
             }
         )
         return
+    cores = "1 core" if placement.cores == 1 else f"{placement.cores} cores"
+    typer.echo(
+        f"{model} for {cores} (TP {placement.cores}) of {placement.instance.name} at LNC "
+        f"{placement.lnc}, batch {batch}. GFLOP and MB are those of each core."
+    )
     print_table(
         ("PHASE", "BUCKET", "BATCH", "INSTRUCTIONS", "GFLOP", "MB", "MS", "90% INTERVAL", "LABEL"),
         [

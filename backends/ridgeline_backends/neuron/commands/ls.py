@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ridgeline.cli._common import AsJson, print_json, print_table
+from ridgeline.errors import InvalidInput
 from ridgeline_backends.neuron.devices import Instance, instance, instances
 from ridgeline_backends.neuron.devices.model import GIB
 from ridgeline_backends.neuron.topology import device_graph
@@ -21,12 +22,19 @@ def ls(
     ] = None,
     lnc: Annotated[
         int | None,
-        typer.Option("--lnc", help="Physical cores per logical NeuronCore.", show_default=False),
+        typer.Option(
+            "--lnc", min=1, help="Physical cores per logical NeuronCore.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the devices of an instance type, or all instance types that have some."""
     if instance_type is None:
+        if lnc is not None:
+            raise InvalidInput(
+                "--lnc is of one instance type, and all are listed, each at its own.",
+                hint=f"Add --instance, like --instance trn2.48xlarge --lnc {lnc}.",
+            )
         _list_types(as_json)
         return
     found = instance(instance_type)
@@ -84,10 +92,7 @@ def _list_types(as_json: bool) -> None:
     if as_json:
         print_json([_summary(one) for one in instances().values()])
         return
-    rows = [
-        tuple("-" if value is None else value for value in _summary(one).values())
-        for one in instances().values()
-    ]
+    rows = [tuple(map(_cell, _summary(one).values())) for one in instances().values()]
     columns = ("INSTANCE TYPE", "CHIP", "DEVICES", "CORES", "LNC", "MEMORY GB", "HOPS", "USD/H")
     print_table(columns, rows)
 
@@ -100,10 +105,16 @@ def _summary(one: Instance) -> dict[str, object]:
         "devices": one.chips,
         "cores": one.cores(lnc),
         "logical_neuroncore_config": lnc,
-        "memory_gb": f"{one.memory_gib:g}",
+        "memory_gb": one.memory_gib,
         "hops": device_graph(one).diameter,
         "price_usd_h": one.price_usd_h,
     }
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _span(ids: object) -> str:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ridgeline.cli._common import say
-from ridgeline.errors import InvalidInput, NotFound
+from ridgeline.errors import InvalidInput, NotFound, did_you_mean
 
 if TYPE_CHECKING:
     from ridgeline_backends.models.encoder_config import EncoderConfig
     from ridgeline_backends.models.sentence_files import Pooling
 
-_EXAMPLES = ("llama-3-8b", "smollm2-135m", "bert-base")
+_UNSPOKEN = re.compile(r"[\W_]")
+_DECODERS, _ENCODERS = ("llama-3-8b", "smollm2-135m"), ("bert-base",)
+"""Examples."""
 
 
-def config_of(model: str) -> Mapping[str, object]:
+def config_of(model: str, *, encoders: bool = True) -> Mapping[str, object]:
     """The config.json of a file or of a model directory, or that of a public model by its name: a
-    decoder or a text encoder. One that is not known stands as the nearest in size, and is said to.
-    Raises `InvalidInput`, `NotFound`."""
+    decoder or a text encoder. A name that is not known is refused with those that are alike;
+    `encoders`: of encoders too. Raises `InvalidInput`, `NotFound`."""
+    if not model.strip():
+        raise InvalidInput(
+            "The name or a path of a model is missing.",
+            hint=f"Give a public name, like {_DECODERS[0]}, or the path of a config.json.",
+        )
     path = Path(model)
     if path.is_dir():
         path /= "config.json"
@@ -30,19 +37,17 @@ def config_of(model: str) -> Mapping[str, object]:
     if model.startswith(("/", ".", "~")):
         raise NotFound(f"There is no {model}.", hint="Name a config.json, or a public model.")
     # yaml: not for --help
-    from ridgeline_backends.neuron.catalogue import entries, find_language_model
+    from ridgeline_backends.neuron.catalogue import known_language_model, published_length
 
-    try:
-        found = find_language_model(model)
-    except NotFound as unknown:
+    found = known_language_model(model)
+    if found is None:
         raise NotFound(
-            f"The sizes of {model!r} are not known.",
-            hint="Give the path of its config.json, or a public name"
-            f"{_like(model, [*entries('decoders'), *entries('encoders')])}.",
-        ) from unknown
-    if not found.exact:
-        say(f"warning: {model} is not known here, it stands as {found.name}, the nearest in size.")
-    return found.config
+            f"The sizes of {model!r} are not known.", hint=_hint(model, encoders=encoders)
+        )
+    length = published_length(model)
+    if length is None:
+        return found.config
+    return {**found.config, "max_position_embeddings": length}
 
 
 def encoder_of(config: Mapping[str, object]) -> EncoderConfig | None:
@@ -58,6 +63,19 @@ def encoder_of(config: Mapping[str, object]) -> EncoderConfig | None:
     return found.config
 
 
+def check_length(config: Mapping[str, object], positions: int | None) -> int | None:
+    """A decoder's context length, if it is known. Raises `DoesNotFit` for a sequence of more
+    positions, as an encoder's compiler does."""
+    from ridgeline_backends.errors import DoesNotFit
+    from ridgeline_backends.neuron.builders.configs import context_length
+
+    longest = context_length(config)
+    if longest is not None and (positions or 0) > longest:
+        above = f"seq_len {positions} is above the model's context length {longest}."
+        raise DoesNotFit([above], hint=f"Choose a --seq of at most {longest}.")
+    return longest
+
+
 def pooling_of(model: str) -> Pooling:
     """How a model's directory says that its vectors are made; the usual way for anything else."""
     from ridgeline_backends.models.sentence_files import Pooling, read_pooling
@@ -66,10 +84,38 @@ def pooling_of(model: str) -> Pooling:
     return read_pooling(path) if path.is_dir() else Pooling()
 
 
-def _like(model: str, known: Sequence[str]) -> str:
-    """A few names that are known: the nearest, where there are any."""
-    near = get_close_matches(model.rpartition("/")[2].lower(), known, n=3, cutoff=0.5)
-    return f", like {', '.join(near or _EXAMPLES)}"
+def _hint(model: str, *, encoders: bool) -> str:
+    """With a few names that are alike, where there are any."""
+    near = did_you_mean(model.rpartition("/")[2].lower(), _names(encoders))
+    if not near.startswith("Did you mean"):
+        examples = (*_DECODERS, *_ENCODERS) if encoders else _DECODERS
+        return f"Give the path of its config.json, or a public name, like {', '.join(examples)}."
+    return f"{near} For another model give the path of its config.json."
+
+
+def _names(encoders: bool) -> list[str]:
+    """What models that are compiled may be called, of each in one spelling."""
+    from ridgeline_backends.neuron.catalogue import aliases, entries  # yaml: not for --help
+
+    models = {**entries("encoders"), **entries("decoders")}
+    taken = [one for one, config in models.items() if _is_taken(config, encoders)]
+    spelt: dict[str, str] = {}
+    for name in (*taken, *(one for one, target in aliases().items() if target in taken)):
+        spelt.setdefault(_UNSPOKEN.sub("", name), name)
+    return list(spelt.values())
+
+
+def _is_taken(config: Mapping[str, object], encoders: bool) -> bool:
+    from ridgeline_backends.errors import InvalidModel
+    from ridgeline_backends.neuron.builders.configs import decoder_architecture
+    from ridgeline_backends.neuron.builders.text_encoder_configs import text_encoder
+
+    try:
+        if text_encoder(config) is not None:
+            return encoders
+        return bool(decoder_architecture(config).layers)
+    except InvalidModel:
+        return False
 
 
 def _read(path: Path) -> Mapping[str, object]:

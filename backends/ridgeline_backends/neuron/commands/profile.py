@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,13 @@ import typer
 
 from ridgeline.cli._common import DataDir, open_session, say
 from ridgeline.errors import AccessDenied, InvalidInput, NotFound, NotRunning, Unavailable
-from ridgeline_backends.neuron.commands.models import config_of, encoder_of, pooling_of
+from ridgeline_backends.neuron.commands.files import check_writable
+from ridgeline_backends.neuron.commands.models import (
+    check_length,
+    config_of,
+    encoder_of,
+    pooling_of,
+)
 
 if TYPE_CHECKING:
     from ridgeline_backends.neuron.placement import Placement
@@ -31,7 +37,7 @@ def profile(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The trace; NAME.trace.json, here, if left out."),
+        typer.Option("-o", "--output", help="The trace; NAME.PHASE.trace.json, here, if left out."),
     ] = None,
     instance: Annotated[
         str | None,
@@ -47,9 +53,14 @@ def profile(
         typer.Option("--tp", min=1, help="Of a model: cores; those of one device if left out."),
     ] = None,
     batch: Annotated[
-        int,
-        typer.Option("--batch", min=1, help="Of a model: sequences that decode, texts of a call."),
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--batch",
+            min=1,
+            help="Of a model: sequences that decode, texts of a call.",
+            show_default="1",
+        ),
+    ] = None,
     seq: Annotated[
         int | None,
         typer.Option(
@@ -68,14 +79,21 @@ def profile(
     """Write what engines, DMA queues and collectives do in one step, operation by operation."""
     from ridgeline_backends.neuron.profile import trace  # numpy: not for --help
 
-    device = None if instance or Path(model).exists() else _device(model, data_dir)
+    if output is not None:
+        check_writable(output, "--output")
+    device = None if Path(model).exists() else _device(model, data_dir)
+    if device is not None and instance is not None and _is_public(model):
+        device = None  # an endpoint has no --instance: the model of that name is meant
     if device is not None:
+        _refuse_of_models(model, {"--instance": instance, "--tp": tp, "--batch": batch})
         placement, program = _of_endpoint(device, prompt, seq)
     else:
-        placement, program = _of_model(model, instance, tp, batch, seq, prompt)
+        placement, program = _of_model(model, instance, tp, batch or 1, seq, prompt)
+    if output is None:
+        # In the working folder, whether the model is a public name or a path.
+        name = Path(model).resolve().name.removesuffix(".json")
+        output = Path(f"{name}.{program.phase}.trace.json")
     found = trace(program, placement.machine, min(cores, placement.cores))
-    # In the working folder, whether the model is a public name or a path.
-    output = output or Path(f"{Path(model).resolve().name.removesuffix('.json')}.trace.json")
     output.write_text(json.dumps(found), encoding="utf-8")
     of = f"endpoint {model}" if device is not None else model
     say(
@@ -93,6 +111,23 @@ def _device(name: str, data_dir: Path | None) -> Mapping[str, Any] | None:
         return None
     found: Mapping[str, Any] = replicas[0]["device"]
     return found
+
+
+def _is_public(name: str) -> bool:
+    from ridgeline_backends.neuron.catalogue import known_language_model  # yaml: not for --help
+
+    return known_language_model(name) is not None
+
+
+def _refuse_of_models(endpoint: str, options: Mapping[str, object]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        verb = "is" if len(given) == 1 else "are"
+        raise InvalidInput(
+            f"{' and '.join(given)} {verb} of models, and {endpoint} is an endpoint, which is "
+            "profiled as it is compiled.",
+            hint="Leave out what is of models; --seq and --prompt choose among its programs.",
+        )
 
 
 def _of_endpoint(
@@ -154,6 +189,7 @@ def _of_model(
     from ridgeline_backends.neuron.builders.site import Phase
     from ridgeline_backends.neuron.builders.text_encoder import text_encoder_program
     from ridgeline_backends.neuron.config import NeuronConfig
+    from ridgeline_backends.neuron.encoder_plan import encoder_programs
     from ridgeline_backends.neuron.encoder_planner import bucket_for
     from ridgeline_backends.neuron.placement import place
 
@@ -165,13 +201,34 @@ def _of_model(
     if encoder is not None:
         bucket = bucket_for(encoder, seq or min(_USUAL, encoder.context_length))
         neuron = NeuronConfig(tp_degree=placement.cores, batch_size=batch, seq_len=bucket)
+        _check_fit(encoder_programs(encoder, neuron, pooling_of(model)), placement)
         return placement, text_encoder_program(
             encoder, neuron, pooling=pooling_of(model), bucket=bucket, batch=batch
         )
-    bucket = seq or _USUAL
+    longest = check_length(config, seq)
+    bucket = seq or min(_USUAL, longest or _USUAL)
     neuron = NeuronConfig(
         tp_degree=placement.cores, batch_size=batch, seq_len=bucket, on_device_sampling=True,
         is_continuous_batching=True, fused_qkv=True,
     )  # fmt: skip
-    phase = Phase.CONTEXT_ENCODING if prompt else Phase.TOKEN_GENERATION
-    return placement, build_decoder(config, neuron, phase=phase, bucket=bucket)
+    buckets = [(Phase.CONTEXT_ENCODING, size) for size in neuron.context_buckets]
+    buckets += [(Phase.TOKEN_GENERATION, size) for size in neuron.generation_buckets]
+    programs = [build_decoder(config, neuron, phase=phase, bucket=size) for phase, size in buckets]
+    _check_fit(programs, placement)
+    wanted = Phase.CONTEXT_ENCODING if prompt else Phase.TOKEN_GENERATION
+    return placement, programs[buckets.index((wanted, bucket))]
+
+
+def _check_fit(programs: Sequence[Program], placement: Placement) -> None:
+    """As `ridgeline compile` does: a trace is of what could run. Raises `DoesNotFit`."""
+    # Here, because they read data that --help does without.
+    from ridgeline_backends.errors import DoesNotFit
+    from ridgeline_backends.neuron.liveness import core_need
+    from ridgeline_backends.neuron.plan import program_refusals
+
+    if refusals := program_refusals(programs, core_need(programs), placement):
+        raise DoesNotFit(
+            refusals,
+            hint="Take more cores by --tp, or another type by --instance; `ridgeline plan` lists "
+            "what a model fits on.",
+        )

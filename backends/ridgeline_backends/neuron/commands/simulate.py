@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,12 +31,15 @@ def simulate(
         int | None, typer.Option("--clients", min=1, help="Clients that ask again when answered.")
     ] = None,
     tp: Annotated[
-        int | None, typer.Option("--tp", help="Tensor-parallel degree; left out: one device's.")
+        int | None,
+        typer.Option("--tp", min=1, help="Tensor-parallel degree; left out: one device's."),
     ] = None,
     replicas: Annotated[
         int | None, typer.Option("--replicas", min=1, help="Left out: as many as there is room.")
     ] = None,
-    lnc: Annotated[int | None, typer.Option("--lnc", help="Physical cores of a logical.")] = None,
+    lnc: Annotated[
+        int | None, typer.Option("--lnc", min=1, help="Physical cores of a logical.")
+    ] = None,
     batch: Annotated[
         int, typer.Option("--batch", min=1, help="Sequences that decode at once.")
     ] = 8,
@@ -54,18 +58,30 @@ def simulate(
     """Throughput, time to first token and time between tokens under a load, predicted."""
     if (rps is None) == (clients is None):
         raise InvalidInput("A load has --rps or --clients.", hint="Give one of the two.")
+    if rps is not None and not math.isfinite(rps):
+        raise InvalidInput(f"--rps {rps} is no rate.", hint="Give requests a second, like 2.5.")
     from ridgeline_backends.neuron.buckets import power_of_two
-    from ridgeline_backends.neuron.builders.configs import decoder_architecture  # numpy
+    from ridgeline_backends.neuron.builders.configs import (  # numpy
+        context_length,
+        decoder_architecture,
+    )
     from ridgeline_backends.neuron.config import NeuronConfig
     from ridgeline_backends.neuron.placement import place
     from ridgeline_backends.neuron.serving.load import Lengths, Load
     from ridgeline_backends.neuron.serving.replica import replica_of
 
-    model_config = config_of(model)
+    model_config = config_of(model, encoders=False)
     if encoder_of(model_config) is not None:
         raise InvalidInput(
             f"{model} is an encoder: it writes no tokens, and no scheduler serves it.",
             hint="`ridgeline plan` has --rps for encoders too.",
+        )
+    longest = context_length(model_config) or power_of_two(prompt + answer)
+    if prompt + answer > longest:
+        raise InvalidInput(
+            f"A prompt and its answer of {prompt + answer} tokens are above the context length "
+            f"{longest} of {model}.",
+            hint="Lower --prompt or --answer.",
         )
     placement = place(instance, tp, lnc)
     count = replicas or max(1, placement.room)
@@ -74,8 +90,8 @@ def simulate(
     config = NeuronConfig(
         tp_degree=placement.cores,
         batch_size=batch,
-        seq_len=power_of_two(prompt + answer),
-        max_context_length=power_of_two(prompt),
+        seq_len=min(power_of_two(prompt + answer), longest),
+        max_context_length=min(power_of_two(prompt), longest),
         is_continuous_batching=True,
         on_device_sampling=True,
         output_logits=False,

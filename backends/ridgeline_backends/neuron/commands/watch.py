@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ridgeline.cli._common import DataDir, open_session
-from ridgeline.errors import NotFound
+from ridgeline.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from ridgeline.session import Session
@@ -86,7 +87,10 @@ def _screen(endpoint: str, now: Scrape, former: Scrape) -> Iterator[str]:
 def _pairs(
     session: Session, endpoint: str, period: float, count: int
 ) -> Iterator[list[tuple[Scrape, Scrape]]]:
-    """Every replica now and a period ago. Raises `NotFound`."""
+    """Every replica now and a period ago. Raises `NotFound`, and `InvalidInput` for a period that
+    does not end."""
+    if not math.isfinite(period):
+        raise InvalidInput(f"--period {period} is no number of seconds.", hint="Like --period 5.")
     former = _scrapes(session, endpoint)
     looks = 0
     while not count or looks < count:
@@ -108,6 +112,7 @@ def _scrapes(session: Session, endpoint: str) -> dict[str, Scrape]:
         if scrape is not None:
             found[replica] = scrape
     if not found:
+        session.api.get("endpoints", endpoint)  # raises NotFound where there is none of that name
         raise NotFound(
             f"{endpoint} has no replica that stands for a simulated device.",
             hint="Deploy with --instance-type ml.inf2.xlarge, and wait until it is in service.",
