@@ -10,7 +10,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ridgeline._logs import Follower, LogLine, Source, follow, last_lines, tail
-from ridgeline.errors import FailedWithLog, NotFound, NotReady, RidgelineError, Unavailable
+from ridgeline.errors import (
+    LOG_HEADING,
+    FailedWithLog,
+    NotFound,
+    NotReady,
+    RidgelineError,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from ridgeline.session import Session
@@ -22,7 +29,6 @@ _PATIENCE_S = 60.0
 _LOG_LINES = 20
 _POLL_S = 0.5
 _AWS_POLL_S = 5.0
-_LOG_HEADING = "\nLast log lines:\n"
 
 
 class Job:
@@ -126,7 +132,7 @@ class Job:
             # What a job made in the time it was given is a result.
             return
         reason = str(described.get("FailureReason") or described.get("SecondaryStatus") or "")
-        cause, _, last = reason.partition(_LOG_HEADING)
+        cause, _, last = reason.partition(LOG_HEADING)
         try:
             lines = last_lines(self.sagemaker_session, self.source, _LOG_LINES)
         except RidgelineError:

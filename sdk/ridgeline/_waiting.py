@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from ridgeline._endpoints import FAILED, IN_SERVICE, EndpointView, describe, look
 from ridgeline._logs import last_lines, of_endpoint
-from ridgeline.errors import DeployFailed, NotFound, NotReady, RidgelineError, Unavailable
+from ridgeline.errors import (
+    LOG_HEADING,
+    DeployFailed,
+    NotFound,
+    NotReady,
+    RidgelineError,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from ridgeline.session import Session
@@ -101,12 +108,17 @@ def _check_config(session: Session, view: EndpointView, config: str | None) -> N
     answer = describe(session, view.name)
     if answer.get("EndpointConfigName") == config:
         return
-    cause = view.failure_reason or str(answer.get("FailureReason", ""))
+    cause = _cause(view.failure_reason or str(answer.get("FailureReason", "")))
     raise DeployFailed(
-        f"The update of endpoint {view.name!r} was rolled back: {cause or 'no reason was given'}",
+        f"The update of endpoint {view.name!r} was rolled back: {cause}",
         log_tail=view.log_tail,
         hint=view.hint or "The version before it still serves.",
     )
+
+
+def _cause(reason: str) -> str:
+    """Without the lines of the log, which are shown beside it."""
+    return reason.partition(LOG_HEADING)[0] or "no reason was given"
 
 
 def _failure(session: Session, view: EndpointView) -> DeployFailed:
@@ -118,7 +130,7 @@ def _failure(session: Session, view: EndpointView) -> DeployFailed:
             # The failure is the news; that its log cannot be read is not.
             tail = ()
     return DeployFailed(
-        f"Endpoint {view.name!r} failed: {view.failure_reason or 'no reason was given'}",
+        f"Endpoint {view.name!r} failed: {_cause(view.failure_reason)}",
         log_tail=tail,
         hint=view.hint or f"See `ridgeline logs {view.name}`.",
     )

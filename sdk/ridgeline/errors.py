@@ -99,6 +99,10 @@ class Overloaded(RidgelineError):
         self.retry_after_s = retry_after_s
 
 
+LOG_HEADING = "\nLast log lines:\n"
+"""What stands in a FailureReason between the cause and the lines of a log that it has room for."""
+
+
 class FailedWithLog(RidgelineError):
     """Something that was started failed. ``log_tail`` holds the last lines it wrote."""
 

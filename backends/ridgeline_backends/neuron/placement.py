@@ -69,8 +69,10 @@ def place(name: str | None, degree: int | None, lnc: int | None, *, copies: int 
     """`degree` None: the cores of one device. Raises `InvalidInput` for an unknown instance type or
     an LNC that its chip does not have."""
     found = instance((name or DEFAULT_INSTANCE).removeprefix("ml."))
-    own = lnc or found.chip.default_lnc
-    return Placement(found, own, degree or found.chip.logical_cores(own), copies)
+    own = found.chip.default_lnc if lnc is None else lnc
+    return Placement(
+        found, own, found.chip.logical_cores(own) if degree is None else degree, copies
+    )
 
 
 def executes(name: str) -> str:

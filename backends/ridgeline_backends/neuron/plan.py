@@ -46,7 +46,7 @@ def target(
     dtype = _dtype_of(spec)
     given = neuron_config({"torch_dtype": dtype.value, "seq_len": 1, **settings})
     degree = given.tp_degree if "tp_degree" in settings else spec.tensor_parallel
-    lnc = given.logical_nc_config or spec.logical_nc_config
+    lnc = spec.logical_nc_config if given.logical_nc_config is None else given.logical_nc_config
     placement = place(instance, degree, lnc, copies=spec.data_parallel)
     length = _asked_length(context_length, spec, settings)
     refusals = list(placement.refusals)

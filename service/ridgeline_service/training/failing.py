@@ -9,6 +9,7 @@ import re
 import signal
 from collections.abc import Sequence
 
+from ridgeline.errors import LOG_HEADING
 from ridgeline_service.endings import (
     is_out_of_memory,
     last_within,
@@ -29,7 +30,6 @@ _LINE_LENGTH = 240
 _LINES_SHOWN = 10
 _CAUSE_ROOM = 760
 _SAID_ROOM = 560
-_HEADING = "\nLast log lines:\n"
 _ERROR = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception|Exit|Interrupt|Warning)\b(?:: .*)?$")
 _RANK = re.compile(r"^\[rank\d+\]: ")
 _USAGE = re.compile(r"^\S+: error: .+")
@@ -48,8 +48,8 @@ def failure_reason(error: JobFailed) -> str:
     if not lines:
         return shortened(blamed, LENGTH)
     head = shortened(blamed, _CAUSE_ROOM)
-    lines = last_within(lines[-_LINES_SHOWN:], LENGTH - len(head) - len(_HEADING))
-    return head + _HEADING + "\n".join(lines) if lines else head
+    lines = last_within(lines[-_LINES_SHOWN:], LENGTH - len(head) - len(LOG_HEADING))
+    return head + LOG_HEADING + "\n".join(lines) if lines else head
 
 
 def script_failed(

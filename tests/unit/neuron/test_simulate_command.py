@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ridgeline.errors import InvalidInput
+from ridgeline_backends.errors import DoesNotFit
 from ridgeline_backends.neuron.commands import app
-from ridgeline_backends.neuron.serving.replica import DoesNotFit
 
 SMALL = ("simulate", "smollm2-135m", "--instance", "inf2.xlarge", "--requests", "60")
 
@@ -51,5 +51,5 @@ def test_what_cannot_be_is_refused_with_what_to_change() -> None:
         run(*SMALL)
     with pytest.raises(InvalidInput, match="2 copies of 2 cores are more than the 2"):
         run(*SMALL, "--rps", "1", "--tp", "2", "--replicas", "2")
-    with pytest.raises(DoesNotFit, match="GiB of 16"):
+    with pytest.raises(DoesNotFit, match="has 16384.0MB on inf2.xlarge"):
         run("simulate", "llama-3.1-70b", "--instance", "inf2.xlarge", "--rps", "1")

@@ -29,12 +29,16 @@ def test_it_ends_when_the_endpoint_serves(fake: Any, session: Session, clock: An
 
 def test_failure_brings_cause_hint_and_log(fake: Any, session: Session) -> None:
     failed = view(
-        "Failed", failure_reason="no memory", hint="Take a larger type.", log_tail=["l1", "l2"]
+        "Failed",
+        failure_reason="no memory\nLast log lines:\nl2",
+        hint="Take a larger type.",
+        log_tail=["l1", "l2"],
     )
     fake.endpoint("e", "Creating", failed)
     with pytest.raises(DeployFailed, match="no memory") as caught:
         wait_for_endpoint(session, "e", title="t")
     assert caught.value.log_tail == ("l1", "l2")
+    assert str(caught.value).count("l2") == 1
     assert caught.value.hint == "Take a larger type."
 
 

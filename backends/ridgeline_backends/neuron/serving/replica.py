@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ridgeline_backends.base import RunnerLimits, SlotLayout
-from ridgeline_backends.errors import BackendError
+from ridgeline_backends.errors import DoesNotFit
 from ridgeline_backends.neuron.builders.architecture import DecoderArchitecture
 from ridgeline_backends.neuron.builders.decoder import decoder_program
 from ridgeline_backends.neuron.builders.rules import NXDI
@@ -14,18 +14,13 @@ from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.liveness import core_need
 from ridgeline_backends.neuron.placement import Placement
+from ridgeline_backends.neuron.plan import program_refusals
+from ridgeline_backends.neuron.program import Program
 from ridgeline_backends.neuron.serving.costs import StepCosts
 from ridgeline_backends.neuron.serving.load import Load
 from ridgeline_backends.neuron.serving.outcome import Outcome
 from ridgeline_backends.neuron.serving.simulate import simulate
 from ridgeline_backends.neuron.timing.predict import Label, Prediction, calibration, predict
-
-
-class DoesNotFit(BackendError):
-    """A model that a core's memory does not hold as it was asked for."""
-
-    code = "DoesNotFit"
-    http_status = 400
 
 
 @dataclass(frozen=True)
@@ -73,23 +68,23 @@ class Replica:
 
 
 def replica_of(model: DecoderArchitecture, config: NeuronConfig, placement: Placement) -> Replica:
-    """Raises `DoesNotFit`."""
+    """Raises `DoesNotFit` where a core cannot hold every program at once."""
 
-    def program(phase: Phase, bucket: int) -> Prediction:
+    def built(phase: Phase, buckets: Sequence[int]) -> dict[int, Program]:
         batch = config.decode_batch if phase is Phase.TOKEN_GENERATION else 1
-        built = decoder_program(model, config, phase=phase, bucket=bucket, rules=NXDI, batch=batch)
-        need = core_need([built]).total
-        if need > placement.core_memory_bytes:
-            raise DoesNotFit(
-                f"A core needs {need / 2**30:.1f} GiB of {placement.core_memory_bytes / 2**30:.0f} "
-                f"at tensor-parallel degree {config.tp_degree}, batch {config.decode_batch}.",
-                hint="Take a larger degree or instance type, a smaller batch or shorter sequences.",
-            )
-        return predict(built, placement.machine)
+        return {
+            size: decoder_program(model, config, phase=phase, bucket=size, rules=NXDI, batch=batch)
+            for size in buckets
+        }
 
+    prompts = built(Phase.CONTEXT_ENCODING, config.context_buckets)
+    steps = built(Phase.TOKEN_GENERATION, config.generation_buckets)
+    programs = [*prompts.values(), *steps.values()]
+    if refusals := program_refusals(programs, core_need(programs), placement):
+        raise DoesNotFit(refusals)
     return Replica(
         config=config,
-        prefill={size: program(Phase.CONTEXT_ENCODING, size) for size in config.context_buckets},
-        decode={size: program(Phase.TOKEN_GENERATION, size) for size in config.generation_buckets},
+        prefill={size: predict(one, placement.machine) for size, one in prompts.items()},
+        decode={size: predict(one, placement.machine) for size, one in steps.items()},
         host_s=0.0 if config.async_mode else calibration().coefficients.host_step_ms * 1e-3,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ridgeline.errors import LOG_HEADING
 from ridgeline_service.endings import last_within, shortened, without_frames
 from ridgeline_service.runtime.sandbox import MODEL_DIR
 from ridgeline_service.store.states import Reason
@@ -18,7 +19,6 @@ LOG_LINES_READ = 60
 LOG_LINES_SHOWN = 12
 
 _LINE_LENGTH = 240
-_HEADING = "\nLast log lines:\n"
 _CAUSE_ROOM = 640
 
 
@@ -38,6 +38,6 @@ def failure_message(reason: Reason, cause: str, log: Sequence[str] = ()) -> str:
     if not lines:
         return shortened(cause, room)
     cause = shortened(cause, _CAUSE_ROOM)
-    room -= len(cause) + len(_HEADING)
+    room -= len(cause) + len(LOG_HEADING)
     lines = last_within(lines, room)
-    return cause + _HEADING + "\n".join(lines) if lines else cause
+    return cause + LOG_HEADING + "\n".join(lines) if lines else cause
