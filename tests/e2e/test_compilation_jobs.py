@@ -83,10 +83,15 @@ def test_a_model_archive_becomes_a_compiled_one(service: Service, llama: bytes) 
     with tarfile.open(fileobj=io.BytesIO(body)) as archive:
         names = archive.getnames()
     assert {"./config.json", "./neuron/compiled.json"} <= set(names)
-    create("impossible", "model.tar.gz", CompilerOptions='{"tp_degree": 3}')
-    job = ended(waiter, "CompilationJobStatus", CompilationJobName="impossible")
+    with pytest.raises(sagemaker.exceptions.ClientError, match="Choose one of: 1, 2, 4, 8, 24"):
+        create("impossible", "model.tar.gz", CompilerOptions='{"tp_degree": 3}')
+    create("long", "model.tar.gz", CompilerOptions='{"seq_len": 512}')
+    job = ended(waiter, "CompilationJobStatus", CompilationJobName="long")
     assert job["CompilationJobStatus"] == "FAILED"
-    assert "Choose one of: 1, 2, 4, 8, 24" in job["FailureReason"]
+    assert "seq_len 512 is above the model's context length 256." in job["FailureReason"]
+    create("unkept", "model.tar.gz", S3OutputLocation="s3://nobodys-bucket/out")
+    job = ended(waiter, "CompilationJobStatus", CompilationJobName="unkept")
+    assert job["FailureReason"] == "ClientError: There is no bucket 'nobodys-bucket'."
     create("newer", "model.tar.gz", TargetDevice="ml_trn2")
     job = ended(waiter, "CompilationJobStatus", CompilationJobName="newer")
     assert job["ModelArtifacts"]["S3ModelArtifacts"] == "s3://compiles/out/model-ml_trn2.tar.gz"

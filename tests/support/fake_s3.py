@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from pathlib import Path
+from typing import BinaryIO
 
 from botocore.exceptions import ClientError, EndpointConnectionError
 
@@ -43,8 +43,8 @@ class FakeS3:
         self._bucket(Bucket, "PutObject")[Key] = Body
         self.puts.append(Key)
 
-    def upload_file(self, path: str, bucket: str, key: str) -> None:
-        self.put_object(Bucket=bucket, Key=key, Body=Path(path).read_bytes())
+    def upload_fileobj(self, file: BinaryIO, bucket: str, key: str) -> None:
+        self.put_object(Bucket=bucket, Key=key, Body=file.read())
 
     def head_bucket(self, *, Bucket: str) -> None:
         self._bucket(Bucket, "HeadBucket")

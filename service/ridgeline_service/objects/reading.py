@@ -163,8 +163,9 @@ def s3_failures(uri: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        if str(error.response.get("Error", {}).get("Code", "")) in _ABSENT:
-            raise S3Failed(uri, f"There is nothing at {uri}.", absent=True) from error
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        if code in _ABSENT:
+            raise S3Failed(uri, _nothing_at(uri, code), absent=True) from error
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
         raise S3Failed(uri, f"{uri}: {error}", retry=status >= 500) from error
     except BotoCoreError as error:
@@ -172,3 +173,11 @@ def s3_failures(uri: str) -> Iterator[None]:
     except OSError as error:
         message = f"{uri} could not be kept on disk: {error}"
         raise S3Failed(uri, message, retry=True) from error
+
+
+def _nothing_at(uri: str, code: str) -> str:
+    """HEAD has no body, so that of a bucket says as little as that of an object."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if code == "NoSuchBucket" and key:
+        return f"There is no bucket {bucket!r} ({uri})."
+    return f"There is nothing at {uri}." if key else f"There is no bucket {bucket!r}."

@@ -1,4 +1,4 @@
-"""Compilation and recommendation jobs: their verbs, and a life that ends in one of four ways."""
+"""Compilation jobs: their verbs, and a life that ends in one of four ways."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from ridgeline_service.control.command_jobs.advising import Advising
 from ridgeline_service.control.command_jobs.compilation import CompilationJobs
 from ridgeline_service.control.command_jobs.life import (
     Cancelled,
@@ -16,9 +16,7 @@ from ridgeline_service.control.command_jobs.life import (
     CommandFailed,
     CommandLife,
 )
-from ridgeline_service.control.command_jobs.recommendations import RecommendationsJobs
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.models import Models
 from ridgeline_service.errors import ResourceInUse, ValidationException
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import Settings
@@ -62,17 +60,34 @@ def request(name: str = "c", **changes: Any) -> dict[str, Any]:
     }
 
 
+def life(context: Context, work: Any, *, holder: str = "me", at_once: int = 2) -> CommandLife:
+    kinds = {CommandKind.COMPILATION: work}
+    return CommandLife(context, holder=holder, work=kinds, at_once=at_once)
+
+
+def claimed(context: Context, claim: str = "me") -> list[CommandJob]:
+    """The living jobs, each claimed."""
+    with context.db.write() as connection:
+        jobs = rows.living_command_jobs(connection)
+        expires = context.now() + 10_000_000
+        for job in jobs:
+            rows.CLAIMS.take(
+                connection,
+                job.arn,
+                claim,
+                now=0,
+                expires_at=expires,
+                holder_is_dead=lambda _: False,
+            )
+    return jobs
+
+
 def lived(context: Context, work: Any, *, holder: str = "me", claim: str = "me") -> dict[str, Any]:
     """A compilation job after its step, as it is described."""
     jobs = CompilationJobs(context)
     jobs.create(request())
-    with context.db.write() as connection:
-        [job] = rows.living_command_jobs(connection)
-        expires = context.now() + 10_000_000
-        rows.CLAIMS.take(
-            connection, job.arn, claim, now=0, expires_at=expires, holder_is_dead=lambda _: False
-        )
-    CommandLife(context, holder=holder, work={CommandKind.COMPILATION: work}).step(job)
+    [job] = claimed(context, claim)
+    life(context, work, holder=holder).step(job)
     return jobs.describe({"CompilationJobName": "c"})
 
 
@@ -117,6 +132,98 @@ def test_a_job_that_runs_too_long_fails(context: Context, now: Now) -> None:
     assert "longer than 60 seconds" in found["FailureReason"]
 
 
+def test_time_counts_from_the_first_attempt_and_ends_every_path(context: Context, now: Now) -> None:
+    """A database that was away has the job begun again; its end is not put off by that."""
+
+    def away(job: CommandJob, cancelled: Cancelled) -> Mapping[str, Any]:
+        now.seconds += 40
+        raise OperationalError("SELECT", {}, Exception("away"))
+
+    jobs = CompilationJobs(context)
+    jobs.create(request())
+    [job] = claimed(context)
+    with pytest.raises(OperationalError):
+        life(context, away).step(job)
+    assert jobs.describe({"CompilationJobName": "c"})["CompilationJobStatus"] == "INPROGRESS"
+
+    def never_looks(job: CommandJob, cancelled: Cancelled) -> Mapping[str, Any]:
+        now.seconds += 21
+        return gives(job, cancelled)
+
+    [job] = claimed(context)
+    life(context, never_looks).step(job)
+    found = jobs.describe({"CompilationJobName": "c"})
+    assert found["CompilationJobStatus"] == "FAILED"
+    assert "longer than 60 seconds" in found["FailureReason"]
+
+
+def test_a_job_whose_time_went_by_while_nobody_ran_it_fails(context: Context, now: Now) -> None:
+    def away(job: CommandJob, cancelled: Cancelled) -> Mapping[str, Any]:
+        now.seconds += 61
+        raise OperationalError("SELECT", {}, Exception("away"))
+
+    CompilationJobs(context).create(request())
+    [job] = claimed(context)
+    with pytest.raises(OperationalError):
+        life(context, away).step(job)
+    [job] = claimed(context)
+    life(context, lambda job, cancelled: pytest.fail("it was begun again")).step(job)
+    found = CompilationJobs(context).describe({"CompilationJobName": "c"})
+    assert "longer than 60 seconds" in found["FailureReason"]
+
+
+def test_a_bug_ends_the_job_and_its_traceback_is_logged(
+    context: Context, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(job: CommandJob, cancelled: Cancelled) -> Mapping[str, Any]:
+        raise KeyError("modules")
+
+    found = lived(context, broken)
+    assert found["CompilationJobStatus"] == "FAILED"
+    assert found["FailureReason"].startswith("InternalServerError: KeyError: 'modules'")
+    assert "Traceback" not in found["FailureReason"]
+    assert "Traceback" in caplog.text
+
+
+def test_jobs_wait_for_those_before_them(context: Context, now: Now) -> None:
+    """One at a time here: the second is not begun, and its time not counted, until then."""
+    jobs = CompilationJobs(context)
+    jobs.create(request("a"))
+    now.seconds += 1
+    jobs.create(request("b"))
+    first, second = claimed(context)
+    begun: list[str] = []
+
+    def work(job: CommandJob, cancelled: Cancelled) -> Mapping[str, Any]:
+        begun.append(job.name)
+        if job.name == "a":
+            assert one.step(second), "it looks again"
+            now.seconds += 59
+        return gives(job, cancelled)
+
+    one = life(context, work, at_once=1)
+    one.step(first)
+    found = jobs.describe({"CompilationJobName": "b"})
+    assert (begun, found["CompilationJobStatus"]) == (["a"], "STARTING")
+    assert "CompilationStartTime" not in found
+    now.seconds += 60
+    [second] = claimed(context)
+    assert one.step(second) is None
+    found = jobs.describe({"CompilationJobName": "b"})
+    assert (begun, found["CompilationJobStatus"]) == (["a", "b"], "COMPLETED")
+
+
+def test_a_job_that_waits_is_stopped_at_once(context: Context, now: Now) -> None:
+    jobs = CompilationJobs(context)
+    jobs.create(request("a"))
+    now.seconds += 1
+    jobs.create(request("b"))
+    jobs.stop({"CompilationJobName": "b"})
+    _, second = claimed(context)
+    assert life(context, gives, at_once=1).step(second) is None
+    assert jobs.describe({"CompilationJobName": "b"})["CompilationJobStatus"] == "STOPPED"
+
+
 def test_who_lost_the_claim_writes_nothing(context: Context) -> None:
     assert lived(context, gives, claim="another")["CompilationJobStatus"] == "STARTING"
 
@@ -128,7 +235,15 @@ def test_who_lost_the_claim_writes_nothing(context: Context) -> None:
         ({"output": {"TargetDevice": "ml_c5"}}, "Nothing is compiled for 'ml_c5'"),
         ({"output": {"CompilerOptions": "--turbo on"}}, "--turbo on is not one there is"),
         ({"source": {"DataInputConfig": '{"x": [0]}'}}, "static"),
-        ({"source": {"S3Uri": "https://b/m"}}, "is no S3 URI"),
+        ({"source": {"S3Uri": "https://b/m"}}, "'https://b/m' is no S3 URI"),
+        ({"source": {"S3Uri": "s3://walkb"}}, "InputConfig.S3Uri 's3://walkb' names no object"),
+        ({"source": {"S3Uri": "s3://walkb/"}}, "s3://walkb/KEY"),
+        ({"output": {"S3OutputLocation": "s3:///out"}}, "OutputConfig.S3OutputLocation: 's3:///"),
+        ({"output": {"CompilerOptions": "--target 'inf2"}}, "No closing quotation"),
+        ({"output": {"CompilerOptions": "--lnc ²"}}, "takes a number, not '²'"),
+        ({"output": {"CompilerOptions": '{"tp_degree": "8"}'}}, "tp_degree must be of type int"),
+        ({"output": {"CompilerOptions": '{"tp_degree": 3}'}}, "Choose one of: 1, 2, 4, 8, 24"),
+        ({"output": {"CompilerOptions": "--lnc 2"}}, "no logical NeuronCore configuration 2"),
     ],
 )
 def test_what_can_never_be_compiled_is_refused_at_once(
@@ -139,6 +254,16 @@ def test_what_can_never_be_compiled_is_refused_at_once(
     assert said in f"{refused.value.message} {refused.value.hint}"
 
 
+def test_a_compilation_job_says_what_it_was_not_given(context: Context) -> None:
+    asked = request()
+    del asked["InputConfig"]
+    with pytest.raises(ValidationException, match="A compilation job needs an InputConfig"):
+        CompilationJobs(context).create(asked)
+    package = {**asked, "ModelPackageVersionArn": "arn:aws:sagemaker:us-east-1:0:model-package/m"}
+    with pytest.raises(ValidationException, match="ModelPackageVersionArn cannot be compiled"):
+        CompilationJobs(context).create(package)
+
+
 def test_a_name_is_taken_once_and_a_living_job_is_not_deleted(context: Context) -> None:
     jobs = CompilationJobs(context)
     jobs.create(request())
@@ -146,38 +271,3 @@ def test_a_name_is_taken_once_and_a_living_job_is_not_deleted(context: Context) 
         jobs.create(request())
     with pytest.raises(ResourceInUse, match="STARTING"):
         jobs.delete({"CompilationJobName": "c"})
-
-
-def test_a_latency_limit_leaves_out_what_is_too_slow(context: Context) -> None:
-    """1 ms is met by nobody, and each step says what it takes."""
-    Models(context).create(
-        {
-            "ModelName": "llama",
-            "ExecutionRoleArn": ROLE,
-            "PrimaryContainer": {"Image": "i", "Environment": {"HF_MODEL_ID": "llama-3.1-8b"}},
-        }
-    )
-    jobs = RecommendationsJobs(context)
-    asked = {
-        "JobName": "r",
-        "JobType": "Advanced",
-        "RoleArn": ROLE,
-        "InputConfig": {
-            "ModelName": "llama",
-            "EndpointConfigurations": [{"InstanceType": "ml.inf2.48xlarge"}],
-        },
-    }
-    jobs.create(asked)
-    with context.db.read() as connection:
-        [job] = rows.living_command_jobs(connection)
-    advising = Advising(context, lambda: None)
-    [found] = advising(job, lambda: False)["recommendations"]
-    assert found["metrics"]["CostPerInference"] > 0
-    limit = {"ModelLatencyThresholds": [{"Percentile": "P95", "ValueInMilliseconds": 1}]}
-    tight = CommandJob(**{**job.__dict__, "request": {**asked, "StoppingConditions": limit}})
-    with pytest.raises(
-        CommandFailed, match=r"95% of the requests of 1 users take \d+ ms, the limit is 1 ms"
-    ):
-        advising(tight, lambda: False)
-    with pytest.raises(ValidationException, match="EndpointConfigurations"):
-        jobs.create({**asked, "InputConfig": {"ModelName": "llama"}})

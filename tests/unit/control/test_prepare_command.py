@@ -38,8 +38,8 @@ class TestPrepareCommand:
         """More than a pipe takes, of which nobody reads anything before the end."""
         says = "import json, sys; sys.stderr.write('warning ' * 100_000); "
         answer = "print(json.dumps({'result': {'files': []}}))"
-        monkeypatch.setattr(prepare, "_BOOT", says + answer)
+        monkeypatch.setattr(prepare, "_COMMAND", ("-c", says + answer))
         assert Prepare(DataDir(tmp_path), {}).run("any", tmp_path / "out", silent, never) == []
-        monkeypatch.setattr(prepare, "_BOOT", says + "sys.exit('the last word')")
+        monkeypatch.setattr(prepare, "_COMMAND", ("-c", says + "sys.exit('the last word')"))
         with pytest.raises(StagingFailed, match="the last word"):
             Prepare(DataDir(tmp_path), {}).run("any", tmp_path / "out", silent, never)

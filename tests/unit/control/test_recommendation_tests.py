@@ -16,10 +16,15 @@ from ridgeline.errors import InvalidInput
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.jobs.load_test import Borne, Order, Wanted, run
 from ridgeline_backends.neuron.jobs.traffic import levels_of
-from ridgeline_service.control.command_jobs.benchmarks import benchmarks_of, percentile_of
+from ridgeline_service.control.command_jobs.benchmarks import (
+    VARIABLES,
+    benchmarks_of,
+    percentile_of,
+)
 from ridgeline_service.control.command_jobs.life import CommandFailed
 from ridgeline_service.control.command_jobs.payload import Lengths, payload_lengths
 from ridgeline_service.objects.reading import S3Reader
+from ridgeline_service.serving.llm import settings
 
 INF2 = "ml.inf2.xlarge"
 
@@ -59,6 +64,40 @@ def test_every_combination_of_values_is_a_benchmark_up_to_the_limit() -> None:
     assert "no simulated devices" in serverless.refusal
     default = {"JobType": "Default", "InputConfig": {"ModelName": "m"}}
     assert [each.instance_type for each in benchmarks_of(default, [INF2])] == [INF2]
+
+
+def test_settings_are_read_as_an_endpoint_reads_them() -> None:
+    def read(**values: list[str]) -> dict[str, Any]:
+        [found] = benchmarks_of(asked({"InstanceType": "ml.inf2.48xlarge", **ranges(**values)}), [])
+        assert not found.refusal
+        order = found.order()
+        assert order.pop("instance") == "inf2.48xlarge"
+        return order
+
+    assert read(OPTION_TENSOR_PARALLEL_DEGREE=[" 8 "], SM_NUM_GPUS=["4"]) == {"tp": 8}
+    assert read(OPTION_TENSOR_PARALLEL_DEGREE=["max"]) == {"tp": 2}
+    assert read(OPTION_QUANTIZE=["INT8"], MAX_TOTAL_TOKENS=["512"], NUM_SHARD=[""]) == {
+        "quantized": True,
+        "length": 512,
+    }
+    [two] = benchmarks_of(asked({"InstanceType": INF2, **ranges(NUM_SHARD=["two"])}), [])
+    assert two.refusal == "NUM_SHARD=two is not valid. Allowed: a whole number, at least 1."
+
+
+def test_every_variable_that_an_endpoint_reads_decides_its_test() -> None:
+    targets = {
+        "tensor_parallel_degree": "tp",
+        "data_parallel_size": "copies",
+        "logical_nc_config": "lnc",
+        "max_num_seqs": "batch",
+        "max_model_len": "length",
+        "quantize": "quantized",
+    }
+    read = {**settings._TGI, **settings._OWN}
+    for prefix in ("SM_VLLM_", "OPTION_"):
+        read.update({f"{prefix}{name}": target for name, target in settings._LMI.items()})
+    wanted = {name: targets[target] for name, target in read.items() if target in targets}
+    assert wanted == VARIABLES
 
 
 def test_percentiles_are_read() -> None:
@@ -134,7 +173,7 @@ def test_requests_are_as_long_as_the_sample_says() -> None:
     assert payload_lengths(one, "s3://b/p.txt", None) == Lengths(prompt=10, answer=None)
     with pytest.raises(CommandFailed, match="holds no request"):
         payload_lengths(S3Reader(Store(archive())), "s3://b/p.tar.gz", None)
-    with pytest.raises(CommandFailed, match="no archive"):
+    with pytest.raises(CommandFailed, match=r"is no \.tar\.gz archive of sample payloads\.$"):
         payload_lengths(S3Reader(Store(b"torn")), "s3://b/p.tar.gz", None)
 
 
@@ -196,6 +235,38 @@ def test_what_cannot_be_tested_says_why() -> None:
     assert "degree 7; it does at 1, 2" in str(borne(Wanted(instance="inf2.xlarge", tp=7)))
 
 
+def test_all_that_an_endpoint_compiles_must_fit_a_core() -> None:
+    """Each program of batch 51 has room alone."""
+    test = Wanted(instance="inf2.xlarge", tp=2, batch=50, length=8192)
+    fits = borne(test, levels=[(1, 60.0)])
+    assert isinstance(fits, Borne)
+    assert fits.core_bytes <= fits.core_bytes_available
+    assert fits.environment["OPTION_MAX_MODEL_LEN"] == "8192"
+    assert "Allocation Failure" in str(borne(replace(test, batch=51), levels=[(1, 60.0)]))
+
+
+def test_sequences_are_as_long_as_the_test_says_or_its_requests_need() -> None:
+    levels = [(1, 60.0)]
+
+    def length(**changes: Any) -> str:
+        test = Wanted(instance="inf2.xlarge", tp=2, batch=1, **changes)
+        found = borne(test, levels=levels)
+        return found if isinstance(found, str) else found.environment["OPTION_MAX_MODEL_LEN"]
+
+    assert length() == "128"
+    assert length(length=600) == "600"
+    assert "takes at most 99" in length(length=100)
+    assert "A prompt of 100 tokens and an answer of 20 are above" in length(length=110)
+    short = {**CONFIG, "max_position_embeddings": 200}
+    wanted = Wanted(instance="inf2.xlarge", tp=2, batch=1)
+    order = Order(config=short, prompt=150, answer=20, tests=[wanted], levels=levels)
+    [found] = run(order)
+    assert isinstance(found, Borne)
+    assert found.environment["OPTION_MAX_MODEL_LEN"] == "200"
+    with pytest.raises(InvalidInput, match="context length 200"):
+        run(replace(order, answer=60))
+
+
 ENCODER = find("all-minilm-l6-v2", "encoders").config
 
 
@@ -223,6 +294,7 @@ def test_encoders_answer_whole_requests_one_after_the_other() -> None:
     long = embedded(test, prompt=400)
     assert isinstance(long, Borne)
     assert long.per_minute < one.per_minute
+    assert "the model has 512. Set OPTION_MAX_MODEL_LEN" in str(embedded(replace(test, length=513)))
     assert "above the 128 positions" in str(embedded(replace(test, length=128), prompt=400))
     assert "not quantised" in str(embedded(Wanted(instance="inf2.xlarge", quantized=True)))
     assert "1 users take" in str(embedded(test, limit_s=one.latency_s / 10))

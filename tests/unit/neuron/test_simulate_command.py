@@ -51,5 +51,5 @@ def test_what_cannot_be_is_refused_with_what_to_change() -> None:
         run(*SMALL)
     with pytest.raises(InvalidInput, match="2 copies of 2 cores are more than the 2"):
         run(*SMALL, "--rps", "1", "--tp", "2", "--replicas", "2")
-    with pytest.raises(DoesNotFit, match="has 16384.0MB on inf2.xlarge"):
+    with pytest.raises(DoesNotFit, match=r"has 16384\.0MB on inf2\.xlarge"):
         run("simulate", "llama-3.1-70b", "--instance", "inf2.xlarge", "--rps", "1")

@@ -294,12 +294,20 @@ class Served:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
 
     def call(
-        self, method: str, path: str, body: object = None, *, token: str | None = TOKEN
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        token: str | None = TOKEN,
+        content_type: str = "",
     ) -> Reply:
         connection = self.connect()
         try:
             raw = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
             headers = {} if token is None else {"X-Ridgeline-Token": token}
+            if content_type:
+                headers["Content-Type"] = content_type
             connection.request(method, path, raw, headers)
             answer = connection.getresponse()
             found = {name.lower(): value for name, value in answer.getheaders()}

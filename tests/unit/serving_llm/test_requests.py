@@ -167,6 +167,13 @@ def test_a_body_that_is_no_json_object(served: Any, raw: bytes) -> None:
     assert "JSON" in reply.json["error"]["message"]
 
 
+def test_a_body_of_another_type_is_told_so(served: Any) -> None:
+    reply = served.call("POST", "/invocations", b"\x89PNG", content_type="image/png")
+    assert reply.status == 400
+    assert "content type image/png is not read here" in str(reply.json)
+    assert served.call("POST", "/v1/completions", {"prompt": "x"}, content_type="a/b").status == 200
+
+
 def test_a_long_prompt_is_refused_with_both_numbers_wherever_it_is_tokenised(served: Any) -> None:
     for size in (61, 9000):
         reply = served.post("/v1/completions", {"prompt": "x" * size})

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ridgeline.errors import RidgelineError
+from ridgeline_backends.errors import DoesNotFit
 from ridgeline_backends.models.config import architecture
 from ridgeline_backends.models.encoder_config import EncoderConfig, encoder_config
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.sentence_files import read_pooling
 from ridgeline_backends.models.weights import weight_files
 from ridgeline_backends.neuron.artifact import compiler_version
+from ridgeline_backends.neuron.builders.configs import context_length
 from ridgeline_backends.neuron.builders.text_encoder_configs import text_encoder
 from ridgeline_backends.neuron.compile import (
     BucketDone,
@@ -89,20 +91,21 @@ def _root(source: Path) -> Path:
 
 def _whole(root: Path, order: Order, cache: CompileCache) -> tuple[Placement, Compiled]:
     """A model in Hugging Face's layout: a decoder, or a text encoder."""
+    config = read_json(root / "config.json")
     weight_files(root)  # what has none is refused here, not when it is deployed
     placement = smallest_placement(order)
-    config = read_json(root / "config.json")
     encoder = _encoder(config)
-    longest = encoder.context_length if encoder else config.get("max_position_embeddings")
-    given: dict[str, object] = {"seq_len": _SEQUENCE}
-    if isinstance(longest, int):
-        given["seq_len"] = min(_SEQUENCE, longest)
+    longest = encoder.context_length if encoder else context_length(config)
+    given: dict[str, object] = {"seq_len": min(_SEQUENCE, longest or _SEQUENCE)}
     if order.shapes:
         given["batch_size"], given["seq_len"] = _tokens_shape(order.shapes)
     if encoder is None:
         given["fused_qkv"] = True
     neuron = neuron_config({**given, **order.settings, "tp_degree": placement.cores})
     if encoder is None:
+        if longest is not None and neuron.seq_len > longest:
+            above = f"seq_len {neuron.seq_len} is above the model's context length {longest}."
+            raise DoesNotFit([above])
         return placement, compile_decoder(config, neuron, placement, cache, progress=_progress)
     return placement, compile_encoder(
         encoder, neuron, placement, cache, pooling=read_pooling(root), progress=_progress

@@ -130,7 +130,7 @@ def _tested(test: Wanted, order: Order, plan: Plan[Candidate], serve: _Serve) ->
         except _TooSlow as slow:
             refusal = refusal or str(slow)
         except BackendError as error:
-            refusal = refusal or error.message
+            refusal = refusal or f"{error.message} {error.hint}".strip()
     if not found:
         return refusal
     return max(found, key=lambda one: one.per_minute)
@@ -199,7 +199,7 @@ def _under_load(setting: Setting, copies: int, served: Served, order: Order) -> 
         core_bytes_available=setting.instance.core_memory_bytes(setting.lnc),
         usd_per_hour=setting.instance.price_usd_h,
         label=served.label,
-        environment=environment(setting, copies=copies),
+        environment=environment(setting, copies=copies, length=served.positions),
     )
 
 

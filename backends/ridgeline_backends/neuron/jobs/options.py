@@ -8,11 +8,13 @@ Imports no torch.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ridgeline_backends.errors import BackendError
+from ridgeline_backends.neuron.config import NeuronConfig, neuron_config
 from ridgeline_backends.neuron.devices import Instance, instances
 from ridgeline_backends.neuron.placement import Placement, allowed_degrees
 
@@ -22,8 +24,12 @@ _EFFECTLESS = ("--verbose", "--model-type", "--optlevel", "--framework")
 """They choose what a compiler says, or between ways that our lowering does not have."""
 
 
+_DEFAULTS = NeuronConfig()
+_ALIASES = {"max_batch_size": "batch_size"}
+
+
 class InvalidOrder(BackendError):
-    """A compilation job that asks for what there is not."""
+    """A job that asks for what there is not."""
 
     code = "InvalidOrder"
     http_status = 400
@@ -43,12 +49,15 @@ class Order:
 
 
 def read_order(target: str, shapes: str, options: str) -> Order:
-    """Raises `InvalidOrder`, with the field at fault."""
+    """All that needs no model is checked. Raises `InvalidOrder` and `InvalidNeuronConfig`, with the
+    field at fault, and `InvalidInput` for an LNC that the target does not have."""
     if target not in TARGETS:
         raise InvalidOrder(
             f"Nothing is compiled for {target!r}.", hint=f"Targets: {', '.join(TARGETS)}."
         )
-    return Order(target, _shapes(shapes), _options(options, TARGETS[target]))
+    order = Order(target, _shapes(shapes), _options(options, TARGETS[target]))
+    _check(order)
+    return order
 
 
 def smallest_placement(order: Order) -> Placement:
@@ -69,6 +78,30 @@ def smallest_placement(order: Order) -> Placement:
 
 def _degrees(family: list[Instance]) -> list[int]:
     return sorted({one for found in family for one in found.tensor_parallel})
+
+
+def _check(order: Order) -> None:
+    """What a job would find out later, whatever the model is."""
+    settings = order.settings
+    for name, value in settings.items():
+        default = getattr(_DEFAULTS, _ALIASES.get(name, name), "")
+        if name.endswith("_buckets") or not (default is None or type(default) is int):
+            continue
+        if type(value) is int and value < 1:
+            raise InvalidOrder(f"{name} must be at least 1, not {value}.")
+        if type(value) is not int and not (value is None and default is None):
+            raise InvalidOrder(f"{name} must be of type int, not {value!r}.")
+    cores = smallest_placement(order).cores
+    neuron_config({"seq_len": _longest(settings), **settings, "tp_degree": cores})
+
+
+def _longest(settings: Mapping[str, object]) -> int:
+    """The longest length that is named: no more is known of `seq_len` where the model decides."""
+    found: list[object] = [settings.get("max_context_length")]
+    for name in ("buckets", "context_encoding_buckets", "token_generation_buckets"):
+        listed = settings.get(name)
+        found += listed if isinstance(listed, list) else []
+    return max((one for one in found if isinstance(one, int)), default=1)
 
 
 def _shapes(text: str) -> dict[str, tuple[int, ...]]:
@@ -102,15 +135,18 @@ def _options(text: str, family: str) -> dict[str, object]:
     given = _json(text, "CompilerOptions") if text.lstrip()[:1] in ('"', "{") else text
     if isinstance(given, dict):
         return given
-    if not isinstance(given, str):
-        raise InvalidOrder("CompilerOptions must be an object or the compiler's flags.")
-    return _flags(given, family)
+    return _flags(str(given), family)
 
 
 def _flags(text: str, family: str) -> dict[str, object]:
     found: dict[str, object] = {}
-    words = iter([word for one in shlex.split(text) for word in one.split("=", 1)])
+    words = iter(_words(text))
     for word in words:
+        if not word.startswith("-"):
+            raise InvalidOrder(
+                f"CompilerOptions must be a JSON object or the compiler's flags, not {text!r}.",
+                hint='Like {"tp_degree": 8}, or --num-neuroncores 8.',
+            )
         if word in ("-O1", "-O2", "-O3"):
             continue
         value = next(words, None)
@@ -119,7 +155,7 @@ def _flags(text: str, family: str) -> dict[str, object]:
         if word in _EFFECTLESS:
             continue
         if word in ("--num-neuroncores", "--lnc", "--logical-nc-config"):
-            if not value.isdigit():
+            if re.fullmatch("[0-9]+", value) is None:
                 raise InvalidOrder(f"The compiler's flag {word} takes a number, not {value!r}.")
             name = "tp_degree" if word == "--num-neuroncores" else "logical_nc_config"
             found[name] = int(value)
@@ -136,8 +172,18 @@ def _flags(text: str, family: str) -> dict[str, object]:
     return found
 
 
+def _words(text: str) -> list[str]:
+    try:
+        found = shlex.split(text)
+    except ValueError as error:
+        raise InvalidOrder(
+            f"CompilerOptions cannot be read as flags: {error}.", hint="Close every quotation."
+        ) from error
+    return [word for one in found for word in one.split("=", 1)]
+
+
 def _json(text: str, field_name: str) -> object:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidOrder(f"{field_name} is no JSON: {error}.") from error

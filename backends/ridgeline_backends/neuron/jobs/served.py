@@ -12,14 +12,15 @@ from ridgeline_backends.models.encoder_config import EncoderConfig
 from ridgeline_backends.models.sentence_files import Pooling
 from ridgeline_backends.neuron.buckets import power_of_two
 from ridgeline_backends.neuron.builders.build import build_decoder
-from ridgeline_backends.neuron.builders.configs import decoder_architecture
+from ridgeline_backends.neuron.builders.configs import context_length, decoder_architecture
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.encoder_calls import calls_of
 from ridgeline_backends.neuron.encoder_plan import MOST_TEXTS, encoder_programs
+from ridgeline_backends.neuron.jobs.options import InvalidOrder
 from ridgeline_backends.neuron.liveness import core_need
 from ridgeline_backends.neuron.placement import Placement
-from ridgeline_backends.neuron.plan import out_of_memory
+from ridgeline_backends.neuron.plan import out_of_memory, program_refusals
 from ridgeline_backends.neuron.planning.ranking import Setting
 from ridgeline_backends.neuron.serving.load import Lengths, Load
 from ridgeline_backends.neuron.serving.outcome import Outcome
@@ -30,27 +31,32 @@ from ridgeline_backends.neuron.timing.predict import predict
 _LONGEST = 2048
 """Positions of an endpoint where nobody asked for a number."""
 
+_LENGTH_VARIABLES = "OPTION_MAX_MODEL_LEN or MAX_TOTAL_TOKENS"
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """`run`: one group of cores under a load of requests of these `lengths`."""
+    """`run`: one group of cores under a load of requests of these `lengths`. `positions`: of a
+    sequence; None: as many as an endpoint has unless told."""
 
     run: Callable[[Load], Outcome]
     lengths: Lengths
     core_bytes: int
     label: str
+    positions: int | None = None
 
 
 def served_decoder(
     config: Mapping[str, object], asked: Lengths, setting: Setting, length: int | None
 ) -> Served:
-    """`length`: positions of a sequence, if they were given. Raises `DoesNotFit`."""
+    """`length`: positions of a sequence, if they were given; the model has room for what is asked
+    of it otherwise. All that an endpoint compiles is held to the core. Raises `DoesNotFit`, and
+    `InvalidOrder` for lengths that the model has not."""
     placement = Placement(setting.instance, setting.lnc, setting.tp)
     neuron = NeuronConfig(
         tp_degree=setting.tp,
         batch_size=setting.batch,
-        seq_len=max(length or 0, power_of_two(asked.prompt + asked.answer)),
-        max_context_length=power_of_two(asked.prompt),
+        seq_len=_positions(context_length(config), asked, length),
         is_continuous_batching=True,
         on_device_sampling=True,
         output_logits=False,
@@ -58,18 +64,53 @@ def served_decoder(
         fused_qkv=True,
         quantized=setting.quantized,
     )
-    replica = replica_of(decoder_architecture(config), neuron, placement)
     buckets = [(Phase.CONTEXT_ENCODING, size) for size in neuron.context_buckets]
     buckets += [(Phase.TOKEN_GENERATION, size) for size in neuron.generation_buckets]
     programs = [build_decoder(config, neuron, phase=p, bucket=size) for p, size in buckets]
-    return Served(replica.run, asked, core_need(programs).total, replica.label)
+    need = core_need(programs)
+    refusals = program_refusals(programs, need, placement)
+    if refusals:
+        raise DoesNotFit(refusals)
+    replica = replica_of(decoder_architecture(config), neuron, placement)
+    return Served(replica.run, asked, need.total, replica.label, neuron.seq_len)
+
+
+def _positions(declared: int | None, asked: Lengths, length: int | None) -> int:
+    """Of a sequence: as given, else as requests take. `declared`: by the model, if it says so."""
+    _check_length(declared, length)
+    wanted = asked.prompt + asked.answer
+    if length is None:
+        return min(power_of_two(wanted), declared or power_of_two(wanted))
+    if asked.prompt >= length:
+        raise InvalidOrder(
+            f"The prompt has {asked.prompt} tokens; this model takes at most {length - 1}.",
+            hint=f"Shorten the prompt, or raise {_LENGTH_VARIABLES}.",
+        )
+    if wanted > length:
+        raise InvalidOrder(
+            f"A prompt of {asked.prompt} tokens and an answer of {asked.answer} are above the "
+            f"context length of {length}.",
+            hint=f"Shorten them, or raise {_LENGTH_VARIABLES}.",
+        )
+    return length
+
+
+def _check_length(declared: int | None, length: int | None) -> None:
+    """As an endpoint refuses it."""
+    if length is not None and declared is not None and length > declared:
+        raise InvalidOrder(
+            f"A context length of {length} was asked for; the model has {declared}.",
+            hint=f"Set {_LENGTH_VARIABLES} to at most {declared}.",
+        )
 
 
 def served_encoder(
     model: EncoderConfig, lengths: Sequence[int], setting: Setting, length: int | None
 ) -> Served:
     """A request has texts of these lengths, and waits for those before it. Whatever batch was asked
-    for, an endpoint compiles `MOST_TEXTS` at most. Raises `DoesNotFit`."""
+    for, an endpoint compiles `MOST_TEXTS` at most. Raises `DoesNotFit`, and `InvalidOrder` for a
+    length that the model has not."""
+    _check_length(model.context_length, length)
     placement = Placement(setting.instance, setting.lnc, setting.tp)
     neuron = NeuronConfig(
         tp_degree=setting.tp,

@@ -9,63 +9,38 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tarfile
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from ridgeline.errors import NotFound, RidgelineError
-from ridgeline_backends.neuron.catalogue import find_language_model
-from ridgeline_backends.neuron.devices import instances
+from ridgeline_backends.neuron.catalogue import find_language_model, published_length
 from ridgeline_backends.neuron.jobs.traffic import levels_of
+from ridgeline_service.control.children import ending_with_parent
 from ridgeline_service.control.command_jobs.benchmarks import (
     Benchmark,
     benchmarks_of,
+    offered_types,
     percentile_of,
 )
 from ridgeline_service.control.command_jobs.following import followed
-from ridgeline_service.control.command_jobs.life import Cancelled, CommandFailed
+from ridgeline_service.control.command_jobs.life import Cancelled, CommandFailed, checking
 from ridgeline_service.control.command_jobs.payload import Lengths, payload_lengths
+from ridgeline_service.control.command_jobs.served_model import ServedModel, read_model
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoints.planning import model_id_of
 from ridgeline_service.control.models import containers_of
 from ridgeline_service.control.names import MODEL
 from ridgeline_service.endings import sentences
-from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri
+from ridgeline_service.objects.reading import S3Failed, S3Reader
 from ridgeline_service.store.command_jobs import CommandJob
 from ridgeline_service.store.resources import MODELS
 
-_CONFIG, _TOKENIZER = "config.json", "tokenizer.json"
-_FILES = (_CONFIG, _TOKENIZER)
 _PERCENTILE = "P95"
 _LONGEST_S = 7200
 """A job's duration where it names none, as SageMaker has it."""
 
-_COMMAND = ("-P", "-m", "ridgeline_backends.neuron.jobs.load_test")
-
-
-@dataclass(frozen=True)
-class _Model:
-    """``tokenizer``: the text of its tokenizer.json; empty without one."""
-
-    config: Mapping[str, object]
-    tokenizer: str = ""
-
-    def count(self) -> Callable[[str], int] | None:
-        """How many tokens a text is. Raises CommandFailed."""
-        if not self.tokenizer:
-            return None
-        # A library of its own, which jobs without a sample do without.
-        from tokenizers import Tokenizer
-
-        try:
-            found = Tokenizer.from_str(self.tokenizer)
-        # The library raises bare Exception for every fault of the file.
-        except Exception as error:  # noqa: BLE001
-            raise CommandFailed(f"ClientError: {_TOKENIZER} cannot be read: {error}") from None
-        return lambda text: len(found.encode(text).ids)
+_COMMAND = ("-P", *ending_with_parent("ridgeline_backends.neuron.jobs.load_test"))
 
 
 class Advising:
@@ -78,18 +53,19 @@ class Advising:
     def __call__(self, job: CommandJob, cancelled: Cancelled) -> Mapping[str, Any]:
         """Recommendations and steps. Raises CommandFailed and CommandCancelled."""
         asked = job.request["InputConfig"]
-        benchmarks = benchmarks_of(job.request, [f"ml.{name}" for name in _known()])
+        benchmarks = benchmarks_of(job.request, offered_types())
         begun = self._context.now()
         try:
-            model = self._model(asked)
-            lengths = self._lengths(asked, model)
+            model = self._model(asked, checking(cancelled))
+            lengths = self._lengths(asked, model, checking(cancelled))
         except S3Failed as error:
             raise CommandFailed(f"ClientError: {error.message}") from error
         except RidgelineError as error:
             raise CommandFailed(sentences(error.message, error.hint or "")) from error
         order = _order(job.request, model, lengths)
         told = [one for one in benchmarks if not one.refusal]
-        found = iter(_simulated({**order, "tests": [one.order() for one in told]}, cancelled))
+        tests = [one.order() for one in told]
+        found = iter(_simulated({**order, "tests": tests}, cancelled) if tests else ())
         times = {"started": begun, "ended": self._context.now()}
         steps = [
             {**_entry(place, one, one.refusal or next(found)), **times}
@@ -97,17 +73,22 @@ class Advising:
         ]
         kept = [one for one in steps if not one["failure"]]
         if not kept:
-            raise CommandFailed(steps[0]["failure"] if steps else "No instance type was named.")
+            words = steps[0]["failure"] if steps else "No instance type was named."
+            raise CommandFailed(words, {"recommendations": [], "steps": steps})
         ranked = sorted(kept, key=lambda one: one["metrics"].get("CostPerInference", float("inf")))
         return {"recommendations": ranked, "steps": steps}
 
-    def _lengths(self, asked: Mapping[str, Any], model: _Model) -> Lengths:
+    def _lengths(
+        self, asked: Mapping[str, Any], model: ServedModel, check: Callable[[], None]
+    ) -> Lengths:
         """Of the sample payload, where there is one."""
         payload = (asked.get("ContainerConfig") or {}).get("PayloadConfig") or {}
         uri = payload.get("SamplePayloadUrl")
-        return payload_lengths(S3Reader(self._client()), uri, model.count()) if uri else Lengths()
+        if not uri:
+            return Lengths()
+        return payload_lengths(S3Reader(self._client()), uri, model.count(), check)
 
-    def _model(self, asked: Mapping[str, Any]) -> _Model:
+    def _model(self, asked: Mapping[str, Any], check: Callable[[], None]) -> ServedModel:
         """What is to be served: from its data, else by its name."""
         nearest = (asked.get("ContainerConfig") or {}).get("NearestModelName")
         name = asked.get("ModelName")
@@ -119,45 +100,20 @@ class Advising:
             [container, *_] = containers_of(record.request)
             uri = _data_of(container)
             if uri:
-                files = self._read(uri)
+                files = read_model(S3Reader(self._client()), uri, check)
                 if files.config:
                     return files
             nearest = model_id_of(container.get("Environment") or {}) or nearest or name
         known = str(nearest)
         try:
-            return _Model(find_language_model(known).config)
+            config = find_language_model(known).config
         except NotFound as error:
             raise CommandFailed(
                 f"ClientError: the sizes of {known!r} are not known. Give the model data with a "
                 "config.json, or a NearestModelName."
             ) from error
-
-    def _read(self, uri: str) -> _Model:
-        """From the files at a prefix or in an archive."""
-        reader = S3Reader(self._client())
-        found: dict[str, bytes] = {}
-        if uri.endswith((".tar.gz", ".tgz")):
-            bucket, key = parse_uri(uri)
-            with tempfile.TemporaryDirectory() as folder:
-                archive = Path(folder) / "model.tar.gz"
-                reader.download(bucket, key, archive, lambda count: None)
-                with tarfile.open(archive) as packed:
-                    for member in packed:
-                        file = packed.extractfile(member) if member.isfile() else None
-                        if file is not None and Path(member.name).name in _FILES:
-                            found.setdefault(Path(member.name).name, file.read())
-        else:
-            for name in _FILES:
-                try:
-                    found[name] = reader.read(f"{uri.rstrip('/')}/{name}")
-                except S3Failed as error:
-                    if not error.absent:
-                        raise
-        try:
-            config = json.loads(found.get(_CONFIG, b"{}"))
-        except ValueError as error:
-            raise CommandFailed(f"ClientError: the {_CONFIG} of {uri} is no JSON.") from error
-        return _Model(config, found.get(_TOKENIZER, b"").decode())
+        length = published_length(known)
+        return ServedModel({"max_position_embeddings": length, **config} if length else config)
 
 
 def _data_of(container: Mapping[str, Any]) -> str:
@@ -166,14 +122,7 @@ def _data_of(container: Mapping[str, Any]) -> str:
     return found
 
 
-def _known() -> list[str]:
-    """Instance types with simulated devices that models are served on, the cheapest first."""
-    found = [one for one in instances().values() if one.chip.neuroncore != "v1"]
-    found.sort(key=lambda one: (one.price_usd_h is None, one.price_usd_h or 0.0))
-    return [one.name for one in found]
-
-
-def _order(request: Mapping[str, Any], model: _Model, lengths: Lengths) -> dict[str, Any]:
+def _order(request: Mapping[str, Any], model: ServedModel, lengths: Lengths) -> dict[str, Any]:
     """What `load_test` is to do, but for its tests."""
     asked, stopping = request["InputConfig"], request.get("StoppingConditions") or {}
     [threshold] = stopping.get("ModelLatencyThresholds") or [{}]
@@ -214,7 +163,8 @@ def _entry(place: int, one: Benchmark, found: Mapping[str, Any] | str) -> dict[s
         "id": place, "instance_type": one.instance_type, "instances": 1, "failure": "",
     }  # fmt: skip
     if isinstance(found, str):
-        words = f"{one.instance_type}: {found}." if one.instance_type else f"{found}."
+        said = found if found.endswith((".", "!", "?")) else f"{found}."
+        words = f"{one.instance_type}: {said}" if one.instance_type else said
         return {**entry, "environment": _parameters(environment), "failure": words}
     metrics: dict[str, Any] = {
         "MaxInvocations": int(found["per_minute"]),

@@ -7,6 +7,7 @@ from typing import Any
 
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.neuron.jobs.options import Order, read_order
+from ridgeline_service.control.command_jobs.locations import check_folder, check_object
 from ridgeline_service.control.command_jobs.verbs import CommandJobVerbs
 from ridgeline_service.control.names import to_datetime
 from ridgeline_service.errors import ValidationException
@@ -28,18 +29,22 @@ class CompilationJobs(CommandJobVerbs):
 
     def check(self, request: Mapping[str, Any]) -> None:
         source, target = request.get("InputConfig"), request["OutputConfig"]
-        if source is None:
+        if "ModelPackageVersionArn" in request:
             raise ValidationException(
                 "ModelPackageVersionArn cannot be compiled here.", hint="Give an InputConfig."
+            )
+        if source is None:
+            raise ValidationException(
+                "A compilation job needs an InputConfig.",
+                hint="Give its S3Uri, which is that of a .tar.gz archive, and its Framework.",
             )
         if source["Framework"] != "PYTORCH":
             raise ValidationException(
                 f"InputConfig.Framework {source['Framework']} is not compiled here.",
                 hint="PYTORCH models are, for ml_inf2, ml_trn1 and ml_trn2.",
             )
-        for uri in (source["S3Uri"], target["S3OutputLocation"]):
-            if not uri.startswith("s3://"):
-                raise ValidationException(f"{uri!r} is no S3 URI (s3://BUCKET/KEY).")
+        check_object("InputConfig.S3Uri", source["S3Uri"])
+        check_folder("OutputConfig.S3OutputLocation", target["S3OutputLocation"])
         if "TargetPlatform" in target:
             raise ValidationException(
                 "OutputConfig.TargetPlatform has no compiler here.",

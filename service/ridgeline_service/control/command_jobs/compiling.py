@@ -12,15 +12,18 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ridgeline.errors import RidgelineError
+from ridgeline_service.control.children import ending_with_parent
+from ridgeline_service.control.command_jobs.archives import unpack
 from ridgeline_service.control.command_jobs.compilation import order_of
 from ridgeline_service.control.command_jobs.following import followed
-from ridgeline_service.control.command_jobs.life import Cancelled, CommandCancelled, CommandFailed
+from ridgeline_service.control.command_jobs.life import Cancelled, CommandFailed, checking
 from ridgeline_service.endings import sentences
-from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri, s3_failures
+from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri
 from ridgeline_service.runtime import sandbox as sandboxes
 from ridgeline_service.runtime.environments import Environments
 from ridgeline_service.runtime.images import resolve
@@ -28,12 +31,7 @@ from ridgeline_service.store.command_jobs import CommandJob
 
 _IMAGE = "763104351884.dkr.ecr.{region}.amazonaws.com/djl-inference:0.29.0-neuronx-sdk2.19.1"
 
-# The child asks to be ended with its parent, so that a killed control plane leaves no compiler.
-_BOOT = (
-    "import ctypes, runpy; ctypes.CDLL(None).prctl(1, 15); "
-    "runpy.run_module('ridgeline_backends.neuron.jobs.compile', run_name='__main__', "
-    "alter_sys=True)"
-)
+_COMMAND = ending_with_parent("ridgeline_backends.neuron.jobs.compile")
 
 
 class Compiling:
@@ -53,9 +51,12 @@ class Compiling:
         shutil.rmtree(room, ignore_errors=True)
         room.mkdir(parents=True)
         try:
-            source = self._fetched(job, room, cancelled)
+            reader = S3Reader(self._client())
+            reader.check_bucket(job.request["OutputConfig"]["S3OutputLocation"])
+            source = self._fetched(job, reader, room, checking(cancelled))
             compiled, output = self._compiled(job, source, room, cancelled)
-            return self._kept(job, compiled, output, room)
+            packed = _packed(output, room, checking(cancelled))
+            return self._kept(job, reader, compiled, packed)
         except S3Failed as error:
             raise CommandFailed(f"ClientError: {error.message}") from error
         except RidgelineError as error:
@@ -63,25 +64,16 @@ class Compiling:
         finally:
             shutil.rmtree(room, ignore_errors=True)
 
-    def _fetched(self, job: CommandJob, room: Path, cancelled: Cancelled) -> Path:
+    def _fetched(
+        self, job: CommandJob, reader: S3Reader, room: Path, check: Callable[[], None]
+    ) -> Path:
         uri = job.request["InputConfig"]["S3Uri"]
-        reader, (bucket, key) = S3Reader(self._client()), parse_uri(uri)
+        bucket, key = parse_uri(uri)
         reader.head(uri)
         archive, source = room / "model.tar.gz", room / "source"
-
-        def took(_: int) -> None:
-            if cancelled():
-                raise CommandCancelled
-
-        reader.download(bucket, key, archive, took)
+        reader.download(bucket, key, archive, lambda _: check())
         source.mkdir()
-        try:
-            with tarfile.open(archive) as packed:
-                packed.extractall(source, filter="data")
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise CommandFailed(
-                f"ClientError: {uri} is no archive (.tar.gz) of a model: {error}."
-            ) from error
+        unpack(archive, source, uri, "a model", check)
         archive.unlink()
         return source
 
@@ -100,7 +92,7 @@ class Compiling:
             network=False,
         )
         command = [
-            str(environment.python), "-c", _BOOT, sandboxes.MODEL_DIR, f"{sandboxes.TMP}/output",
+            str(environment.python), *_COMMAND, sandboxes.MODEL_DIR, f"{sandboxes.TMP}/output",
             "--target", order.target,
             "--shapes", request["InputConfig"].get("DataInputConfig", ""),
             "--options", request["OutputConfig"].get("CompilerOptions", ""),
@@ -120,27 +112,44 @@ class Compiling:
                     process.kill()
 
     def _kept(
-        self, job: CommandJob, compiled: Mapping[str, Any], output: Path, room: Path
+        self, job: CommandJob, reader: S3Reader, compiled: Mapping[str, Any], packed: _Packed
     ) -> Mapping[str, Any]:
-        """Packed and uploaded, beside the name of what was compiled as AWS makes it."""
-        packed = room / "compiled.tar.gz"
-        with tarfile.open(packed, "w:gz", compresslevel=1) as archive:
-            archive.add(output, arcname=".")
-        digest = hashlib.sha256()
-        with packed.open("rb") as file:
-            while part := file.read(1 << 20):
-                digest.update(part)
+        """Uploaded, beside the name of what was compiled as AWS makes it."""
         stem = Path(job.request["InputConfig"]["S3Uri"]).name.removesuffix(".tar.gz")
         folder = job.request["OutputConfig"]["S3OutputLocation"].rstrip("/")
         uri = f"{folder}/{stem}-{compiled['target']}.tar.gz"
-        bucket, key = parse_uri(uri)
-        with s3_failures(uri):
-            self._client().upload_file(str(packed), bucket, key)
-        whole = (output / "config.json").is_file()
+        with packed.path.open("rb") as file:
+            reader.upload(file, uri)
         return {
             "artifacts": uri,
-            "digest": digest.hexdigest(),
+            "digest": packed.digest,
             "inputs": json.dumps(compiled["inputs"]),
-            "image": _IMAGE.format(region=self._region) if whole else "",
+            "image": _IMAGE.format(region=self._region) if packed.whole else "",
             "modules": compiled["modules"],
         }
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """An archive and its SHA-256. ``whole``: it holds a model that can be served."""
+
+    path: Path
+    digest: str
+    whole: bool
+
+
+def _packed(output: Path, room: Path, check: Callable[[], None]) -> _Packed:
+    path = room / "compiled.tar.gz"
+
+    def checked(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        check()
+        return member
+
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        archive.add(output, arcname=".", filter=checked)
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            check()
+            digest.update(part)
+    return _Packed(path, digest.hexdigest(), (output / "config.json").is_file())

@@ -1,17 +1,22 @@
 """The life of one such job: its command runs, and what it gave or why it failed is written down.
 
 A killed control plane leaves nothing behind but the row: the next one runs the command again, which
-writes the same to the same place.
+writes the same to the same place. It is run again after a database was away, too; a bug ends the
+job. As many jobs run at once as there are cores, the oldest first: each computes all the time.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from ridgeline_service.control.context import Context
+from ridgeline_service.endings import shortened
 from ridgeline_service.store import command_jobs as rows
 from ridgeline_service.store.command_jobs import CommandJob, CommandKind
 from ridgeline_service.store.states import Desired
@@ -20,12 +25,20 @@ DEFAULT_MAX_RUNTIME_S = 900
 
 _RUNNING = {CommandKind.COMPILATION: "INPROGRESS", CommandKind.RECOMMENDATIONS: "IN_PROGRESS"}
 _LOOK_S = 0.5
+_ROOM_S = 1.0
+_BUG = 200
+"""Characters of what a bug says of itself."""
 
 log = logging.getLogger(__name__)
 
 
 class CommandFailed(Exception):
-    """The command cannot do what was asked; the words are for the job's user."""
+    """The command cannot do what was asked; the words are for the job's user. ``result``: what is
+    to be shown of the job nevertheless."""
+
+    def __init__(self, words: str, result: Mapping[str, Any] | None = None) -> None:
+        super().__init__(words)
+        self.result = result
 
 
 class CommandCancelled(Exception):
@@ -37,47 +50,88 @@ Work = Callable[[CommandJob, Cancelled], Mapping[str, Any]]
 """Does what a job asks for, and gives its result. Raises CommandFailed and CommandCancelled."""
 
 
-class CommandLife:
-    """Steps of jobs claimed by ``holder``. Thread-safe: one step a job at a time."""
+def checking(cancelled: Cancelled) -> Callable[[], None]:
+    """What raises CommandCancelled once nobody waits."""
 
-    def __init__(self, context: Context, *, holder: str, work: Mapping[CommandKind, Work]) -> None:
+    def check() -> None:
+        if cancelled():
+            raise CommandCancelled
+
+    return check
+
+
+class CommandLife:
+    """Steps of jobs claimed by ``holder``, ``at_once`` of which run: as many as there are cores
+    unless told. Thread-safe: one step a job at a time."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        holder: str,
+        work: Mapping[CommandKind, Work],
+        at_once: int | None = None,
+    ) -> None:
         self._context = context
         self._holder = holder
         self._work = work
+        self._at_once = at_once or len(os.sched_getaffinity(0))
 
     def step(self, job: CommandJob) -> float | None:
-        """Do all of it. Returns None, as at the end."""
-        context = self._context
+        """Do all of it. Returns None, as at the end; in how many seconds to look again while others
+        run. Raises SQLAlchemyError while the database is away."""
         if job.desired is Desired.STOPPED:
             self._end(job, "STOPPED")
             return None
-        begun = context.now()
+        if not self._has_room(job):
+            return _ROOM_S
+        context, now = self._context, self._context.now()
+        begun = job.started_at or now
         with context.db.write() as connection:
             held = rows.change_command_job(
                 connection,
                 job.arn,
                 token=self._holder,
                 status=_RUNNING[job.kind],
-                started_at=job.started_at or begun,
-                modified_at=begun,
+                started_at=begun,
+                modified_at=now,
             )
-        if not held:
-            return None
+        if held:
+            self._run(job, begun)
+        return None
+
+    def _has_room(self, job: CommandJob) -> bool:
+        """Whether it is among the oldest that live."""
+        with self._context.db.read() as connection:
+            living = rows.living_command_jobs(connection)
+        return job.arn in [one.arn for one in living[: self._at_once]]
+
+    def _run(self, job: CommandJob, begun: int) -> None:
+        """To its end, whichever that is."""
         stopping = job.request.get("StoppingCondition") or {}
         limit_s = stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME_S)
-        watch = _Watch(self._stop_asked, job, begun + int(limit_s * 1e6), context.now)
+        watch = _Watch(self._stop_asked, job, begun + int(limit_s * 1e6), self._context.now)
+        too_long = f"The job ran longer than {limit_s} seconds."
         try:
-            result = self._work[job.kind](job, watch)
+            result = None if watch.late else self._work[job.kind](job, watch)
         except CommandCancelled:
             if watch.late:
-                self._end(job, "FAILED", f"The job ran longer than {limit_s} seconds.")
+                self._end(job, "FAILED", too_long)
             else:
                 self._end(job, "STOPPED")
         except CommandFailed as error:
-            self._end(job, "FAILED", str(error))
+            self._end(job, "FAILED", str(error), error.result)
+        except SQLAlchemyError:
+            raise
+        except Exception as error:  # a bug must not begin the job again and again
+            log.exception("%s ended by a bug", job.arn)
+            said = shortened(" ".join(f"{type(error).__name__}: {error}".split()), _BUG)
+            self._end(job, "FAILED", f"InternalServerError: {said}")
         else:
-            self._end(job, "COMPLETED", result=result)
-        return None
+            if result is None or watch.late:
+                self._end(job, "FAILED", too_long)
+            else:
+                self._end(job, "COMPLETED", result=result)
 
     def _stop_asked(self, job: CommandJob) -> bool:
         with self._context.db.read() as connection:
@@ -107,7 +161,7 @@ class CommandLife:
 
 
 class _Watch:
-    """Whether to go on, asked often and looked up now and then. ``late``: the time is over."""
+    """Whether to go on, asked often and looked up now and then."""
 
     def __init__(
         self,
@@ -122,10 +176,13 @@ class _Watch:
         self._now = now
         self._next_look = 0.0
         self._stopped = False
-        self.late = False
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is over."""
+        return self._now() > self._deadline
 
     def __call__(self) -> bool:
-        self.late = self._now() > self._deadline
         if not self._stopped and time.monotonic() >= self._next_look:
             self._stopped = self._stop_asked(self._job)
             self._next_look = time.monotonic() + _LOOK_S

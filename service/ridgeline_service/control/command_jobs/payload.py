@@ -8,13 +8,13 @@ files have one, else taken to be of four characters.
 from __future__ import annotations
 
 import json
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+from ridgeline_service.control.command_jobs.archives import opened
 from ridgeline_service.control.command_jobs.life import CommandFailed
 from ridgeline_service.objects.reading import S3Reader, parse_uri
 
@@ -33,9 +33,15 @@ class Lengths:
     texts: int = 1
 
 
-def payload_lengths(reader: S3Reader, uri: str, count: Callable[[str], int] | None) -> Lengths:
-    """The means over all requests of the payload. Raises S3Failed and CommandFailed."""
-    found = [_request(body) for body in _bodies(reader, uri)]
+def payload_lengths(
+    reader: S3Reader,
+    uri: str,
+    count: Callable[[str], int] | None,
+    check: Callable[[], None] = lambda: None,
+) -> Lengths:
+    """The means over all requests of the payload. What ``check`` raises ends the reading. Raises
+    S3Failed and CommandFailed."""
+    found = [_request(body) for body in _bodies(reader, uri, check)]
     if not found:
         raise CommandFailed(f"ClientError: the sample payload {uri} holds no request.")
     size = count or (lambda text: len(text) // _CHARACTERS)
@@ -48,24 +54,20 @@ def payload_lengths(reader: S3Reader, uri: str, count: Callable[[str], int] | No
     )
 
 
-def _bodies(reader: S3Reader, uri: str) -> Iterator[bytes]:
+def _bodies(reader: S3Reader, uri: str, check: Callable[[], None]) -> Iterator[bytes]:
     if not uri.endswith((".tar.gz", ".tgz")):
         yield reader.read(uri)
         return
     bucket, key = parse_uri(uri)
     with tempfile.TemporaryDirectory() as folder:
-        archive = Path(folder) / "payload.tar.gz"
-        reader.download(bucket, key, archive, lambda count: None)
-        try:
-            with tarfile.open(archive) as packed:
-                for member in packed:
-                    file = packed.extractfile(member) if member.isfile() else None
-                    if file is not None and not Path(member.name).name.startswith("."):
-                        yield file.read(_LIMIT_BYTES)
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise CommandFailed(
-                f"ClientError: {uri} is no archive (.tar.gz) of sample payloads: {error}."
-            ) from error
+        path = Path(folder) / "payload.tar.gz"
+        reader.download(bucket, key, path, lambda _: check())
+        with opened(path, uri, "sample payloads") as archive:
+            for member in archive:
+                check()
+                file = archive.extractfile(member) if member.isfile() else None
+                if file is not None and not Path(member.name).name.startswith("."):
+                    yield file.read(_LIMIT_BYTES)
 
 
 def _request(body: bytes) -> tuple[list[str], int]:

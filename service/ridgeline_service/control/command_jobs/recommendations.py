@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ridgeline_service.control.command_jobs.benchmarks import percentile_of
+from ridgeline_service.control.command_jobs.locations import check_object
 from ridgeline_service.control.command_jobs.verbs import CommandJobVerbs
 from ridgeline_service.control.listing import DEFAULT_PAGE
 from ridgeline_service.control.names import MODEL, to_datetime
 from ridgeline_service.errors import ValidationException
+from ridgeline_service.placement.profiles import is_instance_type, nearest_types
 from ridgeline_service.store.command_jobs import CommandJob, CommandKind
 from ridgeline_service.store.resources import MODELS
 
@@ -54,10 +56,14 @@ class RecommendationsJobs(CommandJobVerbs):
                 "An Advanced job needs InputConfig.EndpointConfigurations.",
                 hint="Name instance types in it, or make the JobType Default.",
             )
+        _check_instance_types(config)
+        payload = (config.get("ContainerConfig") or {}).get("PayloadConfig") or {}
+        if payload.get("SamplePayloadUrl"):
+            check_object("PayloadConfig.SamplePayloadUrl", payload["SamplePayloadUrl"])
 
     def shown(self, job: CommandJob) -> dict[str, Any]:
         found = {**job.request, **self._common(job)}
-        if job.result:
+        if job.result.get("recommendations"):
             found["InferenceRecommendations"] = [
                 _recommendation(one, job) for one in job.result["recommendations"]
             ]
@@ -105,6 +111,30 @@ class RecommendationsJobs(CommandJobVerbs):
         if job.failure_reason:
             found["FailureReason"] = job.failure_reason
         return found
+
+
+def _check_instance_types(config: Mapping[str, Any]) -> None:
+    """In SageMaker's words, but with the nearest types in place of hundreds."""
+    wanted = [
+        (f"endpointConfigurations.{place}.member.instanceType", one.get("InstanceType"))
+        for place, one in enumerate(config.get("EndpointConfigurations") or (), start=1)
+    ]
+    supported = (config.get("ContainerConfig") or {}).get("SupportedInstanceTypes") or ()
+    wanted += [
+        (f"containerConfig.supportedInstanceTypes.{place}.member", name)
+        for place, name in enumerate(supported, start=1)
+    ]
+    faults = [
+        f"Value '{name[:100]}' at 'inputConfig.{where}' failed to satisfy constraint: Member must "
+        f"satisfy enum value set: [{', '.join(nearest_types(name))}, ...]"
+        for where, name in wanted
+        if name and not is_instance_type(name)
+    ]
+    if faults:
+        many = "s" if len(faults) > 1 else ""
+        raise ValidationException(
+            f"{len(faults)} validation error{many} detected: {'; '.join(faults[:10])}"
+        )
 
 
 def _recommendation(one: Mapping[str, Any], job: CommandJob) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ridgeline_service.control.child_lines import child_lines
+from ridgeline_service.control.children import child_lines, ending_with_parent
 from ridgeline_service.control.staging.base import (
     Cancelled,
     Report,
@@ -26,11 +26,7 @@ from ridgeline_service.store.states import Reason
 _RETRIED_CODES = frozenset({"SourceUnavailable", "Unavailable"})
 _ERRORS_KEPT = 2000
 
-# The child asks to be ended with its parent, so that a killed control plane leaves no download.
-_BOOT = (
-    "import ctypes, runpy; ctypes.CDLL(None).prctl(1, 15); "
-    "runpy.run_module('ridgeline_zoo.prepare', run_name='__main__', alter_sys=True)"
-)
+_COMMAND = ending_with_parent("ridgeline_zoo.prepare")
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class Prepare:
         """Make ``out`` the model folder of a card. Raises StagingFailed, StagingCancelled."""
         report("download", 0, 0)
         out.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-c", _BOOT, card_id, "--out", str(out)]
+        command = [sys.executable, *_COMMAND, card_id, "--out", str(out)]
         command += ["--cache-dir", str(self._data_dir.cache / "zoo")]
         command += ["--pins", str(self._data_dir.root / "control" / "zoo-pins.json")]
         for folder in cards_dirs:

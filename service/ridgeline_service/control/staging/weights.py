@@ -98,8 +98,11 @@ class ZooWeights:
             if cancelled():
                 raise StagingCancelled
             key = card.model_prefix + file.name
-            with failures_named(f"s3://{self._bucket}/{key}"):
-                self._client.upload_file(str(folder / file.name), self._bucket, key)
+            with (
+                failures_named(f"s3://{self._bucket}/{key}"),
+                (folder / file.name).open("rb") as body,
+            ):
+                self._client.upload_fileobj(body, self._bucket, key)
             counter.add(file.size)
         document = json.dumps({"files": [vars(file) for file in files]}, indent=1)
         with failures_named(f"s3://{self._bucket}/{_list_key(card)}"):

@@ -141,11 +141,12 @@ class App:
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         style = ErrorStyle.OPENAI
-        seen = self._observer.request(path, _headers(scope))
+        headers = _headers(scope)
+        seen = self._observer.request(path, headers)
         try:
             self._authenticate(scope)
             self._requests[path] = self._requests.get(path, 0) + 1
-            body = parse_object(await _body(receive))
+            body = parse_object(await _body(receive), headers.get("content-type", ""))
             if path == "/invocations":
                 style = error_style(body, self.flavour)
             self._admit()

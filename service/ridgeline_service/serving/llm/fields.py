@@ -51,11 +51,16 @@ class Body(BaseModel):
         return parsed
 
 
-def parse_object(raw: bytes) -> dict[str, object]:
-    """The JSON object of a request. Raises BadRequest."""
+def parse_object(raw: bytes, content_type: str = "") -> dict[str, object]:
+    """The JSON object of a request, whatever its type is called. Raises BadRequest."""
     try:
         value = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
+        if content_type and "json" not in content_type.lower():
+            raise BadRequest(
+                f"A body of content type {content_type[:100]} is not read here.",
+                hint="Send a JSON object, as application/json.",
+            ) from None
         raise BadRequest(f"The request body is not valid JSON: {error}.") from None
     if not isinstance(value, dict):
         raise BadRequest(f"The request body must be a JSON object, not {_kind(value)}.")

@@ -1,4 +1,5 @@
-"""What a child process prints, read by one who may be told to stop."""
+"""Commands of ours as children of the control plane: they end with it, and what they print is read
+by one who may be told to stop."""
 
 from __future__ import annotations
 
@@ -9,6 +10,16 @@ from collections.abc import Callable, Iterator
 from ridgeline_service.processes import readable
 
 _POLL_S = 0.3
+
+
+def ending_with_parent(module: str) -> tuple[str, str]:
+    """Arguments of a Python that runs a module, and is sent SIGTERM when its parent has ended: a
+    killed control plane leaves none behind."""
+    code = (
+        "import ctypes, runpy; ctypes.CDLL(None).prctl(1, 15); "
+        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    )
+    return "-c", code
 
 
 def child_lines(process: subprocess.Popen[bytes], check: Callable[[], None]) -> Iterator[bytes]:
