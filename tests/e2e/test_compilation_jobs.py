@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -204,3 +206,58 @@ def test_recommendations_come_from_the_planner(service: Service) -> None:
     [entry] = listed["InferenceRecommendationsJobs"]
     assert (entry["JobName"], entry["JobDescription"]) == ("advanced", "")
     assert entry["SamplePayloadUrl"] == "s3://samples/one.json"
+
+
+def test_a_compiled_model_is_served_as_it_was_compiled(service: Service, tmp_path: Path) -> None:
+    """On the chip it was compiled for, and on no other."""
+    folder = tmp_path / "model"
+    made = ("ridgeline_zoo.prepare", "tiny-llama-seeded", "--out", str(folder))
+    subprocess.run(
+        [sys.executable, "-m", *made, "--cache-dir", str(tmp_path / "cache")], check=True
+    )
+    sagemaker, s3 = service.client("sagemaker"), service.client("s3")
+    s3.create_bucket(Bucket="served-as-compiled")
+    s3.put_object(Bucket="served-as-compiled", Key="model.tar.gz", Body=archive_of(folder))
+    sagemaker.create_compilation_job(
+        CompilationJobName="to-be-served",
+        RoleArn=ROLE,
+        InputConfig={"S3Uri": "s3://served-as-compiled/model.tar.gz", "Framework": "PYTORCH"},
+        OutputConfig={
+            "S3OutputLocation": "s3://served-as-compiled/out",
+            "TargetDevice": "ml_inf2",
+            "CompilerOptions": '{"tp_degree": 1, "batch_size": 3, "seq_len": 256}',
+        },
+        StoppingCondition={"MaxRuntimeInSeconds": 300},
+    )
+    describe = sagemaker.describe_compilation_job
+    job = ended(describe, "CompilationJobStatus", CompilationJobName="to-be-served")
+    assert job["CompilationJobStatus"] == "COMPLETED", job["FailureReason"]
+    for name, instance_type in (("as-compiled", "ml.inf2.xlarge"), ("other", "ml.trn2.48xlarge")):
+        sagemaker.create_model(
+            ModelName=name,
+            ExecutionRoleArn=service.role,
+            PrimaryContainer={
+                "Image": job["InferenceImage"],
+                "ModelDataUrl": job["ModelArtifacts"]["S3ModelArtifacts"],
+            },
+        )
+        variant = {"VariantName": "A", "ModelName": name, "InitialInstanceCount": 1}
+        sagemaker.create_endpoint_config(
+            EndpointConfigName=name,
+            ProductionVariants=[{**variant, "InstanceType": instance_type}],
+        )
+        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    try:
+        service.wait_in_service("as-compiled")
+        described = json.loads(service.cli("describe", "as-compiled", "--json").stdout)
+        [replica] = described["Ridgeline"]["simulated"]
+        last = replica["device"]["calls"][-1]
+        assert (replica["device"]["neuron_cores"], last["batch"], last["bucket"]) == (1, 3, 256)
+        while (seen := sagemaker.describe_endpoint(EndpointName="other"))[
+            "EndpointStatus"
+        ] == "Creating":
+            time.sleep(0.2)
+        assert "compiled for ml_inf2 (NeuronCore-v2)" in seen["FailureReason"]
+    finally:
+        service.delete("as-compiled")
+        service.delete("other")

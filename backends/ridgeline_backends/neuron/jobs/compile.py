@@ -70,6 +70,7 @@ def compile_folder(
         "neuron_cores": placement.cores,
         "logical_neuroncore_config": placement.lnc,
         "inputs": shapes,
+        "quantized": order.settings.get("quantized", False),
         "modules": [asdict(one) for one in made.modules],
         "cached": made.cached,
         "core_bytes": made.need.table(),

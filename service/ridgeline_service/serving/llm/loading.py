@@ -42,6 +42,7 @@ from ridgeline_service.serving.llm.model import (
     Seams,
     TextModel,
 )
+from ridgeline_service.serving.llm.precompiled import as_compiled
 from ridgeline_service.serving.llm.replica import Replica, State
 from ridgeline_service.serving.llm.reranking import pair_tokens
 from ridgeline_service.serving.llm.settings import ModelSettings
@@ -73,6 +74,7 @@ def load_model(
 
     Raises LoadFailed, InvalidSetting and the backend's errors (InvalidModel, DoesNotFit, ...).
     """
+    settings = as_compiled(directory, settings)
     with replica.stage("import", State.LOADING):
         backend = None if settings.engine == "vllm" else _backend(settings)
     artifact = None

@@ -1,0 +1,110 @@
+"""What a compilation job compiled a model for: static shapes, taken by an endpoint as they are."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ridgeline_service.serving.llm.errors import InvalidSetting, LoadFailed
+from ridgeline_service.serving.llm.settings import ModelSettings
+
+log = logging.getLogger(__name__)
+
+FILE = "neuron/compiled.json"
+"""Beside the model, in the artifact of CreateCompilationJob."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precompiled:
+    """``batch`` sequences of at most ``length`` positions on ``cores`` logical cores of ``lnc``."""
+
+    target: str
+    instance_type: str
+    cores: int
+    lnc: int
+    batch: int
+    length: int
+    quantized: bool
+
+    @classmethod
+    def read(cls, directory: Path) -> Precompiled | None:
+        """None for a model that was not compiled. Raises LoadFailed."""
+        path = directory / FILE
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            batch, length = found["inputs"]["input_ids"]
+            return cls(
+                target=found["target"],
+                instance_type=found["instance_type"],
+                cores=found["neuron_cores"],
+                lnc=found["logical_neuroncore_config"],
+                batch=batch,
+                length=length,
+                quantized=found["quantized"],
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LoadFailed(
+                f"{FILE} is not what a compilation job writes: {error!r}.",
+                hint="Compile the model again, or leave the folder out.",
+            ) from error
+
+
+def as_compiled(directory: Path, settings: ModelSettings) -> ModelSettings:
+    """With the shapes that the model was compiled for. Raises InvalidSetting for a setting that
+    contradicts them, and LoadFailed for another chip."""
+    made = Precompiled.read(directory)
+    if made is None:
+        return settings
+    if settings.instance is None:
+        log.warning("The model was compiled for %s and runs on this machine itself.", made.target)
+        return settings
+    _check_chip(made, settings.instance)
+    for setting, asked, compiled in _shapes(made, settings):
+        if asked not in (None, compiled):
+            raise InvalidSetting(
+                f"{setting}={asked}, and the model was compiled for {compiled} ({FILE}).",
+                hint="Leave the setting out, or compile the model for it.",
+            )
+    if settings.quantize is not None and not made.quantized:
+        raise InvalidSetting(
+            f"OPTION_QUANTIZE={settings.quantize}, and the model was compiled as it is ({FILE}).",
+            hint='Leave the setting out, or compile the model with {"quantized": true}.',
+        )
+    return replace(
+        settings,
+        quantize="int8" if made.quantized else None,
+        tensor_parallel=made.cores,
+        logical_nc_config=made.lnc,
+        max_num_seqs=made.batch,
+        exact_num_seqs=True,
+        max_model_len=made.length,
+    )
+
+
+def _shapes(made: Precompiled, settings: ModelSettings) -> Iterator[tuple[str, int | None, int]]:
+    """What sets each, what was asked for, and what the model was compiled for."""
+    yield "OPTION_TENSOR_PARALLEL_DEGREE", settings.tensor_parallel, made.cores
+    yield "NEURON_LOGICAL_NC_CONFIG", settings.logical_nc_config, made.lnc
+    batch = settings.max_num_seqs if settings.exact_num_seqs else None
+    yield "OPTION_MAX_ROLLING_BATCH_SIZE", batch, made.batch
+    yield "OPTION_MAX_MODEL_LEN", settings.max_model_len, made.length
+
+
+def _check_chip(made: Precompiled, instance: str) -> None:
+    # Here, because it reads the device model, which other replicas do without.
+    from ridgeline_backends.neuron.devices import instance as device
+
+    compiled, here = (
+        device(name.removeprefix("ml.")).chip for name in (made.instance_type, instance)
+    )
+    if compiled.neuroncore != here.neuroncore:
+        raise LoadFailed(
+            f"The model was compiled for {made.target} (NeuronCore-{compiled.neuroncore}), and "
+            f"{instance} has NeuronCore-{here.neuroncore}.",
+            hint=f"Compile it for {instance}, or choose an instance type of {made.target}.",
+        )
