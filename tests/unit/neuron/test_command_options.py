@@ -73,11 +73,15 @@ def test_compile_says_what_was_chosen_and_whose_the_figures_are(tmp_path: Path) 
     assert shown.exit_code == 0, shown.output
     first = shown.stdout.splitlines()[0]
     assert first == (
-        "smollm2-135m for 4 cores (TP 4) of trn2.3xlarge at LNC 2, batch 1. "
+        "smollm2-135m for 4 cores (TP 4) of trn2.3xlarge at LNC 2, batch 1, weights bf16. "
         "GFLOP and MB are those of each core."
     )
     found = json.loads(CliRunner().invoke(COMPILE, [*given, "--json"]).stdout)
     assert (found["instance_type"], found["tp"], found["lnc"]) == ("trn2.3xlarge", 4, 2)
+    eight = json.loads(CliRunner().invoke(COMPILE, [*given, "--quantize", "int8", "--json"]).stdout)
+    assert (found["quantize"], eight["quantize"]) == (None, "int8")
+    weights = [one["core_bytes"]["model constants"] for one in (eight, found)]
+    assert weights[0] < 0.8 * weights[1]
 
 
 class _Service:

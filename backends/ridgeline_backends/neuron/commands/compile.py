@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -18,6 +19,12 @@ from ridgeline_backends.neuron.commands.models import (
 
 _USUAL = 2048
 """Positions where nobody asked for a number."""
+
+
+class Quantize(StrEnum):
+    """What matrices may be kept as, beside bf16."""
+
+    INT8 = "int8"
 
 
 def compile_model(
@@ -45,6 +52,9 @@ def compile_model(
     ] = None,
     lnc: Annotated[
         int | None, typer.Option("--lnc", min=1, help="Physical cores per logical NeuronCore.")
+    ] = None,
+    quantize: Annotated[
+        Quantize | None, typer.Option("--quantize", help="Of a decoder: its matrices in 8 bits.")
     ] = None,
     cache: Annotated[
         str | None,
@@ -81,6 +91,7 @@ def compile_model(
         batch_size=batch,
         seq_len=seq or min(_USUAL, longest or _USUAL),
         logical_nc_config=lnc,
+        quantized=quantize is not None,
     )
 
     def progress(bucket: BucketDone) -> None:
@@ -109,6 +120,7 @@ def compile_model(
                 "instance_type": placement.instance.name,
                 "tp": placement.cores,
                 "lnc": placement.lnc,
+                "quantize": quantize,
                 "core_bytes": made.need.table(),
                 "core_bytes_available": placement.core_memory_bytes,
             }
@@ -117,7 +129,8 @@ def compile_model(
     cores = "1 core" if placement.cores == 1 else f"{placement.cores} cores"
     typer.echo(
         f"{model} for {cores} (TP {placement.cores}) of {placement.instance.name} at LNC "
-        f"{placement.lnc}, batch {batch}. GFLOP and MB are those of each core."
+        f"{placement.lnc}, batch {batch}, weights {quantize or 'bf16'}. GFLOP and MB are those of "
+        "each core."
     )
     print_table(
         ("PHASE", "BUCKET", "BATCH", "INSTRUCTIONS", "GFLOP", "MB", "MS", "90% INTERVAL", "LABEL"),
