@@ -11,25 +11,20 @@ from ridgeline_backends.errors import DoesNotFit
 from ridgeline_backends.models.encoder_config import EncoderConfig
 from ridgeline_backends.models.sentence_files import Pooling
 from ridgeline_backends.neuron.buckets import power_of_two
-from ridgeline_backends.neuron.builders.build import build_decoder
 from ridgeline_backends.neuron.builders.configs import context_length, decoder_architecture
-from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.encoder_calls import calls_of
-from ridgeline_backends.neuron.encoder_plan import MOST_TEXTS, encoder_programs
+from ridgeline_backends.neuron.encoder_plan import LONGEST, MOST_TEXTS, encoder_programs
 from ridgeline_backends.neuron.jobs.options import InvalidOrder
 from ridgeline_backends.neuron.liveness import core_need
 from ridgeline_backends.neuron.placement import Placement
-from ridgeline_backends.neuron.plan import out_of_memory, program_refusals
+from ridgeline_backends.neuron.plan import out_of_memory
 from ridgeline_backends.neuron.planning.ranking import Setting
 from ridgeline_backends.neuron.serving.load import Lengths, Load
 from ridgeline_backends.neuron.serving.outcome import Outcome
 from ridgeline_backends.neuron.serving.replica import replica_of
 from ridgeline_backends.neuron.serving.requests import answer_each
 from ridgeline_backends.neuron.timing.predict import predict
-
-_LONGEST = 2048
-"""Positions of an endpoint where nobody asked for a number."""
 
 _LENGTH_VARIABLES = "OPTION_MAX_MODEL_LEN or MAX_TOTAL_TOKENS"
 
@@ -64,15 +59,8 @@ def served_decoder(
         fused_qkv=True,
         quantized=setting.quantized,
     )
-    buckets = [(Phase.CONTEXT_ENCODING, size) for size in neuron.context_buckets]
-    buckets += [(Phase.TOKEN_GENERATION, size) for size in neuron.generation_buckets]
-    programs = [build_decoder(config, neuron, phase=p, bucket=size) for p, size in buckets]
-    need = core_need(programs)
-    refusals = program_refusals(programs, need, placement)
-    if refusals:
-        raise DoesNotFit(refusals)
     replica = replica_of(decoder_architecture(config), neuron, placement)
-    return Served(replica.run, asked, need.total, replica.label, neuron.seq_len)
+    return Served(replica.run, asked, replica.core_bytes, replica.label, neuron.seq_len)
 
 
 def _positions(declared: int | None, asked: Lengths, length: int | None) -> int:
@@ -115,7 +103,7 @@ def served_encoder(
     neuron = NeuronConfig(
         tp_degree=setting.tp,
         batch_size=min(setting.batch, MOST_TEXTS),
-        seq_len=min(length or _LONGEST, model.context_length),
+        seq_len=min(length or LONGEST, model.context_length),
     )
     longest = max(lengths)
     if longest > neuron.seq_len:

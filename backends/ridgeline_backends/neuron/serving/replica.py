@@ -26,12 +26,14 @@ from ridgeline_backends.neuron.timing.predict import Label, Prediction, calibrat
 @dataclass(frozen=True)
 class Replica:
     """`prefill`: of one prompt by its bucket, `decode`: of a step over the whole batch, by the
-    bucket of KV that it reads. `host_s`: a server's own work between two steps."""
+    bucket of KV that it reads. `host_s`: a server's own work between two steps. `core_bytes`: what
+    a core holds of all its programs."""
 
     config: NeuronConfig
     prefill: dict[int, Prediction]
     decode: dict[int, Prediction]
     host_s: float
+    core_bytes: int
 
     @property
     def limits(self) -> RunnerLimits:
@@ -80,11 +82,13 @@ def replica_of(model: DecoderArchitecture, config: NeuronConfig, placement: Plac
     prompts = built(Phase.CONTEXT_ENCODING, config.context_buckets)
     steps = built(Phase.TOKEN_GENERATION, config.generation_buckets)
     programs = [*prompts.values(), *steps.values()]
-    if refusals := program_refusals(programs, core_need(programs), placement):
+    need = core_need(programs)
+    if refusals := program_refusals(programs, need, placement):
         raise DoesNotFit(refusals)
     return Replica(
         config=config,
         prefill={size: predict(one, placement.machine) for size, one in prompts.items()},
         decode={size: predict(one, placement.machine) for size, one in steps.items()},
         host_s=0.0 if config.async_mode else calibration().coefficients.host_step_ms * 1e-3,
+        core_bytes=need.total,
     )
