@@ -49,9 +49,9 @@ class DeviceReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSpec:
-    """How a model is to be served. `exact_num_seqs`: a backend that compiles for a number of
-    sequences compiles for `max_num_seqs`, or refuses, and not for fewer. `kv_cache_bytes`, of each
-    copy, None: enough for `max_num_seqs` sequences of the whole context, or what the memory leaves.
+    """How a model is to be served. `exact_num_seqs`: a backend that compiles a decoder for a number
+    of sequences compiles for `max_num_seqs`, or refuses, and not for fewer. `kv_cache_bytes`, of
+    each copy, None: enough for `max_num_seqs` sequences of the whole context, or what there is.
     `threads` None: all cores. There is to be room for `max_adapters` LoRA adapters of at most
     `max_adapter_rank`. `quantize` "int8": matrices and what they multiply in 8 bits, a scale for
     every 64 numbers of a row; tables and KV stay in `dtype`. `tensor_parallel`: over how many

@@ -56,6 +56,12 @@ def is_out_of_memory(cause: str, log: Sequence[str]) -> bool:
     return any(_OUT_OF_MEMORY.search(line) for line in (cause, *log))
 
 
+def storable(text: str) -> str:
+    """As every database takes it: without NUL, and without what stands for bytes that are no
+    text."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
 def shortened(text: str, length: int) -> str:
     """The beginning and the end, where the text is too long."""
     if len(text) <= length:

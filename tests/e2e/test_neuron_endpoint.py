@@ -176,7 +176,9 @@ def _fails_on_demand(service: Service) -> None:
     runtime = service.client("sagemaker-runtime")
     service.cli("neuron", "fault", NEURON, "--kind", "hbm-error", "--after", "2")
     assert "NRT_EXEC_HW_ERR_HBM_UE status=1201" in said()
-    assert "NRT_EXEC_UNIT_UNRECOVERABLE status=101" in said()
+    # The control plane may look, and replace it, at any moment from here.
+    lost = ("NRT_EXEC_UNIT_UNRECOVERABLE status=101", "no replica that answers", "choices")
+    assert any(words in said() for words in lost)
     deadline = time.monotonic() + 90
     while "choices" not in said():
         assert time.monotonic() < deadline, "nothing took the place of the replica"

@@ -63,7 +63,7 @@ def encoder_plan(
         kv=0,
         scratch=(need.total - need.weights) * placement.all_cores,
     )
-    refusals.extend(host_refusals(need, placement))
+    refusals.extend(host_refusals(need.weights, 0, placement))
     return NeuronPlan(
         backend=backend,
         architecture=architecture,
@@ -75,11 +75,17 @@ def encoder_plan(
         available_bytes=placement.core_memory_bytes * placement.all_cores,
         refusals=tuple(refusals),
         hint="",
-        notes=(simulated_note(placement),),
+        notes=(simulated_note(placement), *_fewer(spec)),
         neuron=neuron,
         placement=placement,
         need=need,
     )
+
+
+def _fewer(spec: LoadSpec) -> tuple[str, ...]:
+    if not spec.exact_num_seqs or spec.max_num_seqs <= MOST_TEXTS:
+        return ()
+    return (f"{MOST_TEXTS} texts in a call, the most there are, not {spec.max_num_seqs}.",)
 
 
 def encoder_programs(

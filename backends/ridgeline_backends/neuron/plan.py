@@ -101,7 +101,7 @@ def decoder_plan(
         kv=need.kv * placement.all_cores,
         scratch=(need.total - need.weights - need.kv) * placement.all_cores,
     )
-    refusals.extend(host_refusals(need, placement))
+    refusals.extend(host_refusals(_kept_weights(config, neuron, need), need.kv, placement))
     return NeuronPlan(
         backend=backend,
         architecture=architecture,
@@ -162,11 +162,22 @@ def _asked_length(declared: int, spec: LoadSpec, settings: Mapping[str, object])
     return spec.max_model_len or declared
 
 
-def host_refusals(need: CoreNeed, placement: Placement) -> list[str]:
+def _kept_weights(config: DecoderConfig, neuron: NeuronConfig, need: CoreNeed) -> int:
+    """Of a core, as this machine keeps them: 8-bit ones as the numbers that it multiplies them
+    with."""
+    if not neuron.quantized:
+        return need.weights
+    wide = replace(neuron, quantized=False)
+    phase, bucket = Phase.TOKEN_GENERATION, neuron.generation_buckets[0]
+    program = decoder_program(dense(config), wide, phase=phase, bucket=bucket, rules=NXDI)
+    return core_need([program]).weights
+
+
+def host_refusals(weights: int, kv: int, placement: Placement) -> list[str]:
     """What stands against executing it here, where copies share their weights. KV takes no memory
-    of the host's before it is used: all of one copy's must have room there."""
+    of the host's before it is used: all of one copy's must have room there. Bytes of a core."""
     host = machine_memory()
-    weights, kv = need.weights * placement.cores, need.kv * placement.cores
+    weights, kv = weights * placement.cores, kv * placement.cores
     if weights > host:
         return [
             f"The weights take {weights} bytes, and this machine, which executes what the "
@@ -264,4 +275,4 @@ def _remedy(largest: str, need: CoreNeed, placement: Placement) -> str:
         return f"{more}, fewer sequences (batch_size) or a shorter seq_len"
     if not need.kv:
         return f"{more}, fewer texts in a call (batch_size) or a shorter seq_len"
-    return f"{more}, or a shorter max_context_length: prompts take the most"
+    return f"{more}, or a shorter max_context_length or seq_len: prompts take the most"

@@ -98,7 +98,7 @@ def make_plan(
         raise InvalidInput(
             f"Prompts of {target.prompt} tokens and answers of {target.answer} are above the "
             f"model's context length {longest}.",
-            hint="Plan for shorter ones.",
+            hint="Plan for shorter ones (--prompt, --answer).",
         )
     sweep = _Sweep(decoder_architecture(config), target, longest)
     return ranked(sweep, settings_of(market, BATCHES, quantized), target.rps)

@@ -33,6 +33,8 @@ def child_lines(process: subprocess.Popen[bytes], check: Callable[[], None]) -> 
             continue
         part = os.read(handle, 1 << 16)
         if not part:
+            if rest:
+                yield rest
             return
         *whole, rest = (rest + part).split(b"\n")
         yield from whole

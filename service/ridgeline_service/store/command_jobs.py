@@ -96,6 +96,14 @@ def living_command_jobs(
     return [_job(row) for row in rows]
 
 
+def oldest_command_jobs(connection: Connection, count: int) -> list[str]:
+    """ARNs of the first so many of those with work left to do."""
+    columns = command_jobs.c
+    statement = select(columns.arn).where(columns.status.not_in(_ENDED))
+    ordered = statement.order_by(columns.created_at, columns.arn).limit(count)
+    return list(connection.execute(ordered).scalars())
+
+
 def page_command_jobs(
     connection: Connection, kind: CommandKind, wanted: ListFilter
 ) -> tuple[list[CommandJob], str | None]:

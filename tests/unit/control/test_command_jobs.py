@@ -185,6 +185,26 @@ def test_a_bug_ends_the_job_and_its_traceback_is_logged(
     assert "Traceback" in caplog.text
 
 
+def test_a_reason_that_no_database_takes_ends_the_job_all_the_same(context: Context) -> None:
+    """Names of files may be no text, and what a command says may hold anything."""
+
+    def broken(job: CommandJob, cancelled: Cancelled) -> Mapping[str, Any]:
+        raise CommandFailed("ClientError: mod\udce8l.pt and \0 cannot be read.")
+
+    found = lived(context, broken)
+    assert found["CompilationJobStatus"] == "FAILED"
+    assert found["FailureReason"] == "ClientError: mod?l.pt and \ufffd cannot be read."
+
+
+def test_a_result_that_cannot_be_kept_ends_the_job(context: Context) -> None:
+    def odd(job: CommandJob, cancelled: Cancelled) -> Mapping[str, Any]:
+        return {"modules": object()}
+
+    found = lived(context, odd)
+    assert found["CompilationJobStatus"] == "FAILED"
+    assert found["FailureReason"] == "InternalServerError: What the job gave cannot be kept."
+
+
 def test_jobs_wait_for_those_before_them(context: Context, now: Now) -> None:
     """One at a time here: the second is not begun, and its time not counted, until then."""
     jobs = CompilationJobs(context)

@@ -156,12 +156,6 @@ def advised(context: Context, job_request: dict[str, Any]) -> list[dict[str, Any
             "A context length of 1000000 was asked for; the model has 131072. "
             "Set OPTION_MAX_MODEL_LEN or MAX_TOTAL_TOKENS to at most 131072.",
         ),
-        (
-            "OPTION_MAX_MODEL_LEN",
-            "16",
-            "The prompt has 512 tokens; this model takes at most 15. "
-            "Shorten the prompt, or raise OPTION_MAX_MODEL_LEN or MAX_TOTAL_TOKENS.",
-        ),
     ],
 )
 def test_a_value_that_no_endpoint_takes_is_a_step_that_failed(

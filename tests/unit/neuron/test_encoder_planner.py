@@ -236,3 +236,13 @@ def test_json_has_the_cost_of_texts_and_of_tokens() -> None:
     assert best["usd_per_million_texts"] == pytest.approx(64 * best["usd_per_million_tokens"])
     assert best["tokens_s"] == pytest.approx(64 * best["texts_s"])
     assert best["call_s"][0] < best["call_s"][1] < best["call_s"][2]
+
+
+def test_texts_longer_than_an_endpoint_reads_by_itself_name_the_length() -> None:
+    def named(seq: int) -> str | None:
+        given = ("bge-m3", "--seq", str(seq), "--instance", "trn1.2xlarge", "--json")
+        [best, *_] = json.loads(command(*given).stdout)["options"]
+        found: str | None = best["environment"].get("OPTION_MAX_MODEL_LEN")
+        return found
+
+    assert (named(2048), named(4096)) == (None, "4096")

@@ -29,6 +29,7 @@ from ridgeline_backends.neuron.planning.load import Wanted, under_load
 from ridgeline_backends.neuron.planning.market import Market
 from ridgeline_backends.neuron.planning.picture import Axes, Point, characters, svg
 from ridgeline_backends.neuron.planning.ranking import Plan, Setting
+from ridgeline_backends.neuron.serving.load import Lengths
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +238,24 @@ def test_an_option_has_room_for_all_that_an_endpoint_compiles(name: str) -> None
 def sample(found: Sequence[Option], count: int) -> list[Option]:
     """Evenly from the cheapest to the dearest."""
     return [found[place * (len(found) - 1) // (count - 1)] for place in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("longest", "prompt", "answer", "expected"),
+    [
+        (None, None, None, (1024, 256)),
+        (8192, None, None, (1024, 256)),
+        (1024, None, None, (819, 205)),
+        (1024, 900, None, (900, 124)),
+        (1024, None, 800, (224, 800)),
+        # What was given is not changed, fit or not.
+        (1024, 2000, None, (2000, 1)),
+        (1024, 2000, 500, (2000, 500)),
+        (None, 4000, None, (4000, 256)),
+    ],
+)
+def test_lengths_that_nobody_gave_fit_the_model(
+    longest: int | None, prompt: int | None, answer: int | None, expected: tuple[int, int]
+) -> None:
+    found = Lengths(prompt=1024, answer=256).within(longest, prompt=prompt, answer=answer)
+    assert (found.prompt, found.answer) == expected

@@ -19,7 +19,10 @@ MADE = {
     "neuron_cores": 1,
     "logical_neuroncore_config": 1,
     "inputs": {"input_ids": [3, 512]},
+    "torch_dtype": "bf16",
     "quantized": False,
+    "quantization_dtype": "int8",
+    "kv_cache_quant": False,
 }
 
 
@@ -66,6 +69,20 @@ def test_settings_that_contradict_them_are_refused(
         as_compiled(model, asked(**environment))
 
 
+def test_numbers_are_those_it_was_compiled_with(model: Path) -> None:
+    def compiled(**numbers: object) -> Any:
+        (model / FILE).write_text(json.dumps({**MADE, **numbers}))
+        return as_compiled(model, asked())
+
+    assert (compiled().dtype, compiled().quantize) == ("bf16", None)
+    eight = compiled(torch_dtype="fp32", quantized=True)
+    assert (eight.dtype, eight.quantize) == ("fp32", "int8")
+    with pytest.raises(LoadFailed, match="with weights of fp8_e4m3, which endpoints do not have"):
+        compiled(quantized=True, quantization_dtype="fp8_e4m3")
+    with pytest.raises(LoadFailed, match="with its KV in 8 bits, which endpoints do not have"):
+        compiled(kv_cache_quant=True)
+
+
 def test_another_chip_is_refused(model: Path) -> None:
     with pytest.raises(LoadFailed, match=r"compiled for ml_inf2 .NeuronCore-v2.* NeuronCore-v3"):
         as_compiled(model, asked("ml.trn2.48xlarge"))
@@ -76,3 +93,5 @@ def test_a_file_that_no_job_wrote_is_named(model: Path) -> None:
         (model / FILE).write_text(text)
         with pytest.raises(LoadFailed, match=r"compiled\.json is not what a compilation job"):
             as_compiled(model, asked())
+        # It does not matter where nothing is taken from it.
+        assert as_compiled(model, asked(None)) == asked(None)

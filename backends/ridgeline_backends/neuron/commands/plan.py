@@ -85,12 +85,14 @@ def plan(
 ) -> None:
     """Rank simulated Neuron instances for a model by the cost of a million tokens, or texts."""
     # Here, because they read data that --help does without.
+    from ridgeline_backends.neuron.builders.configs import context_length
     from ridgeline_backends.neuron.commands.plan_decoder import show_decoder
     from ridgeline_backends.neuron.commands.plan_encoder import show_encoder
     from ridgeline_backends.neuron.commands.plan_output import Shown
     from ridgeline_backends.neuron.encoder_planner import EncoderTarget
     from ridgeline_backends.neuron.planner import Target
     from ridgeline_backends.neuron.planning.market import Market
+    from ridgeline_backends.neuron.serving.load import Lengths
 
     config = config_of(model)
     encoder = encoder_of(config)
@@ -125,9 +127,11 @@ def plan(
         f"of encoders, and {model} is a decoder",
         "A decoder's targets are --ttft and --tpot, its lengths --prompt and --answer.",
     )
+    usual = Lengths(prompt=_PROMPT, answer=_ANSWER)
+    lengths = usual.within(context_length(config), prompt=prompt, answer=answer)
     target = Target(
-        prompt=prompt or _PROMPT,
-        answer=answer or _ANSWER,
+        prompt=lengths.prompt,
+        answer=lengths.answer,
         ttft_s=seconds_of(ttft),
         tpot_s=seconds_of(tpot),
         rps=rps,

@@ -17,6 +17,7 @@ from ridgeline_backends.neuron.commands.plan_output import (
     setting_cells,
     show,
 )
+from ridgeline_backends.neuron.encoder_plan import LONGEST
 from ridgeline_backends.neuron.encoder_planner import (
     EncoderOption,
     EncoderTarget,
@@ -60,12 +61,14 @@ def show_encoder(
             "loaded": None if one.loaded is None else asdict(one.loaded),
         }
 
+    longest = bucket_for(model, target.seq)
+    length = longest if longest > LONGEST else None  # else the endpoint's own choice
     words = Words(
         axes=Axes("call", "texts"),
         columns=_COLUMNS,
         row=row,
         loaded=_loaded,
-        environment=lambda one: environment(one.setting),
+        environment=lambda one: environment(one.setting, length=length),
         as_json=as_json,
     )
     compared = _comparison(model, target.seq) if compare else None

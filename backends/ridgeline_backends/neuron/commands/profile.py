@@ -196,7 +196,7 @@ def _of_model(
     config = config_of(model)
     placement = place(instance, tp, None)
     if placement.refusals:
-        raise DoesNotFit(placement.refusals, hint="")
+        raise DoesNotFit(placement.refusals)
     encoder = encoder_of(config)
     if encoder is not None:
         bucket = bucket_for(encoder, seq or min(_USUAL, encoder.context_length))

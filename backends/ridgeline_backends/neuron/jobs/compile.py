@@ -34,7 +34,7 @@ from ridgeline_backends.neuron.compile import (
     compile_program,
 )
 from ridgeline_backends.neuron.compile_cache import CompileCache, open_cache
-from ridgeline_backends.neuron.config import neuron_config
+from ridgeline_backends.neuron.config import NeuronConfig, neuron_config
 from ridgeline_backends.neuron.jobs.options import (
     InvalidOrder,
     Order,
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 _PROGRAMS = (".pt2", ".pt", ".pth")
 _SEQUENCE = 2048
+_NUMBERS = ("torch_dtype", "quantized", "quantization_dtype", "kv_cache_quant")
+"""Fields of the settings that say what numbers are kept as."""
 
 
 def compile_folder(
@@ -57,12 +59,14 @@ def compile_folder(
     be: `InvalidOrder`, `DoesNotFit`, `UnsupportedOperator`, ..."""
     root = _root(source)
     if (root / "config.json").is_file():
-        placement, made = _whole(root, order, cache)
+        placement, made, neuron = _whole(root, order, cache)
         shutil.copytree(root, output, dirs_exist_ok=True)
         last = made.modules[-1]
         shapes: Mapping[str, list[int]] = {"input_ids": [last.batch, last.bucket]}
+        numbers = {name: getattr(neuron, name) for name in _NUMBERS}
     else:
         placement, made, shapes = _program(root, output, order, cache)
+        numbers = {}
     result: dict[str, object] = {
         "compiler": compiler_version(),
         "target": order.target,
@@ -70,7 +74,7 @@ def compile_folder(
         "neuron_cores": placement.cores,
         "logical_neuroncore_config": placement.lnc,
         "inputs": shapes,
-        "quantized": order.settings.get("quantized", False),
+        **numbers,
         "modules": [asdict(one) for one in made.modules],
         "cached": made.cached,
         "core_bytes": made.need.table(),
@@ -90,7 +94,9 @@ def _root(source: Path) -> Path:
     return source
 
 
-def _whole(root: Path, order: Order, cache: CompileCache) -> tuple[Placement, Compiled]:
+def _whole(
+    root: Path, order: Order, cache: CompileCache
+) -> tuple[Placement, Compiled, NeuronConfig]:
     """A model in Hugging Face's layout: a decoder, or a text encoder."""
     config = read_json(root / "config.json")
     weight_files(root)  # what has none is refused here, not when it is deployed
@@ -107,10 +113,12 @@ def _whole(root: Path, order: Order, cache: CompileCache) -> tuple[Placement, Co
         if longest is not None and neuron.seq_len > longest:
             above = f"seq_len {neuron.seq_len} is above the model's context length {longest}."
             raise DoesNotFit([above])
-        return placement, compile_decoder(config, neuron, placement, cache, progress=_progress)
-    return placement, compile_encoder(
-        encoder, neuron, placement, cache, pooling=read_pooling(root), progress=_progress
-    )
+        made = compile_decoder(config, neuron, placement, cache, progress=_progress)
+    else:
+        made = compile_encoder(
+            encoder, neuron, placement, cache, pooling=read_pooling(root), progress=_progress
+        )
+    return placement, made, neuron
 
 
 def _tokens_shape(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:

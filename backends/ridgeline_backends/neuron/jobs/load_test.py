@@ -18,6 +18,7 @@ from typing import Protocol
 
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.errors import BackendError
+from ridgeline_backends.neuron.builders.configs import context_length
 from ridgeline_backends.neuron.builders.text_encoder_configs import text_encoder
 from ridgeline_backends.neuron.encoder_planner import EncoderTarget, make_encoder_plan
 from ridgeline_backends.neuron.jobs.served import Served, served_decoder, served_encoder
@@ -105,16 +106,28 @@ def run(order: Order) -> list[Borne | str]:
     texts that the model does not read."""
     encoder = text_encoder(order.config)
     plan: Plan[Candidate]
+    serve: _Serve
     if encoder is not None:
         model = encoder.config
         tokens = order.prompt or min(_TEXT, model.context_length)
         plan = make_encoder_plan(model, EncoderTarget(seq=tokens))
-        serve: _Serve = partial(served_encoder, model, [tokens] * order.texts)
+        serve = partial(served_encoder, model, [tokens] * order.texts)
     else:
-        asked = Lengths(prompt=order.prompt or _PROMPT, answer=order.answer or _ANSWER)
+        declared = context_length(order.config)
+        asked = _lengths(order, declared)
         plan = make_plan(order.config, Target(prompt=asked.prompt, answer=asked.answer))
-        serve = partial(served_decoder, order.config, asked)
+
+        def serve(setting: Setting, length: int | None) -> Served:
+            lengths = _lengths(order, min(filter(None, (length, declared)), default=None))
+            return served_decoder(order.config, lengths, setting, length)
+
     return [_tested(test, order, plan, serve) for test in order.tests]
+
+
+def _lengths(order: Order, longest: int | None) -> Lengths:
+    """Of requests: as the order has them, else as usual, if there are positions for so many."""
+    usual = Lengths(prompt=_PROMPT, answer=_ANSWER)
+    return usual.within(longest, prompt=order.prompt, answer=order.answer)
 
 
 def _tested(test: Wanted, order: Order, plan: Plan[Candidate], serve: _Serve) -> Borne | str:

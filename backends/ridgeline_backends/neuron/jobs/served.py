@@ -107,7 +107,10 @@ def served_encoder(
     )
     longest = max(lengths)
     if longest > neuron.seq_len:
-        raise DoesNotFit([f"Texts of {longest} tokens are above the {neuron.seq_len} positions."])
+        raise DoesNotFit(
+            [f"Texts of {longest} tokens are above the {neuron.seq_len} positions."],
+            hint=f"Set {_LENGTH_VARIABLES} to at least as many.",
+        )
     programs = encoder_programs(model, neuron, Pooling())
     need = core_need(programs)
     if need.total > placement.core_memory_bytes:

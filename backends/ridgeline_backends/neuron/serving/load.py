@@ -6,7 +6,7 @@ Times are whole nanoseconds of a virtual clock. Everything follows from a seed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
 
@@ -21,6 +21,23 @@ class Lengths:
     answer: int
     prompt_spread: float = 0.0
     answer_spread: float = 0.0
+
+    def within(
+        self, longest: int | None, *, prompt: int | None = None, answer: int | None = None
+    ) -> Lengths:
+        """These, or what was given in their place: of what was not, no more than there are
+        positions for, four of five for the prompt where neither was."""
+        if prompt is None and answer is None:
+            if longest is None or self.prompt + self.answer <= longest:
+                return self
+            first = max(1, longest * 4 // 5)
+            return replace(self, prompt=first, answer=max(1, longest - first))
+        room = longest or self.prompt + self.answer + (prompt or 0) + (answer or 0)
+        if prompt is None:
+            prompt = max(1, min(self.prompt, room - (answer or 0)))
+        if answer is None:
+            answer = max(1, min(self.answer, room - prompt))
+        return replace(self, prompt=prompt, answer=answer)
 
     def draw(self, random: Random) -> tuple[int, int]:
         """Of the next request, at least one token each."""

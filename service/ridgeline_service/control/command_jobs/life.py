@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from ridgeline_service.control.context import Context
-from ridgeline_service.endings import shortened
+from ridgeline_service.endings import shortened, storable
 from ridgeline_service.store import command_jobs as rows
 from ridgeline_service.store.command_jobs import CommandJob, CommandKind
 from ridgeline_service.store.states import Desired
@@ -28,6 +28,9 @@ _LOOK_S = 0.5
 _ROOM_S = 1.0
 _BUG = 200
 """Characters of what a bug says of itself."""
+
+_AWAY = (OperationalError, InterfaceError)
+"""The database does not answer: the step is done again once it does."""
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ class CommandLife:
 
     def step(self, job: CommandJob) -> float | None:
         """Do all of it. Returns None, as at the end; in how many seconds to look again while others
-        run. Raises SQLAlchemyError while the database is away."""
+        run. Raises OperationalError while the database is away."""
         if job.desired is Desired.STOPPED:
             self._end(job, "STOPPED")
             return None
@@ -103,35 +106,42 @@ class CommandLife:
     def _has_room(self, job: CommandJob) -> bool:
         """Whether it is among the oldest that live."""
         with self._context.db.read() as connection:
-            living = rows.living_command_jobs(connection)
-        return job.arn in [one.arn for one in living[: self._at_once]]
+            return job.arn in rows.oldest_command_jobs(connection, self._at_once)
 
     def _run(self, job: CommandJob, begun: int) -> None:
         """To its end, whichever that is."""
         stopping = job.request.get("StoppingCondition") or {}
         limit_s = stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME_S)
         watch = _Watch(self._stop_asked, job, begun + int(limit_s * 1e6), self._context.now)
+        status, reason, result = self._outcome(job, watch, limit_s)
+        try:
+            self._end(job, status, reason, result)
+        except _AWAY:
+            raise
+        except Exception:  # what cannot be kept must not begin the job again either
+            log.exception("what %s gave cannot be kept", job.arn)
+            self._end(job, "FAILED", "InternalServerError: What the job gave cannot be kept.")
+
+    def _outcome(
+        self, job: CommandJob, watch: _Watch, limit_s: float
+    ) -> tuple[str, str, Mapping[str, Any] | None]:
+        """Status, reason and result of its work."""
         too_long = f"The job ran longer than {limit_s} seconds."
         try:
             result = None if watch.late else self._work[job.kind](job, watch)
         except CommandCancelled:
-            if watch.late:
-                self._end(job, "FAILED", too_long)
-            else:
-                self._end(job, "STOPPED")
+            return ("FAILED", too_long, None) if watch.late else ("STOPPED", "", None)
         except CommandFailed as error:
-            self._end(job, "FAILED", str(error), error.result)
-        except SQLAlchemyError:
+            return "FAILED", str(error), error.result
+        except _AWAY:
             raise
         except Exception as error:  # a bug must not begin the job again and again
             log.exception("%s ended by a bug", job.arn)
             said = shortened(" ".join(f"{type(error).__name__}: {error}".split()), _BUG)
-            self._end(job, "FAILED", f"InternalServerError: {said}")
-        else:
-            if result is None or watch.late:
-                self._end(job, "FAILED", too_long)
-            else:
-                self._end(job, "COMPLETED", result=result)
+            return "FAILED", f"InternalServerError: {said}", None
+        if result is None or watch.late:
+            return "FAILED", too_long, None
+        return "COMPLETED", "", result
 
     def _stop_asked(self, job: CommandJob) -> bool:
         with self._context.db.read() as connection:
@@ -145,7 +155,7 @@ class CommandLife:
         reason: str = "",
         result: Mapping[str, Any] | None = None,
     ) -> None:
-        now = self._context.now()
+        now, reason = self._context.now(), storable(reason)
         with self._context.db.write() as connection:
             if rows.change_command_job(
                 connection,

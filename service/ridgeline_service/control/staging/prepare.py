@@ -3,6 +3,7 @@ and a conversion take memory and minutes that the control plane does not have.""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from ridgeline_service.store.states import Reason
 
 _RETRIED_CODES = frozenset({"SourceUnavailable", "Unavailable"})
 _ERRORS_KEPT = 2000
+_END_S = 1.0
 
 _COMMAND = ending_with_parent("ridgeline_zoo.prepare")
 
@@ -102,7 +104,8 @@ class Prepare:
                 raise _failed(message["error"])
             elif "result" in message:
                 return [PreparedFile(**item) for item in message["result"]["files"]]
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_END_S)
         errors.seek(0)
         stderr = errors.read().decode(errors="replace")
         raise StagingFailed(

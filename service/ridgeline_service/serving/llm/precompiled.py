@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ridgeline_service.serving.llm.errors import InvalidSetting, LoadFailed
-from ridgeline_service.serving.llm.settings import ModelSettings
+from ridgeline_service.serving.llm.settings import DtypeName, ModelSettings
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,8 @@ FILE = "neuron/compiled.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Precompiled:
-    """``batch`` sequences of at most ``length`` positions on ``cores`` logical cores of ``lnc``."""
+    """``batch`` sequences of at most ``length`` positions on ``cores`` logical cores of ``lnc``;
+    numbers in ``dtype``, matrices and KV in 8 bits as ``weights`` and ``kv`` say."""
 
     target: str
     instance_type: str
@@ -27,7 +28,9 @@ class Precompiled:
     lnc: int
     batch: int
     length: int
-    quantized: bool
+    dtype: DtypeName
+    weights: str | None
+    kv: bool
 
     @classmethod
     def read(cls, directory: Path) -> Precompiled | None:
@@ -45,7 +48,9 @@ class Precompiled:
                 lnc=found["logical_neuroncore_config"],
                 batch=batch,
                 length=length,
-                quantized=found["quantized"],
+                dtype=found["torch_dtype"],
+                weights=found["quantization_dtype"] if found["quantized"] else None,
+                kv=found["kv_cache_quant"],
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LoadFailed(
@@ -55,13 +60,14 @@ class Precompiled:
 
 
 def as_compiled(directory: Path, settings: ModelSettings) -> ModelSettings:
-    """With the shapes that the model was compiled for. Raises InvalidSetting for a setting that
-    contradicts them, and LoadFailed for another chip."""
+    """With what the model was compiled for. Raises InvalidSetting for a setting that contradicts
+    it, and LoadFailed for another chip and for numbers that endpoints do not have."""
+    if settings.instance is None:
+        if (directory / FILE).is_file():
+            log.warning("The model was compiled for Neuron, and runs on this machine itself.")
+        return settings
     made = Precompiled.read(directory)
     if made is None:
-        return settings
-    if settings.instance is None:
-        log.warning("The model was compiled for %s and runs on this machine itself.", made.target)
         return settings
     _check_chip(made, settings.instance)
     for setting, asked, compiled in _shapes(made, settings):
@@ -70,14 +76,21 @@ def as_compiled(directory: Path, settings: ModelSettings) -> ModelSettings:
                 f"{setting}={asked}, and the model was compiled for {compiled} ({FILE}).",
                 hint="Leave the setting out, or compile the model for it.",
             )
-    if settings.quantize is not None and not made.quantized:
+    if made.kv or made.weights not in (None, "int8"):
+        kept = "its KV in 8 bits" if made.kv else f"weights of {made.weights}"
+        raise LoadFailed(
+            f"The model was compiled with {kept}, which endpoints do not have ({FILE}).",
+            hint='Compile it without, or with {"quantized": true}.',
+        )
+    if settings.quantize is not None and made.weights is None:
         raise InvalidSetting(
             f"OPTION_QUANTIZE={settings.quantize}, and the model was compiled as it is ({FILE}).",
             hint='Leave the setting out, or compile the model with {"quantized": true}.',
         )
     return replace(
         settings,
-        quantize="int8" if made.quantized else None,
+        dtype=made.dtype,
+        quantize=None if made.weights is None else "int8",
         tensor_parallel=made.cores,
         logical_nc_config=made.lnc,
         max_num_seqs=made.batch,

@@ -247,6 +247,23 @@ def test_sequences_that_were_asked_for_are_compiled_or_refused(make_llama: Any) 
     assert not refused.hint
 
 
+def test_weights_are_counted_as_this_machine_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8-bit ones as the numbers that it multiplies them with."""
+    config = {**LLAMA, "hidden_size": 2048, "num_hidden_layers": 8, "intermediate_size": 8192}
+    config |= {"num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 128}
+
+    def refusals(dtype: Any, quantize: Any) -> str:
+        spec = LoadSpec(max_model_len=512, max_num_seqs=1, dtype=dtype, quantize=quantize)
+        return " ".join(NeuronBackend("inf2.xlarge", {"tp_degree": 1}).plan(config, spec).refusals)
+
+    # 537 million numbers in matrices: 1.1 GB in bf16, 2.1 GB in fp32, and embeddings.
+    monkeypatch.setattr("ridgeline_backends.neuron.plan.machine_memory", lambda: 1_600_000_000)
+    assert not refusals("bf16", None)
+    assert not refusals("bf16", "int8")
+    assert "weights take" in refusals("fp32", None)
+    assert "weights take" in refusals("fp32", "int8")
+
+
 def test_out_of_memory_says_what_fills_a_core() -> None:
     config = {**LLAMA, "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64}
     config |= {"num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 28672}
