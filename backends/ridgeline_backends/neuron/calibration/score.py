@@ -158,7 +158,7 @@ def score(predictions: Sequence[RowPrediction]) -> list[CategoryScore]:
 
 
 def _score(category: str, predictions: Sequence[RowPrediction]) -> CategoryScore:
-    """A refusal counts as an error of 100%."""
+    """A refusal counts as an error of 100% beside what was compared; alone it is only counted."""
     refused = sum(bool(one.refused) for one in predictions)
     predicted = len(predictions) - refused
     found = _fits(predictions) if category == "memory" else errors(predictions)
