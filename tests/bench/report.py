@@ -1,13 +1,16 @@
 """docs/benchmarks.md and docs/img/roofline.svg from what the measuring scripts left.
 
     .venv/bin/python tests/bench/report.py
+    .venv/bin/python tests/bench/report.py --serving TITLE FILE
 
 Reads .cache/bench/{serving,quality,cold_start,roofline,jobs}.json; what was not measured is left
-out of the document, which says so.
+out of the document, which says so. The second writes what was measured of serving into a document
+of its own: of another machine.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 from collections.abc import Iterator, Sequence
@@ -24,6 +27,16 @@ QUIET_CORES = 0.3
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Write down what was measured.")
+    parser.add_argument("--serving", nargs=2, metavar=("TITLE", "FILE"))
+    asked = parser.parse_args()
+    if asked.serving is not None:
+        title, path = asked.serving
+        _, _, *measured = _serving(json.loads((RESULTS / "serving.json").read_text()))
+        lines = [f"# {title}", "", "Written by `tests/bench/report.py`.", "", *measured]
+        Path(path).write_text("\n".join(lines) + "\n")
+        print(f"Written: {path}")
+        return
     parts = {
         name: json.loads(path.read_text())
         for name in ("serving", "constrained", "quality", "cold_start", "roofline", "jobs")
@@ -41,6 +54,9 @@ def document(parts: dict[str, Any]) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
     yield "Written by `tests/bench/report.py`; `make bench` measures everything again."
+    for other in sorted(DOCUMENT.parent.glob("benchmarks-*.md")):
+        title = other.read_text().partition("\n")[0].removeprefix("# ")
+        yield f"On another machine: [{title}]({other.name})."
     sections = {
         "serving": _serving,
         "constrained": _constrained,
