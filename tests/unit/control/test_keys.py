@@ -9,11 +9,6 @@ import pytest
 from ridgeline.errors import NotFound
 from ridgeline_service.snapshot import KeyLimits
 
-ARN = "arn:aws:sagemaker:us-east-1:123456789012"
-REGISTRY = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
-LLM = f"{REGISTRY}/djl-inference:0.30.0-lmi12.0.0-cpu-full"
-PYTORCH = f"{REGISTRY}/pytorch-inference:2.6.0-cpu-py312"
-
 
 class TestKeys:
     def test_a_key_works_from_the_moment_it_is_given_out_until_it_is_deleted(self, world):

@@ -10,11 +10,6 @@ from hypothesis import strategies as st
 
 from ridgeline_service.errors import ValidationException
 
-ARN = "arn:aws:sagemaker:us-east-1:123456789012"
-REGISTRY = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
-LLM = f"{REGISTRY}/djl-inference:0.30.0-lmi12.0.0-cpu-full"
-PYTORCH = f"{REGISTRY}/pytorch-inference:2.6.0-cpu-py312"
-
 
 class TestLists:
     def test_newest_first_ten_a_page(self, world):

@@ -13,7 +13,6 @@ from ridgeline_service.settings import Settings
 ARN = "arn:aws:sagemaker:us-east-1:123456789012"
 REGISTRY = "763104351884.dkr.ecr.us-east-1.amazonaws.com"
 LLM = f"{REGISTRY}/djl-inference:0.30.0-lmi12.0.0-cpu-full"
-PYTORCH = f"{REGISTRY}/pytorch-inference:2.6.0-cpu-py312"
 
 
 def variant(name: str = "A", model: str = "m", **values: object) -> dict[str, object]:
