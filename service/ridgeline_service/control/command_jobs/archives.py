@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import lzma
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 from ridgeline_service.control.command_jobs.life import CommandFailed
+from ridgeline_service.objects.reading import S3Reader, parse_uri
 
 _FAULTS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
 
@@ -41,3 +44,20 @@ def unpack(path: Path, into: Path, uri: str, what: str, check: Callable[[], None
 
     with opened(path, uri, what) as archive:
         archive.extractall(into, members(archive), filter="data")
+
+
+def files_of(
+    reader: S3Reader, uri: str, what: str, check: Callable[[], None]
+) -> Iterator[tuple[str, IO[bytes]]]:
+    """The name, without folders, and the content of each file of an archive in S3. Raises S3Failed
+    and as `opened`; ``check`` as in `unpack`."""
+    bucket, key = parse_uri(uri)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "archive.tar.gz"
+        reader.download(bucket, key, path, lambda _: check())
+        with opened(path, uri, what) as archive:
+            for member in archive:
+                check()
+                file = archive.extractfile(member) if member.isfile() else None
+                if file is not None:
+                    yield Path(member.name).name, file

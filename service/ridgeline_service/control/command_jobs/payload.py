@@ -8,15 +8,13 @@ files have one, else taken to be of four characters.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 
-from ridgeline_service.control.command_jobs.archives import opened
+from ridgeline_service.control.command_jobs.archives import files_of
 from ridgeline_service.control.command_jobs.life import CommandFailed
-from ridgeline_service.objects.reading import S3Reader, parse_uri
+from ridgeline_service.objects.reading import S3Reader
 
 _CHARACTERS = 4
 _LIMIT_BYTES = 8 << 20
@@ -58,16 +56,9 @@ def _bodies(reader: S3Reader, uri: str, check: Callable[[], None]) -> Iterator[b
     if not uri.endswith((".tar.gz", ".tgz")):
         yield reader.read(uri)
         return
-    bucket, key = parse_uri(uri)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "payload.tar.gz"
-        reader.download(bucket, key, path, lambda _: check())
-        with opened(path, uri, "sample payloads") as archive:
-            for member in archive:
-                check()
-                file = archive.extractfile(member) if member.isfile() else None
-                if file is not None and not Path(member.name).name.startswith("."):
-                    yield file.read(_LIMIT_BYTES)
+    for name, file in files_of(reader, uri, "sample payloads", check):
+        if not name.startswith("."):
+            yield file.read(_LIMIT_BYTES)
 
 
 def _request(body: bytes) -> tuple[list[str], int]:

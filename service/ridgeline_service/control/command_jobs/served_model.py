@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from ridgeline_service.control.command_jobs.archives import opened
+from ridgeline_service.control.command_jobs.archives import files_of
 from ridgeline_service.control.command_jobs.life import CommandFailed
-from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri
+from ridgeline_service.objects.reading import S3Failed, S3Reader
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 _FILES = (CONFIG, TOKENIZER)
@@ -54,16 +52,9 @@ def read_model(reader: S3Reader, uri: str, check: Callable[[], None]) -> ServedM
 
 def _packed(reader: S3Reader, uri: str, check: Callable[[], None]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    bucket, key = parse_uri(uri)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.tar.gz"
-        reader.download(bucket, key, path, lambda _: check())
-        with opened(path, uri, "a model") as archive:
-            for member in archive:
-                check()
-                file = archive.extractfile(member) if member.isfile() else None
-                if file is not None and Path(member.name).name in _FILES:
-                    found.setdefault(Path(member.name).name, file.read())
+    for name, file in files_of(reader, uri, "a model", check):
+        if name in _FILES:
+            found.setdefault(name, file.read())
     return found
 
 
