@@ -106,17 +106,24 @@ def _rebuild(raw: dict[str, str]) -> RidgelineError:
     return known.get(raw["code"], RidgelineError)(raw["message"], hint=raw["hint"])
 
 
+class _Unread(Console):
+    """Whoever reads its lines may go (``| head``): what was started is kept running all the
+    same."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _announce(
     directory: DataDir, state: dict[str, object], *, detached: bool, json_output: bool
 ) -> None:
-    if json_output:
-        sys.stdout.write(
-            json.dumps({"url": state["url"], "data_dir": str(directory.root), **state}) + "\n"
-        )
-        sys.stdout.flush()
-        return
     # Never wrapped: these lines are pasted into shells.
-    console = Console(highlight=False, soft_wrap=True)
+    console = _Unread(highlight=False, soft_wrap=True)
+    if json_output:
+        shown = {"url": state["url"], "data_dir": str(directory.root), **state}
+        console.print(json.dumps(shown), markup=False)
+        return
     console.print(f"[bold green]Ridgeline is ready[/] at [bold]{state['url']}[/]")
     console.print(f"  data   {directory.root}")
     console.print(f"  logs   {directory.logs}")
