@@ -17,6 +17,7 @@ from ridgeline_backends.models.encoder_config import EncoderConfig
 from ridgeline_backends.models.sentence_files import Pooling
 from ridgeline_backends.neuron.artifact import Module, make_artifact, module_key
 from ridgeline_backends.neuron.builders.build import build_decoder
+from ridgeline_backends.neuron.builders.configs import context_length
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.compile_cache import CompileCache
 from ridgeline_backends.neuron.config import NeuronConfig
@@ -79,6 +80,7 @@ def compile_decoder(
     """Compile every bucket. Raises `DoesNotFit` with a reason for each thing that is in the way,
     `TooManyInstructions`, `InvalidModel` and `UnsupportedModel`."""
     _check(placement)
+    _check_length(neuron, context_length(config))
     buckets = [(Phase.CONTEXT_ENCODING, size) for size in neuron.context_buckets]
     buckets += [(Phase.TOKEN_GENERATION, size) for size in neuron.generation_buckets]
     programs = [build_decoder(config, neuron, phase=phase, bucket=size) for phase, size in buckets]
@@ -99,10 +101,7 @@ def compile_encoder(
     _check(placement)
     if neuron.quantized:
         raise DoesNotFit([NOT_QUANTISED])
-    longest = config.context_length
-    if neuron.seq_len > longest:
-        above = f"seq_len {neuron.seq_len} is above the model's context length {longest}."
-        raise DoesNotFit([above])
+    _check_length(neuron, config.context_length)
     programs = encoder_programs(config, neuron, pooling)
     return _compiled(programs, neuron, placement, cache, progress)
 
@@ -176,6 +175,14 @@ def compile_programs(
 def _check(placement: Placement) -> None:
     if placement.refusals:
         raise DoesNotFit(placement.refusals)
+
+
+def _check_length(neuron: NeuronConfig, longest: int | None) -> None:
+    """`longest`: the model's context length, None where nothing is known of it."""
+    if longest is not None and neuron.seq_len > longest:
+        raise DoesNotFit(
+            [f"seq_len {neuron.seq_len} is above the model's context length {longest}."]
+        )
 
 
 def _fitting(programs: Sequence[Program], placement: Placement) -> CoreNeed:

@@ -49,6 +49,12 @@ def known_language_model(model: str) -> Entry | None:
     return _known(model, "decoders") or _known(model, "encoders")
 
 
+def with_published_length(model: str, config: Mapping[str, object]) -> Mapping[str, object]:
+    """A catalogue's config with the context length of the model of that name, where it is known."""
+    length = published_length(model)
+    return config if length is None else {**config, "max_position_embeddings": length}
+
+
 def published_length(model: str) -> int | None:
     """The context length of a decoder by its own name: models of the same sizes differ in it. None
     where it is not known, and for a name that has another in it, as "llama-2-7b-32k"."""

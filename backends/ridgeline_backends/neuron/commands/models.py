@@ -37,17 +37,14 @@ def config_of(model: str, *, encoders: bool = True) -> Mapping[str, object]:
     if model.startswith(("/", ".", "~")):
         raise NotFound(f"There is no {model}.", hint="Name a config.json, or a public model.")
     # yaml: not for --help
-    from ridgeline_backends.neuron.catalogue import known_language_model, published_length
+    from ridgeline_backends.neuron.catalogue import known_language_model, with_published_length
 
     found = known_language_model(model)
     if found is None:
         raise NotFound(
             f"The sizes of {model!r} are not known.", hint=_hint(model, encoders=encoders)
         )
-    length = published_length(model)
-    if length is None:
-        return found.config
-    return {**found.config, "max_position_embeddings": length}
+    return with_published_length(model, found.config)
 
 
 def encoder_of(config: Mapping[str, object]) -> EncoderConfig | None:

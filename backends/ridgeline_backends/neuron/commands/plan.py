@@ -13,6 +13,7 @@ import typer
 
 from ridgeline.cli._common import AsJson
 from ridgeline.errors import InvalidInput
+from ridgeline_backends.neuron.commands.files import check_writable
 from ridgeline_backends.neuron.commands.models import config_of, encoder_of
 
 _PROMPT, _ANSWER, _TEXT = 1024, 256, 128
@@ -94,6 +95,8 @@ def plan(
     from ridgeline_backends.neuron.planning.market import Market
     from ridgeline_backends.neuron.serving.load import Lengths
 
+    if svg is not None:
+        check_writable(svg, "--svg")
     config = config_of(model)
     encoder = encoder_of(config)
     market = Market(only=only or (), prices=prices_of(prices or ()))

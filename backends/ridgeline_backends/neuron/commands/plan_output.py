@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import typer
 
 from ridgeline.cli._common import print_json, print_table
-from ridgeline.errors import InvalidInput
 from ridgeline_backends.neuron.planning.comparison import EncoderRoofline, Roofline
 from ridgeline_backends.neuron.planning.deployment import is_deployable
 from ridgeline_backends.neuron.planning.picture import Axes, Point, characters, svg
@@ -54,7 +53,7 @@ class Shown:
 def show(found: Plan[C], words: Words[C], asked: Shown, compared: Comparison | None) -> None:
     points = _points(found, words.axes)
     if asked.svg is not None and points:
-        _write(asked.svg, svg(points, asked.title, words.axes))
+        asked.svg.write_text(svg(points, asked.title, words.axes), "utf-8")
     if asked.as_json:
         print_json(
             {
@@ -73,13 +72,6 @@ def show(found: Plan[C], words: Words[C], asked: Shown, compared: Comparison | N
     if compared is not None:
         typer.echo("\nFor comparison, bounds by the data sheet alone (bf16, all devices together):")
         print_table(compared.columns, compared.rows)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be written: {error.strerror}.") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ridgeline.errors import RidgelineError
-from ridgeline_backends.errors import DoesNotFit
 from ridgeline_backends.models.config import architecture
 from ridgeline_backends.models.encoder_config import EncoderConfig, encoder_config
 from ridgeline_backends.models.reader import read_json
@@ -110,9 +109,6 @@ def _whole(
         given["fused_qkv"] = True
     neuron = neuron_config({**given, **order.settings, "tp_degree": placement.cores})
     if encoder is None:
-        if longest is not None and neuron.seq_len > longest:
-            above = f"seq_len {neuron.seq_len} is above the model's context length {longest}."
-            raise DoesNotFit([above])
         made = compile_decoder(config, neuron, placement, cache, progress=_progress)
     else:
         made = compile_encoder(

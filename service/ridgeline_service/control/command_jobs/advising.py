@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ridgeline.errors import NotFound, RidgelineError
-from ridgeline_backends.neuron.catalogue import find_language_model, published_length
+from ridgeline_backends.neuron.catalogue import find_language_model, with_published_length
 from ridgeline_backends.neuron.jobs.traffic import levels_of
 from ridgeline_service.control.children import ending_with_parent
 from ridgeline_service.control.command_jobs.benchmarks import (
@@ -112,8 +112,7 @@ class Advising:
                 f"ClientError: the sizes of {known!r} are not known. Give the model data with a "
                 "config.json, or a NearestModelName."
             ) from error
-        length = published_length(known)
-        return ServedModel({"max_position_embeddings": length, **config} if length else config)
+        return ServedModel(with_published_length(known, config))
 
 
 def _data_of(container: Mapping[str, Any]) -> str:
