@@ -8,13 +8,14 @@ as the type of `StepResult.logits`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self
 
 from ridgeline_backends.device_time import DeviceTime, SimulatedDevice
+from ridgeline_backends.encoding import EmbeddingRunner, RerankRunner
 
 if TYPE_CHECKING:
     import torch
@@ -342,44 +343,6 @@ class LoraRunner(ABC):
     @abstractmethod
     def detach_adapter(self, name: str) -> None:
         """Forget it. No chunk names it any more."""
-
-
-class EmbeddingRunner(ABC):
-    """Capability: turns token sequences into vectors."""
-
-    @property
-    @abstractmethod
-    def max_model_len(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def dimensions(self) -> int: ...
-
-    @abstractmethod
-    def embed(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
-        """One vector per sequence, of unit length unless the model's own files leave it as it is.
-        Raises `PromptTooLong` and `InvalidSampling` (empty or out-of-vocabulary input)."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenPair:
-    """Two texts as one sequence. `type_ids` are 0 for tokens of the first, 1 for the second's."""
-
-    token_ids: Sequence[int]
-    type_ids: Sequence[int]
-
-
-class RerankRunner(ABC):
-    """Capability: judges how well the second text of a pair answers the first."""
-
-    @property
-    @abstractmethod
-    def max_model_len(self) -> int: ...
-
-    @abstractmethod
-    def score(self, pairs: Sequence[TokenPair]) -> list[float]:
-        """One number per pair, higher for better; from 0 to 1 unless the model's own files leave
-        it as it is. Raises `PromptTooLong` and `InvalidSampling`, as `EmbeddingRunner.embed`."""
 
 
 class Backend(ABC):

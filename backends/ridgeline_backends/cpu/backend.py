@@ -21,12 +21,10 @@ from ridgeline_backends.base import (
     Backend,
     DeviceReport,
     Dtype,
-    EmbeddingRunner,
     LoadSpec,
     MemoryNeed,
     ModelRunner,
     Plan,
-    RerankRunner,
 )
 from ridgeline_backends.cpu.embedding import CpuEmbeddingRunner
 from ridgeline_backends.cpu.kernels.library import library
@@ -35,6 +33,7 @@ from ridgeline_backends.cpu.memory import DecoderForm, decoder_need, encoder_nee
 from ridgeline_backends.cpu.native import supports
 from ridgeline_backends.cpu.rerank import CpuRerankRunner
 from ridgeline_backends.cpu.runner import CpuRunner
+from ridgeline_backends.encoding import EmbeddingRunner, RerankRunner
 from ridgeline_backends.errors import DoesNotFit, UnsupportedModel
 from ridgeline_backends.models.config import DecoderConfig, architecture, decoder_config
 from ridgeline_backends.models.encoder_config import (

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from ridgeline_backends.base import Artifact, EmbeddingRunner
+from ridgeline_backends.base import Artifact
 from ridgeline_backends.cpu.encoding import CpuEncoder
+from ridgeline_backends.encoding import EmbeddingRunner
 from ridgeline_backends.models.encoder import EncoderInput
 from ridgeline_backends.models.sentence_files import read_pooling
 

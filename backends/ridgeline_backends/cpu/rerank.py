@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ridgeline_backends.base import Artifact, RerankRunner, TokenPair
+from ridgeline_backends.base import Artifact
 from ridgeline_backends.cpu.encoding import CpuEncoder
+from ridgeline_backends.encoding import RerankRunner, TokenPair
 from ridgeline_backends.models.encoder import EncoderInput
 from ridgeline_backends.models.reader import read_json
 from ridgeline_backends.models.sentence_files import last_function

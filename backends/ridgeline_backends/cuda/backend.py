@@ -18,16 +18,15 @@ from ridgeline_backends.base import (
     Backend,
     DeviceReport,
     Dtype,
-    EmbeddingRunner,
     LoadSpec,
     ModelRunner,
     Plan,
-    RerankRunner,
 )
 from ridgeline_backends.cpu.backend import CpuBackend
 from ridgeline_backends.cuda.devices import CudaDevices, Devices
 from ridgeline_backends.cuda.plan import decoder_plan
 from ridgeline_backends.cuda.runner import CudaRunner
+from ridgeline_backends.encoding import EmbeddingRunner, RerankRunner
 from ridgeline_backends.errors import BackendUnusable, UnsupportedModel
 from ridgeline_backends.models.config import DECODER_ARCHITECTURES, architecture, decoder_config
 

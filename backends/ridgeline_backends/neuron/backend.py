@@ -13,18 +13,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from ridgeline.errors import RidgelineError
-from ridgeline_backends.base import (
-    Artifact,
-    Backend,
-    DeviceReport,
-    EmbeddingRunner,
-    LoadSpec,
-    ModelRunner,
-    Plan,
-    RerankRunner,
-)
+from ridgeline_backends.base import Artifact, Backend, DeviceReport, LoadSpec, ModelRunner, Plan
 from ridgeline_backends.cpu.memory import machine_memory
 from ridgeline_backends.device_time import DeviceTime
+from ridgeline_backends.encoding import EmbeddingRunner, RerankRunner
 from ridgeline_backends.errors import DoesNotFit, UnsupportedModel
 from ridgeline_backends.models.config import DECODER_ARCHITECTURES, architecture, decoder_config
 from ridgeline_backends.models.encoder_config import ENCODER_ARCHITECTURES, encoder_config

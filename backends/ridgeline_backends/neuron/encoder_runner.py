@@ -16,8 +16,9 @@ import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not t
 import torch
 from torch import Tensor
 
-from ridgeline_backends.base import Artifact, EmbeddingRunner, RerankRunner, TokenPair
+from ridgeline_backends.base import Artifact
 from ridgeline_backends.device_time import DeviceTime, Encoded, MeteredHardware
+from ridgeline_backends.encoding import EmbeddingRunner, RerankRunner, TokenPair
 from ridgeline_backends.models.encoder import EncoderInput
 from ridgeline_backends.models.encoder_config import encoder_config
 from ridgeline_backends.models.encoder_weights import EncoderWeights

@@ -17,10 +17,11 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from ridgeline_backends.base import Chunk, EmbeddingRunner, LoadSpec, SampleRequest, Step
+from ridgeline_backends.base import Chunk, LoadSpec, SampleRequest, Step
 from ridgeline_backends.conformance import CHECKS, Request, Subject, generate
 from ridgeline_backends.cpu.backend import CpuBackend
 from ridgeline_backends.cpu.runner import CpuRunner
+from ridgeline_backends.encoding import EmbeddingRunner
 from ridgeline_backends.engine import LLMEngine, SamplingParams
 from ridgeline_backends.models.reader import read_json
 

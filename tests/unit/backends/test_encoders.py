@@ -11,8 +11,9 @@ from encoder_families import FAMILIES, SENTENCES, SHAPE
 from random_models import save_random
 from transformers import AutoModel, BertConfig, BertForSequenceClassification, BertModel
 
-from ridgeline_backends.base import EmbeddingRunner, LoadSpec, RerankRunner, TokenPair
+from ridgeline_backends.base import LoadSpec
 from ridgeline_backends.cpu.backend import CpuBackend
+from ridgeline_backends.encoding import EmbeddingRunner, RerankRunner, TokenPair
 from ridgeline_backends.errors import InvalidSampling, PromptTooLong, UnsupportedModel
 from ridgeline_backends.models.reader import read_json
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from ridgeline_backends.base import TokenPair
+from ridgeline_backends.encoding import TokenPair
 from ridgeline_backends.engine import (
     Engine,
     EngineOutput,

@@ -17,7 +17,7 @@ def unit(vector: Sequence[float]) -> Sequence[float]:
 
 
 class EmbeddingSource(Protocol):
-    """What is asked of a runner (`ridgeline_backends.base.EmbeddingRunner`)."""
+    """What is asked of a runner (`ridgeline_backends.encoding.EmbeddingRunner`)."""
 
     @property
     def dimensions(self) -> int: ...

@@ -12,14 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from ridgeline_backends.base import (
-    Backend,
-    CopiedRunner,
-    EmbeddingRunner,
-    ModelRunner,
-    RerankRunner,
-)
+from ridgeline_backends.base import Backend, CopiedRunner, ModelRunner
 from ridgeline_backends.device_time import SimulatedHardware
+from ridgeline_backends.encoding import EmbeddingRunner, RerankRunner
 from ridgeline_backends.engine import Engine
 from ridgeline_backends.engine.data_parallel import DataParallelEngine
 from ridgeline_backends.engine.draft_model import DraftModel

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from ridgeline_backends.base import TokenPair
 from ridgeline_backends.device_time import SimulatedHardware
+from ridgeline_backends.encoding import TokenPair
 from ridgeline_backends.engine import Engine, Grammar, InvalidSampling, SamplingParams
 from ridgeline_backends.engine.api import StepRecord
 from ridgeline_service.serving.llm.batches import Batches

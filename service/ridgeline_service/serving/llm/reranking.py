@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import mul
 
-from ridgeline_backends.base import TokenPair
+from ridgeline_backends.encoding import TokenPair
 from ridgeline_service.serving.llm.embedding import unit
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.model import EmbeddingModel, Model, RerankModel

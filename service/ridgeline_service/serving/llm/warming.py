@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from queue import SimpleQueue
 
-from ridgeline_backends.base import TokenPair
+from ridgeline_backends.encoding import TokenPair
 from ridgeline_backends.engine import Engine, EngineOutput, FinishReason, SamplingParams
 from ridgeline_backends.engine.data_parallel import DataParallelEngine
 from ridgeline_service.serving.llm.errors import LoadFailed

@@ -20,15 +20,10 @@ from hypothesis import strategies as st
 from random_models import save_random
 from transformers import BertConfig, BertModel
 
-from ridgeline_backends.base import (
-    Backend,
-    EmbeddingRunner,
-    LoadSpec,
-    RerankRunner,
-    TokenPair,
-)
+from ridgeline_backends.base import Backend, LoadSpec
 from ridgeline_backends.cpu.backend import CpuBackend
 from ridgeline_backends.device_time import DeviceTime
+from ridgeline_backends.encoding import EmbeddingRunner, RerankRunner, TokenPair
 from ridgeline_backends.errors import DoesNotFit, InvalidSampling, PromptTooLong
 from ridgeline_backends.models.encoder_config import encoder_config
 from ridgeline_backends.models.reader import read_json

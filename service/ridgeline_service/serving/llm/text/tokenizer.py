@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from ridgeline_backends.base import TokenPair
+from ridgeline_backends.encoding import TokenPair
 from ridgeline_service.serving.llm.errors import LoadFailed
 from ridgeline_service.serving.llm.text.detokenizer import (
     ByteLevelDetokenizer,
