@@ -16,8 +16,8 @@ from ridgeline_service.gateway.replicas import (
     model_error,
 )
 from ridgeline_service.gateway.routing import Lease
+from ridgeline_service.replica_protocol import SIMULATED_HEADER
 from ridgeline_service.snapshot import Snapshot
-from ridgeline_service.usage import SIMULATED_HEADER
 
 # AWS's limit for real-time invocations, both ways.
 MAX_BODY = 25 * 1024 * 1024

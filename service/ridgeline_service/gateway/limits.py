@@ -16,8 +16,8 @@ from ridgeline_service.errors import ThrottlingException
 from ridgeline_service.gateway.auth import Caller
 from ridgeline_service.gateway.http import Exchange
 from ridgeline_service.gateway.metrics import Metrics
+from ridgeline_service.replica_protocol import Usage
 from ridgeline_service.snapshot import KeyLimits, Snapshot
-from ridgeline_service.usage import Usage
 
 _MINUTE = 60.0
 _BYTES_PER_TOKEN = 4

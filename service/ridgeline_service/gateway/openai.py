@@ -31,8 +31,8 @@ from ridgeline_service.gateway.replicas import (
 )
 from ridgeline_service.gateway.routing import Router
 from ridgeline_service.gateway.told import Told, ToldModels
+from ridgeline_service.replica_protocol import SIMULATED_HEADER
 from ridgeline_service.snapshot import EndpointRoute, Snapshot
-from ridgeline_service.usage import SIMULATED_HEADER
 
 MAX_BODY = 25 * 1024 * 1024
 # By path: the tasks of the endpoints that answer there.

@@ -1,7 +1,8 @@
 """Calls to replicas: retried on another one until the first byte of an answer was seen.
 
-A replica that cannot be connected to is passed over at once. One that breaks off in the middle may
-have been broken by the request, so such a request gets one more attempt and no third.
+A replica that cannot be connected to, or says that it did not begin, is passed over at once. One
+that breaks off in the middle may have been broken by the request, so such a request gets one more
+attempt and no third.
 """
 
 from __future__ import annotations
@@ -21,9 +22,14 @@ from ridgeline_service.gateway.invocations import Invocations
 from ridgeline_service.gateway.limits import UNMETERED, Meter
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.routing import Lease, Router
+from ridgeline_service.replica_protocol import (
+    UNSERVED_HEADER,
+    USAGE_HEADER,
+    USAGE_MARK,
+    Usage,
+)
 from ridgeline_service.snapshot import Snapshot
 from ridgeline_service.telemetry.tracing import NO_SPAN, Span
-from ridgeline_service.usage import USAGE_HEADER, USAGE_MARK, Usage
 
 _BREAKS_ALLOWED = 1
 # What an invocation counts as whose replica gave no answer, or not all of it.
@@ -256,7 +262,7 @@ class _Watch:
 
 
 class _Unreachable(ServiceUnavailable):
-    """No connection: the request never left."""
+    """No connection, or the replica did not take the request: nothing of it was done."""
 
 
 class _Sending:
@@ -299,6 +305,9 @@ class _Sending:
             raise _timeout(self._lease, self._timeout_s) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _lost(self._lease, error) from None
+        if self._response.status == 503 and UNSERVED_HEADER in self._response.headers:
+            self._response.close()
+            raise _Unreachable(f"Replica {self._lease.replica.replica_id} refused it.")
         return Streaming(self._response, self._lease, self._timeout_s, self._meter)
 
     async def __aexit__(self, *_: object) -> None:

@@ -15,6 +15,7 @@ from aiohttp import web
 from botocore.exceptions import ClientError, EventStreamError
 
 from ridgeline_service.gateway.routing import Limits
+from ridgeline_service.replica_protocol import UNSERVED_HEADER
 
 from .conftest import TOKEN, Fake, World, echo, route
 
@@ -149,6 +150,25 @@ def test_a_dead_replica_is_passed_over(world: World) -> None:
     for _ in range(4):
         assert runtime.invoke_endpoint(EndpointName="e", Body=b"x")["Body"].read() == b"echo:x"
     assert len(alive.seen) == 4
+
+
+def test_a_replica_that_did_not_begin_is_passed_over(world: World) -> None:
+    """As one whose device failed: its errors are the fastest answers, so it would get them all."""
+
+    async def unserved(request: web.Request) -> web.Response:
+        return web.Response(status=503, headers={UNSERVED_HEADER: "1"}, text="device failed")
+
+    failed, alive = world.replica(unserved), world.replica(echo)
+    world.publish(route("e", failed, alive))
+    world.start_gateway(Limits(absent_wait_s=0.01))
+    runtime = world.client("sagemaker-runtime")
+    for _ in range(4):
+        assert runtime.invoke_endpoint(EndpointName="e", Body=b"x")["Body"].read() == b"echo:x"
+    assert len(alive.seen) == 4
+    world.publish(route("e", failed))
+    with pytest.raises(ClientError) as alone:
+        runtime.invoke_endpoint(EndpointName="e", Body=b"x")
+    assert refused(alone) == ("ServiceUnavailable", 503)
 
 
 def test_a_replica_that_breaks_off_is_retried_once(world: World) -> None:

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ridgeline_service.gateway.limits import duration
+from ridgeline_service.replica_protocol import USAGE_HEADER, USAGE_MARK, Usage
 from ridgeline_service.snapshot import KeyLimits
-from ridgeline_service.usage import USAGE_HEADER, USAGE_MARK, Usage
 
 from .conftest import BEARER, KEY, World, route
 

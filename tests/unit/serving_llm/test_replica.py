@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from ridgeline_service.replica_protocol import UNSERVED_HEADER
 from ridgeline_service.serving.llm.errors import InvalidSetting
+from ridgeline_service.serving.llm.model import TextModel
 from ridgeline_service.serving.llm.replica import Replica, State
 from ridgeline_service.serving.llm.server import Binding
 
@@ -112,6 +114,24 @@ def test_what_uvicorn_says_to_people_at_a_terminal_is_not_logged(
 
     assert "CTRL+C" not in caplog.text
     assert "Ready in " in caplog.text
+
+
+def test_a_replica_whose_device_failed_begins_nothing_and_says_so(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = "NRT_EXEC_UNIT_UNRECOVERABLE status=101"
+    monkeypatch.setattr(TextModel, "broken", property(lambda model: lost))
+    refused = served.call("POST", "/v1/completions", STREAM)
+    assert refused.status == 503
+    assert refused.headers[UNSERVED_HEADER] == "1"
+    assert lost in refused.json["error"]["message"]
+    # It can still be told to be whole again.
+    assert served.call("POST", "/ridgeline/faults", {"kind": ""}).status != 503
+
+    monkeypatch.undo()
+    answer = served.call("POST", "/v1/completions", STREAM)
+    assert answer.status == 200
+    assert UNSERVED_HEADER not in answer.headers
 
 
 def test_unknown_routes_and_methods(served: Any) -> None:

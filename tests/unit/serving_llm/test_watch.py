@@ -9,13 +9,13 @@ from watched import PARAMS, STATS, Clock, output, samples
 
 from ridgeline_backends.engine import FinishReason
 from ridgeline_backends.engine.api import Times
+from ridgeline_service.replica_protocol import Usage
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.metrics import ModelMetrics, ReplicaMetrics
 from ridgeline_service.serving.llm.observing import Observation
 from ridgeline_service.serving.llm.watch import Ended, RequestWatch, watched, watching
 from ridgeline_service.telemetry.otel import OpenTelemetry
 from ridgeline_service.telemetry.tracing import NO_SPAN
-from ridgeline_service.usage import Usage
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from ridgeline.errors import Overloaded, RidgelineError
 from ridgeline_backends.errors import BackendError
+from ridgeline_service.replica_protocol import UNSERVED_HEADER, USAGE_HEADER, USAGE_MARK
 from ridgeline_service.serving.llm.answers import Answer, StreamAnswer, json_answer, to_json
 from ridgeline_service.serving.llm.errors import (
     BodyTooLarge,
@@ -46,9 +47,10 @@ from ridgeline_service.serving.llm.openai.rerank import rerank, score
 from ridgeline_service.serving.llm.openai.tokens import detokenize, tokenize
 from ridgeline_service.serving.llm.replica import Replica, State
 from ridgeline_service.serving.llm.watch import watched
-from ridgeline_service.usage import USAGE_HEADER, USAGE_MARK
 
 log = logging.getLogger(__name__)
+
+_FAULTS = "/ridgeline/faults"
 
 MAX_BODY_BYTES = 32 * 2**20
 
@@ -99,7 +101,7 @@ class App:
             **dict.fromkeys(("/v1/score", "/score"), self._score),
             "/v1/load_lora_adapter": self._load_adapter,
             "/v1/unload_lora_adapter": self._unload_adapter,
-            "/ridgeline/faults": self._faults,
+            _FAULTS: self._faults,
             "/tokenize": self._tokenize,
             "/detokenize": self._detokenize,
             # The gateway has all that concerns models below /v1.
@@ -149,6 +151,8 @@ class App:
             body = parse_object(await _body(receive), headers.get("content-type", ""))
             if path == "/invocations":
                 style = error_style(body, self.flavour)
+            if path != _FAULTS:
+                self._replica.require_device()
             self._admit()
         except RidgelineError as error:
             await _send_whole(send, _error_answer(seen.refused(error), style))
@@ -332,4 +336,6 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 def _error_answer(error: ErrorAnswer, style: ErrorStyle) -> Answer:
     headers = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
+    if error.unserved:
+        headers[UNSERVED_HEADER] = "1"
     return Answer(to_json(error.body(style)), error.status, headers=headers)

@@ -73,6 +73,13 @@ class ModelLoading(NotReady):
     code = "model_loading"
 
 
+class DeviceFailed(NotReady):
+    """What the model runs on failed in an earlier request, for good."""
+
+    http_status = 503
+    code = "device_failed"
+
+
 class GenerationFailed(InternalError):
     """The engine gave a sequence up."""
 
@@ -114,13 +121,14 @@ class ErrorStyle(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
-    """One error, ready for any of the styles."""
+    """One error, ready for any of the styles. ``unserved``: the request was not begun."""
 
     status: int
     message: str
     code: str
     param: str | None
     retry_after_s: int | None
+    unserved: bool = False
 
     def body(self, style: ErrorStyle) -> dict[str, object]:
         if style is ErrorStyle.DJL:
@@ -144,13 +152,14 @@ def answer_for(error: RidgelineError | BackendError) -> ErrorAnswer:
     if isinstance(error, (QueueFull, Overloaded)):
         retry = max(1, math.ceil(error.retry_after_s))
         code = "engine_overloaded"
-    elif isinstance(error, ModelLoading):
+    elif isinstance(error, NotReady):
         retry = 1
     elif isinstance(error, PromptTooLong):
         code, param = "context_length_exceeded", "prompt"
     elif isinstance(error, InvalidSampling):
         code, param = "invalid_value", error.field
-    return ErrorAnswer(error.http_status, message, code, param, retry)
+    unserved = isinstance(error, NotReady)
+    return ErrorAnswer(error.http_status, message, code, param, retry, unserved)
 
 
 def internal_answer() -> ErrorAnswer:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.engine.api import StepRecord
 from ridgeline_backends.errors import BackendError
+from ridgeline_service.replica_protocol import USAGE_HEADER
 from ridgeline_service.serving.llm.errors import ErrorAnswer, answer_for, internal_answer
 from ridgeline_service.serving.llm.metrics import ModelMetrics, ReplicaMetrics
 from ridgeline_service.serving.llm.model import Model, TextModel
@@ -21,7 +22,6 @@ from ridgeline_service.serving.llm.simulated import (
 )
 from ridgeline_service.serving.llm.watch import NOBODY, Clock, RequestWatch, SequenceWatch
 from ridgeline_service.telemetry.tracing import NO_TRACING, Span, Tracing, Value
-from ridgeline_service.usage import USAGE_HEADER
 
 _NONE: Mapping[str, Value] = {}
 

@@ -13,7 +13,7 @@ from threading import Lock
 
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.errors import BackendError
-from ridgeline_service.serving.llm.errors import ModelLoading
+from ridgeline_service.serving.llm.errors import DeviceFailed, ModelLoading
 from ridgeline_service.serving.llm.model import EmbeddingModel, Model, TextModel
 
 
@@ -84,6 +84,11 @@ class Replica:
                 f"The model could not be loaded: {self._failure.message}", hint=self._failure.hint
             )
         raise ModelLoading(f"The model is not ready yet ({self._state}).", hint="Try again soon.")
+
+    def require_device(self) -> None:
+        """Raises DeviceFailed once what the model runs on has failed for good."""
+        if self._model is not None and self._model.broken:
+            raise DeviceFailed(self._model.broken, hint="Another replica takes its place.")
 
     @contextmanager
     def stage(self, name: str, state: State) -> Iterator[None]:

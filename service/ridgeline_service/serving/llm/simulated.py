@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from ridgeline_backends.device_time import DeviceCall, DeviceTime, MeteredHardware, SimulatedDevice
 from ridgeline_backends.engine.api import EngineStats, SimulatedTimes
+from ridgeline_service.replica_protocol import SIMULATED_HEADER
 from ridgeline_service.serving.llm.watch import EncodedTimes, watching
-from ridgeline_service.usage import SIMULATED_HEADER
 
 
 def simulated_object(times: SimulatedTimes, tokens: int) -> dict[str, object]:

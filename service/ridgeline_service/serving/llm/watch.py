@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 from ridgeline_backends.device_time import DeviceTime, SimulatedDevice
 from ridgeline_backends.engine import EngineOutput, FinishReason, SamplingParams
 from ridgeline_backends.engine.api import SimulatedTimes
-from ridgeline_service.usage import Usage
+from ridgeline_service.replica_protocol import Usage
 
 T = TypeVar("T")
 Clock = Callable[[], float]

@@ -1,8 +1,10 @@
-"""How a replica tells the gateway what a request used, which limits on tokens need to know.
+"""What a replica tells the gateway beside its answer: what a request used, what it would have
+taken on the device that the replica stands for, or that it was not begun.
 
-The gateway asks by sending `USAGE_HEADER`. A whole answer then has a header of that name; a stream,
-whose usage is known when it ends, has `USAGE_MARK` and the same JSON behind its last byte, which
-the gateway takes off. Replicas that count no tokens say nothing.
+Limits on tokens need to know the usage. The gateway asks by sending `USAGE_HEADER`. A whole answer
+then has a header of that name; a stream, whose usage is known when it ends, has `USAGE_MARK` and
+the same JSON behind its last byte, which the gateway takes off. Replicas that count no tokens say
+nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ USAGE_HEADER = "x-ridgeline-usage"
 SIMULATED_HEADER = "x-ridgeline-simulated"
 """What an answer would have taken on the device that a replica stands for, as a JSON object; the
 gateway passes it on."""
+
+UNSERVED_HEADER = "x-ridgeline-unserved"
+"""With a status of 503: nothing was done of the request, so another replica may be asked."""
 
 USAGE_MARK = b"\x1e"
 """ASCII's record separator: JSON escapes it, so no answer of a language model's server has it."""
