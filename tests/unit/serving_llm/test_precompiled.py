@@ -59,6 +59,7 @@ def test_shapes_are_those_it_was_compiled_for(model: Path, tmp_path_factory: Any
         {"OPTION_MAX_MODEL_LEN": "1024"},
         {"NEURON_LOGICAL_NC_CONFIG": "2"},
         {"OPTION_QUANTIZE": "int8"},
+        {"OPTION_DTYPE": "fp32"},
     ],
 )
 def test_settings_that_contradict_them_are_refused(

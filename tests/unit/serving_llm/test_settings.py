@@ -14,7 +14,7 @@ from ridgeline_service.serving.llm.settings import model_dir, read_settings
 def test_nothing_set_is_enough() -> None:
     settings = read_settings({"PATH": "/bin"})
 
-    assert (settings.dtype, settings.max_num_seqs, settings.flavour) == ("bf16", 32, Flavour.DJL)
+    assert (settings.dtype, settings.max_num_seqs, settings.flavour) == (None, 32, Flavour.DJL)
     assert settings.notes == ()
 
 

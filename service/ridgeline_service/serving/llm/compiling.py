@@ -11,7 +11,7 @@ from pathlib import Path
 from ridgeline_backends.base import Artifact, Backend, LoadSpec, Plan
 from ridgeline_backends.errors import DoesNotFit
 from ridgeline_service.serving.llm.errors import InvalidSetting
-from ridgeline_service.serving.llm.settings import ModelSettings
+from ridgeline_service.serving.llm.settings import DEFAULT_DTYPE, ModelSettings
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def compiled(
 ) -> Artifact:
     """Raises InvalidSetting, DoesNotFit and the backend's errors."""
     spec = LoadSpec(
-        dtype=settings.dtype,
+        dtype=settings.dtype or DEFAULT_DTYPE,
         max_num_seqs=settings.max_num_seqs,
         exact_num_seqs=settings.exact_num_seqs,
         kv_cache_bytes=settings.kv_cache_bytes,

@@ -70,7 +70,7 @@ def as_compiled(directory: Path, settings: ModelSettings) -> ModelSettings:
     if made is None:
         return settings
     _check_chip(made, settings.instance)
-    for setting, asked, compiled in _shapes(made, settings):
+    for setting, asked, compiled in _fixed(made, settings):
         if asked not in (None, compiled):
             raise InvalidSetting(
                 f"{setting}={asked}, and the model was compiled for {compiled} ({FILE}).",
@@ -99,13 +99,16 @@ def as_compiled(directory: Path, settings: ModelSettings) -> ModelSettings:
     )
 
 
-def _shapes(made: Precompiled, settings: ModelSettings) -> Iterator[tuple[str, int | None, int]]:
+def _fixed(
+    made: Precompiled, settings: ModelSettings
+) -> Iterator[tuple[str, int | str | None, int | str]]:
     """What sets each, what was asked for, and what the model was compiled for."""
     yield "OPTION_TENSOR_PARALLEL_DEGREE", settings.tensor_parallel, made.cores
     yield "NEURON_LOGICAL_NC_CONFIG", settings.logical_nc_config, made.lnc
     batch = settings.max_num_seqs if settings.exact_num_seqs else None
     yield "OPTION_MAX_ROLLING_BATCH_SIZE", batch, made.batch
     yield "OPTION_MAX_MODEL_LEN", settings.max_model_len, made.length
+    yield "OPTION_DTYPE", settings.dtype, made.dtype
 
 
 def _check_chip(made: Precompiled, instance: str) -> None:

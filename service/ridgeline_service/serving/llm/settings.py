@@ -27,8 +27,11 @@ _MAX_ADAPTERS = 8
 _MAX_ADAPTER_RANK = 16
 _LOOKED_UP = SpeculativeSettings()
 
-_DTYPES: Mapping[str, DtypeName] = {
-    "auto": "bf16",
+DEFAULT_DTYPE: DtypeName = "bf16"
+"""Of a model for which nobody chose."""
+
+_DTYPES: Mapping[str, DtypeName | None] = {
+    "auto": None,
     "bf16": "bf16",
     "bfloat16": "bf16",
     "fp16": "bf16",
@@ -114,7 +117,7 @@ class ModelSettings:
     backend: str = "cpu"
     engine: EngineName = "ridgeline"
     flavour: Flavour = Flavour.DJL
-    dtype: DtypeName = "bf16"
+    dtype: DtypeName | None = None
     max_model_len: int | None = None
     max_input_tokens: int | None = None
     max_num_seqs: int = _MAX_NUM_SEQS
@@ -271,13 +274,13 @@ def _properties(text: str) -> Iterator[tuple[str, str]]:
             yield name.strip(), value.strip()
 
 
-def _dtype(setting: _Setting | None, notes: list[str]) -> DtypeName:
+def _dtype(setting: _Setting | None, notes: list[str]) -> DtypeName | None:
     if setting is None:
-        return "bf16"
+        return None
     asked = setting.value.lower()
     if asked not in _DTYPES:
         raise setting.refused(", ".join(_DTYPES))
-    if _DTYPES[asked] == "bf16" and asked not in ("bf16", "bfloat16", "auto"):
+    if _DTYPES[asked] == "bf16" and asked not in ("bf16", "bfloat16"):
         notes.append(f"{setting.source}={setting.value}: this backend runs it as bf16.")
     return _DTYPES[asked]
 

@@ -9,7 +9,7 @@ from ridgeline_backends.engine import Engine
 from ridgeline_backends.vllm.opening import VllmSpec, open_vllm
 from ridgeline_service.serving.llm.compiling import context_length
 from ridgeline_service.serving.llm.errors import InvalidSetting
-from ridgeline_service.serving.llm.settings import ModelSettings
+from ridgeline_service.serving.llm.settings import DEFAULT_DTYPE, ModelSettings
 
 
 def vllm_engine(
@@ -36,7 +36,7 @@ def vllm_engine(
             hint="Write the number of GPUs.",
         )
     spec = VllmSpec(
-        dtype=settings.dtype,
+        dtype=settings.dtype or DEFAULT_DTYPE,
         max_model_len=context_length(_number(config, "max_position_embeddings"), settings),
         max_num_seqs=settings.max_num_seqs,
         max_live=max_live,
