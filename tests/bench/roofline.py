@@ -116,8 +116,8 @@ def _work(
     attention = 4 * rows * keys * heads * head_dim * layers
     flop = 2 * rows * layer * layers + 2 * sequences * head + attention
     cached = 2 * (past + 1 if past else rows) * kv_heads * head_dim * layers * sequences
-    # Of int8 every 64 numbers have a word of four bytes besides.
-    weight = 2 if kind == "bf16" else 1 + 4 / 64
+    # Of int8 every 64 or 128 numbers have a word of four bytes besides.
+    weight = 2 if kind == "bf16" else 1 + 4 / _kernels().int8.group
     return flop, weight * (layer * layers + head) + 2 * cached
 
 
@@ -138,18 +138,25 @@ def _products(config: dict[str, Any], kind: str) -> Callable[[int, int], float]:
     return seconds
 
 
-def _multiplied(shapes: Sequence[tuple[int, int]], kind: str) -> Callable[[Sequence[int]], None]:
-    """Multiplies by weights of these shapes, one after the other, each by so many rows."""
-    import torch
-
+def _kernels() -> Any:
     from ridgeline_backends.cpu.kernels.library import library
-    from ridgeline_backends.cpu.kernels.packing import pack
 
     kernels = library()
     if kernels is None:
         raise SystemExit("There are no native kernels to measure: ridgeline doctor says why.")
+    return kernels
+
+
+def _multiplied(shapes: Sequence[tuple[int, int]], kind: str) -> Callable[[Sequence[int]], None]:
+    """Multiplies by weights of these shapes, one after the other, each by so many rows."""
+    import torch
+
+    from ridgeline_backends.cpu.kernels.packing import pack
+
+    kernels = _kernels()
     dtype = torch.bfloat16 if kind == "bf16" else torch.int8
-    packed = [pack(torch.ones(shape, dtype=torch.bfloat16), dtype) for shape in shapes]
+    weights = (torch.ones(shape, dtype=torch.bfloat16) for shape in shapes)
+    packed = [pack(weight, dtype, int8=kernels.int8) for weight in weights]
     matrices = [one.struct() for one in packed]
     threads = torch.get_num_threads()
 

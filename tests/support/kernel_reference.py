@@ -17,7 +17,7 @@ from ridgeline_backends.models.config import DecoderConfig
 from ridgeline_backends.models.decoder import DecoderWeights, LayerWeights
 from ridgeline_backends.models.lora import Adapter
 
-GROUP = 64
+_PADDED = 64
 Multiply = Callable[[Tensor, Tensor], Tensor]
 """(x [rows, k], weight [n, k], both float64) -> [rows, n]"""
 
@@ -31,27 +31,35 @@ def rounded_pairs(x: Tensor, weight: Tensor) -> Tensor:
     return x.bfloat16().double() @ weight.T
 
 
-def in_int8(x: Tensor, weight: Tensor) -> Tensor:
-    """Both sides as whole numbers up to 127, with a scale for every 64 of k, which keeps sums of
-    four weights of one sign within 128."""
-    total = torch.zeros(len(x), len(weight), dtype=torch.float64)
-    padding = (0, -x.shape[1] % GROUP)
-    x, weight = (torch.nn.functional.pad(each, padding) for each in (x, weight))
-    for begin in range(0, x.shape[1], GROUP):
-        part, side = x[:, begin : begin + GROUP], weight[:, begin : begin + GROUP]
-        x_scale = part.abs().amax(1, keepdim=True) / 127
-        of_four = [
+def in_int8(group: int, *, narrow: bool) -> Multiply:
+    """Both sides as whole numbers up to 127, with a scale for every `group` of k. Where sums are
+    `narrow`, it keeps those of four weights of one sign within 128."""
+
+    def multiply(x: Tensor, weight: Tensor) -> Tensor:
+        padding = (0, -x.shape[1] % _PADDED)
+        pairs = zip(
+            *(torch.nn.functional.pad(each, padding).split(group, 1) for each in (x, weight)),
+            strict=True,
+        )
+        return torch.stack([_group(part, side, narrow=narrow) for part, side in pairs]).sum(0)
+
+    return multiply
+
+
+def _group(part: Tensor, side: Tensor, *, narrow: bool) -> Tensor:
+    x_scale = part.abs().amax(1, keepdim=True) / 127
+    limits = [side.abs().amax(1, keepdim=True) / 127]
+    if narrow:
+        limits += [
             (sign * side[:, [8 * i + j for j in four]]).clamp(min=0).sum(1, keepdim=True) / 126
-            for i in range(GROUP // 8)
+            for i in range(side.shape[1] // 8)
             for four in ((0, 1, 4, 5), (2, 3, 6, 7))
             for sign in (1, -1)
         ]
-        limits = [side.abs().amax(1, keepdim=True) / 127, *of_four]
-        w_scale = torch.cat(limits, 1).amax(1, keepdim=True).bfloat16().double()
-        x_whole = (part / x_scale.clamp(min=1e-300)).round()
-        w_whole = (side / w_scale.clamp(min=1e-30)).round().clamp(-127, 127)
-        total += (x_whole @ w_whole.T) * x_scale * w_scale.T
-    return total
+    w_scale = torch.cat(limits, 1).amax(1, keepdim=True).bfloat16().double()
+    x_whole = (part / x_scale.clamp(min=1e-300)).round()
+    w_whole = (side / w_scale.clamp(min=1e-30)).round().clamp(-127, 127)
+    return (x_whole @ w_whole.T) * x_scale * w_scale.T
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,9 @@ class NativeDecoder:
         self, weight: Tensor, dtype: torch.dtype, stored: torch.dtype, bias: Tensor | None = None
     ) -> c.Matrix:
         # Through the stored type first: fp32 weights served as bf16 are rounded.
-        packed: PackedMatrix = pack(weight.to(stored), dtype, bias, keep=self._arena.store)
+        packed: PackedMatrix = pack(
+            weight.to(stored), dtype, bias, int8=self._kernels.int8, keep=self._arena.store
+        )
         self._keep.extend(packed.tensors())
         return packed.struct()
 

@@ -61,7 +61,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[Library]:
 
 def multiply_of(kernels: Library, dtype: torch.dtype) -> Multiply:
     if dtype is torch.int8:
-        return in_int8
+        return in_int8(kernels.int8.group, narrow=bool(kernels.int8.narrow))
     return rounded_pairs if (kernels.variant, dtype) == ("avx512_bf16", torch.bfloat16) else exact
 
 
@@ -69,7 +69,7 @@ def product(
     kernels: Library, x: Tensor, w: Tensor, bias: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """[rows, n] by the kernel, padding cut off."""
-    packed = pack(w, dtype, bias)
+    packed = pack(w, dtype, bias, int8=kernels.int8)
     wide = torch.zeros(len(x), packed.k)
     wide[:, : x.shape[1]] = x
     out = torch.empty(len(x), packed.n)
@@ -111,19 +111,20 @@ def test_a_product_is_that_of_float64_and_of_each_row_alone(
 @few
 @given(
     rows=st.integers(1, 14),
-    sizes=st.lists(st.sampled_from([0.0, 0.2, 1.0]), min_size=64, max_size=64),
+    sizes=st.lists(st.sampled_from([0.0, 0.2, 1.0]), min_size=192, max_size=192),
     seed=seeds,
 )
 def test_sums_of_bytes_do_not_overflow(kernels: Library, rows: int, sizes: list[float], seed: int):
     draw = torch.Generator().manual_seed(seed)
     size = torch.tensor(sizes)
     # Each row of weights finds an activation that has the largest number wherever it has a sign.
-    w = torch.randn(16, 64, generator=draw).sign() * size
+    w = torch.randn(16, len(size), generator=draw).sign() * size
     w[0], w[1] = size, -size
-    x = torch.randn(rows, 64, generator=draw).sign()
+    x = torch.randn(rows, len(size), generator=draw).sign()
     x[0] = 1
     found = product(kernels, x, w, None, torch.int8)
-    assert torch.allclose(found.double(), in_int8(x.double(), w.double()), rtol=1e-5, atol=1e-4)
+    expected = multiply_of(kernels, torch.int8)(x.double(), w.double())
+    assert torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-4)
 
 
 def config_of(**changes: object) -> DecoderConfig:

@@ -19,7 +19,7 @@ from ridgeline_backends.errors import KernelBuildFailed
 
 log = logging.getLogger(__name__)
 
-ABI = 5
+ABI = 6
 F32, BF16, INT8 = 0, 1, 2
 SILU, GELU_TANH = 0, 1
 TARGETS = ("qkv", "o", "gate_up", "down")
@@ -27,8 +27,13 @@ MAX_RANK = 512
 PANEL = 16
 WIDTH = 64
 """What both sides of weights and widths of activations are rounded up to."""
-GROUP = 64
-"""Numbers of a row that share a scale in int8."""
+
+
+class Int8Form(Structure):
+    """What 8-bit weights are for a variant: ``group`` numbers of a row share a scale, the last ones
+    perhaps half as many; ``narrow``: four products of them are added in 16 bits."""
+
+    _fields_ = (("group", c_int32), ("narrow", c_int32))
 
 
 class Matrix(Structure):
@@ -192,6 +197,7 @@ class Library:
         self.path = path
         self._c = c = ctypes.CDLL(str(path))
         c.rl_use.restype = c.rl_variants.restype = c_char_p
+        c.rl_int8.restype = POINTER(Int8Form)
         c.rl_scratch_bytes.restype = c.rl_products_scratch_bytes.restype = c_int64
         c.rl_scratch_bytes.argtypes = (POINTER(Model), c_int32, c_int32, c_int32)
         c.rl_forward.argtypes = (POINTER(Model), POINTER(Step))
@@ -221,6 +227,12 @@ class Library:
             )
         self.variant = str(found.decode())
         return self.variant
+
+    @property
+    def int8(self) -> Int8Form:
+        """Of 8-bit weights, for the variant in use."""
+        form: Int8Form = self._c.rl_int8().contents
+        return form
 
     def scratch_bytes(self, model: Model, rows: int, threads: int, *, adapters: bool) -> int:
         return int(self._c.rl_scratch_bytes(model, rows, threads, adapters))

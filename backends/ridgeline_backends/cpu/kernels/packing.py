@@ -1,7 +1,7 @@
 """Weights in the layout that the kernels read, and the structs that point at them.
 
 A matrix [n, k] becomes panels of 16 rows (csrc/ridgeline.h says how), rounded up to `WIDTH` with
-zeros. Packing changes no value, but for int8, where every `GROUP` of a row is scaled to whole
+zeros. Packing changes no value, but for int8, where every group of a row is scaled to whole
 numbers.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ridgeline_backends.cpu.kernels.library import BF16, F32, GROUP, INT8, PANEL, WIDTH, Matrix
+from ridgeline_backends.cpu.kernels.library import BF16, F32, INT8, PANEL, WIDTH, Int8Form, Matrix
 
 _PART = 1024
 """Rows; whole panels."""
@@ -57,15 +57,18 @@ def pack(
     dtype: torch.dtype,
     bias: Tensor | None = None,
     *,
+    int8: Int8Form | None = None,
     keep: Callable[[Tensor], Tensor] = Tensor.contiguous,
 ) -> PackedMatrix:
-    """`weight` [n, k] as panels of `dtype` (float32, bfloat16 or int8). `keep` makes the contiguous
-    copy that stays."""
+    """`weight` [n, k] as panels of `dtype`: float32, bfloat16, or int8 in the form that the kernels
+    in use ask for. `keep` makes the contiguous copy that stays."""
     weight = _padded_matrix(weight)
     n, k = weight.shape
     if dtype is torch.int8:
+        assert int8 is not None, "numbers of 8 bits have a form"
         # In parts: memory for all of a head at once is slow to come by.
-        panels = torch.cat([_int8_panels(part.float()) for part in torch.split(weight, _PART)])
+        parts = torch.split(weight, _PART)
+        panels = torch.cat([_int8_panels(part.float(), int8) for part in parts])
     else:
         together = 2 if dtype is torch.bfloat16 else 1
         panels = weight.to(dtype).view(n // PANEL, PANEL, k // together, together)
@@ -83,35 +86,47 @@ def interleave(gate_up: Tensor) -> Tensor:
     return torch.stack([gate, up], 1).flatten(0, 2)
 
 
-def _int8_panels(weight: Tensor) -> Tensor:
-    """Symmetric, one scale per group of a row: w ~ scale * q with |q| <= 127.
+def _int8_panels(weight: Tensor, form: Int8Form) -> Tensor:
+    """[panels, words, 16, 4]: whole groups, then what is left of a row."""
+    whole = weight.shape[1] // form.group * form.group
+    parts = [weight[:, :whole].reshape(len(weight), -1, form.group)] if whole else []
+    if whole < weight.shape[1]:
+        parts.append(weight[:, None, whole:])
+    return torch.cat([_int8_groups(part, narrow=bool(form.narrow)) for part in parts], 1)
 
-    Four products with activations from 0 to 255 are added in 16 bits, where the processor has
-    nothing wider for bytes: of the four weights neither the positive nor the negative ones may
+
+def _int8_groups(groups: Tensor, *, narrow: bool) -> Tensor:
+    """Symmetric, one scale for each of [n, groups, group]: w ~ scale * q with |q| <= 127.
+
+    Narrow: four products with activations from 0 to 255 are added in 16 bits, where the processor
+    has nothing wider for bytes. Of the four weights neither the positive nor the negative ones may
     add up to more than 128. That, more often than the largest one, decides the scale. The noise
     is about that of one scale for a whole row of numbers up to 127.
     """
-    n, k = weight.shape
-    groups = weight.view(n // PANEL, PANEL, k // GROUP, GROUP)
-    sizes, fours = groups.abs(), _fours()
-    # (sizes + |sum|) / 2 is the larger one of both signs' sums. Four roundings add up to 2, and
-    # that of the scale to a quarter.
-    most = (sizes @ fours).add_((groups @ fours).abs_()).amax(-1).div_(2 * (128 - 2))
+    n, _, size = groups.shape
+    sizes = groups.abs()
+    most = sizes.amax(-1).div_(127)
+    if narrow:
+        # (sizes + |sum|) / 2 is the larger one of both signs' sums. Four roundings add up to 2, and
+        # that of the scale to a quarter.
+        fours = _fours(size)
+        sums = (sizes @ fours).add_((groups @ fours).abs_()).amax(-1).div_(2 * (128 - 2))
+        most = torch.maximum(most, sums)
     # As the kernel will read it; a group of zeros has no scale of its own.
-    scale = torch.maximum(sizes.amax(-1).div_(127), most).to(torch.bfloat16)
+    scale = most.to(torch.bfloat16)
     divisor = scale.float().clamp_(min=torch.finfo(torch.float32).tiny)
     numbers = groups.div(divisor[..., None]).round_().clamp_(-127, 127).to(torch.int8)
     taken = -numbers.sum(-1, dtype=torch.int16)
     words = torch.stack([taken, scale.view(torch.int16)], -1).view(torch.int32)
-    # In words: a quarter of the moves. [panel, row, group, word] to [panel, group, word, row].
-    rows = torch.cat([numbers.view(torch.int32), words], -1)
-    return rows.permute(0, 2, 3, 1).contiguous().view(torch.int8)
+    # In words: a quarter of the moves. [panel, row, word] to [panel, word, row].
+    rows = torch.cat([numbers.view(torch.int32), words], -1).view(n // PANEL, PANEL, -1)
+    return rows.permute(0, 2, 1).contiguous().view(torch.int8)
 
 
-def _fours() -> Tensor:
-    """[GROUP, GROUP / 4]: adds up of every eight numbers 0, 1, 4, 5 and 2, 3, 6, 7."""
-    word, half = torch.arange(GROUP) // 4, torch.arange(GROUP) // 2 % 2
-    return torch.nn.functional.one_hot(word // 2 * 2 + half, GROUP // 4).float()
+def _fours(size: int) -> Tensor:
+    """[size, size / 4]: adds up of every eight numbers 0, 1, 4, 5 and 2, 3, 6, 7."""
+    word, half = torch.arange(size) // 4, torch.arange(size) // 2 % 2
+    return torch.nn.functional.one_hot(word // 2 * 2 + half, size // 4).float()
 
 
 def _padded_matrix(weight: Tensor) -> Tensor:

@@ -6,6 +6,7 @@
 
 typedef struct {
     const char *name;
+    const rl_int8_form *(*int8)(void);
     int64_t (*scratch_bytes)(const rl_model *, int32_t, int32_t, int32_t);
     void (*forward)(const rl_model *, const rl_step *);
     int64_t (*products_scratch_bytes)(const rl_product *, int32_t, int32_t);
@@ -15,13 +16,14 @@ typedef struct {
 } variant;
 
 #define DECLARE(v) \
+    const rl_int8_form *rl_##v##_int8(void); \
     int64_t rl_##v##_scratch_bytes(const rl_model *, int32_t, int32_t, int32_t); \
     void rl_##v##_forward(const rl_model *, const rl_step *); \
     int64_t rl_##v##_products_scratch_bytes(const rl_product *, int32_t, int32_t); \
     void rl_##v##_products(const rl_product *, int32_t, int32_t, void *); \
     int64_t rl_##v##_run_scratch_bytes(const rl_operation *, int32_t, int32_t); \
     void rl_##v##_run(const rl_operation *, int32_t, int32_t, void *);
-#define ENTRY(v) {#v, rl_##v##_scratch_bytes, rl_##v##_forward, rl_##v##_products_scratch_bytes, \
+#define ENTRY(v) {#v, rl_##v##_int8, rl_##v##_scratch_bytes, rl_##v##_forward, rl_##v##_products_scratch_bytes, \
                   rl_##v##_products, rl_##v##_run_scratch_bytes, rl_##v##_run}
 
 DECLARE(plain)
@@ -72,6 +74,8 @@ const char *rl_use(const char *name)
         if ((!*name || !strcmp(name, all[i].name)) && runs_here(all[i].name)) return (chosen = all + i)->name;
     return NULL;
 }
+
+const rl_int8_form *rl_int8(void) { return chosen->int8(); }
 
 int64_t rl_scratch_bytes(const rl_model *model, int32_t rows, int32_t threads, int32_t adapters)
 {

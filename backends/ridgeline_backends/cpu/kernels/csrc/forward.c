@@ -290,6 +290,16 @@ static void run_layers(rl_worker *worker, const arena *s, const rl_model *m, con
     }
 }
 
+const rl_int8_form *RL_VARIANT(int8)(void)
+{
+#if defined(RL_AVX512)
+    static const rl_int8_form form = {GROUP, 0};
+#else
+    static const rl_int8_form form = {GROUP, 1};
+#endif
+    return &form;
+}
+
 int64_t RL_VARIANT(scratch_bytes)(const rl_model *model, int32_t rows, int32_t threads, int32_t adapters)
 {
     arena s;

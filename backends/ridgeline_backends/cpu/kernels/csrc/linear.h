@@ -25,31 +25,39 @@
 #define MAX_ROWS 6
 #endif
 #define HIDE(pointer) __asm__ volatile("" : "+r"(pointer)) /* the compiler forgets what it knows of it */
-#define GROUP 64 /* numbers that share a scale */
-#define PACKED_GROUP (GROUP + PACKED_SCALE)
+#if defined(RL_AVX512)
+#define GROUP 128 /* numbers that share a scale */
+#else
+#define GROUP 64
+#endif
 #define PACKED_SCALE 16 /* bytes for one, which keeps groups aligned */
 #define BLOCK_ROWS 48 /* rows that stay in the second-level cache while panels pass */
-#define BLOCK_K 192   /* k that keeps a panel in the first level while rows pass */
 #define AHEAD 4096    /* bytes of weights asked for in advance, where they are read once */
 #define UNIT 2        /* panels a thread takes at a time: a gate and its up, or two neighbours */
 #define WIDTH (UNIT * PANEL)
 
+/* k that keeps a panel in the first level while rows pass: whole groups of bytes. */
+INLINE int block_k(int type) { return type == RL_INT8 ? 384 : 192; }
+
+/* Groups of k, the last of which may be half a one. */
+INLINE int64_t groups(int64_t k) { return (k + GROUP - 1) / GROUP; }
+
 INLINE int64_t align64(int64_t n) { return (n + 63) & ~(int64_t)63; }
 
 /* Bytes of k activations in the form for weights of this type; of INT8 each group is followed by
- * its scale. k is a multiple of GROUP. */
+ * its scale. */
 INLINE int64_t packed_bytes(int type, int64_t k)
 {
 #if defined(RL_AVX512_BF16)
     if (type == RL_BF16) return 2 * k;
 #endif
-    return type == RL_INT8 ? k / GROUP * PACKED_GROUP : 4 * k;
+    return type == RL_INT8 ? k + groups(k) * PACKED_SCALE : 4 * k;
 }
 
 /* Bytes of k of a panel of weights; of INT8 each group is followed by a line of scales and sums. */
 INLINE int64_t panel_bytes(int type, int64_t k)
 {
-    return type == RL_INT8 ? k / GROUP * (GROUP + 4) * PANEL : k * PANEL * (type == RL_F32 ? 4 : 2);
+    return type == RL_INT8 ? (k + 4 * groups(k)) * PANEL : k * PANEL * (type == RL_F32 ? 4 : 2);
 }
 
 #if defined(RL_AVX512_BF16)
@@ -62,26 +70,30 @@ static void pack_pairs(const float *x, int k, uint16_t *out)
 
 /* Symmetric 8-bit integers: x ~ scale * q, |q| <= 127. They carry +128, for the processor multiplies
  * unsigned bytes by signed ones. */
-static void pack_group(const float *x, char *out)
+static void pack_group(const float *x, int size, char *out)
 {
     vf peak = vf_set(0);
-    for (int i = 0; i < GROUP; i += LANES) {
+    for (int i = 0; i < size; i += LANES) {
         vf v = vf_load(x + i);
         peak = vf_max(peak, vf_max(v, -v));
     }
     float top = vf_peak(peak), scale = top / 127.0f, inverse = top > 0 ? 127.0f / top : 0;
-    for (int i = 0; i < GROUP; i += LANES) {
+    for (int i = 0; i < size; i += LANES) {
         vb bytes = __builtin_convertvector(vf_to_int(vf_load(x + i) * vf_set(inverse)) + vi_set(128), vb);
         memcpy(out + i, &bytes, sizeof bytes);
     }
-    memcpy(out + PACKED_GROUP - PACKED_SCALE, &scale, sizeof scale);
+    memcpy(out + size, &scale, sizeof scale);
 }
 
 /* Bring a row of k floats into the form for weights of this type. */
 INLINE void pack_row(int type, const float *x, int k, char *out)
 {
     if (type == RL_INT8) {
-        for (int i = 0; i < k; i += GROUP, out += PACKED_GROUP) pack_group(x + i, out);
+        for (int i = 0; i < k; i += GROUP) {
+            int size = k - i < GROUP ? k - i : GROUP;
+            pack_group(x + i, size, out);
+            out += size + PACKED_SCALE;
+        }
         return;
     }
 #if defined(RL_AVX512_BF16)
@@ -210,14 +222,15 @@ INLINE vi dot_eight(vi sum, const char *x, vi early, vi late)
 INLINE void tile_int8(const int rows, const int panels, const char *a, int64_t lda, const char *w,
                       int64_t next_panel, int k, float *acc, const int64_t ldo, int first, fetch next)
 {
-    for (; k > 0; k -= GROUP, a += PACKED_GROUP, first = 0) {
+    for (int size; k > 0; k -= size, a += size + PACKED_SCALE, first = 0) {
+        size = k < GROUP ? k : GROUP;
         vi sum[MAX_ROWS][UNIT * NV], weight[2][UNIT * NV];
         UNROLL for (int j = 0; j < panels * NV; j++) {
             /* What the 128 in every activation comes to is taken off first. */
-            vi taken = (vi_load(lanes_of(w + GROUP * PANEL, next_panel, j)) << 16) >> 9;
+            vi taken = (vi_load(lanes_of(w + size * PANEL, next_panel, j)) << 16) >> 9;
             UNROLL for (int r = 0; r < rows; r++) sum[r][j] = taken;
         }
-        for (int i = 0; i < GROUP; i += 8, w += 8 * PANEL) {
+        for (int i = 0; i < size; i += 8, w += 8 * PANEL) {
             fetch_weights(panels, next_panel, &next);
             fetch_weights(panels, next_panel, &next);
             UNROLL for (int j = 0; j < panels * NV; j++) {
@@ -232,7 +245,7 @@ INLINE void tile_int8(const int rows, const int panels, const char *a, int64_t l
             vf scale = vf_odd(vu_load(lanes_of(w, next_panel, j)));
             UNROLL for (int r = 0; r < rows; r++) {
                 float *to = acc + r * ldo + j * LANES;
-                vf both = scale * vf_set(*(const float *)(a + r * lda + GROUP));
+                vf both = scale * vf_set(*(const float *)(a + r * lda + size));
                 vf_store(to, vf_fma(vi_to_float(sum[r][j]), both, first ? vf_set(0) : vf_load(to)));
             }
         }
@@ -287,7 +300,7 @@ INLINE void block(const int type, int rows, const char *a, int64_t lda, const ch
 {
     /* Tiles of nearly equal height: 32 rows are 6 6 5 5 5 5, not 6 6 6 6 6 2. */
     int tiles = (rows + MAX_ROWS - 1) / MAX_ROWS;
-    int step = tiles > 1 ? BLOCK_K : k;
+    int step = tiles > 1 ? block_k(type) : k;
     for (int i = 0; i < k; i += step) {
         int count = k - i < step ? k - i : step;
         const char *part = w + panel_bytes(type, i);

@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define RL_ABI 5
+#define RL_ABI 6
 #define RL_PUBLIC __attribute__((visibility("default")))
 
 enum rl_type { RL_F32 = 0, RL_BF16 = 1, RL_INT8 = 2 };
@@ -16,14 +16,22 @@ enum rl_target { RL_QKV = 0, RL_O = 1, RL_GATE_UP = 2, RL_DOWN = 3, RL_TARGETS =
 enum rl_activation { RL_SILU = 0, RL_GELU_TANH = 1 };
 
 /* A weight [n, k], packed in panels of 16 rows: F32 [n/16][k][16], BF16 [n/16][k/2][16][2]. INT8:
- * for every 64 of k [16][16][4] numbers, then for each of the 16 rows a word, the group's scale as
- * bfloat16 (high) and less the sum of its numbers (low). Of every eight numbers of a row 0, 1, 4, 5 and
- * 2, 3, 6, 7 each have positive ones of at most 128 together, and negative ones. n and k are the padded ones. data null: absent. */
+ * for every group of k [group/4][16][4] numbers, then for each of the 16 rows a word, the group's scale
+ * as bfloat16 (high) and less the sum of its numbers (low). n and k are the padded ones. data null:
+ * absent. */
 typedef struct {
     const void *data;
     const float *bias; /* [n] or null */
     int32_t type, n, k, reserved;
 } rl_matrix;
+
+/* What INT8 weights are for the variant in use: so many numbers of a row share a scale, the last ones
+ * of a row perhaps half as many. With `narrow` four products are added in 16 bits: of every eight numbers
+ * of a row 0, 1, 4, 5 and 2, 3, 6, 7 each have positive ones of at most 128 together, and negative ones. */
+typedef struct {
+    int32_t group, narrow;
+} rl_int8_form;
+RL_PUBLIC const rl_int8_form *rl_int8(void);
 
 /* Low-rank addition to one matrix: y += up (down x). Both F32; a rank of at most RL_MAX_RANK,
  * padding included. */
