@@ -91,14 +91,20 @@ def simulated(session: Session, name: str) -> list[Mapping[str, Any]]:
 def parts(session: Session, name: str) -> Parts:
     """The config and models of endpoint ``name``; what is already gone is left out."""
     config = str(describe(session, name).get("EndpointConfigName", ""))
+    models = config_models(session, config)
+    return Parts(name, "", ()) if models is None else Parts(name, config, models)
+
+
+def config_models(session: Session, config: str) -> tuple[str, ...] | None:
+    """The models that an endpoint configuration names, each once; None where there is none."""
     try:
         with session.call():
             answer = session.sagemaker_client.describe_endpoint_config(EndpointConfigName=config)
     except NotFound:
-        return Parts(name, "", ())
+        return None
     variants = [*answer.get("ProductionVariants", ()), *answer.get("ShadowProductionVariants", ())]
     models = (variant.get("ModelName") for variant in variants)
-    return Parts(name, config, tuple(dict.fromkeys(str(model) for model in models if model)))
+    return tuple(dict.fromkeys(str(model) for model in models if model))
 
 
 def parse_view(name: str, body: Mapping[str, Any]) -> EndpointView:

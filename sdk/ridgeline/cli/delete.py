@@ -31,33 +31,38 @@ def delete(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete endpoints with their configurations and models. Asks first on a terminal."""
+    """Delete endpoints with their configurations and models, but for what others use too.
+    Asks first on a terminal."""
     session = _common.open_session(data_dir)
+    # boto3: not for --help
+    from ridgeline._deletion import delete_parts
+    from ridgeline._endpoints import Parts, parts
     from ridgeline._waiting import wait_until_deleted
-    from ridgeline.predictor import Predictor  # boto3: not for --help
 
     if not yes and _on_a_terminal():
         typer.confirm(f"Delete {', '.join(endpoints)}?", abort=True, err=True)
-    accepted: list[str] = []
+    accepted: list[Parts] = []
     exit_codes: list[int] = []
     for name in endpoints:
-        predictor = Predictor(name, sagemaker_session=session)
         try:
-            predictor.delete_endpoint()
-            if not keep_model:
-                predictor.delete_model()
+            found = parts(session, name)
+            with session.call():
+                session.sagemaker_client.delete_endpoint(EndpointName=name)
         except RidgelineError as error:
             # One name that is wrong must not keep the others alive.
             exit_codes.append(_common.report(error, as_json=as_json))
         else:
-            accepted.append(name)
-    for name in accepted:
+            accepted.append(found)
+    kept = delete_parts(session, accepted, models=not keep_model)
+    for found in accepted:
         if not no_wait:
-            wait_until_deleted(session, name)
+            wait_until_deleted(session, found.endpoint)
         if not as_json:
-            _common.say(f"Deleted {name}.")
+            _common.say(f"Deleted {found.endpoint}.")
     if as_json:
-        _common.print_json({"deleted": accepted})
+        _common.print_json({"deleted": [found.endpoint for found in accepted], "kept": kept})
+    for line in () if as_json else kept:
+        _common.say(f"Kept {line}.")
     if exit_codes:
         raise typer.Exit(exit_codes[0])
 

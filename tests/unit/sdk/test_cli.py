@@ -349,56 +349,6 @@ class TestEndpoints:
             assert result.exit_code == 4
             assert '"e"' in result.stderr or "'e'" in result.stderr
 
-    @staticmethod
-    def goes_slowly(fake: Any, sdk_tools: Any) -> None:
-        """Endpoint e is there for two more looks after it was deleted."""
-        fake.endpoint("e")
-        there = fake.rules["DescribeEndpoint"][0]
-        absent = sdk_tools.aws_error("ValidationException", 'Could not find endpoint "e".')
-        looks = iter([there, there])
-        fake.rules["DescribeEndpoint"] = lambda call: (
-            next(looks, absent) if "DeleteEndpoint" in fake.operations() else there
-        )
-
-    def test_delete_takes_all_of_it_and_waits(
-        self, fake: Any, run: Run, sdk_tools: Any, clock: Any
-    ) -> None:
-        self.goes_slowly(fake, sdk_tools)
-        result = run("delete", "e", "--json")
-        assert json.loads(result.stdout) == {"deleted": ["e"]}
-        assert fake.requests("DeleteEndpoint") == [{"EndpointName": "e"}]
-        assert fake.requests("DeleteEndpointConfig") == [{"EndpointConfigName": "e"}]
-        assert fake.requests("DeleteModel") == [{"ModelName": "e-model"}]
-        assert len(clock.slept) == 2
-
-    def test_one_wrong_name_does_not_keep_the_others(
-        self, fake: Any, run: Run, sdk_tools: Any
-    ) -> None:
-        fake.endpoint("e")
-        there = fake.rules["DescribeEndpoint"][0]
-        absent = sdk_tools.aws_error("ValidationException", 'Could not find endpoint "nope".')
-        fake.rules["DescribeEndpoint"] = lambda call: (
-            there if call.json["EndpointName"] == "e" else absent
-        )
-        result = run("delete", "nope", "e", "--no-wait", "--json")
-        assert result.exit_code == 4
-        assert json.loads(result.stdout) == {"deleted": ["e"]}
-        assert json.loads(result.stderr)["error"]["code"] == "NotFound"
-        assert fake.requests("DeleteEndpoint") == [{"EndpointName": "e"}]
-
-    def test_delete_asks_on_a_terminal(
-        self, fake: Any, run: Run, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        fake.endpoint("e")
-        monkeypatch.setattr("ridgeline.cli.delete._on_a_terminal", lambda: True)
-        assert run("delete", "e", input="n\n").exit_code == 1
-        assert fake.operations() == []
-        assert run("delete", "e", "--no-wait", input="y\n").exit_code == 0
-        assert "DeleteEndpoint" in fake.operations()
-        fake.calls.clear()
-        assert run("delete", "e", "--yes", "--keep-model", "--no-wait").exit_code == 0
-        assert "DeleteModel" not in fake.operations()
-
     def test_logs(self, fake: Any, run: Run, sdk_tools: Any) -> None:
         fake.on("DescribeLogStreams", sdk_tools.Reply({"logStreams": [{"logStreamName": "b/1"}]}))
         events = [{"timestamp": 1_700_000_000_123, "message": "hello"}]
