@@ -23,7 +23,7 @@ from ridgeline_service.errors import (
     ValidationException,
 )
 from ridgeline_service.gateway.http import Exchange
-from ridgeline_service.gateway.invoke import refused, replica_headers
+from ridgeline_service.gateway.invoke import check_headers, refused, replica_headers
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.replicas import (
     Call,
@@ -102,6 +102,7 @@ class AsyncInvocations:
 
     async def accept(self, exchange: Exchange, endpoint: str, body: bytes) -> None:
         """``POST /endpoints/NAME/async-invocations``. Raises ValidationException."""
+        check_headers(exchange.headers, endpoint)
         route = self._router.endpoint(endpoint)
         if route.asynchronous is None:
             raise _invalid(

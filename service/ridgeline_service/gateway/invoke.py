@@ -23,11 +23,42 @@ from ridgeline_service.snapshot import Snapshot
 MAX_BODY = 25 * 1024 * 1024
 
 _PREFIX = "x-amzn-sagemaker-"
+# What would choose another model than the endpoint's variants, or another kind of answer.
+_REFUSED = {
+    _PREFIX + "target-model": ("TargetModel", "it is not a multi-model endpoint"),
+    _PREFIX + "target-container-hostname": (
+        "TargetContainerHostname",
+        "it is not a multi-container endpoint",
+    ),
+    _PREFIX + "inference-component": (
+        "InferenceComponentName",
+        "it has no inference components",
+    ),
+    _PREFIX + "enable-explanations": ("EnableExplanations", "nothing is explained here"),
+}
+_MOST_ATTRIBUTES = 1024
 _NOT_FORWARDED = frozenset((_PREFIX + "target-variant", _PREFIX + "accept"))
 _ANSWERED = frozenset(
     _PREFIX + name for name in ("custom-attributes", "new-session-id", "closed-session-id")
 ) | {SIMULATED_HEADER}
 VARIANT_HEADER = "x-Amzn-Invoked-Production-Variant"
+
+
+def check_headers(headers: Mapping[str, str], endpoint: str) -> None:
+    """Raises ValidationException for what would have to change the answer, and does not here."""
+    for header, (member, why) in _REFUSED.items():
+        if headers.get(header):
+            raise ValidationException(
+                f"Endpoint {endpoint} cannot take {member} {headers[header]}: {why}. "
+                "Leave it out; TargetVariant chooses one of its variants.",
+                code="ValidationError",
+            )
+    attributes = headers.get(_PREFIX + "custom-attributes", "")
+    if len(attributes) > _MOST_ATTRIBUTES:
+        raise ValidationException(
+            f"CustomAttributes has {len(attributes)} characters, more than {_MOST_ATTRIBUTES}.",
+            code="ValidationError",
+        )
 
 
 def replica_headers(
@@ -66,6 +97,7 @@ async def invoke(
 ) -> None:
     """``POST /endpoints/NAME/invocations``. Raises AwsError."""
     headers = exchange.headers
+    check_headers(headers, endpoint)
     call = Call(
         endpoint,
         "/invocations",
@@ -111,6 +143,7 @@ async def invoke_stream(
     """``POST /endpoints/NAME/invocations-response-stream``. Raises AwsError before the first byte;
     what fails later goes out as an exception event."""
     headers = exchange.headers
+    check_headers(headers, endpoint)
     call = Call(
         endpoint,
         "/invocations",

@@ -36,7 +36,6 @@ def test_invoke_passes_headers_and_bodies(world: World) -> None:
         Accept="application/json",
         CustomAttributes="c=1",
         InferenceId="id-7",
-        TargetModel="m.tar.gz",
     )
     assert answer["Body"].read() == b"echo:in"
     assert answer["ContentType"] == "application/x-echo"
@@ -49,7 +48,6 @@ def test_invoke_passes_headers_and_bodies(world: World) -> None:
     assert got["accept"] == "application/json"
     assert got["x-amzn-sagemaker-custom-attributes"] == "c=1"
     assert got["x-amzn-sagemaker-inference-id"] == "id-7"
-    assert got["x-amzn-sagemaker-target-model"] == "m.tar.gz"
     assert got["x-ridgeline-token"] == TOKEN
     assert "authorization" not in got
 
@@ -113,6 +111,34 @@ def test_target_variant(world: World) -> None:
     with pytest.raises(ClientError) as unknown:
         runtime.invoke_endpoint(EndpointName="e", Body=b"x", TargetVariant="C")
     assert refused(unknown) == ("ValidationError", 400)
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("TargetModel", "a.tar.gz"),
+        ("TargetContainerHostname", "second"),
+        ("InferenceComponentName", "nope"),
+        ("EnableExplanations", "`true`"),
+        ("CustomAttributes", "x" * 1025),
+    ],
+)
+def test_what_would_ask_for_another_answer_is_refused(
+    world: World, member: str, value: str
+) -> None:
+    fake = world.replica(echo)
+    world.publish(route("e", fake))
+    world.start_gateway()
+    runtime = world.client("sagemaker-runtime")
+    asked = {"EndpointName": "e", "Body": b"x", member: value}
+    with pytest.raises(ClientError) as caught:
+        runtime.invoke_endpoint(**asked)
+    assert refused(caught) == ("ValidationError", 400)
+    assert member in str(caught.value)
+    if member in ("InferenceComponentName", "CustomAttributes"):
+        with pytest.raises(ClientError, match=member):
+            runtime.invoke_endpoint_with_response_stream(**asked)
+    assert not fake.seen
 
 
 def test_wrong_key_and_tampered_body_are_refused(world: World) -> None:
