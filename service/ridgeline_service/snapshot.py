@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ridgeline_service.files import write_atomic
 
@@ -66,6 +67,19 @@ class AsyncRoute:
 
 
 @dataclass(frozen=True)
+class CaptureRoute:
+    """Where requests are kept, and which: ``percent`` of them, what was asked, what was answered.
+    Bodies of ``csv_types`` and ``json_types`` as text. ``destination`` ends without a slash."""
+
+    destination: str
+    percent: int
+    input: bool
+    output: bool
+    csv_types: tuple[str, ...]
+    json_types: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class EndpointRoute:
     """One endpoint. ``task`` is ``text-generation`` or ``text-embedding`` for endpoints that the
     OpenAI routes serve, else empty. ``created_at`` is in seconds since the epoch."""
@@ -77,6 +91,7 @@ class EndpointRoute:
     created_at: float
     variants: tuple[VariantRoute, ...]
     asynchronous: AsyncRoute | None = None
+    capture: CaptureRoute | None = None
 
 
 @dataclass(frozen=True)
@@ -130,14 +145,20 @@ class SnapshotReader:
 
 def _endpoint(raw: dict[str, object]) -> EndpointRoute:
     values = dict(raw)
-    asynchronous = values.pop("asynchronous")
+    asynchronous, capture = values.pop("asynchronous"), values.pop("capture")
     variants = values.pop("variants")
     assert isinstance(variants, list)
     return EndpointRoute(
         **values,  # type: ignore[arg-type]
         variants=tuple(_variant(item) for item in variants),
         asynchronous=AsyncRoute(**asynchronous) if isinstance(asynchronous, dict) else None,
+        capture=_capture(capture) if isinstance(capture, dict) else None,
     )
+
+
+def _capture(raw: dict[str, Any]) -> CaptureRoute:
+    lists = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
+    return CaptureRoute(**{**raw, **lists})
 
 
 def _variant(raw: dict[str, object]) -> VariantRoute:

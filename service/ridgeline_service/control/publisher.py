@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -20,6 +20,7 @@ from ridgeline_service.security.keys import RootKey, hash_bearer_key
 from ridgeline_service.snapshot import (
     ApiKey,
     AsyncRoute,
+    CaptureRoute,
     Credential,
     EndpointRoute,
     KeyLimits,
@@ -147,6 +148,7 @@ def _route(
             for variant in variants
         ),
         asynchronous=_async_route(deployment),
+        capture=_capture_route(deployment),
     )
 
 
@@ -160,3 +162,24 @@ def _async_route(deployment: DeploymentRecord | None) -> AsyncRoute | None:
         failure_path=config["OutputConfig"].get("S3FailurePath", ""),
         max_concurrent=client.get("MaxConcurrentInvocationsPerInstance", DEFAULT_ASYNC_CONCURRENCY),
     )
+
+
+def _capture_route(deployment: DeploymentRecord | None) -> CaptureRoute | None:
+    config = deployment.config.get("DataCaptureConfig") if deployment is not None else None
+    if config is None or not config.get("EnableCapture", True):
+        return None
+    kinds = config.get("CaptureContentTypeHeader") or {}
+    # "InputAndOutput" is both.
+    modes = "".join(option["CaptureMode"] for option in config["CaptureOptions"])
+    return CaptureRoute(
+        destination=config["DestinationS3Uri"].rstrip("/"),
+        percent=config["InitialSamplingPercentage"],
+        input="Input" in modes,
+        output="Output" in modes,
+        csv_types=_content_types(kinds.get("CsvContentTypes")),
+        json_types=_content_types(kinds.get("JsonContentTypes")),
+    )
+
+
+def _content_types(given: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(kind.lower() for kind in given or ())

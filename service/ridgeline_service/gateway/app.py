@@ -15,6 +15,7 @@ from ridgeline_service.gateway import invoke
 from ridgeline_service.gateway.answers import Protocol, error_answer
 from ridgeline_service.gateway.async_invoke import AsyncInvocations
 from ridgeline_service.gateway.auth import Authenticator
+from ridgeline_service.gateway.capture import Captures
 from ridgeline_service.gateway.dispatch import Destination, Room, destination
 from ridgeline_service.gateway.http import ClientGone, Exchange, Receive, Scope, Send
 from ridgeline_service.gateway.invocations import Invocations
@@ -45,6 +46,7 @@ class Rooms:
     authenticator: Authenticator
     metrics: Metrics
     invocations: Invocations
+    captures: Captures
     scraping: Scraping
     router: Router
     replicas: Replicas
@@ -151,7 +153,9 @@ class GatewayApp:
             return
         async with exchange.until_client_leaves():
             if to.operation == "invocations":
-                await invoke.invoke(exchange, to.endpoint, body, rooms.replicas, snapshot, meter)
+                await invoke.invoke(
+                    exchange, to.endpoint, body, rooms.replicas, snapshot, meter, rooms.captures
+                )
             else:
                 await invoke.invoke_stream(
                     exchange, to.endpoint, body, rooms.replicas, snapshot, meter
@@ -162,13 +166,16 @@ class GatewayApp:
         rooms = self._rooms = await self._build()
         watching = asyncio.create_task(_watch_routes(rooms))
         writing = asyncio.create_task(rooms.invocations.run())
+        capturing = asyncio.create_task(rooms.captures.run())
         rooms.asynchronous.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         watching.cancel()
         await rooms.asynchronous.stop()
         writing.cancel()
+        capturing.cancel()
         await rooms.invocations.flush()
+        await rooms.captures.flush()
         await rooms.close()
         await asyncio.to_thread(rooms.tracing.close)
         await send({"type": "lifespan.shutdown.complete"})

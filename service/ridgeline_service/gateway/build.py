@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from ridgeline_service.gateway.app import GatewayApp, Rooms
 from ridgeline_service.gateway.async_invoke import AsyncInvocations
 from ridgeline_service.gateway.auth import Authenticator
+from ridgeline_service.gateway.capture import Captures
 from ridgeline_service.gateway.invocations import Invocations
 from ridgeline_service.gateway.limits import Limiter
 from ridgeline_service.gateway.metrics import Metrics
@@ -81,6 +82,7 @@ def _build(
         authenticator=Authenticator(snapshots, root, lambda: datetime.now(UTC)),
         metrics=metrics,
         invocations=invocations,
+        captures=Captures(objects, new_id=new_id),
         scraping=Scraping(session, metrics, snapshots.current),
         router=router,
         replicas=replicas,

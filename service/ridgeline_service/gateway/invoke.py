@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ridgeline_service.errors import ThrottlingException, ValidationException
 from ridgeline_service.gateway import event_stream
+from ridgeline_service.gateway.capture import Captures
 from ridgeline_service.gateway.http import Exchange
 from ridgeline_service.gateway.limits import Meter
 from ridgeline_service.gateway.replicas import (
@@ -94,6 +95,7 @@ async def invoke(
     replicas: Replicas,
     snapshot: Callable[[], Snapshot],
     meter: Meter,
+    captures: Captures,
 ) -> None:
     """``POST /endpoints/NAME/invocations``. Raises AwsError."""
     headers = exchange.headers
@@ -122,6 +124,9 @@ async def invoke(
             "invocation may return. Use InvokeEndpointAsync.",
             code="ModelError",
         )
+    capture = answer.lease.endpoint.capture
+    if capture is not None and captures.wanted(capture):
+        captures.record(capture, answer.lease, headers, body, answer.headers, answer.body)
     await exchange.respond(
         200,
         [

@@ -267,6 +267,36 @@ def test_async_config_reaches_the_route(world):
     assert world.describe("e")["AsyncInferenceConfig"]["OutputConfig"]["S3OutputPath"]
 
 
+def test_data_capture_reaches_the_route_once_the_endpoint_serves(world):
+    world.model("m")
+    variant = {"VariantName": "A", "ModelName": "m"}
+    variant |= {"InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+    wanted = {
+        "InitialSamplingPercentage": 40,
+        "DestinationS3Uri": "s3://b/kept/",
+        "CaptureOptions": [{"CaptureMode": "InputAndOutput"}],
+        "CaptureContentTypeHeader": {"JsonContentTypes": ["Application/JSON"]},
+    }
+    for name, capture in (("on", wanted), ("off", {**wanted, "EnableCapture": False})):
+        world.plane.endpoint_configs.create(
+            {
+                "EndpointConfigName": name,
+                "ProductionVariants": [variant],
+                "DataCaptureConfig": capture,
+            }
+        )
+        world.endpoint(name, name)
+        assert world.describe(name)["DataCaptureConfig"]["CaptureStatus"] == "Stopped"
+    world.settle()
+    assert world.route("off").capture is None
+    assert world.describe("off")["DataCaptureConfig"]["CaptureStatus"] == "Stopped"
+    route = world.route("on").capture
+    assert (route.destination, route.percent) == ("s3://b/kept", 40)
+    assert (route.input, route.output) == (True, True)
+    assert (route.csv_types, route.json_types) == ((), ("application/json",))
+    assert world.describe("on")["DataCaptureConfig"]["CaptureStatus"] == "Started"
+
+
 def assert_gone(world, name: str) -> None:
     with pytest.raises(AwsError, match="Could not find endpoint"):
         world.describe(name)

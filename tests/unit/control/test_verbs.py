@@ -93,6 +93,12 @@ class TestEndpointConfigs:
         [
             ([variant(model="ghost")], {}, "Could not find model"),
             ([variant(), variant()], {}, "must be unique"),
+            ([variant()], {"ExplainerConfig": {"x": 1}}, "ExplainerConfig is not supported"),
+            (
+                [variant(ManagedInstanceScaling={"Status": "ENABLED"})],
+                {},
+                "ManagedInstanceScaling, which is not supported",
+            ),
             ([variant(InitialVariantWeight=0.0)], {}, "at least one must take traffic"),
             ([variant(InstanceType=None)], {}, "lacks InstanceType"),
             (

@@ -72,6 +72,11 @@ def _check(request: Mapping[str, Any]) -> None:
             "ShadowProductionVariants are not supported by this service.",
             hint="Deploy the shadow model as an endpoint of its own.",
         )
+    if request.get("ExplainerConfig"):
+        raise ValidationException(
+            "ExplainerConfig is not supported by this service: nothing is explained.",
+            hint="Leave it out.",
+        )
     names = [variant["VariantName"] for variant in variants]
     for name in names:
         if names.count(name) > 1:
@@ -98,6 +103,11 @@ def _check_variant(variant: Mapping[str, Any]) -> None:
     if not variant.get("ModelName"):
         raise ValidationException(
             f"Variant {name!r} names no ModelName; inference components are not supported."
+        )
+    if variant.get("ManagedInstanceScaling", {}).get("Status") == "ENABLED":
+        raise ValidationException(
+            f"Variant {name!r} has ManagedInstanceScaling, which is not supported by this service.",
+            hint="Leave it out, and set InitialInstanceCount.",
         )
     if "ServerlessConfig" in variant:
         extra = [key for key in ("InstanceType", "InitialInstanceCount") if key in variant]

@@ -14,7 +14,7 @@ from ridgeline_service.store.records import (
 )
 from ridgeline_service.store.states import EndpointStatus, ReplicaStatus
 
-_COPIED = ("AsyncInferenceConfig", "ExplainerConfig", "MetricsConfig")
+_COPIED = ("AsyncInferenceConfig", "MetricsConfig")
 
 
 def describe(
@@ -46,7 +46,9 @@ def describe(
         if name in shown.config:
             response[name] = shown.config[name]
     if "DataCaptureConfig" in shown.config:
-        response["DataCaptureConfig"] = _capture(shown.config["DataCaptureConfig"])
+        response["DataCaptureConfig"] = _capture(
+            shown.config["DataCaptureConfig"], serves=active is not None
+        )
     if pending is not None and active is not None:
         response["PendingDeploymentSummary"] = {
             "EndpointConfigName": pending.config_name,
@@ -129,11 +131,11 @@ def _message(variant: VariantSpec, replicas: Sequence[ReplicaRecord]) -> dict[st
     return {}
 
 
-def _capture(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Captured is nothing here, and the answer says so: the status is Stopped."""
+def _capture(config: Mapping[str, Any], *, serves: bool) -> dict[str, Any]:
+    enabled = bool(config.get("EnableCapture", True))
     return {
-        "EnableCapture": bool(config.get("EnableCapture", False)),
-        "CaptureStatus": "Stopped",
+        "EnableCapture": enabled,
+        "CaptureStatus": "Started" if enabled and serves else "Stopped",
         "CurrentSamplingPercentage": config["InitialSamplingPercentage"],
         "DestinationS3Uri": config["DestinationS3Uri"],
         "KmsKeyId": config.get("KmsKeyId", ""),
