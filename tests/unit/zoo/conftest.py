@@ -185,3 +185,10 @@ def model_files() -> dict[str, bytes]:
         "README.md": b"# words",
         "1_Pooling/config.json": b"{}",
     }
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    (tmp_path / "fetched").mkdir()
+    (tmp_path / "out").mkdir()
+    return tmp_path / "fetched", tmp_path / "out"
