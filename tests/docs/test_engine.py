@@ -80,7 +80,7 @@ def test_defaults_are_those_of_the_code() -> None:
     assert int(defaults["MAX_NUM_SEQS"]) == found.max_num_seqs
     assert int(defaults["BLOCK_SIZE"]) == found.block_size
     assert int(defaults["MAX_LORA_RANK"]) == found.max_adapter_rank
-    assert defaults["DTYPE"] == found.dtype
+    assert defaults["DTYPE"] == settings.DEFAULT_DTYPE
     assert found.speculative is not None
     assert defaults["SPECULATIVE_CONFIG"].endswith(str(found.speculative.num_speculative_tokens))
     allowed = settings.read_settings({"OPTION_ENABLE_LORA": "true"})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+from typing import NamedTuple
 
 from ridgeline_backends.models.config import DecoderConfig
 from ridgeline_backends.neuron.operations.elementwise import UnaryFunction
@@ -92,13 +95,35 @@ class DecoderArchitecture:
     final_softcap: float | None = None
 
     @property
-    def period(self) -> int:
-        """How many layers, at least, make a pattern that the others repeat."""
-        layers = self.layers
-        for period in range(1, len(layers)):
-            if all(one == layers[place % period] for place, one in enumerate(layers)):
-                return period
-        return len(layers)
+    def runs(self) -> list[Run]:
+        """The layers in order, as patterns that are repeated."""
+        kinds = {layer: number for number, layer in enumerate(dict.fromkeys(self.layers))}
+        return runs_of([kinds[layer] for layer in self.layers])
+
+
+class Run(NamedTuple):
+    """`repeats` times the `period` layers from `first` on."""
+
+    first: int
+    period: int
+    repeats: int
+
+
+def runs_of(kinds: Sequence[int]) -> list[Run]:
+    """With as few runs, and layers written out in them, as can be: backwards, what is best from
+    each place on."""
+    best: list[tuple[int, list[Run]]] = [(0, [])] * (len(kinds) + 1)
+    for first in reversed(range(len(kinds))):
+        found = []
+        for period in range(1, len(kinds) - first + 1):
+            pattern, end = kinds[first : first + period], first + period
+            while kinds[end : end + period] == pattern:
+                end += period
+            written, rest = best[end]
+            run = Run(first, period, (end - first) // period)
+            found.append((1 + period + written, [run, *rest]))
+        best[first] = min(found, key=itemgetter(0))
+    return best[0][1]
 
 
 def dense(config: DecoderConfig) -> DecoderArchitecture:

@@ -7,7 +7,7 @@ Imports no torch.
 
 from __future__ import annotations
 
-from ridgeline_backends.neuron.builders.architecture import DecoderArchitecture, Layer
+from ridgeline_backends.neuron.builders.architecture import DecoderArchitecture, Layer, Run
 from ridgeline_backends.neuron.builders.feedforward import feed_forward
 from ridgeline_backends.neuron.builders.listing import Listing, given, weight
 from ridgeline_backends.neuron.builders.mixers import mix
@@ -143,24 +143,19 @@ class _DecoderBuilder:
         return out.section()
 
     def _layers(self) -> list[Section]:
-        """The shortest pattern of layers, repeated, and what is left of it at the end."""
-        layers, period = self._model.layers, self._model.period
-        whole = len(layers) // period
-        sections = [self._section(layers[:period], repeats=whole, first=0)]
-        rest = layers[whole * period :]
-        if rest:
-            sections.append(self._section(rest, repeats=1, first=whole * period))
-        return sections
+        """A section for each pattern of layers."""
+        return [self._section(run) for run in self._model.runs]
 
-    def _section(self, layers: tuple[Layer, ...], *, repeats: int, first: int) -> Section:
+    def _section(self, run: Run) -> Section:
+        first, period, repeats = run
         site = self._site("layers" if first == 0 else f"layers.{first}")
-        for place, layer in enumerate(layers):
+        for place, layer in enumerate(self._model.layers[first : first + period]):
             site.out.layer = f"layers.{{{place}}}"
             if layer.parallel:
                 self._parallel_layer(site, layer)
             else:
                 self._layer(site, layer)
-        return site.out.section(repeats=repeats, first_layer=first, period=len(layers))
+        return site.out.section(repeats=repeats, first_layer=first, period=period)
 
     def _layer(self, site: Site, layer: Layer) -> None:
         x = site.whole(site.normed(self._hidden, "attention_norm", to="normed"), to="gathered")

@@ -254,8 +254,8 @@ def test_layers_that_alternate_are_one_pattern() -> None:
     }
     program = built(gemma, Phase.TOKEN_GENERATION, 128)
     layers = [one for one in program.sections if one.name.startswith("layers")]
-    assert [(one.repeats, one.period) for one in layers] == [(2, 6), (1, 2)]
-    assert layers[1].layers(0) == (12, 13)
+    assert [(one.repeats, one.period) for one in layers] == [(2, 6), (2, 1)]
+    assert [layers[1].layers(repeat) for repeat in range(2)] == [(12,), (13,)]
     windows = [
         one.attributes.window  # type: ignore[attr-defined]
         for one, times in program.operations()
