@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ridgeline_backends.base import SampleRequest
+from ridgeline_backends.biases import Biases
 from ridgeline_backends.history import Penalties
 
 
@@ -31,13 +32,17 @@ def edit(rows: Tensor, requests: Sequence[SampleRequest]) -> None:
         if request.penalties is not None:
             _penalise(row, request.penalties)
         if request.bias:
-            ids, values = zip(*request.bias, strict=True)
-            known = _ids(row, ids)
-            row.index_add_(0, known, torch.tensor(values, device=row.device))
+            _add(row, request.bias)
         if request.allowed is not None:
             _keep_allowed(row, request.allowed(), request.banned)
         elif request.banned:
             row[_ids(row, [t for t in request.banned if 0 <= t < row.numel()])] = -torch.inf
+
+
+def _add(row: Tensor, bias: Sequence[tuple[int, float]]) -> None:
+    biases = bias if isinstance(bias, Biases) else Biases(bias)
+    ids = torch.frombuffer(biases.ids, dtype=torch.int64).to(row.device)
+    row.index_add_(0, ids, torch.frombuffer(biases.values, dtype=torch.float32).to(row.device))
 
 
 def _penalise(row: Tensor, penalties: Penalties) -> None:

@@ -2,7 +2,8 @@
 
 A row's choice depends on its logits and its `SampleRequest` alone: the random number is a hash of
 (seed, index), and rows share a batched operation only where each row of its result is computed by
-itself. So neither the batch nor a preemption nor a guess can change a choice.
+itself. So neither the batch nor a preemption nor a guess can change a choice. A row that is no
+finite numbers, which damaged weights or an overflow make, gets `NO_TOKEN`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import isfinite
 
 import torch
 from torch import Tensor
 
 from ridgeline_backends.base import SampledToken, SampleRequest, Step
-from ridgeline_backends.engine.api import MAX_LOGPROBS, TokenLogprobs
+from ridgeline_backends.engine.api import MAX_LOGPROBS, NO_TOKEN, TokenLogprobs
 from ridgeline_backends.logit_edits import edit, is_edited
 
 _FEW, _MANY, _MOST = 64, 256, 4096
@@ -68,7 +70,8 @@ def results(step: Step, logits: Tensor) -> Results:
 
 
 def sample(logits: Tensor, requests: Sequence[SampleRequest]) -> tuple[SampledToken, ...]:
-    """One token per row of `logits` [rows, vocabulary] in float32, which is left unchanged."""
+    """One token per row of `logits` [rows, vocabulary] in float32, which is left unchanged; for a
+    row that has no number to go by, `NO_TOKEN`."""
     if logits.shape[0] != len(requests):
         raise ValueError(f"{logits.shape[0]} rows of logits for {len(requests)} requests")
     tokens = [0] * len(requests)
@@ -80,7 +83,11 @@ def sample(logits: Tensor, requests: Sequence[SampleRequest]) -> tuple[SampledTo
     _choose(changed, edited, requests, tokens)
     plain = [row for row, request in enumerate(requests) if not is_edited(request)]
     _choose(_picked(logits, plain), plain, requests, tokens)
-    asked = [row for row, request in enumerate(requests) if request.logprobs is not None]
+    asked = [
+        row
+        for row, request in enumerate(requests)
+        if request.logprobs is not None and tokens[row] != NO_TOKEN
+    ]
     logprobs: dict[int, TokenLogprobs] = {}
     if asked:
         counts = [requests[row].logprobs or 0 for row in asked]
@@ -115,17 +122,26 @@ def _choose(
 
 
 def _likeliest(logits: Tensor) -> list[int]:
-    """The best token of each row; ties go to the lowest id."""
+    """The best token of each row; ties go to the lowest id. What is no number counts as best."""
     if logits.device.type == "cpu":
         # Several numbers at a time, where torch compares them one by one: a tenth of the time.
-        return [int(row.argmax()) for row in logits.numpy()]
-    return [int(token) for token in logits.argmax(-1).tolist()]
+        rows = logits.numpy()
+        found = [int(row.argmax()) for row in rows]
+        return [
+            token if isfinite(row[token]) else NO_TOKEN
+            for row, token in zip(rows, found, strict=True)
+        ]
+    best = logits.argmax(-1, keepdim=True)
+    tokens: list[int] = best.where(logits.gather(-1, best).isfinite(), NO_TOKEN).flatten().tolist()
+    return tokens
 
 
 def _draw(logits: Tensor, requests: Sequence[SampleRequest]) -> list[int]:
     # In float64, where the sums below keep every token that has a chance.
     temperatures = _column(logits, [request.temperature for request in requests])
     probabilities = torch.softmax(logits.double() / temperatures, -1)
+    # One logit that is no number makes none of its row's probabilities one.
+    broken = probabilities[:, 0].isnan().tolist()
     if any(request.min_p for request in requests):
         least = probabilities.amax(-1, keepdim=True) * _column(
             probabilities, [request.min_p for request in requests]
@@ -148,7 +164,7 @@ def _draw(logits: Tensor, requests: Sequence[SampleRequest]) -> list[int]:
                 kinds.setdefault(more, []).append(row)
             else:
                 tokens[row] = token
-    return tokens
+    return [NO_TOKEN if bad else token for bad, token in zip(broken, tokens, strict=True)]
 
 
 def _looked_at(request: SampleRequest, vocabulary: int) -> int:

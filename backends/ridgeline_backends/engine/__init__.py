@@ -2,10 +2,12 @@
 
 from ridgeline_backends.engine.api import (
     MAX_LOGPROBS,
+    NO_TOKEN,
     Constraint,
     Engine,
     EngineOutput,
     EngineStats,
+    Failure,
     FinishReason,
     Grammar,
     SamplingParams,
@@ -24,6 +26,7 @@ from ridgeline_backends.errors import (
 
 __all__ = [
     "MAX_LOGPROBS",
+    "NO_TOKEN",
     "Constraint",
     "DuplicateSequence",
     "Engine",
@@ -31,6 +34,7 @@ __all__ = [
     "EngineOutput",
     "EngineStats",
     "EngineStopped",
+    "Failure",
     "FinishReason",
     "Grammar",
     "InvalidSampling",

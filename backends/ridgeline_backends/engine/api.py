@@ -22,6 +22,10 @@ MAX_LOGPROBS = 20
 """The most alternatives per token a caller may ask for (the OpenAI API's limit)."""
 
 
+NO_TOKEN = -1
+"""Stands where a token was to be chosen and the logits were no finite numbers."""
+
+
 class FinishReason(StrEnum):
     """Why a sequence ended."""
 
@@ -30,6 +34,16 @@ class FinishReason(StrEnum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     ERROR = "error"
+
+
+class Failure(StrEnum):
+    """What `FinishReason.ERROR` is due to: a step or the engine failed, and another attempt may
+    succeed; or the sequence's own grammar can go no further; or the model's logits were no finite
+    numbers."""
+
+    ENGINE = "engine"
+    GRAMMAR = "grammar"
+    LOGITS = "logits"
 
 
 class Constraint(Protocol):
@@ -161,8 +175,9 @@ class EngineOutput:
     or end-of-sequence token is included, so that usage adds up; a server drops it from the text.
     `cached_tokens` counts prompt tokens that a shared prefix saved. `prompt_logprobs` come with the
     first token, for every token of the prompt but its first. `error` says what happened with
-    `FinishReason.ERROR` and `TIMEOUT`. `times` comes with the first token and the last output,
-    `simulated` from the first token on where the device is simulated.
+    `FinishReason.ERROR` and `TIMEOUT`, `failure` what the former is due to. `times` comes with the
+    first token and the last output, `simulated` from the first token on where the device is
+    simulated.
 
     A grammar that is complete ends a sequence with `FinishReason.STOP` and no stop token.
     """
@@ -176,6 +191,7 @@ class EngineOutput:
     completion_tokens: int = 0
     cached_tokens: int = 0
     error: str | None = None
+    failure: Failure = Failure.ENGINE
     times: Times | None = None
     simulated: SimulatedTimes | None = None
 

@@ -43,7 +43,7 @@ class Counters:
         if chunk.draft:
             self.drafts += 1
             self.draft_tokens += chunk.draft
-            self.accepted_tokens += tokens - 1
+            self.accepted_tokens += max(0, tokens - 1)
 
     def ended(self, reason: FinishReason) -> None:
         self.finished += reason in (FinishReason.STOP, FinishReason.LENGTH)

@@ -11,6 +11,7 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
 
 from ridgeline_backends.base import Chunk, ModelRunner, Step
+from ridgeline_backends.engine.api import NO_TOKEN
 from ridgeline_backends.engine.block_manager import BlockManager
 from ridgeline_backends.engine.drafting import Drafter, Drafts
 from ridgeline_backends.engine.sequence import Sequence
@@ -72,8 +73,9 @@ class DraftModel(Drafter):
                 own.computed += len(chunk.tokens)
                 if own.computed <= follower.known:
                     self._blocks.commit(own)
-                if chunk.sample is not None:
-                    own.tokens.append(next(tokens).token_id)
+                guess = NO_TOKEN if chunk.sample is None else next(tokens).token_id
+                if guess != NO_TOKEN:
+                    own.tokens.append(guess)
                     guesses[own.id].append(own.tokens[-1])
                     if len(guesses[own.id]) < follower.wanted and self._blocks.grow(own):
                         going.append(follower)

@@ -54,6 +54,7 @@ class Live:
             completion_tokens=seq.generated,
             cached_tokens=seq.cached_tokens,
             error=error,
+            failure=seq.failure,
             times=times,
             simulated=None if self.simulated is None else self.simulated.read(first=first),
         )

@@ -31,6 +31,7 @@ from ridgeline_backends.base import (
 from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.engine.adapters import Adapters
 from ridgeline_backends.engine.api import (
+    NO_TOKEN,
     Engine,
     EngineOutput,
     EngineStats,
@@ -335,13 +336,16 @@ class LLMEngine(Engine):
         while finish is None and kept <= chunk.draft:
             token = tokens[kept].token_id
             finish = seq.append(token)
+            if token == NO_TOKEN:
+                break
             kept += 1
             if kept <= chunk.draft and token != guesses[kept - 1]:
                 break
         self._counters.kept(chunk, kept)
-        self._scheduler.computed(seq, chunk, kept - 1)
-        if self._speculation is not None:
-            self._speculation.learn(seq, kept, chunk.draft)
+        if kept:
+            self._scheduler.computed(seq, chunk, kept - 1)
+            if self._speculation is not None:
+                self._speculation.learn(seq, kept, chunk.draft)
         if finish is not None:
             self._finish(live, finish, tokens[:kept], seq.error, now=now)
         else:

@@ -8,7 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ridgeline_backends.base import Chunk, SampleRequest
-from ridgeline_backends.engine.api import Constraint, FinishReason, SamplingParams, TokenLogprobs
+from ridgeline_backends.biases import Biases
+from ridgeline_backends.engine.api import (
+    NO_TOKEN,
+    Constraint,
+    Failure,
+    FinishReason,
+    SamplingParams,
+    TokenLogprobs,
+)
 from ridgeline_backends.history import Penalties, TokenHistory
 
 _NONE: frozenset[int] = frozenset()
@@ -43,11 +51,14 @@ class Sequence:
     committed: int = 0
     constraint: Constraint | None = None
     error: str | None = None
+    failure: Failure = Failure.ENGINE
+    _bias: Biases = field(default_factory=Biases)
     _penalties: Penalties | None = None
 
     def __post_init__(self) -> None:
         params = self.params
         self.prompt_len = len(self.tokens)
+        self._bias = Biases(params.logit_bias)
         if params.penalised:
             self._penalties = Penalties(
                 history=TokenHistory(self.tokens),
@@ -116,28 +127,36 @@ class Sequence:
             min_p=params.min_p,
             logprobs=params.logprobs,
             banned=self.stop_tokens if generated < params.min_tokens else _NONE,
-            bias=params.logit_bias,
+            bias=self._bias,
             penalties=self._penalties,
             allowed=None if self.constraint is None else self.constraint.mask,
         )
 
     def append(self, token: int) -> FinishReason | None:
-        """Take a new token; say whether it ends the sequence. `error` says why with `ERROR`."""
+        """Take a new token; say whether it ends the sequence. `error` says why with `ERROR`, and
+        `failure` what that is due to. `NO_TOKEN` is not taken, and ends it."""
+        if token == NO_TOKEN:
+            return self._fail(Failure.LOGITS, "the model's logits are not finite numbers")
         self.tokens.append(token)
-        if token in self.stop_tokens:
+        ends = token in self.stop_tokens
+        if self.constraint is not None:
+            if not ends:
+                self.constraint.accept(token)
+            # It may have failed before, and left nothing but the end.
+            if self.constraint.error is not None:
+                why = f"the grammar cannot go on: {self.constraint.error}"
+                return self._fail(Failure.GRAMMAR, why)
+        if ends or (self.constraint is not None and self.constraint.finished):
             return FinishReason.STOP
         if self._penalties is not None:
             self._penalties.history.add(token)
-        if self.constraint is not None:
-            self.constraint.accept(token)
-            if self.constraint.error is not None:
-                self.error = f"The grammar cannot go on: {self.constraint.error}"
-                return FinishReason.ERROR
-            if self.constraint.finished:
-                return FinishReason.STOP
         return (
             FinishReason.LENGTH if len(self.tokens) - self.prompt_len >= self.max_tokens else None
         )
+
+    def _fail(self, failure: Failure, error: str) -> FinishReason:
+        self.failure, self.error = failure, error
+        return FinishReason.ERROR
 
     def scored(self, chunk: Chunk, logprobs: tuple[TokenLogprobs, ...]) -> None:
         """Take the log-probabilities of a part of the prompt, perhaps again after a preemption."""

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline_backends.base import Chunk, SampleRequest, Step
+from ridgeline_backends.biases import Biases
+from ridgeline_backends.engine.api import NO_TOKEN
 from ridgeline_backends.history import Penalties, TokenHistory
 from ridgeline_backends.logit_edits import edit
 from ridgeline_backends.sampling import results, sample, uniform, wanted_rows
@@ -251,7 +253,7 @@ def _allowed(row: torch.Tensor, request: SampleRequest) -> set[int]:
 
 @given(
     rows=st.lists(
-        st.lists(st.sampled_from([-math.inf, -1.0, 0.0, 1.0, math.inf]), min_size=17, max_size=17),
+        st.lists(st.sampled_from([-math.inf, -1.0, 0.0, 1.0, 2.0]), min_size=17, max_size=17),
         min_size=1,
         max_size=4,
     ),
@@ -265,4 +267,45 @@ def test_the_best_token_is_the_first_of_the_likeliest(
     logits = torch.nn.functional.pad(torch.tensor(rows), (0, padding), value=7.0)[:, :17]
     requests = [SampleRequest(seed=0, index=0, temperature=0.0)] * len(rows)
     found = [token.token_id for token in sample(logits, requests)]
-    assert found == [row.index(max(row)) for row in rows]
+    best = [row.index(max(row)) for row in rows]
+    assert found == [
+        token if row[token] > -math.inf else NO_TOKEN for row, token in zip(rows, best, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0.0},
+        {"temperature": 1.0},
+        {"temperature": 0.7, "top_p": 0.9},
+        {"temperature": 0.7, "top_k": 3},
+        {"temperature": 0.7, "min_p": 0.1},
+        {"temperature": 0.0, "banned": frozenset({1})},
+        {"temperature": 1.0, "bias": ((1, 2.0),)},
+    ],
+)
+def test_logits_that_are_no_numbers_give_no_token_and_leave_their_neighbours_alone(
+    settings: dict[str, object], broken: float
+) -> None:
+    logits = torch.randn(5, 40, generator=torch.Generator().manual_seed(5))
+    request = SampleRequest(seed=4, index=2, logprobs=2, **settings)  # type: ignore[arg-type]
+    whole = sample(logits, [request] * 5)
+    logits[1] = math.nan
+    logits[3, 17] = broken
+    found = sample(logits, [request] * 5)
+    assert [found[row].token_id for row in (1, 3)] == [NO_TOKEN, NO_TOKEN]
+    assert found[1].logprobs is None
+    for row in (0, 2, 4):
+        assert found[row] == whole[row]
+
+
+def test_a_bias_may_be_laid_out_once_for_all_steps() -> None:
+    pairs = ((3, -1.5), (0, 2.25), (3, 0.5))
+    rows = torch.zeros(2, 5)
+    edit(
+        rows,
+        [SampleRequest(seed=0, index=0, temperature=0, bias=b) for b in (pairs, Biases(pairs))],
+    )
+    assert rows.tolist() == [[2.25, 0, 0, -1.0, 0]] * 2

@@ -93,12 +93,37 @@ def test_tgi_answers_a_list(tgi: Any) -> None:
     reply = invoke(tgi, {"inputs": "x", "parameters": {"details": True, "stop": ["lo"]}})
 
     [answer] = reply.json
-    assert answer["generated_text"] == "Hel"
+    assert answer["generated_text"] == "Hello"
     details = answer["details"]
     assert (details["finish_reason"], details["generated_tokens"]) == ("stop_sequence", 5)
     assert (details["seed"], details["prefill"]) == (None, [])
-    assert [token["text"] for token in details["tokens"]] == ["H", "e", "", "l", ""]
+    assert [token["text"] for token in details["tokens"]] == ["H", "e", "l", "l", "o"]
     assert {token["special"] for token in details["tokens"]} == {False}
+
+
+@pytest.mark.parametrize(
+    ("flavour", "include", "text"),
+    [
+        (Flavour.TGI, None, "Hello"),
+        (Flavour.TGI, False, "Hel"),
+        (Flavour.DJL, None, "Hel"),
+        (Flavour.DJL, True, "Hello"),
+    ],
+)
+def test_a_stop_sequence_is_cut_off_by_lmi_and_shown_by_tgi(
+    of: Any, flavour: Flavour, include: bool | None, text: str
+) -> None:
+    """Tokens have their own text all the same, in a stream and in details."""
+    parameters = {"details": True, "stop": ["lo"], "include_stop_str_in_output": include}
+    served = of(flavour=flavour)
+    whole = invoke(served, {"inputs": "x", "parameters": parameters}).json
+    answer = whole[0] if flavour is Flavour.TGI else whole
+    assert answer["generated_text"] == text
+    assert "".join(token["text"] for token in answer["details"]["tokens"]) == "Hello"
+    streamed = invoke(served, {"inputs": "x", "parameters": parameters, "stream": True})
+    parts = streamed.events if flavour is Flavour.TGI else streamed.lines
+    assert "".join(part["token"]["text"] for part in parts) == "Hello"
+    assert parts[-1]["generated_text"] == text
 
 
 def test_tgi_streams_events(tgi: Any) -> None:

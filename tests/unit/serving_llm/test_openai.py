@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import openai
 import pytest
+
+from ridgeline_backends.engine import Failure
 
 
 def client_of(served: Any) -> openai.OpenAI:
@@ -220,6 +223,61 @@ def test_a_stop_string_may_belong_to_the_text(client: Any, served: Any) -> None:
     assert answer.choices[0].text == "one two"
 
 
+def test_stop_strings_count_behind_min_tokens(client: Any, served: Any) -> None:
+    served.engine.script.text = "a.b.c.d"
+    answer = client.completions.create(
+        model="m", prompt="x", stop=["."], extra_body={"min_tokens": 3}
+    )
+    assert answer.choices[0].text == "a.b"
+    answer = client.completions.create(
+        model="m", prompt="x", stop=["."], extra_body={"min_tokens": 4}
+    )
+    assert answer.choices[0].text == "a.b.c"
+
+
+def test_token_ids_in_answers(client: Any, served: Any) -> None:
+    served.engine.script.text = "ab"
+    ids = served.engine._tokenizer.encode("ab", add_special_tokens=False)
+    asked = {"return_token_ids": True, "return_tokens_as_token_ids": True}
+    plain = client.completions.create(model="m", prompt=[1, 2], logprobs=1, extra_body=asked)
+    choice = plain.choices[0]
+    assert (choice.prompt_token_ids, choice.token_ids) == ([1, 2], [*ids, 256])
+    assert choice.logprobs.tokens == [f"token_id:{token}" for token in ids]
+    assert list(choice.logprobs.top_logprobs[0]) == [f"token_id:{ids[0]}"]
+    assert choice.logprobs.text_offset == [0, 1]
+    parts = [
+        part.choices[0]
+        for part in client.completions.create(
+            model="m", prompt=[1, 2], stream=True, extra_body=asked
+        )
+    ]
+    assert [token for part in parts for token in part.token_ids] == [*ids, 256]
+    assert [getattr(part, "prompt_token_ids", None) for part in parts] == [[1, 2], None, None]
+    chat = client.chat.completions.create(
+        model="m",
+        messages=[{"role": "user", "content": "x"}],
+        logprobs=True,
+        top_logprobs=1,
+        extra_body=asked,
+    )
+    prompt = list(served.engine.submitted[-1].prompt)
+    assert chat.prompt_token_ids == prompt
+    assert chat.choices[0].token_ids == [*ids, 256]
+    entry = chat.choices[0].logprobs.content[0]
+    assert (entry.token, entry.top_logprobs[0].token) == (f"token_id:{ids[0]}",) * 2
+    parts = list(
+        client.chat.completions.create(
+            model="m",
+            messages=[{"role": "user", "content": "x"}],
+            stream=True,
+            extra_body=asked,
+        )
+    )
+    assert parts[0].prompt_token_ids == prompt
+    found = [getattr(part.choices[0], "token_ids", []) for part in parts]
+    assert [token for one in found for token in one] == [*ids, 256]
+
+
 def test_models_tell_the_context_length(client: Any) -> None:
     [model] = client.models.list()
 
@@ -310,3 +368,21 @@ def test_an_engine_error_before_the_first_token_has_a_status(client: Any, served
     for stream in (False, True):
         with pytest.raises(openai.InternalServerError, match="out of luck"):
             client.completions.create(model="m", prompt="x", stream=stream)
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "code"),
+    [
+        (Failure.ENGINE, 500, "generation_failed"),
+        (Failure.GRAMMAR, 400, "grammar_too_complex"),
+        (Failure.LOGITS, 500, "logits_not_finite"),
+    ],
+)
+def test_only_a_failed_step_is_worth_another_try(
+    client: Any, served: Any, failure: Failure, status: int, code: str
+) -> None:
+    served.engine.script = replace(served.engine.script, error="Oh dear.", failure=failure)
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.completions.create(model="m", prompt="x")
+    assert (caught.value.status_code, caught.value.code) == (status, code)
+    assert ("Try again" in caught.value.message) == (failure is Failure.ENGINE)

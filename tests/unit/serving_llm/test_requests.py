@@ -40,6 +40,15 @@ def call(name: str, arguments: str) -> dict[str, object]:
         ),
         (
             "/v1/chat/completions",
+            {**CHAT, "tools": [tool("f")], "tool_choice": {"type": "custom", "custom": {}}},
+            "tool_choice",
+        ),
+        ("/v1/chat/completions", {**CHAT, "tools": [tool("f")], "tool_choice": "f"}, "tool_choice"),
+        ("/v1/chat/completions", {**CHAT, "detokenize": False}, "detokenize"),
+        ("/v1/completions", {"prompt": ["x"] * 257}, "prompt"),
+        ("/v1/completions", {"prompt": [[1]] * 257}, "prompt"),
+        (
+            "/v1/chat/completions",
             {**CHAT, "tools": [tool("f", {"not": {}})], "tool_choice": "required"},
             "tools",
         ),
@@ -174,12 +183,13 @@ def test_a_body_of_another_type_is_told_so(served: Any) -> None:
     assert served.call("POST", "/v1/completions", {"prompt": "x"}, content_type="a/b").status == 200
 
 
-def test_a_long_prompt_is_refused_with_both_numbers_wherever_it_is_tokenised(served: Any) -> None:
-    for size in (61, 9000):
+def test_a_long_prompt_is_refused_with_both_numbers_wherever_it_is_tokenised(start: Any) -> None:
+    served = start(max_model_len=1000)
+    for size in (997, 9000):
         reply = served.post("/v1/completions", {"prompt": "x" * size})
         assert reply.status == 400
         assert f"{size} tokens" in reply.json["error"]["message"]
-        assert "at most 60" in reply.json["error"]["message"]
+        assert "at most 996" in reply.json["error"]["message"]
 
 
 def test_messages_without_a_chat_template(start: Any) -> None:
@@ -300,3 +310,38 @@ def test_a_picture_or_a_sound_is_told_that_the_model_takes_text(served: Any, kin
     assert (reply.status, error["param"]) == (400, "messages.0.content.1.type")
     assert f"takes text only, not {kind!r}" in error["message"]
     assert "Input should be" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "body", "message"),
+    [
+        ("embedding", "/v1/embeddings", {"input": ["x"] * 2049}, "input: at most 2048, not 2049."),
+        ("embedding", "/v1/embeddings", {"input": [[1]] * 2049}, "input: at most 2048, not 2049."),
+        ("embedding", "/invocations", {"inputs": ["x"] * 2049}, "inputs: at most 2048, not 2049."),
+        ("text", "/v1/completions", {"prompt": ["x"] * 257}, "prompt: at most 256, not 257."),
+        ("text", "/v1/completions", {"prompt": "x", "stop": ["."] * 17}, "stop: at most 16"),
+        (
+            "text",
+            "/v1/completions",
+            {"prompt": "x", "stop_token_ids": [1] * 65},
+            "stop_token_ids: at most 64, not 65.",
+        ),
+        (
+            "rerank",
+            "/v1/rerank",
+            {"query": "x", "documents": ["x"] * 1001},
+            "documents: at most 1000, not 1001.",
+        ),
+    ],
+)
+def test_too_many_of_something_are_told_how_many_there_may_be(
+    of: Any, kind: str, path: str, body: Any, message: str
+) -> None:
+    reply = of(kind).post(path, body)
+    assert reply.status == 400
+    assert message in str(reply.json)
+
+
+def test_another_fault_of_a_long_list_is_told_as_such(served: Any) -> None:
+    reply = served.post("/v1/completions", {"prompt": [1.5] * 300})
+    assert "at most" not in reply.json["error"]["message"]

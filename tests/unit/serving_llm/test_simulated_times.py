@@ -37,21 +37,6 @@ DEVICE = SimulatedDevice(
 )
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def replica() -> ReplicaMetrics:
-    return ReplicaMetrics()
-
-
-@pytest.fixture
-def metrics(replica: ReplicaMetrics) -> ModelMetrics:
-    return replica.open("smol", lambda: STATS)
-
-
 def test_an_answer_says_what_it_would_have_taken_on_the_simulated_device(
     clock: Clock, metrics: ModelMetrics, replica: ReplicaMetrics
 ) -> None:

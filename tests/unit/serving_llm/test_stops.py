@@ -59,3 +59,15 @@ def test_nothing_follows_a_match() -> None:
     assert matcher.push("one. two") == "one"
     assert matcher.push("three") == ""
     assert matcher.flush() == ""
+
+
+def test_a_stop_string_counts_if_it_ends_where_one_looks() -> None:
+    matcher = StopMatcher(["ab", "abc"])
+    shown = [matcher.push("xab", looking=False), matcher.push("ab", looking=False)]
+    assert matcher.matched is None
+    shown.append(matcher.push("c. "))
+    assert ("".join(shown), matcher.matched) == ("xab", "abc")
+    other = StopMatcher(["ab"])
+    assert other.push("ab", looking=False) + other.push("!") == "ab!"
+    assert other.push("a", looking=False) + other.push("b.") == ""
+    assert other.matched == "ab"

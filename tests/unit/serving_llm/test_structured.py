@@ -267,3 +267,35 @@ def test_a_compiled_form_is_kept(model: Model) -> None:
 def test_an_endless_source_is_refused(model: Model) -> None:
     with pytest.raises(BadRequest, match="characters"):
         model.grammars.compile(GrammarSpec(Form.REGEX, "a" * 300_000, "guided_regex"))
+
+
+def alternatives(objects: int, properties: int) -> dict[str, object]:
+    def one(number: int) -> dict[str, object]:
+        names = [f"p{number}_{place}" for place in range(properties)]
+        return {"type": "object", "properties": {name: {"type": "integer"} for name in names}}
+
+    return {"anyOf": [one(number) for number in range(objects)]}
+
+
+def test_many_alternatives_are_followed(model: Model) -> None:
+    spec = GrammarSpec.json(alternatives(10, 60), "response_format")
+    answers = model.answers([spec] * 3)
+    assert len(answers) == 3
+    assert all(text.startswith("{") for text, _ in answers)
+
+
+def test_too_many_alternatives_are_refused_before_anything_is_generated(model: Model) -> None:
+    with pytest.raises(BadRequest, match="response_format: it is too complex") as caught:
+        model.grammars.compile(GrammarSpec.json(alternatives(20, 300), "response_format"))
+    assert (caught.value.param, caught.value.code) == ("response_format", "grammar_too_complex")
+
+
+def test_the_first_mask_is_there_before_a_sequence_needs_it(model: Model) -> None:
+    """And is what the grammar says, for every sequence anew."""
+    grammar = model.grammars.compile(GrammarSpec(Form.REGEX, "ab|cd", "guided_regex"))
+    first, second = grammar.start(), grammar.start()
+    assert first.mask() == second.mask()
+    [a, b] = model.tokenizer.encode("ab", add_special_tokens=False)
+    first.accept(a)
+    assert first.mask()[b // 8] >> b % 8 & 1
+    assert not second.mask()[b // 8] >> b % 8 & 1

@@ -212,6 +212,93 @@ def test_a_call_that_the_length_cut_off_says_so(client: Any, served: Any) -> Non
     assert choice.message.tool_calls[0].function.name == "weather"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("length", "called"),
+    [
+        (5, None),
+        (len('[{"name": "wea'), None),
+        (len('[{"name": "weather"'), ""),
+        (len('[{"name": "weather", "argum'), ""),
+        (len('[{"name": "weather", "arguments": {"ci'), '{"ci'),
+    ],
+)
+def test_a_required_call_that_breaks_off_never_shows_the_grammars_form(
+    client: Any, served: Any, length: int, called: str | None, stream: bool
+) -> None:
+    served.engine.script.text = '[{"name": "weather", "arguments": {"city": "Rome"}}]'
+    asked = {
+        "model": "m",
+        "messages": HELLO,
+        "tools": [WEATHER, TIME],
+        "tool_choice": "required",
+        "max_completion_tokens": length,
+    }
+    if stream:
+        parts = [part.choices[0] for part in client.chat.completions.create(**asked, stream=True)]
+        assert {part.delta.content for part in parts} == {None}
+        calls = [call for part in parts for call in part.delta.tool_calls or ()]
+        reason = parts[-1].finish_reason
+    else:
+        [choice] = client.chat.completions.create(**asked).choices
+        assert choice.message.content is None
+        calls, reason = choice.message.tool_calls or [], choice.finish_reason
+    assert reason == "length"
+    if called is None:
+        assert calls == []
+    else:
+        assert calls[0].function.name == "weather"
+        assert "".join(call.function.arguments for call in calls) == called
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        None,
+        {},
+        {"type": "object", "properties": {}},
+        {"type": "object", "properties": {}, "required": [], "description": "None."},
+    ],
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_a_tool_without_parameters_gets_no_arguments(
+    client: Any, served: Any, parameters: object, named: bool
+) -> None:
+    function = {"name": "now", **({} if parameters is None else {"parameters": parameters})}
+    choice = {"type": "function", "function": {"name": "now"}} if named else "required"
+    served.engine.script.text = "{}" if named else '[{"name": "now", "arguments": {}}]'
+    client.chat.completions.create(
+        model="m",
+        messages=HELLO,
+        tools=[{"type": "function", "function": function}],
+        tool_choice=choice,
+    )
+    form = "%s" if named else '[{"name": "now", "arguments": %s}]'
+    assert follow(served, form % "{}")
+    assert not follow(served, form % '{"zone": "x"}')
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"type": "object", "additionalProperties": {"type": "string"}},
+        {"type": "object", "additionalProperties": True},
+        {"type": "object", "patternProperties": {"^z": {"type": "string"}}},
+    ],
+)
+def test_a_tool_with_parameters_of_any_name_keeps_them(
+    client: Any, served: Any, parameters: object
+) -> None:
+    function = {"name": "now", "parameters": parameters}
+    client.chat.completions.create(
+        model="m",
+        messages=HELLO,
+        tools=[{"type": "function", "function": function}],
+        tool_choice={"type": "function", "function": {"name": "now"}},
+    )
+    assert follow(served, '{"zone": "x"}')
+
+
 HISTORY = [
     {"role": "user", "content": "Weather?"},
     {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from watched import PARAMS, STATS, Clock, output, samples
+from watched import PARAMS, Clock, output, samples
 
 from ridgeline_backends.engine import FinishReason
 from ridgeline_backends.engine.api import Times
@@ -16,21 +16,6 @@ from ridgeline_service.serving.llm.observing import Observation
 from ridgeline_service.serving.llm.watch import Ended, RequestWatch, watched, watching
 from ridgeline_service.telemetry.otel import OpenTelemetry
 from ridgeline_service.telemetry.tracing import NO_SPAN
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def replica() -> ReplicaMetrics:
-    return ReplicaMetrics()
-
-
-@pytest.fixture
-def metrics(replica: ReplicaMetrics) -> ModelMetrics:
-    return replica.open("smol", lambda: STATS)
 
 
 def run(watch: RequestWatch, clock: Clock, prompt: tuple[int, ...] = (1, 2, 3)) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 
 from ridgeline_service.serving.llm.errors import ErrorStyle
 
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"
+_IMPOSSIBLE = -9999.0
+
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 
@@ -40,7 +43,30 @@ def json_answer(value: object) -> Answer:
 
 
 def to_json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    """As JSON, which has no word for what is not a finite number: null stands for it."""
+    try:
+        return _written(value)
+    except ValueError:
+        return _written(_finite(value))
+
+
+def _written(value: object) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode()
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def written_logprob(value: float) -> float:
+    """A log-probability as a client reads it: JSON has no minus infinity, which a token has that
+    the model rules out. vLLM's number for it."""
+    return max(value, _IMPOSSIBLE)
 
 
 def event(value: object) -> bytes:

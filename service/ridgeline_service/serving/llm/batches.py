@@ -67,10 +67,9 @@ class Batches(Generic[T, R]):
         self.waiting = 0
         self.finished = 0
 
-    def warm_up(self, item: T) -> None:
-        """One item through each worker; waits for them."""
-        for worker in self._workers:
-            worker.submit([item]).result()
+    def warm_up(self, item: T) -> list[R]:
+        """One item through each worker; waits for them, and gives their results."""
+        return [worker.submit([item]).result()[0][0] for worker in self._workers]
 
     async def each(self, items: Sequence[T]) -> list[R]:
         """One result an item. Raises Overloaded when too many requests wait already."""

@@ -51,7 +51,7 @@ def compiled(
     for note in plan.notes:
         log.info("%s", note)
     if not plan.fits:
-        raise DoesNotFit(plan.refusals, hint=_next_step(plan))
+        raise DoesNotFit(plan.refusals, hint=_too_much_kv(plan) or _next_step(plan))
     log.info(
         "Plan: %s in %s, context %d, %d sequences at once, %.2f GiB of %.2f GiB",
         plan.architecture,
@@ -73,6 +73,18 @@ _VARIABLES = {
     "max_model_len": "OPTION_MAX_MODEL_LEN",
 }
 """What a backend calls a setting, and what a container's environment does."""
+
+
+def _too_much_kv(plan: Plan) -> str:
+    """What to do where the KV memory that was asked for is all that does not fit; else ""."""
+    asked, memory = plan.spec.kv_cache_bytes, plan.memory
+    room = plan.available_bytes - memory.weights - memory.scratch
+    if asked is None or memory.kv <= room or room <= 0:
+        return ""
+    return (
+        f"VLLM_CPU_KVCACHE_SPACE asks for {asked / 2**30:g} GiB of KV memory; beside the model "
+        f"there are {room / 2**30:.1f} GiB. Lower it to at most {room // 2**30}, or leave it out."
+    )
 
 
 def _next_step(plan: Plan) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from math import isfinite
 from typing import Protocol
 
 from ridgeline_service.serving.llm.batches import Batches, Worker, metered
+from ridgeline_service.serving.llm.errors import DAMAGED, GenerationFailed
 from ridgeline_service.serving.llm.watch import watching
 
 
@@ -40,7 +42,10 @@ class Embedder:
         return self._runner.dimensions
 
     async def embed(self, token_ids: Sequence[Sequence[int]]) -> list[list[float]]:
-        """One vector a sequence. Raises Overloaded when too many requests wait already."""
+        """One vector a sequence. Raises Overloaded when too many requests wait already, and
+        GenerationFailed for vectors that are not made of finite numbers."""
         vectors = await self.queue.each(token_ids)
+        if not all(isfinite(sum(vector)) for vector in vectors):
+            raise GenerationFailed("A vector is not made of finite numbers.", hint=DAMAGED)
         watching().embedded_tokens += sum(map(len, token_ids))
         return vectors

@@ -11,8 +11,21 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ridgeline.errors import InternalError, InvalidInput, NotReady, Overloaded, RidgelineError
-from ridgeline_backends.engine import InvalidSampling, PromptTooLong, QueueFull
+from ridgeline_backends.engine import (
+    EngineOutput,
+    Failure,
+    FinishReason,
+    InvalidSampling,
+    PromptTooLong,
+    QueueFull,
+)
 from ridgeline_backends.errors import BackendError
+
+DAMAGED = (
+    "Its weights are damaged, or its numbers overflow in this data type: fetch the files anew, or "
+    "deploy with OPTION_DTYPE=fp32."
+)
+"""What to do about a model that computes no finite numbers."""
 
 
 class BadRequest(InvalidInput):
@@ -34,15 +47,33 @@ class UnsupportedParameter(BadRequest):
 
 
 class ContextLengthExceeded(BadRequest):
-    """The prompt has more tokens than the replica takes; the message gives both numbers."""
+    """The prompt has more tokens than the replica takes; the message gives both numbers.
+
+    ``tokens`` None: they were not counted, for there are more whatever they are.
+    """
 
     code = "context_length_exceeded"
 
-    def __init__(self, tokens: int, limit: int, *, param: str, hint: str = "") -> None:
+    def __init__(self, tokens: int | None, limit: int, *, param: str, hint: str = "") -> None:
+        counted = f"more than {limit}" if tokens is None else f"{tokens}"
         super().__init__(
-            f"{param} has {tokens} tokens; this endpoint takes at most {limit}.",
+            f"{param} has {counted} tokens; this endpoint takes at most {limit}.",
             param=param,
             hint=hint or "Shorten it, or deploy with a larger context length.",
+        )
+
+
+class GrammarTooComplex(BadRequest):
+    """The form that was asked for has too many ways to go on to be followed."""
+
+    code = "grammar_too_complex"
+
+    def __init__(self, why: str, *, param: str | None = None) -> None:
+        what = f"{param}: it" if param else "The form that was asked for"
+        super().__init__(
+            f"{what} is too complex to be followed: {why}.",
+            param=param,
+            hint="Ask for fewer alternatives, optional properties or repetitions.",
         )
 
 
@@ -84,6 +115,18 @@ class GenerationFailed(InternalError):
     """The engine gave a sequence up."""
 
     code = "generation_failed"
+
+
+class LogitsNotFinite(GenerationFailed):
+    """The model computed no numbers to choose a token by."""
+
+    code = "logits_not_finite"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The engine stopped this generation: the model's logits are not finite numbers.",
+            hint=DAMAGED,
+        )
 
 
 class DeadlineExceeded(RidgelineError):
@@ -143,6 +186,23 @@ class ErrorAnswer:
                 "code": self.code,
             }
         }
+
+
+def failure_of(output: EngineOutput) -> RidgelineError | None:
+    """What the client is told when the engine gave its sequence up; None if it did not."""
+    if output.finish_reason is FinishReason.TIMEOUT:
+        return DeadlineExceeded(
+            "The deadline of this request passed before its answer was complete.",
+            hint="Ask for fewer tokens, or allow more time.",
+        )
+    if output.finish_reason not in (FinishReason.ERROR, FinishReason.CANCELLED):
+        return None
+    why = (output.error or str(output.finish_reason)).rstrip(".")
+    if output.failure is Failure.GRAMMAR:
+        return GrammarTooComplex(why)
+    if output.failure is Failure.LOGITS:
+        return LogitsNotFinite()
+    return GenerationFailed(f"The engine stopped this generation: {why}.", hint="Try again.")
 
 
 def answer_for(error: RidgelineError | BackendError) -> ErrorAnswer:

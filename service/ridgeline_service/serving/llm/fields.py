@@ -95,10 +95,20 @@ def _check_neutral(name: str, value: object, neutral: tuple[object, ...]) -> Non
 
 
 def _complaint(error: ValidationError, under: str) -> BadRequest:
-    faults = error.errors(include_url=False, include_context=False)
+    faults = error.errors(include_url=False)
     # A union reports once per branch, so those of the first field at fault belong together.
     first = faults[0]["loc"][:1]
     together = [fault for fault in faults if fault["loc"][:1] == first]
+    long = [fault for fault in together if fault["type"] == "too_long"]
+    others = [fault for fault in together if fault not in long]
+    if long and not (others and _numbers(long[0]["input"])):
+        param, bound = under + ".".join(_path(long[0]["loc"])), long[0]["ctx"]
+        return BadRequest(
+            f"{param}: at most {bound['max_length']}, not {bound['actual_length']}.",
+            param=param,
+            code="invalid_value",
+        )
+    together = others
     deepest = max(together, key=lambda fault: len(_path(fault["loc"])))
     param = under + ".".join(_path(deepest["loc"]))
     if deepest["type"] == "missing":
@@ -108,13 +118,20 @@ def _complaint(error: ValidationError, under: str) -> BadRequest:
     return BadRequest(f"{param}: {expected}.", param=param, code="invalid_value")
 
 
+def _numbers(value: object) -> bool:
+    """Whether this is, or was to be, one list of tokens: its length is another matter."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], (int, float))
+
+
 def _path(location: tuple[int | str, ...]) -> list[str]:
-    """A location without the names of union branches, such as ``list[str]`` or ``str``."""
+    """A location without the names of union branches, such as ``list[str]``, ``str`` or those of
+    our classes, which are no fields: fields begin with a small letter."""
     branches = {"str", "int", "float", "bool"}
     return [
         str(part)
         for part in location
-        if isinstance(part, int) or (part not in branches and "[" not in part)
+        if isinstance(part, int)
+        or (part not in branches and "[" not in part and not part[:1].isupper())
     ]
 
 

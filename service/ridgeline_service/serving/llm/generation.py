@@ -20,7 +20,7 @@ from ridgeline_backends.engine import (
     TokenLogprobs,
 )
 from ridgeline_backends.engine.api import SimulatedTimes
-from ridgeline_service.serving.llm.errors import DeadlineExceeded, GenerationFailed, ReaderTooSlow
+from ridgeline_service.serving.llm.errors import ReaderTooSlow, failure_of
 from ridgeline_service.serving.llm.text.stops import StopMatcher
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
 from ridgeline_service.serving.llm.watch import Ended, SequenceWatch, watching
@@ -46,7 +46,8 @@ class FinishCause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One generated token. ``text`` is what it let out, which may lag behind what it spells.
+    """One generated token. ``text`` is what it made certain, which may lag behind what it spells;
+    the sequence's own text may have less of it, for a stop string's sake.
 
     ``hidden`` tokens ended the generation and are no part of its text.
     """
@@ -133,62 +134,53 @@ class SequenceReader:
         self.index = index
         self.done = False
         self._stop_ids = plan.params.stop_token_ids
+        self._min_tokens = plan.params.min_tokens
         self._detokenizer = tokenizer.detokenizer(plan.prompt, plan.form.shown)
         self._matcher = StopMatcher(plan.form.stops, keep=plan.form.keep_stop)
         self._usage = Usage(prompt_tokens=len(plan.prompt))
 
     def feed(self, output: EngineOutput) -> Chunk:
-        """Raises DeadlineExceeded, and GenerationFailed when the engine gave the sequence up."""
-        if output.finish_reason is FinishReason.TIMEOUT:
+        """Raises what `errors.failure_of` makes of a sequence that the engine gave up."""
+        failure = failure_of(output)
+        if failure is not None:
             self.done = True
-            raise DeadlineExceeded(
-                "The deadline of this request passed before its answer was complete.",
-                hint="Ask for fewer tokens, or allow more time.",
-            )
-        if output.finish_reason in (FinishReason.ERROR, FinishReason.CANCELLED):
-            self.done = True
-            why = (output.error or str(output.finish_reason)).rstrip(".")
-            raise GenerationFailed(
-                f"The engine stopped this generation: {why}.",
-                hint="Try again.",
-            )
+            raise failure
         # A complete grammar ends a sequence too, and then its last token belongs to the text.
         ended_by_token = (
             output.finish_reason is FinishReason.STOP and output.token_ids[-1] in self._stop_ids
         )
         tokens: list[Token] = []
+        shown = ""
         for place, token_id in enumerate(output.token_ids):
             hidden = ended_by_token and place == len(output.token_ids) - 1
-            text = "" if hidden else self._matcher.push(self._detokenizer.push(token_id))
+            text = "" if hidden else self._detokenizer.push(token_id)
             logprobs = output.logprobs[place] if output.logprobs else None
             tokens.append(Token(token_id, text, hidden, logprobs))
+            # As in vLLM, stop strings that are complete within `min_tokens` do not count.
+            looking = self._usage.completion_tokens + len(tokens) > self._min_tokens
+            shown += self._matcher.push(text, looking=looking)
             if self._matcher.matched is not None:
-                return self._end(FinishCause.STOP, tokens, "", output)
+                return self._end(FinishCause.STOP, tokens, shown, output)
         if output.finish_reason is None:
             self._count(tokens, output)
-            return Chunk(
-                self.index,
-                _joined(tokens),
-                tuple(tokens),
-                prompt_logprobs=output.prompt_logprobs,
-            )
-        tail = self._matcher.push(self._detokenizer.flush()) + self._matcher.flush()
+            return Chunk(self.index, shown, tuple(tokens), prompt_logprobs=output.prompt_logprobs)
+        rest = self._detokenizer.flush()
+        if rest and tokens:
+            tokens[-1] = replace(tokens[-1], text=tokens[-1].text + rest)
+        shown += self._matcher.push(rest) + self._matcher.flush()
         stopped = output.finish_reason is FinishReason.STOP
         cause = FinishCause.EOS if stopped else FinishCause.LENGTH
         if self._matcher.matched is not None:
             cause = FinishCause.STOP
-        return self._end(cause, tokens, tail, output)
+        return self._end(cause, tokens, shown, output)
 
     def _end(
-        self, cause: FinishCause, tokens: list[Token], tail: str, output: EngineOutput
+        self, cause: FinishCause, tokens: list[Token], shown: str, output: EngineOutput
     ) -> Chunk:
         self.done = True
         self._count(tokens, output)
-        if tail and tokens:
-            tokens[-1] = replace(tokens[-1], text=tokens[-1].text + tail)
-        text = _joined(tokens) if tokens else tail
         finish = Finish(cause, self._usage)
-        return Chunk(self.index, text, tuple(tokens), finish, output.prompt_logprobs)
+        return Chunk(self.index, shown, tuple(tokens), finish, output.prompt_logprobs)
 
     def _count(self, tokens: Sequence[Token], output: EngineOutput) -> None:
         self._usage = Usage(
@@ -375,7 +367,3 @@ def _reseeded(params: SamplingParams, place: int) -> SamplingParams:
     if params.seed is None or place == 0:
         return params
     return replace(params, seed=(params.seed + place) % _SEEDS)
-
-
-def _joined(tokens: Sequence[Token]) -> str:
-    return "".join(token.text for token in tokens)

@@ -18,7 +18,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 from ridgeline_backends.engine import Constraint, Grammar
-from ridgeline_service.serving.llm.errors import BadRequest
+from ridgeline_service.serving.llm.errors import BadRequest, GrammarTooComplex
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -28,6 +28,17 @@ MAX_SOURCE = 2**18
 
 _KEPT = 64
 """Compiled grammars kept for requests that come again with the same form."""
+
+MAX_ALTERNATIVES = 20_000
+"""Ways to go on from one place of a grammar. The library's own bound is a tenth of it, and ten
+objects of sixty optional properties have 2,500; so many cost a mask of some ten milliseconds."""
+
+_TRIED = 4
+"""Tokens on the way of which a grammar is tried before a sequence gets it. Where there are too many
+alternatives they are too many at the first that tells them apart."""
+
+_ADVICE = "; consider making your grammar"
+"""The library's, to authors of grammars; few schemas are written as one."""
 
 _KEYS = re.compile(r"Unimplemented keys: (\[.*\])")
 
@@ -134,34 +145,56 @@ class GrammarCompiler:
                 grammar = grammar_from(_FORMATS[spec.form], spec.source)
         except ValueError as error:
             raise _refused(spec.param, _in_short(str(error))) from None
-        limits = LLParserLimits(verbose_errors=False)
+        limits = LLParserLimits(
+            max_items_in_row=MAX_ALTERNATIVES,
+            step_max_items=10 * MAX_ALTERNATIVES,
+            verbose_errors=False,
+        )
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         if matcher.is_error():
             raise _refused(spec.param, _in_short(matcher.get_error()))
-        return _Compiled(matcher)
+        return _Compiled(matcher, self._tried(matcher.deep_copy(), spec.param))
+
+    def _tried(self, matcher: LLMatcher, param: str) -> bytes:
+        """The mask at the beginning, if the grammar can be followed some way from there."""
+        first = mask = matcher.compute_bitmask()
+        for _ in range(_TRIED):
+            token = _lowest(mask, self._eos)
+            if token is None or not matcher.consume_token(token):
+                break
+            mask = matcher.compute_bitmask()
+        if matcher.is_error():
+            raise GrammarTooComplex(_in_short(matcher.get_error()), param=param)
+        return first
 
 
 class _Compiled:
-    """A grammar. Its matcher stays at the beginning; sequences get copies."""
+    """A grammar. Its matcher stays at the beginning; sequences get copies, and ``first``, which is
+    the mask there."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: LLMatcher, first: bytes) -> None:
         self._matcher = matcher
+        self._first = first
 
     def start(self) -> Constraint:
-        return _Matching(self._matcher.deep_copy())
+        return _Matching(self._matcher.deep_copy(), self._first)
 
 
 class _Matching:
     """One text on its way through a grammar."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: LLMatcher, first: bytes) -> None:
         self._matcher = matcher
+        self._first: bytes | None = first
 
     def mask(self) -> bytes:
+        if self._first is not None:
+            return self._first
         # Gives up the interpreter lock while it computes. After an error it leaves the end alone.
         return self._matcher.compute_bitmask()
 
     def accept(self, token: int) -> None:
+        self._first = None
         self._matcher.consume_token(token)
 
     @property
@@ -171,6 +204,18 @@ class _Matching:
     @property
     def error(self) -> str | None:
         return _in_short(self._matcher.get_error()) if self._matcher.is_error() else None
+
+
+def _lowest(mask: bytes, without: Iterable[int]) -> int | None:
+    """The first token that a mask allows, one of ``without`` excepted."""
+    allowed = bytearray(mask)
+    for token in without:
+        if token // 8 < len(allowed):
+            allowed[token // 8] &= ~(1 << token % 8)
+    for place, bits in enumerate(allowed):
+        if bits:
+            return place * 8 + (bits & -bits).bit_length() - 1
+    return None
 
 
 def _refused(param: str, why: str) -> BadRequest:
@@ -185,4 +230,4 @@ def _in_short(error: str) -> str:
         return f"keywords that are not supported: {names}"
     lines = [line.strip() for line in error.splitlines()]
     expression = next((line for line in lines if line.startswith("error: ")), None)
-    return (expression or lines[0]).removeprefix("error: ").rstrip(".")
+    return (expression or lines[0]).removeprefix("error: ").split(_ADVICE)[0].rstrip(".")

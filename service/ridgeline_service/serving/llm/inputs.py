@@ -19,6 +19,7 @@ from ridgeline_service.serving.llm.answers import (
     event,
     json_answer,
     json_line,
+    written_logprob,
 )
 from ridgeline_service.serving.llm.errors import BadRequest, ErrorStyle
 from ridgeline_service.serving.llm.generation import (
@@ -69,9 +70,11 @@ async def generate(
     with_logprobs = bool(request.stream or parameters.details)
     spec = parameters.grammar
     grammar = await model.grammar(None if spec is None else spec.spec())
+    keep_stop = parameters.include_stop_str_in_output
     form = TextForm(
         parameters.stops,
-        bool(parameters.include_stop_str_in_output),
+        # TGI's generated_text ends with the stop sequence, LMI's before it.
+        tgi if keep_stop is None else keep_stop,
         model.tokenizer.special_ids if parameters.skip_special_tokens is False else frozenset(),
     )
     plans, asked = [], []
@@ -104,10 +107,10 @@ async def _prompts(
     model: TextModel, texts: Sequence[str], parameters: Parameters
 ) -> list[list[int]]:
     """Token ids of the inputs; of one longer than ``truncate`` the last are kept."""
+    if parameters.truncate is None:
+        return await model.encode_all(texts, add_special_tokens=True, param="inputs")
     encoded = await model.encode_unchecked(texts, add_special_tokens=True)
-    if parameters.truncate is not None:
-        encoded = [ids[-parameters.truncate :] for ids in encoded]
-    return [model.checked(ids, "inputs") for ids in encoded]
+    return [model.checked(ids[-parameters.truncate :], "inputs") for ids in encoded]
 
 
 def _params(
@@ -170,7 +173,7 @@ def _prefill(
 ) -> list[dict[str, object]]:
     """The prompt's tokens; nothing comes before the first, so that has no probability."""
     name = "logprob" if request.tgi else "log_prob"
-    values = [None, *(score.logprob for score in scores)]
+    values = [None, *(written_logprob(score.logprob) for score in scores)]
     return [
         {"id": token_id, "text": _spelled(model, token_id), name: value}
         for token_id, value in zip(request.prompt, values, strict=True)
@@ -185,7 +188,7 @@ def _top(model: TextModel, request: _Request, token: Token) -> list[dict[str, ob
         {
             "id": token_id,
             "text": _spelled(model, token_id),
-            name: value,
+            name: written_logprob(value),
             "special": model.tokenizer.piece(token_id).special,
         }
         for token_id, value in found
@@ -248,7 +251,7 @@ def _djl_token(model: TextModel, token: Token) -> dict[str, object]:
     return {
         "id": token.token_id,
         "text": token.text,
-        "log_prob": token.logprobs.logprob if token.logprobs else None,
+        "log_prob": written_logprob(token.logprobs.logprob) if token.logprobs else None,
     }
 
 
@@ -258,7 +261,7 @@ def _tgi_token(model: TextModel, token: Token) -> dict[str, object]:
     return {
         "id": token.token_id,
         "text": _spelled(model, token.token_id) if token.hidden else token.text,
-        "logprob": token.logprobs.logprob if token.logprobs else None,
+        "logprob": written_logprob(token.logprobs.logprob) if token.logprobs else None,
         "special": piece.special,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,9 @@ from ridgeline_service.serving.llm.tools.prompt import with_tools
 
 INLINE_CHARACTERS = 2048
 """A request's text up to this length is tokenised on the event loop (about a millisecond)."""
+
+TOKENIZING = 2
+"""Requests whose text is tokenised at once: behind a long one there is a way for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class _Textual:
     seams: Seams
     hardware: SimulatedHardware | None = None
     tokenize_pool: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        default_factory=lambda: ThreadPoolExecutor(TOKENIZING, thread_name_prefix="tokenize")
     )
 
     @property
@@ -79,10 +82,13 @@ class _Textual:
     async def encode_all(
         self, texts: Sequence[str], *, add_special_tokens: bool, param: str, truncate: bool = False
     ) -> list[list[int]]:
-        """Texts as token ids; long ones on a thread of their own, so that no step waits for them.
+        """Texts as token ids; long ones on a thread of their own, so that no step waits for them,
+        and those that are too long whatever their tokens not at all.
 
         Raises BadRequest, ContextLengthExceeded; ``truncate`` cuts a long text instead.
         """
+        if not truncate:
+            self._refuse_too_long(texts, param)
         encoded = await self.encode_unchecked(texts, add_special_tokens=add_special_tokens)
         if truncate:
             encoded = [self._truncated(ids) for ids in encoded]
@@ -94,13 +100,18 @@ class _Textual:
         """Texts as token ids, of any number."""
 
         def encode() -> list[list[int]]:
-            return [
-                self.tokenizer.encode(text, add_special_tokens=add_special_tokens) for text in texts
-            ]
+            return self.tokenizer.encode_all(texts, add_special_tokens=add_special_tokens)
 
         if sum(map(len, texts)) <= INLINE_CHARACTERS:
             return encode()
         return await asyncio.get_running_loop().run_in_executor(self.tokenize_pool, encode)
+
+    def _refuse_too_long(self, texts: Iterable[str], param: str) -> None:
+        """Raises ContextLengthExceeded for a text that so few tokens cannot stand for, whatever
+        they are."""
+        coverage, limit = self.tokenizer.coverage, self.limits.max_input_tokens
+        if coverage is not None and any(coverage.exceeds(text, limit) for text in texts):
+            raise ContextLengthExceeded(None, limit, param=param)
 
     def _truncated(self, ids: list[int]) -> list[int]:
         """Cut on the right; the special token that closes a text stays."""
@@ -126,11 +137,12 @@ class _Textual:
     def check_ids(self, ids: Sequence[int], param: str) -> None:
         """Raises BadRequest for an id that is no token."""
         size = self.tokenizer.vocabulary_size
-        for token_id in ids:
-            if not 0 <= token_id < size:
-                raise BadRequest(
-                    f"{param}: {token_id} is no token; ids go from 0 to {size - 1}.", param=param
-                )
+        if not ids or (min(ids) >= 0 and max(ids) < size):
+            return
+        strange = next(token_id for token_id in ids if not 0 <= token_id < size)
+        raise BadRequest(
+            f"{param}: {strange} is no token; ids go from 0 to {size - 1}.", param=param
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +155,9 @@ class TextModel(_Textual):
     eos_token_ids: frozenset[int]
     grammars: GrammarCompiler
     defaults: SamplingDefaults = SamplingDefaults()
+    grammar_pool: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="grammar")
+    )
     adapters: dict[str, str] = field(default_factory=dict)
     """Where every LoRA adapter came from that was ever loaded, by name."""
 
@@ -183,7 +198,7 @@ class TextModel(_Textual):
         if spec is None:
             return None
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.tokenize_pool, self.grammars.compile, spec)
+        return await loop.run_in_executor(self.grammar_pool, self.grammars.compile, spec)
 
     def room(self, prompt: Sequence[int], wanted: int | None) -> int:
         """How many new tokens a sequence gets: what was asked for, within the context length."""
@@ -237,6 +252,8 @@ class RerankModel(_Textual):
         Raises ContextLengthExceeded.
         """
         limit = self.limits.max_input_tokens
+        if not truncate:
+            self._refuse_too_long((text for pair in pairs for text in pair), param)
 
         def encode() -> list[TokenPair]:
             return self.tokenizer.encode_pairs(pairs, at_most=limit if truncate else None)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from operator import mul
 
 from ridgeline_backends.encoding import TokenPair
 from ridgeline_service.serving.llm.embedding import unit
-from ridgeline_service.serving.llm.errors import BadRequest
+from ridgeline_service.serving.llm.errors import DAMAGED, BadRequest, GenerationFailed
 from ridgeline_service.serving.llm.model import EmbeddingModel, Model, RerankModel
 from ridgeline_service.serving.llm.watch import watching
 
@@ -57,6 +58,8 @@ async def _judged(model: RerankModel, texts: Texts) -> Relevance:
     pairs = await model.encode_pairs(texts.pairs, texts.params[1], truncate=texts.truncate)
     tokens = sum(len(pair.token_ids) for pair in pairs)
     scores = await model.judge.each(pairs)
+    if not all(map(isfinite, scores)):
+        raise GenerationFailed("A score is not a finite number.", hint=DAMAGED)
     watching().embedded_tokens += tokens
     return Relevance(scores, tokens, "cross-encoder")
 

@@ -173,6 +173,7 @@ class ReplicaServer(uvicorn.Server):
             return
         model.tokenize_pool.shutdown(wait=False, cancel_futures=True)
         if isinstance(model, TextModel):
+            model.grammar_pool.shutdown(wait=False, cancel_futures=True)
             model.engine.stop()
         else:
             queue_of(model).close()

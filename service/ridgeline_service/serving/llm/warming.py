@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import isfinite
 from queue import SimpleQueue
 
 from ridgeline_backends.encoding import TokenPair
-from ridgeline_backends.engine import Engine, EngineOutput, FinishReason, SamplingParams
+from ridgeline_backends.engine import (
+    Engine,
+    EngineOutput,
+    Failure,
+    FinishReason,
+    SamplingParams,
+)
 from ridgeline_backends.engine.data_parallel import DataParallelEngine
-from ridgeline_service.serving.llm.errors import LoadFailed
+from ridgeline_service.serving.llm.errors import DAMAGED, LoadFailed
 from ridgeline_service.serving.llm.model import EmbeddingModel, Model, TextModel
 
 _TOKENS = 24
@@ -24,9 +32,15 @@ def warm_up(model: Model) -> None:
         for one in engine.engines if isinstance(engine, DataParallelEngine) else (engine,):
             _generate(one, ids or [0], model.limits.max_model_len)
     elif isinstance(model, EmbeddingModel):
-        model.embedder.queue.warm_up(ids)
+        for vector in model.embedder.queue.warm_up(ids):
+            _check(vector, "vector")
     else:
-        model.judge.warm_up(TokenPair(ids, [0] * len(ids)))
+        _check(model.judge.warm_up(TokenPair(ids, [0] * len(ids))), "score")
+
+
+def _check(numbers: Iterable[float], what: str) -> None:
+    if not all(map(isfinite, numbers)):
+        raise LoadFailed(f"The model's first {what} is not made of finite numbers.", hint=DAMAGED)
 
 
 def _generate(engine: Engine, prompt: list[int], longest: int) -> None:
@@ -36,6 +50,8 @@ def _generate(engine: Engine, prompt: list[int], longest: int) -> None:
     engine.submit("warm-up", prompt, params, outputs.put)
     while True:
         output = outputs.get(timeout=_TIMEOUT_S)
+        if output.failure is Failure.LOGITS:
+            raise LoadFailed("The model's first logits are not finite numbers.", hint=DAMAGED)
         if output.finish_reason is FinishReason.ERROR:
             raise LoadFailed(f"The first generation failed: {output.error}")
         if output.finish_reason is not None:

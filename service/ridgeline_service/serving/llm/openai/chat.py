@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -30,9 +30,11 @@ from ridgeline_service.serving.llm.grammar import GrammarSpec
 from ridgeline_service.serving.llm.model import TextModel
 from ridgeline_service.serving.llm.openai.messages import ChatMessage, refuse_media, templated
 from ridgeline_service.serving.llm.openai.render import (
+    Spelling,
     call_deltas,
     chat_logprobs,
     chat_message,
+    token_ids,
     usage_object,
 )
 from ridgeline_service.serving.llm.openai.sampling import MAX_LOGPROBS, SamplingBody
@@ -51,7 +53,7 @@ class ChatBody(SamplingBody):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Ge(0), Le(MAX_LOGPROBS)] | None = None
     tools: Tools | None = None
-    tool_choice: ToolChoice | None = None
+    tool_choice: ToolChoice = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, object] = Field(default_factory=dict)
 
@@ -87,7 +89,7 @@ class ChatBody(SamplingBody):
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What rendering needs to know of a request."""
+    """What rendering needs to know of a request. ``prompt``: where token ids are to be shown."""
 
     model: TextModel
     head: Mapping[str, object]
@@ -95,6 +97,16 @@ class _Asked:
     logprobs: bool
     include_usage: bool
     tools: ToolUse | None
+    spelling: Spelling
+    prompt: Sequence[int] | None
+
+    @property
+    def token_ids(self) -> bool:
+        return self.prompt is not None
+
+    @property
+    def prompt_token_ids(self) -> dict[str, object]:
+        return {} if self.prompt is None else {"prompt_token_ids": list(self.prompt)}
 
     def reader(self) -> AnswerReader:
         return AnswerReader(self.tools, self.model.tool_family)
@@ -127,7 +139,16 @@ async def chat_completions(model: TextModel, body: Mapping[str, object]) -> Answ
         "created": int(model.seams.now()),
         "model": request.model or model.name,
     }
-    asked = _Asked(model, head, n, logprobs is not None, include_usage, use)
+    asked = _Asked(
+        model,
+        head,
+        n,
+        logprobs is not None,
+        include_usage,
+        use,
+        request.spelling(model),
+        prompt if request.return_token_ids else None,
+    )
     if request.stream:
         parts = _stream(asked, generation)
         return StreamAnswer(parts, EVENT_STREAM, ErrorStyle.OPENAI, event, generation.cancel)
@@ -137,18 +158,25 @@ async def chat_completions(model: TextModel, body: Mapping[str, object]) -> Answ
     for index, sequence in enumerate(done):
         reader = asked.reader()
         delta = reader.push(sequence.text, final=True)
-        shown = chat_logprobs(sequence.tokens, model.tokenizer) if asked.logprobs else None
+        shown = chat_logprobs(sequence.tokens, asked.spelling) if asked.logprobs else None
         choices.append(
             {
                 "index": index,
-                "message": chat_message(delta, model.seams.new_id),
+                "message": chat_message(delta, model.seams.new_id, forced=reader.forced),
                 "logprobs": shown,
                 "finish_reason": _reason(sequence.finish, reader),
+                **({"token_ids": token_ids(sequence.tokens)} if asked.token_ids else {}),
             }
         )
     usage = total_usage([sequence.finish for sequence in done], n)
     return json_answer(
-        {**head, "object": "chat.completion", "choices": choices, "usage": usage_object(usage)}
+        {
+            **head,
+            "object": "chat.completion",
+            "choices": choices,
+            "usage": usage_object(usage),
+            **asked.prompt_token_ids,
+        }
     )
 
 
@@ -176,10 +204,25 @@ async def _stream(asked: _Asked, generation: Generation) -> AsyncIterator[bytes]
     finishes: list[Finish | None] = [None] * asked.n
     readers = [asked.reader() for _ in range(asked.n)]
     opened: set[int] = set()
+    sent: list[bool] = []
+    nothing = None if asked.tools is not None and asked.tools.forced else ""
 
-    def chunk(index: int, delta: object, logprobs: object, finish: str | None) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-        return event({**head, "choices": [choice], **no_usage})
+    def chunk(
+        index: int, delta: object, more: Mapping[str, object], finish: str | None = None
+    ) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        prompt = {} if sent else asked.prompt_token_ids
+        sent.append(True)
+        return event({**head, "choices": [{**choice, **more}], **no_usage, **prompt})
+
+    def of_tokens(news: Chunk) -> dict[str, object]:
+        """What is told of the tokens themselves."""
+        more: dict[str, object] = {}
+        if asked.logprobs:
+            more["logprobs"] = chat_logprobs(news.tokens, asked.spelling)
+        if asked.token_ids:
+            more["token_ids"] = token_ids(news.tokens)
+        return more
 
     def shown(news: Chunk) -> list[dict[str, object]]:
         """What the reader of this choice is told: content and calls apart."""
@@ -192,17 +235,18 @@ async def _stream(asked: _Asked, generation: Generation) -> AsyncIterator[bytes]
     async for news in generation.chunks():
         if news.index not in opened:
             opened.add(news.index)
-            yield chunk(news.index, {"role": "assistant", "content": ""}, None, None)
-        logprobs = chat_logprobs(news.tokens, asked.model.tokenizer) if asked.logprobs else None
+            yield chunk(news.index, {"role": "assistant", "content": nothing}, {})
+        more = of_tokens(news)
         parts = shown(news)
-        if not parts and logprobs and logprobs["content"]:
-            parts = [{"content": ""}]
+        if not parts and any(not token.hidden for token in news.tokens) and more:
+            parts = [{"content": nothing}]
         for part in parts:
-            yield chunk(news.index, part, logprobs, None)
-            logprobs = None
+            yield chunk(news.index, part, more)
+            more = {}
         if news.finish is not None:
             finishes[news.index] = news.finish
-            yield chunk(news.index, {}, None, _reason(news.finish, readers[news.index]))
+            reason = _reason(news.finish, readers[news.index])
+            yield chunk(news.index, {}, {} if parts else more, reason)
     if asked.include_usage:
         usage = total_usage([finish for finish in finishes if finish is not None], asked.n)
         yield event({**head, "choices": [], "usage": usage_object(usage)})

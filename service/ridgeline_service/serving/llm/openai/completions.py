@@ -23,11 +23,17 @@ from ridgeline_service.serving.llm.generation import (
     Finish,
     FinishCause,
     Generation,
+    Token,
     fan_out,
     total_usage,
 )
 from ridgeline_service.serving.llm.model import TextModel
-from ridgeline_service.serving.llm.openai.render import CompletionLogprobs, usage_object
+from ridgeline_service.serving.llm.openai.render import (
+    CompletionLogprobs,
+    Spelling,
+    token_ids,
+    usage_object,
+)
 from ridgeline_service.serving.llm.openai.sampling import MAX_LOGPROBS, SamplingBody
 
 DEFAULT_MAX_TOKENS = 16
@@ -72,6 +78,17 @@ class _Asked:
     echo: bool
     include_usage: bool
     nothing: bool
+    spelling: Spelling
+    token_ids: bool
+
+    def of_tokens(self, index: int, tokens: Sequence[Token], *, first: bool) -> dict[str, object]:
+        """The token ids of choice ``index``, where they are to be shown."""
+        if not self.token_ids:
+            return {}
+        made: dict[str, object] = {"token_ids": token_ids(tokens)}
+        if first:
+            made["prompt_token_ids"] = self.prompts[index].token_ids
+        return made
 
 
 async def completions(model: TextModel, body: Mapping[str, object]) -> Answer | StreamAnswer:
@@ -113,6 +130,8 @@ async def completions(model: TextModel, body: Mapping[str, object]) -> Answer | 
         echo=echo,
         include_usage=include_usage,
         nothing=wanted == 0,
+        spelling=request.spelling(model),
+        token_ids=bool(request.return_token_ids),
     )
     if request.stream:
         parts = _stream(asked, generation)
@@ -122,7 +141,7 @@ async def completions(model: TextModel, body: Mapping[str, object]) -> Answer | 
     choices = []
     for index, sequence in enumerate(done):
         prompt = asked.prompts[index]
-        scored = CompletionLogprobs(model.tokenizer)
+        scored = CompletionLogprobs(asked.spelling)
         if sequence.prompt_logprobs is not None:
             scored.prompt(prompt.token_ids, sequence.prompt_logprobs)
         scored.tokens(sequence.tokens)
@@ -132,6 +151,7 @@ async def completions(model: TextModel, body: Mapping[str, object]) -> Answer | 
                 "text": prompt.echo + sequence.text,
                 "logprobs": scored.take() if asked.logprobs else None,
                 "finish_reason": sequence.finish.cause.openai,
+                **asked.of_tokens(index, sequence.tokens, first=True),
             }
         )
     usage = total_usage([sequence.finish for sequence in done], n)
@@ -177,8 +197,9 @@ def _unused(finish: Finish) -> Finish:
 async def _stream(asked: _Asked, generation: Generation) -> AsyncIterator[bytes]:
     no_usage = {"usage": None} if asked.include_usage else {}
     pending = [prompt.echo for prompt in asked.prompts]
-    scored = [CompletionLogprobs(asked.model.tokenizer) for _ in asked.prompts]
+    scored = [CompletionLogprobs(asked.spelling) for _ in asked.prompts]
     finishes: list[Finish | None] = [None] * len(asked.prompts)
+    opened: set[int] = set()
     async for given in generation.chunks():
         news = given
         if asked.nothing:
@@ -191,13 +212,16 @@ async def _stream(asked: _Asked, generation: Generation) -> AsyncIterator[bytes]
         logprobs = scored[index].take() if asked.logprobs else None
         text, pending[index] = pending[index] + news.text, ""
         finishes[index] = news.finish
-        if not (text or news.finish or (logprobs and logprobs["tokens"])):
+        ids = asked.of_tokens(index, news.tokens, first=index not in opened)
+        if not (text or news.finish or (logprobs and logprobs["tokens"]) or ids):
             continue
+        opened.add(index)
         choice = {
             "index": index,
             "text": text,
             "logprobs": logprobs,
             "finish_reason": news.finish.cause.openai if news.finish else None,
+            **ids,
         }
         yield event({**asked.head, "choices": [choice], **no_usage})
     if asked.include_usage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ridgeline_backends.engine import TokenLogprobs
+from ridgeline_service.serving.llm.answers import written_logprob
 from ridgeline_service.serving.llm.generation import Token, Usage
 from ridgeline_service.serving.llm.model import Model, TextModel
 from ridgeline_service.serving.llm.simulated import simulated_object
@@ -45,14 +46,17 @@ def model_list(model: Model) -> dict[str, object]:
     return {"object": "list", "data": [own, *adapters]}
 
 
-def chat_message(delta: Delta, new_id: Callable[[], str]) -> dict[str, object]:
-    """``choices[].message`` of a whole answer. Content is null where there are calls alone."""
+def chat_message(
+    delta: Delta, new_id: Callable[[], str], *, forced: bool = False
+) -> dict[str, object]:
+    """``choices[].message`` of a whole answer. Content is null where there are calls alone, and
+    where there was to be nothing else."""
     calls: list[dict[str, str]] = []
     for part in delta.calls:
         if part.name is not None:
             calls.append({"name": part.name, "arguments": ""})
         calls[-1]["arguments"] += part.arguments
-    content = None if calls and not delta.text else delta.text
+    content = None if (calls or forced) and not delta.text else delta.text
     message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
     if calls:
         message["tool_calls"] = [
@@ -78,14 +82,52 @@ def call_deltas(calls: Sequence[CallDelta], new_id: Callable[[], str]) -> list[d
     return made
 
 
-def chat_logprobs(tokens: Sequence[Token], tokenizer: TextTokenizer) -> dict[str, object]:
+class Spelling:
+    """How log-probabilities name tokens: by their text or, ``by_id``, as vLLM does for
+    ``return_tokens_as_token_ids``."""
+
+    def __init__(self, tokenizer: TextTokenizer, *, by_id: bool = False) -> None:
+        self._tokenizer = tokenizer
+        self._by_id = by_id
+
+    def data(self, token_id: int) -> bytes:
+        return self._tokenizer.piece(token_id).data
+
+    def special(self, token_id: int) -> bool:
+        return self._tokenizer.piece(token_id).special
+
+    def text(self, token_id: int) -> str:
+        """With a mark in place of what is no character by itself."""
+        return self._id(token_id) or self.data(token_id).decode(errors="replace")
+
+    def key(self, token_id: int) -> str:
+        return self._id(token_id) or self.written(token_id)
+
+    def written(self, token_id: int) -> str:
+        """Part of a character as ``bytes:\\xe2\\x82``, so that keys stay distinct."""
+        data = self.data(token_id)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
+    def _id(self, token_id: int) -> str:
+        return f"token_id:{token_id}" if self._by_id else ""
+
+
+def token_ids(tokens: Sequence[Token]) -> list[int]:
+    """Of generated tokens, for ``return_token_ids``; the one that ended the text included."""
+    return [token.token_id for token in tokens]
+
+
+def chat_logprobs(tokens: Sequence[Token], spelling: Spelling) -> dict[str, object]:
     """``choices[].logprobs`` of a chat completion: one entry a token, with its exact bytes."""
     content: list[dict[str, object]] = []
     for token in tokens:
         if token.logprobs is None or token.hidden:
             continue
-        top = [_chat_token(tokenizer, *pair) for pair in token.logprobs.top]
-        entry = _chat_token(tokenizer, token.token_id, token.logprobs.logprob)
+        top = [_chat_token(spelling, *pair) for pair in token.logprobs.top]
+        entry = _chat_token(spelling, token.token_id, token.logprobs.logprob)
         content.append({**entry, "top_logprobs": top})
     return {"content": content, "refusal": None}
 
@@ -93,8 +135,8 @@ def chat_logprobs(tokens: Sequence[Token], tokenizer: TextTokenizer) -> dict[str
 class CompletionLogprobs:
     """``choices[].logprobs`` of one completion, part by part; offsets count from its beginning."""
 
-    def __init__(self, tokenizer: TextTokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, spelling: Spelling) -> None:
+        self._spelling = spelling
         self._offset = 0
         self._reset()
 
@@ -128,29 +170,24 @@ class CompletionLogprobs:
         self._top: list[dict[str, float] | None] = []
 
     def _add(self, token_id: int, score: TokenLogprobs | None) -> None:
-        word = _written(self._tokenizer, token_id)
+        word = self._spelling.key(token_id)
         self._words.append(word)
         self._offsets.append(self._offset)
         # A special token is written here and has no place in the text.
-        self._offset += 0 if self._tokenizer.piece(token_id).special else len(word)
-        self._chosen.append(None if score is None else score.logprob)
+        width = len(self._spelling.written(token_id))
+        self._offset += 0 if self._spelling.special(token_id) else width
+        self._chosen.append(None if score is None else written_logprob(score.logprob))
         if score is None:
             self._top.append(None)
             return
-        top = {_written(self._tokenizer, other): value for other, value in score.top}
-        top.setdefault(word, score.logprob)
+        top = {self._spelling.key(other): written_logprob(value) for other, value in score.top}
+        top.setdefault(word, written_logprob(score.logprob))
         self._top.append(top)
 
 
-def _chat_token(tokenizer: TextTokenizer, token_id: int, logprob: float) -> dict[str, object]:
-    data = tokenizer.piece(token_id).data
-    return {"token": data.decode(errors="replace"), "logprob": logprob, "bytes": list(data)}
-
-
-def _written(tokenizer: TextTokenizer, token_id: int) -> str:
-    """A token as text; part of a character as ``bytes:\\xe2\\x82``, so that keys stay distinct."""
-    data = tokenizer.piece(token_id).data
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+def _chat_token(spelling: Spelling, token_id: int, logprob: float) -> dict[str, object]:
+    return {
+        "token": spelling.text(token_id),
+        "logprob": written_logprob(logprob),
+        "bytes": list(spelling.data(token_id)),
+    }

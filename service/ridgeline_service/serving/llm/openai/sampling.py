@@ -21,6 +21,7 @@ from ridgeline_service.serving.llm.openai.forms import (
     StructuredOutputs,
     read_form,
 )
+from ridgeline_service.serving.llm.openai.render import Spelling
 
 MAX_N = 128
 """Sequences of one prompt, as in OpenAI's API."""
@@ -68,6 +69,8 @@ class SamplingBody(Body):
     guided_choice: Choices | None = None
     guided_grammar: str | None = None
     structured_outputs: StructuredOutputs | None = None
+    return_tokens_as_token_ids: bool | None = None
+    return_token_ids: bool | None = None
     adapter: str | None = None
     priority: int | None = None
     timeout: Annotated[float, Gt(0)] | None = None
@@ -80,6 +83,7 @@ class SamplingBody(Body):
         "truncate_prompt_tokens": (),
         "bad_words": ([],),
         "allowed_token_ids": (),
+        "detokenize": (True,),
         "moderation": (),
     }
     harmless: ClassVar[frozenset[str]] = frozenset(
@@ -138,6 +142,9 @@ class SamplingBody(Body):
                 "stream_options is only allowed when stream is true.", param="stream_options"
             )
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    def spelling(self, model: TextModel) -> Spelling:
+        return Spelling(model.tokenizer, by_id=bool(self.return_tokens_as_token_ids))
 
     def terms(self, model: TextModel) -> Terms:
         """`priority` as in vLLM, the lower the sooner; `timeout` in seconds. `model` may name a

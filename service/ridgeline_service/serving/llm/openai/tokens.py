@@ -63,13 +63,14 @@ async def tokenize(model: Model, body: Mapping[str, object]) -> Answer:
         )
         special = bool(request.add_special_tokens)
     [ids] = await model.encode_unchecked([text], add_special_tokens=special)
-    pieces = [model.tokenizer.piece(token_id).data for token_id in ids]
     return json_answer(
         {
             "count": len(ids),
             "max_model_len": model.limits.max_model_len,
             "tokens": ids,
-            "token_strs": [data.decode(errors="replace") for data in pieces]
+            "token_strs": [
+                model.tokenizer.piece(token_id).data.decode(errors="replace") for token_id in ids
+            ]
             if request.return_token_strs
             else None,
         }

@@ -136,12 +136,12 @@ def _byte_alphabet() -> dict[str, int]:
     return alphabet
 
 
-_ALPHABET = _byte_alphabet()
+BYTE_OF = _byte_alphabet()
 
 
 def _byte_level(token: str) -> bytes:
     try:
-        return bytes([_ALPHABET[character] for character in token])
+        return bytes([BYTE_OF[character] for character in token])
     except KeyError:
         # An added token is written as itself, and may hold characters outside the alphabet.
         return token.encode()

@@ -7,7 +7,7 @@ depend on how the text was cut into tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 
 class StopMatcher:
@@ -20,21 +20,31 @@ class StopMatcher:
         self._held = ""
         self.matched: str | None = None
 
-    def push(self, text: str) -> str:
-        """Add text; returns what may be shown now. Nothing more is shown after a match."""
+    def push(self, text: str, *, looking: bool = True) -> str:
+        """Add text; returns what may be shown now. Nothing more is shown after a match.
+
+        Without ``looking``, stop strings that end in ``text`` do not count.
+        """
         if not self._stops:
             return text
         if self.matched is not None or not text:
             return ""
+        known = len(self._held)
         text = self._held + text
-        found = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
-        if found:
+        if looking and (found := [*self._ends(text, known)]):
             end, at, self.matched = min(found)
             self._held = ""
             return text[: end if self._keep else at]
         keep = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
+
+    def _ends(self, text: str, known: int) -> Iterator[tuple[int, int, str]]:
+        """Where the stop strings end, begin, and which they are, that end behind what was known."""
+        for stop in self._stops:
+            at = text.find(stop, max(0, known - len(stop) + 1))
+            if at >= 0:
+                yield at + len(stop), at, stop
 
     def flush(self) -> str:
         """What was held back for a stop string that did not come."""

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from ridgeline_backends.encoding import TokenPair
 from ridgeline_service.serving.llm.errors import LoadFailed
+from ridgeline_service.serving.llm.text.coverage import coverage
 from ridgeline_service.serving.llm.text.detokenizer import (
     ByteLevelDetokenizer,
     Detokenizer,
@@ -30,6 +31,9 @@ from ridgeline_service.serving.llm.text.template import ChatTemplate
 
 Json = Mapping[str, object]
 
+_MANY = 4096
+"""Tokens whose text takes long enough to make that others can go on meanwhile."""
+
 
 class TextTokenizer:
     """Text to ids and back. Safe to use from several threads."""
@@ -41,16 +45,25 @@ class TextTokenizer:
         tokenizer.no_padding()
         added = tokenizer.get_added_tokens_decoder()
         self.special_ids = frozenset(i for i, token in added.items() if token.special)
-        decoder = json.loads(tokenizer.to_str()).get("decoder")
-        self._pieces = PieceTable(decoder_rules(decoder), tokenizer.id_to_token, self.special_ids)
+        written = json.loads(tokenizer.to_str())
+        rules = decoder_rules(written.get("decoder"))
+        self._pieces = PieceTable(rules, tokenizer.id_to_token, self.special_ids)
+        self.coverage = coverage(written)
+        """How much text a token stands for, None where that has no bound."""
 
     @property
     def vocabulary_size(self) -> int:
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        [ids] = self.encode_all([text], add_special_tokens=add_special_tokens)
         return ids
+
+    def encode_all(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+        """Token ids of each text, made without the interpreter's lock, which a single `encode` of
+        the library keeps for as long as it takes."""
+        found = self._tokenizer.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+        return [one.ids for one in found]
 
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], *, at_most: int | None = None
@@ -62,9 +75,10 @@ class TextTokenizer:
         """
         added = self._tokenizer.num_special_tokens_to_add(True)
         made: list[TokenPair] = []
-        for first, second in pairs:
-            one = self._tokenizer.encode(first, add_special_tokens=False)
-            other = self._tokenizer.encode(second, add_special_tokens=False)
+        texts = [text for pair in pairs for text in pair]
+        # A batch, for it gives up the interpreter's lock.
+        found = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        for one, other in zip(found[::2], found[1::2], strict=True):
             if at_most is not None:
                 other.truncate(max(0, at_most - added - len(one.ids)))
             both = self._tokenizer.post_process(one, other)
@@ -73,8 +87,13 @@ class TextTokenizer:
 
     def decode(self, token_ids: Sequence[int], *, special: bool = False) -> str:
         """The text of a whole sequence, with or without special tokens."""
-        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=not special)
-        return text
+        ids, skip = list(token_ids), not special
+        if len(ids) > _MANY:
+            # As with encoding, a batch gives up the interpreter's lock.
+            [text] = self._tokenizer.decode_batch([ids], skip_special_tokens=skip)
+        else:
+            text = self._tokenizer.decode(ids, skip_special_tokens=skip)
+        return str(text)
 
     def detokenizer(
         self, prompt: Sequence[int], shown: frozenset[int] = frozenset()

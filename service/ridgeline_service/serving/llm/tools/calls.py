@@ -18,6 +18,9 @@ _HEAD = re.compile(
 )
 
 
+_NAMED = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
 @dataclass(frozen=True, slots=True)
 class CallDelta:
     """News of call ``index`` of an answer. The first of each has its name."""
@@ -66,6 +69,14 @@ class CallReader:
         if self.done:
             return self._at_once(), rest
         return [], rest
+
+    def cut_off(self) -> list[CallDelta]:
+        """The call, if its name is known and nothing was told of it, for no more of it comes."""
+        head = _NAMED.match(self.text)
+        if self.opened or head is None:
+            return []
+        name = _string(head[1])
+        return [CallDelta(self._index, name, "")] if name in self._names else []
 
     def _more(self, text: str) -> list[CallDelta]:
         span = self._arguments

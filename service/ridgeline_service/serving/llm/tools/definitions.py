@@ -12,12 +12,30 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Len
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.grammar import GrammarSpec
 
 MAX_TOOLS = 128
+
+_SILENT = frozenset(
+    {
+        "$comment",
+        "$defs",
+        "$schema",
+        "default",
+        "definitions",
+        "description",
+        "examples",
+        "properties",
+        "required",
+        "title",
+        "type",
+    }
+)
+"""Keywords of a schema that declare no parameter, as long as there are no properties. An empty list
+of parameters is how OpenAI's API declares a function without any."""
 
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 
@@ -40,7 +58,11 @@ class Function(BaseModel):
 
     @property
     def schema_of_arguments(self) -> dict[str, object]:
-        return {"type": "object", **(self.parameters or {})}
+        """As declared. A function of which no parameter is declared takes none."""
+        schema = {"type": "object", **(self.parameters or {})}
+        if schema.keys() <= _SILENT and not (schema.get("properties") or schema.get("required")):
+            schema["additionalProperties"] = False
+        return schema
 
 
 class Tool(BaseModel):
@@ -61,7 +83,20 @@ class NamedChoice(BaseModel):
 
 
 Tools = Annotated[list[Tool], Len(max_length=MAX_TOOLS)]
-ToolChoice = Literal["none", "auto", "required"] | NamedChoice
+
+
+def _known_choice(value: object) -> object:
+    function = value.get("type", "function") if isinstance(value, Mapping) else None
+    if value in ("none", "auto", "required", None) or function == "function":
+        return value
+    raise ValueError(
+        "must be 'none', 'auto', 'required' or {'type': 'function', 'function': {'name': ...}}"
+    )
+
+
+ToolChoice = Annotated[
+    Literal["none", "auto", "required"] | NamedChoice | None, BeforeValidator(_known_choice)
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +111,11 @@ class ToolUse:
     named: str | None = None
     required: bool = False
     parallel: bool = True
+
+    @property
+    def forced(self) -> bool:
+        """Whether the answer is calls and nothing else."""
+        return self.required or self.named is not None
 
     @property
     def names(self) -> frozenset[str]:
@@ -112,7 +152,7 @@ class ToolUse:
 
 
 def read_tool_use(
-    tools: Sequence[Tool] | None, choice: ToolChoice | None, parallel: bool | None
+    tools: Sequence[Tool] | None, choice: ToolChoice, parallel: bool | None
 ) -> ToolUse | None:
     """None for a request without tools, or that forbids them. Raises BadRequest."""
     if (isinstance(choice, NamedChoice) or choice == "required") and not tools:

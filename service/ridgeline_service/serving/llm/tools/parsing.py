@@ -17,11 +17,13 @@ from ridgeline_service.serving.llm.tools.calls import CallDelta, CallReader
 @dataclass(frozen=True, slots=True)
 class _Style:
     """``opens`` begins calls; ``bare``: so does ``{`` at the start of an answer. After a call,
-    ``between`` may stand before the next one or the end."""
+    ``between`` may stand before the next one or the end. ``forced``: there is nothing but calls,
+    so that one which breaks off is one."""
 
     opens: tuple[str, ...]
     between: tuple[str, ...]
     bare: bool = False
+    forced: bool = False
 
 
 class Family(Enum):
@@ -32,7 +34,7 @@ class Family(Enum):
 
     MISTRAL = _Style(("[TOOL_CALLS]",), ("[", ",", "]"))
     LLAMA3 = _Style(("<|python_tag|>",), (";", ","), bare=True)
-    FORCED = _Style((), ("[", ",", "]"), bare=True)
+    FORCED = _Style((), ("[", ",", "]"), bare=True, forced=True)
     """An answer that a grammar makes a list of calls."""
 
     @property
@@ -167,6 +169,10 @@ class ToolParser:
             self.count += 1
             self._state, self._pending, self._behind_call = _State.GAP, "", True
             return True
+        if final and self._style.forced and (named := self._call.cut_off()):
+            calls.extend(named)
+            self.count += 1
+            return False
         if self._call.rejected or (final and not self._call.opened):
             shown.append(self._pending + self._call.text)
             self._said, self._pending, self._state = True, "", _State.TEXT

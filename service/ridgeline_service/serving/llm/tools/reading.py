@@ -12,13 +12,15 @@ from ridgeline_service.serving.llm.tools.parsing import Delta, Family, ToolParse
 
 
 class AnswerReader:
-    """Reads the text of one answer as it comes. ``called``: whether there is a call in it."""
+    """Reads the text of one answer as it comes. ``called``: whether there is a call in it;
+    ``forced``: whether there is nothing but calls, however it ends."""
 
     def __init__(self, use: ToolUse | None, family: Family) -> None:
         self._named = None if use is None else use.named
         self._parser: ToolParser | None = None
         self._began = False
         self._parallel = use is None or use.parallel
+        self.forced = use is not None and use.forced
         if use is not None and use.named is None:
             self._parser = ToolParser(Family.FORCED if use.required else family, use.names)
 
@@ -39,7 +41,8 @@ class AnswerReader:
         if final:
             rest = self._parser.flush()
             delta = Delta(delta.text + rest.text, delta.calls + rest.calls)
-        if self._parallel:
-            return delta
-        # One call is all that was asked for: others are not shown.
-        return Delta(delta.text, tuple(call for call in delta.calls if call.index == 0))
+        # What stands around forced calls, and one that broke off too soon, is the grammar's form.
+        text = "" if self.forced else delta.text
+        # Where one call is all that was asked for others are not shown.
+        calls = tuple(call for call in delta.calls if self._parallel or call.index == 0)
+        return Delta(text, calls)
