@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline.errors import InvalidInput
-from ridgeline_backends.neuron.calibration.rows import read_rows
-from ridgeline_backends.neuron.calibration.score import predict_row
+from ridgeline_backends.neuron.calibration import score
+from ridgeline_backends.neuron.calibration.rows import Row, read_rows
+from ridgeline_backends.neuron.calibration.score import INTERNAL, predict_row
+from ridgeline_backends.neuron.calibration.workloads import quantities
 from ridgeline_backends.neuron.timing.predict import calibration
 
 ROWS = yaml.safe_load((Path(__file__).parents[2] / "data" / "neuron" / "rows.yaml").read_text())[
@@ -55,7 +57,43 @@ def test_any_row_is_predicted_or_refused(
     for one in found:
         predicted = predict_row(one, calibration())
         assert predicted.refused or predicted.prediction
-        assert all(math.isfinite(value) for value in predicted.prediction.values())
+        assert not predicted.refused.startswith(INTERNAL), predicted.refused
+        if one.category == "memory":
+            continue
+        for field, value in predicted.prediction.items():
+            low, high = predicted.low[field], predicted.high[field]
+            assert 0 < low <= value <= high < math.inf
+
+
+def test_no_published_row_is_refused_but_by_its_category() -> None:
+    """A fault of ours would be a refusal too."""
+    for one in ROWS[:: len(ROWS) // 60]:
+        predicted = predict_row(Row(one), calibration())
+        assert bool(predicted.refused) == ("are not predicted" in predicted.refused)
+
+
+def test_a_fault_of_ours_costs_one_row(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(row: Row) -> object:
+        if row.id == "B":
+            raise ZeroDivisionError("division by zero")
+        return quantities(row)
+
+    monkeypatch.setattr(score, "quantities", failing)
+    row = next(one for one in ROWS if one["cat"] == "collective")
+    file = tmp_path / "rows.yaml"
+    file.write_text(yaml.safe_dump({"rows": [{**row, "id": one} for one in "ABC"]}))
+    found = [predict_row(one, calibration()) for one in read_rows(file)]
+    assert [one.refused for one in found] == [
+        "",
+        f"{INTERNAL}ZeroDivisionError: division by zero",
+        "",
+    ]
+    assert [one.predicted for one in score.score(found)] == [2]
+    (logged,) = caplog.records
+    assert "row B" in logged.getMessage()
+    assert logged.exc_info
 
 
 def test_training_of_a_model_without_a_vocabulary_is_refused(tmp_path: Path) -> None:

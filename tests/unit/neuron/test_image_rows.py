@@ -7,6 +7,7 @@ import pytest
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row
 from ridgeline_backends.neuron.calibration.workloads import quantities
+from ridgeline_backends.neuron.timing.coefficients import prior_coefficients
 from ridgeline_backends.neuron.timing.work import Part
 
 
@@ -52,3 +53,12 @@ def test_products_are_made_in_fp32_where_the_compiler_is_told_not_to_cast() -> N
         for autocast in ("Matmult-BF16", "None")
     )
     assert 3 < whole / cast < 4
+
+
+@pytest.mark.parametrize("model", ["Stable Diffusion 1.5", "PixArt Alpha"])
+def test_a_batch_of_images_takes_longer_than_one(model: str) -> None:
+    coefficients = prior_coefficients()
+    one, four = (call(model, batch=batch, image="512x512") for batch in (1, 4))
+    ratio = four.predicted(coefficients) / one.predicted(coefficients)
+    # Weights are fetched once for all, and convolutions fill the tensor engine already.
+    assert 3 < ratio < 4.5

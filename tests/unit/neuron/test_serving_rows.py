@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
+import yaml
 
 from ridgeline_backends.neuron.builders.architecture import DecoderArchitecture
 from ridgeline_backends.neuron.builders.configs import decoder_architecture
 from ridgeline_backends.neuron.builders.decoder import decoder_program
 from ridgeline_backends.neuron.builders.rules import NXDI
 from ridgeline_backends.neuron.builders.site import Phase
-from ridgeline_backends.neuron.calibration.quantity import Simulated
-from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
+from ridgeline_backends.neuron.calibration.quantity import NobodyAnswered, Simulated
+from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow, read_rows
 from ridgeline_backends.neuron.calibration.workloads import quantities
 from ridgeline_backends.neuron.calibration.workloads.widening import widened
 from ridgeline_backends.neuron.catalogue import find
@@ -25,9 +29,11 @@ from ridgeline_backends.neuron.timing.work import Part, Work
 COEFFICIENTS = calibration().coefficients
 
 
-def served(**fields: object) -> dict[str, Simulated]:
+def served(*, swept: bool = False, **fields: object) -> dict[str, Simulated]:
+    """`swept`: its rate is what a run beside it came to."""
     row = Row(
-        {
+        swept=swept,
+        values={
             "id": "SV1",
             "cat": "serving",
             "model": "Llama-3.1-8B-Instruct",
@@ -42,7 +48,7 @@ def served(**fields: object) -> dict[str, Simulated]:
             "batch": 32,
             "date": "2026-03-03",
             **fields,
-        }
+        },
     )
     return {one.field: one for one in quantities(row) if isinstance(one, Simulated)}
 
@@ -61,7 +67,7 @@ def test_a_client_keeps_one_request_less_than_its_limit_and_opens_a_hundred_at_m
 
 @pytest.mark.parametrize("rate", [1.2, 1.9, 2.6])
 def test_a_sweeps_rate_is_one_that_the_server_carries(rate: float) -> None:
-    found = served(mode="asynchronous", rate_req_s=rate)
+    found = served(mode="asynchronous", rate_req_s=rate, swept=True)
     prompt = seconds(found["tok_s"].run.prefill, COEFFICIENTS)
     # Steps are as much shorter as the rate is higher: nobody waits for long.
     assert found["ttft_mean_ms"].predicted(COEFFICIENTS) < 1e3 * prompt * 4 / rate
@@ -71,20 +77,68 @@ def test_a_sweeps_rate_is_one_that_the_server_carries(rate: float) -> None:
 
 
 def test_a_rate_far_from_what_the_server_carries_changes_no_step() -> None:
-    found = served(mode="asynchronous", rate_req_s=0.05)
+    found = served(mode="asynchronous", rate_req_s=0.05, swept=True)
     prompt = seconds(found["tok_s"].run.prefill, COEFFICIENTS)
     assert found["ttft_mean_ms"].predicted(COEFFICIENTS) == pytest.approx(1e3 * prompt, rel=0.01)
 
 
-def test_a_rate_without_a_sweep_changes_no_step() -> None:
-    plain = served(rate_req_s=2.6, concurrency=32)["tok_s"].run
-    assert plain.swept is None
+@pytest.mark.parametrize("mode", ["asynchronous", None])
+def test_more_load_makes_no_answer_sooner(mode: str | None) -> None:
+    rates = [0.1, 0.5, 1, 1.4, 1.8, 2, 2.4, 3, 5, 50, 1e6]
+    found = [served(mode=mode, rate_req_s=rate) for rate in rates]
+    for field in ("ttft_mean_ms", "ttft_p50_ms", "tpot_mean_ms", "tok_s"):
+        seen = [one[field].predicted(COEFFICIENTS) for one in found]
+        # A request meets steps at other moments, and waits for as much as a hundredth less.
+        assert all(a < 1.02 * b for a, b in pairwise(seen)), (field, seen)
+    queue = found[-1]["ttft_mean_ms"].predicted(COEFFICIENTS)
+    assert queue > 100 * found[0]["ttft_mean_ms"].predicted(COEFFICIENTS)
+
+
+def test_a_rate_is_load_whatever_the_mode() -> None:
+    plain, named = (
+        served(mode=mode, rate_req_s=1.0)["tok_s"].run for mode in (None, "asynchronous")
+    )
+    assert plain.load == named.load
+    assert plain.load.rate == 1.0
+    assert not plain.swept
+
+
+def test_a_sweep_is_known_by_the_runs_beside_it(tmp_path: Path) -> None:
+    base = {"cat": "serving", "model": "Llama-3.1-8B", "instance": "inf2.48xlarge", "tp": 8}
+    full, rate = {"mode": "throughput"}, {"mode": "asynchronous", "rate_req_s": 1.9}
+
+    def swept(*rows: dict[str, object]) -> list[bool]:
+        file = tmp_path / "rows.yaml"
+        listed = [{**base, **row, "id": f"S{place}"} for place, row in enumerate(rows)]
+        file.write_text(yaml.safe_dump({"rows": listed}))
+        return [row.swept for row in read_rows(file)]
+
+    assert swept(full, rate) == [False, True]
+    assert swept(full, rate, {**rate, "rate_req_s": 1.95}) == [False, True, True]
+    assert swept(rate) == [False]
+    assert swept({**full, "tp": 4}, rate) == [False, False]
+    # Rates side by side were chosen.
+    assert not any(swept(full, rate, {**rate, "rate_req_s": 3}))
 
 
 @pytest.mark.parametrize("rate", [0, -1.0, float("nan")])
 def test_a_rate_at_which_nobody_comes_is_refused(rate: float) -> None:
     with pytest.raises(UnpredictableRow, match="SV1: rate_req_s"):
         served(mode="asynchronous", rate_req_s=rate)
+
+
+@pytest.mark.parametrize("seq_len", [1 << 20, 10**12])
+def test_prompts_that_take_longer_than_clients_wait_are_refused(seq_len: int) -> None:
+    found = served(mode="throughput", seq_len=seq_len, rate_req_s=None)
+    with pytest.raises(NobodyAnswered, match="No request is answered"):
+        found["tok_s"].predicted(COEFFICIENTS)
+
+
+def test_more_sequences_than_a_server_keeps_are_refused() -> None:
+    with pytest.raises(UnpredictableRow, match="SV1: no server is compiled for 1000000"):
+        served(mode="throughput", batch=10**6)
+    with pytest.raises(UnpredictableRow, match="SV1: tp 8 times dp 4 is more than the 24 cores"):
+        served(mode="throughput", dp=4)
 
 
 def experts() -> DecoderArchitecture:

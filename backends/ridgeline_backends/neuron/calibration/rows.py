@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeGuard
 
@@ -43,6 +43,16 @@ DOUBTFUL = (
 
 _VERSION = re.compile(r"2\.(\d+)")
 
+_WHOLE_SECOND_PLACE = 10
+"""SDK 2.2 and 2.20 are one number to YAML, 2.21 is no other."""
+
+_TWIN_RATES = 1.1
+"""Repetitions of a sweep come to rates that differ by no more."""
+
+_SETTING = ("model", "instance", "framework", "workload", "tp", "dp", "batch", "input_len",
+            "output_len", "seq_len", "scheduler")  # fmt: skip
+"""What the runs of one sweep have in common."""
+
 
 class UnpredictableRow(InvalidInput):
     """A row that says too little, or of whose model nothing is known: refused, with the reason."""
@@ -52,9 +62,11 @@ class UnpredictableRow(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`values`: the row's own fields."""
+    """`values`: the row's own fields. `swept`: its rate is what the same server came to with all
+    clients at once, as rows beside it say."""
 
     values: Mapping[str, object]
+    swept: bool = False
 
     @property
     def id(self) -> str:
@@ -88,8 +100,15 @@ class Row:
 
     @property
     def sdk_minor(self) -> int | None:
-        """18 of SDK 2.18.1; None where the row does not say."""
+        """18 of SDK 2.18.1; None where the row does not say. Raises `UnpredictableRow` for a number
+        that several releases are written as: 2.20 without quotes is 2.2."""
         found = _VERSION.match(self.text("sdk"))
+        given = self.values.get("sdk")
+        if _is_finite(given) and (found is None or int(found.group(1)) < _WHOLE_SECOND_PLACE):
+            raise UnpredictableRow(
+                f"{self.id}: sdk must be a text, not the number {given}: 2.20 is 2.2 to YAML.",
+                hint='Quote it: sdk: "2.20".',
+            )
         if found:
             return int(found.group(1))
         # The oldest tables print a date alone: SDK 2.3 and 2.4 are of that autumn.
@@ -102,6 +121,12 @@ class Row:
     def text(self, name: str) -> str:
         value = self.values.get(name)
         return "" if value is None else str(value)
+
+    def stated(self, name: str) -> str:
+        """A setting as a text in small letters; "" where the row does not say, or another column
+        was shifted there."""
+        value = self._setting(name)
+        return "" if value is None else str(value).strip().lower()
 
     def number(self, name: str, default: float | None = None) -> float:
         """Raises `UnpredictableRow` for what is no finite number, and where it is missing and there
@@ -151,7 +176,7 @@ def read_rows(path: Path) -> list[Row]:
         if not row.id or not row.category:
             raise InvalidInput(f"{path}: row {place + 1} lacks `id` or `cat`.")
     _refuse_twins(path, rows)
-    return rows
+    return _with_sweeps(rows)
 
 
 def _refuse_twins(path: Path, rows: Sequence[Row]) -> None:
@@ -164,6 +189,36 @@ def _refuse_twins(path: Path, rows: Sequence[Row]) -> None:
                 f"{lines[place]}.",
                 hint="Predictions are told apart by it: give each row one of its own.",
             )
+
+
+def _with_sweeps(rows: Sequence[Row]) -> list[Row]:
+    """The same, with the constant rates marked that were made of a run beside them. A sweep of
+    guidellm is one client, then all at once, then the rate that this came to; a rate that stands
+    alone, or beside others, was somebody's choice."""
+    rates: dict[tuple[str, ...], list[float]] = {}
+    others = set()
+    for row in rows:
+        if _at_a_rate(row):
+            rates.setdefault(_sweep(row), []).append(row.positive("rate_req_s") or 0.0)
+        elif row.text("mode"):
+            others.add(_sweep(row))
+    swept = {
+        sweep
+        for sweep, found in rates.items()
+        if sweep in others and 0 < max(found) <= _TWIN_RATES * min(found)
+    }
+    return [
+        replace(row, swept=True) if _at_a_rate(row) and _sweep(row) in swept else row
+        for row in rows
+    ]
+
+
+def _at_a_rate(row: Row) -> bool:
+    return row.category == "serving" and row.text("mode") == "asynchronous"
+
+
+def _sweep(row: Row) -> tuple[str, ...]:
+    return tuple(row.text(name) for name in _SETTING)
 
 
 def _is_finite(value: object) -> TypeGuard[int | float]:
@@ -187,4 +242,7 @@ def newest(rows: Sequence[Row]) -> list[Row]:
 
 
 def _age(row: Row) -> tuple[int, str]:
-    return (row.sdk_minor or 0, row.text("date"))
+    try:
+        return (row.sdk_minor or 0, row.text("date"))
+    except UnpredictableRow:  # its release is not known
+        return (0, row.text("date"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -9,13 +11,18 @@ from statistics import mean, median
 
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.neuron.calibration.memory import memory_prediction
-from ridgeline_backends.neuron.calibration.quantity import Quantity, Simulated
+from ridgeline_backends.neuron.calibration.quantity import NobodyAnswered, Quantity, Simulated
 from ridgeline_backends.neuron.calibration.rows import SCORED, Row, newest
 from ridgeline_backends.neuron.calibration.workloads import quantities
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.timing.predict import Calibration, Label
 
 _ORDER: tuple[Label, ...] = ("calibrated", "extrapolated", "prior-only")
+_LOG = logging.getLogger(__name__)
+
+INTERNAL = "internal error: "
+"""How the refusal of a row begins that is our fault."""
+
 _MISSPELT = 0.8
 _GUESSED = 1.5
 """The interval of a model whose sizes are guessed from its name is wider by this factor."""
@@ -85,21 +92,40 @@ class CategoryScore:
 
 
 def predict_row(row: Row, known: Calibration) -> RowPrediction:
-    """All fields of a row that can be predicted, whether or not the row has them."""
+    """All fields of a row that can be predicted, whether or not the row has them. A fault of ours
+    costs that row alone: it is refused, and the traceback logged."""
     try:
-        if row.category == "memory":
-            fits, label = memory_prediction(row)
-            answer = {"fits": fits}
-            return RowPrediction(row, label, answer, answer, answer)
-        found = quantities(row)
+        return _predicted(row, known)
     except RidgelineError as error:
-        return RowPrediction(row, None, {}, {}, {}, refused=error.message)
+        reason = f"{error.message} {error.hint}".rstrip()
+    except Exception as error:  # noqa: BLE001  whatever it is, the other rows are predicted
+        _LOG.exception("no prediction of row %s", row.id)
+        reason = f"{INTERNAL}{type(error).__name__}: {error}"
+    return RowPrediction(row, None, {}, {}, {}, refused=reason)
+
+
+def _predicted(row: Row, known: Calibration) -> RowPrediction:
+    if row.category == "memory":
+        fits, label = memory_prediction(row)
+        answer = {"fits": fits}
+        return RowPrediction(row, label, answer, answer, answer)
+    found = quantities(row)
     wider = 1.0 if _known(row) else _GUESSED
     value, low, high = {}, {}, {}
     labels: set[Label] = set()
+    unanswered = None
     for one in found:
-        value[one.field], low[one.field], high[one.field] = _interval(one, known, wider)
+        try:
+            interval = _interval(one, known, wider)
+        except NobodyAnswered as error:
+            unanswered = error
+            continue
+        if not all(0 < end <= sys.float_info.max for end in interval):
+            raise ArithmeticError(f"{one.field} came out as {interval[0]}")
+        value[one.field], low[one.field], high[one.field] = interval
         labels.add(known.spread(one.domain).label)
+    if unanswered is not None and not value:
+        raise unanswered
     label = max(labels, key=_ORDER.index)
     return RowPrediction(row, label if wider == 1.0 else "prior-only", value, low, high)
 

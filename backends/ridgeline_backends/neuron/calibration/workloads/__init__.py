@@ -36,4 +36,9 @@ def quantities(row: Row) -> Sequence[Quantity | Simulated]:
     """All fields of a row that can be predicted."""
     if row.category not in _BY_CATEGORY:
         raise UnpredictableRow(f"{row.id}: rows of category {row.category!r} are not predicted.")
+    if row.values.get("config") is not None and row.config is None:
+        raise UnpredictableRow(
+            f"{row.id}: config must be a mapping, not {row.values['config']!r}.",
+            hint="Give what the model's config.json holds.",
+        )
     return _BY_CATEGORY[row.category](row)

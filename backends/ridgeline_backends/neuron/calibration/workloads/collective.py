@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import log2
 
+from ridgeline_backends.neuron.calibration.places import instance_of, lnc_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.devices import instance
@@ -33,14 +34,22 @@ _DEVICE_TIMED = 0.2
 _OLD_CORES = ("v1", "v2")
 """Of chips that the older tables can be of."""
 
+_SEND = "sendrecv"
+_TABLES = ("trn1.32xlarge", "trn2.48xlarge", "trn2-ultraserver")
+"""Machines that the published tables are of, and what is larger."""
+
 _DTYPES = {"fp32": ElementType.FP32, "bf16": ElementType.BF16, "fp16": ElementType.FP16}
 
 
 def collective_quantities(row: Row) -> list[Quantity]:
     """Fields of "collective". Older tables are timed by the host, which starts every rank: that
     grows with the depth of the tree it starts them by."""
-    ranks, nodes = row.integer("ranks"), row.integer("nodes", 1)
-    dtype = _DTYPES.get(row.text("dtype"), ElementType.FP32)
+    ranks = row.integer("ranks")
+    if ranks < 2:
+        raise UnpredictableRow(f"{row.id}: a collective has two ranks at least, not {ranks}.")
+    machine = _machine(row, ranks)
+    nodes = machine.nodes
+    dtype = _DTYPES.get(row.stated("dtype"), ElementType.FP32)
     elements = max(1, row.integer("bytes") // dtype.bytes)
     kind = _kind(row, Group(ranks))
     if isinstance(kind, AllGather):
@@ -49,7 +58,6 @@ def collective_quantities(row: Row) -> list[Quantity]:
         elements = -(-elements // ranks) * ranks
     x = Buffer("x", Form((elements,), dtype))
     operation = Operation(kind, (x,), (Buffer("y", kind.infer((x.form,))[0]),))
-    machine = Machine(instance(_instance(row, ranks)), _lnc(row, ranks), nodes)
     work = Work.of(Program("collective", (Section("one", (operation,)),), cores=ranks), machine)
     device_timed = _device_timed(row)
     newest = device_timed or machine.chip.neuroncore not in _OLD_CORES
@@ -59,7 +67,7 @@ def collective_quantities(row: Row) -> list[Quantity]:
 
 
 def _kind(row: Row, group: Group) -> OperationKind:
-    name = row.text("op").removesuffix("v")
+    name = _name(row)
     kinds: dict[str, OperationKind] = {
         "allr": AllReduce(group),
         "allg": AllGather(group, 0),
@@ -68,28 +76,46 @@ def _kind(row: Row, group: Group) -> OperationKind:
         "reducescatter": ReduceScatter(group, 0),
         "alltoall": AllToAll(group, 0, 0),
         "all_to_all": AllToAll(group, 0, 0),
-        "sendrecv": Permute(group, 1),
+        _SEND: Permute(group, 1),
         "permute": Permute(group, 1),
     }
     if name not in kinds:
-        raise UnpredictableRow(f"{row.id}: there is no collective {name!r}.")
+        raise UnpredictableRow(
+            f"{row.id}: there is no collective {name!r}.", hint=f"There are: {', '.join(kinds)}."
+        )
     return kinds[name]
 
 
-def _instance(row: Row, ranks: int) -> str:
-    named = row.text("instance")
-    if named.startswith(("trn", "inf")) and "." in named:
-        return named.split()[0]
-    return "trn1.32xlarge" if ranks <= 32 or row.integer("nodes", 1) > 1 else "trn2.48xlarge"
+def _name(row: Row) -> str:
+    """Without the letter of those that take parts of different lengths."""
+    written = row.stated("op")
+    return written if written == _SEND else written.removesuffix("v")
 
 
-def _lnc(row: Row, ranks: int) -> int:
-    return instance(_instance(row, ranks)).chip.default_lnc
+def _machine(row: Row, ranks: int) -> Machine:
+    """The row's own; where it names none, the oldest that holds the ranks, or several."""
+    nodes = row.integer("nodes", 1)
+    each = -(-ranks // nodes)
+    if row.text("instance"):
+        found = instance_of(row)
+    else:
+        tables = [instance(name) for name in _TABLES]
+        found = next((one for one in tables if each <= one.cores(1)), tables[-1])
+        nodes = max(nodes, -(-ranks // found.cores(1)))
+        each = -(-ranks // nodes)
+    lnc = lnc_of(row, found, each)
+    if ranks > found.cores(lnc) * nodes:
+        raise UnpredictableRow(
+            f"{row.id}: {ranks} ranks are more than the {found.cores(lnc) * nodes} cores of "
+            f"{nodes} x {found.name} at LNC {lnc}."
+        )
+    return Machine(found, lnc, nodes)
 
 
 def _device_timed(row: Row) -> bool:
     """As the newest tables are."""
-    return "newer" in row.text("generation") or row.has("p50_us") or "v" in row.text("op")[-1:]
+    newest = "newer" in row.text("generation") or row.has("p50_us")
+    return newest or _name(row) != row.stated("op")
 
 
 def _starts(ranks: int, nodes: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ridgeline_backends.errors import BackendError
@@ -19,16 +19,19 @@ from ridgeline_backends.neuron.builders.rules import (
     LibraryRules,
 )
 from ridgeline_backends.neuron.builders.site import Phase
-from ridgeline_backends.neuron.calibration.places import machine_of
+from ridgeline_backends.neuron.calibration.places import degree_of, machine_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.calibration.workloads.early import narrowed, whole_kv
+from ridgeline_backends.neuron.calibration.workloads.precision import Bits, bits_of, is_cast
+from ridgeline_backends.neuron.calibration.workloads.sizes import refuse_slips
 from ridgeline_backends.neuron.calibration.workloads.widening import widened
 from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.catalogue.families import is_decoder
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.program import ElementType
 from ridgeline_backends.neuron.timing.machine import Machine
-from ridgeline_backends.neuron.timing.work import Work
+from ridgeline_backends.neuron.timing.work import Part, Work
 
 _LATENCY_BECAME_TPOT = 18
 """From this SDK on tables give time per output token; before, time over all tokens."""
@@ -58,6 +61,14 @@ _CONTRIBUTED = 512
 _FULL_UNTIL = 9
 """The first tables print 16-bit weights, and batches that take as long as all else in fp32."""
 
+_LIGHT_HEADS = ("eagle", "medusa")
+"""Drafts that are guessed by a layer on the model's own states."""
+
+_PLAIN = ("", "none", "no", "false", "off", "0", "0.0")
+"""How rows say that nothing is guessed."""
+
+_FOUR_BITS = "mxfp4"
+
 _RUN_TOKENS, _RUN_SDK = 128, 13
 """The table of SDK 2.13.1 has Llama-2-13b alone, by a run of so many tokens, prompt and answer: its
 rate times its latency. Its loop is on the device (release notes of transformers-neuronx 0.6.106:
@@ -68,7 +79,7 @@ faster token generation for Llama only)."""
 class Decoder:
     """A compiled model on a machine. `release`: SDK 2.`release` compiles and runs it; None: the one
     that the coefficients stand for. `widens`: experts are kept in 8 bits and made 16 in every call;
-    `fused`: by a kernel.
+    `fused`: by a kernel. `four_bits`: what `config` keeps in 8 bits is kept in 4.
     """
 
     model: DecoderArchitecture
@@ -78,6 +89,7 @@ class Decoder:
     widens: bool = False
     fused: bool = True
     release: int | None = None
+    four_bits: bool = False
 
     def step(self, batch: int, bucket: int) -> Work:
         """One decode step."""
@@ -92,6 +104,8 @@ class Decoder:
             self.model, self.config, phase=phase, bucket=bucket, rules=self.rules, batch=batch
         )
         parts = [Work.of(program, self.machine)]
+        if self.four_bits:
+            parts = [self._halved(parts[0], phase, batch, bucket)]
         if self.widens:
             parts.append(widened(program, self.machine, fused=self.fused))
         if self.rules not in NXD and (self.release or 99) < _LATENCY_BECAME_TPOT:
@@ -100,6 +114,17 @@ class Decoder:
                 more = whole_kv(self.model, self.config, batch=batch, length=bucket)
                 parts.append(Work.of(more, self.machine))
         return Work.total(parts).run_by(self.release)
+
+    def _halved(self, work: Work, phase: Phase, batch: int, bucket: int) -> Work:
+        """With half of the bytes of all weights whose type the settings decide."""
+        config = replace(self.config, quantized=False)
+        wide = decoder_program(
+            self.model, config, phase=phase, bucket=bucket, rules=self.rules, batch=batch
+        )
+        rows, others = work.rows.copy(), Work.of(wide, self.machine).rows
+        for part in (Part.WEIGHTS, Part.EXPERTS):
+            rows[rows[:, part] != others[:, part], part] /= 2
+        return Work(rows)
 
 
 def decode_quantities(row: Row) -> list[Quantity]:
@@ -144,9 +169,12 @@ def decode_quantities(row: Row) -> list[Quantity]:
 def decoder_of(row: Row, *, batch: int | None = None) -> Decoder:
     """The model as its library compiles it. Raises `UnpredictableRow`."""
     machine = machine_of(row)
-    degree = min(row.integer("tp", _default_degree(row, machine)), machine.cores)
+    degree = degree_of(row, machine, _default_degree(row, machine))
     length = sequence_length(row)
-    quantised = row.text("weight_dtype").startswith(("int8", "fp8", "FP8")) or "FP8" in row.model
+    bits = _weight_bits(row)
+    # Weights of 4 bits are made 16 while they are loaded, for chips that do not multiply them.
+    four_bits = bits == 4 and _FOUR_BITS in machine.chip.tflops_per_core
+    quantised = bits == 8 or four_bits or "FP8" in row.model
     several = batch or batch_of(row)
     try:
         config = NeuronConfig(
@@ -154,7 +182,7 @@ def decoder_of(row: Row, *, batch: int | None = None) -> Decoder:
             batch_size=several,
             ctx_batch_size=several,
             seq_len=length,
-            torch_dtype=_dtype(row),
+            torch_dtype=_dtype(row, bits),
             quantized=quantised,
             on_device_sampling=True,
             output_logits=False,
@@ -169,16 +197,25 @@ def decoder_of(row: Row, *, batch: int | None = None) -> Decoder:
             widens="FP8 experts" in row.model,
             fused="compiler only" not in row.text("note"),
             release=row.sdk_minor,
+            four_bits=four_bits,
         )  # fmt: skip
     except BackendError as error:
         raise UnpredictableRow(f"{row.id}: {error.message}") from error
 
 
 def architecture_of(row: Row) -> DecoderArchitecture:
-    """By the row's own config.json, else by name. Raises `NotFound`."""
-    if row.config is not None:
-        return decoder_architecture(row.config)
-    return _named(row.model)
+    """By the row's own config.json, else by name. Raises `NotFound`, and `UnpredictableRow` for a
+    config that is no decoder's."""
+    if row.config is None:
+        return _named(row.model)
+    refuse_slips(row.config, row)
+    if not is_decoder(row.config):
+        kind = row.config.get("model_type") or row.config.get("architectures")
+        raise UnpredictableRow(
+            f"{row.id}: its config.json is of type {kind}, which is no decoder.",
+            hint='Rows of encoders have `cat: encoder`, those of T5 and its like "llm_encdec".',
+        )
+    return decoder_architecture(row.config)
 
 
 def rules_of(row: Row) -> LibraryRules:
@@ -198,9 +235,17 @@ def batch_of(row: Row) -> int:
     return _OPT_BATCH if early and batch > 1 else batch
 
 
-def _dtype(row: Row) -> ElementType:
+def _weight_bits(row: Row) -> Bits | None:
+    """Of what the weights are kept in."""
+    own, model = bits_of(row, "weight_dtype"), bits_of(row, "model_dtype")
+    return model if own is None else own
+
+
+def _dtype(row: Row, bits: Bits | None) -> ElementType:
+    """What is computed in. Libraries of decoders have the compiler cast where they say so alone."""
     early = rules_of(row) not in NXD and (row.sdk_minor or 99) <= _FULL_UNTIL
-    return ElementType.FP32 if early else ElementType.BF16
+    whole = bits == 32 and not is_cast(row)
+    return ElementType.FP32 if early or whole else ElementType.BF16
 
 
 def sequence_length(row: Row) -> int:
@@ -209,7 +254,13 @@ def sequence_length(row: Row) -> int:
     if row.model.startswith("opt-") and row.integer("batch", 1) > 1:
         return _OPT_LENGTH
     if row.has("seq_len"):
-        return row.integer("seq_len")
+        length, prompt = row.integer("seq_len"), row.integer("input_len", 1)
+        if prompt > length:
+            raise UnpredictableRow(
+                f"{row.id}: input_len {prompt} is above seq_len {length}, the positions that are "
+                "compiled for a prompt and its answer."
+            )
+        return length
     if row.has("input_len"):
         return row.integer("input_len") + row.integer("output_len", 128)
     return 2048
@@ -232,9 +283,10 @@ def default_prompt(row: Row, length: int) -> int:
 def accepted_tokens(row: Row) -> float:
     """Tokens of one step where a draft is checked: of five guessed by a model of its own three and
     a half, of a light head's less than one, as published runs have it."""
-    if not row.has("spec") and not row.text("spec"):
+    said = row.stated("spec")
+    if said in _PLAIN:
         return 1.0
-    return 1.7 if "EAGLE" in row.text("spec") else 3.5
+    return 1.7 if any(one in said for one in _LIGHT_HEADS) else 3.5
 
 
 def bucket_of(row: Row, prompt: int, length: int) -> int:
@@ -256,7 +308,10 @@ def prompts_at_once(row: Row, batch: int) -> int:
 
 def _default_degree(row: Row, machine: Machine) -> int:
     known = machine.instance.tensor_parallel
-    return 8 if 8 in known and "13b" in row.model else known[-1]
+    if 8 in known and "13b" in row.model:
+        return 8
+    room = machine.cores // row.integer("dp", 1)
+    return max((one for one in known if one <= room), default=known[0])
 
 
 def _counts_prompt(row: Row) -> bool:

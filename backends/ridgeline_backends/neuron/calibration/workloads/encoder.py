@@ -7,16 +7,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import ceil
 
+from ridgeline_backends.errors import BackendError
+from ridgeline_backends.neuron.builders.configs import decoder_architecture
+from ridgeline_backends.neuron.builders.decoder import decoder_program
 from ridgeline_backends.neuron.builders.encoder import EncoderShape, build_encoder
+from ridgeline_backends.neuron.builders.rules import NXDI, OPTIMUM_NEURON
 from ridgeline_backends.neuron.builders.signals import (
     build_signal_decoder,
     build_signal_encoder,
     build_speech_encoder,
 )
-from ridgeline_backends.neuron.calibration.places import machine_of
+from ridgeline_backends.neuron.builders.site import Phase
+from ridgeline_backends.neuron.calibration.places import degree_of, machine_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
+from ridgeline_backends.neuron.calibration.workloads.precision import products_of
+from ridgeline_backends.neuron.calibration.workloads.sizes import sizes_of
 from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.program import BufferKind, Program
 from ridgeline_backends.neuron.timing.machine import Machine
 from ridgeline_backends.neuron.timing.work import Work
@@ -53,12 +61,13 @@ def encoder_quantities(row: Row) -> list[Quantity]:
     """Fields of "encoder"."""
     machine = machine_of(row)
     batch = row.integer("batch", 1)
-    config = row.config or find(row.model, "encoders").config
+    config = row.config if row.config is not None else find(row.model, "encoders").config
     if _type(config) == "zuna":
         return calls(row, machine, _denoised(config, row, machine), batch, domain="encoder_other")
-    program = encoder_program(config, row, batch, cores=row.integer("tp", 1))
+    cores = degree_of(row, machine)
     copies = _copies(row, machine)
     machine = replace(machine, active=min(copies, _in_flight(row, copies)))
+    program = encoder_program(config, row, batch, cores=cores)
     work = Work.of(program, machine).compiled_by(compiler_of(row, machine))
     work = Work.total((work, results(program)))
     if "vllm" in row.text("framework").lower():
@@ -93,43 +102,68 @@ def _served(row: Row, work: Work, batch: int) -> list[Quantity]:
 
 def encoder_program(config: object, row: Row, batch: int, *, cores: int = 1) -> Program:
     """By config.json. Raises `UnpredictableRow`."""
-    shape = encoder_shape(config, row)
-    if row.model.lower().startswith("laughter") or _type(config) == "wav2vec2":
-        return build_speech_encoder(shape, batch=batch, samples=_SAMPLES)
     # One length is compiled, whatever comes.
     length = row.integer("seq_len", row.integer("input_len", 128))
+    if isinstance(config, Mapping):
+        sizes = sizes_of(config, row)
+        if sizes.mixture:
+            return _mixture(config, row, batch, length=length, cores=cores)
+    shape = encoder_shape(config, row, cores=cores)
+    if row.model.lower().startswith("laughter") or _type(config) == "wav2vec2":
+        return build_speech_encoder(shape, batch=batch, samples=_SAMPLES)
     return build_encoder(shape, batch=batch, length=length, cores=cores)
 
 
-def encoder_shape(config: object, row: Row) -> EncoderShape:
-    """Raises `UnpredictableRow` for a config that lacks a size."""
-    if not isinstance(config, dict):
+def _mixture(
+    config: Mapping[str, object], row: Row, batch: int, *, length: int, cores: int
+) -> Program:
+    """A decoder with experts encodes a text as its library does a prompt."""
+    settings = {name: value for name, value in config.items() if name != "architectures"}
+    try:
+        return decoder_program(
+            decoder_architecture(settings),
+            NeuronConfig(
+                tp_degree=cores, batch_size=batch, ctx_batch_size=batch, seq_len=length,
+                fused_qkv=True,
+            ),
+            phase=Phase.CONTEXT_ENCODING,
+            bucket=length,
+            rules=OPTIMUM_NEURON if "optimum" in row.text("framework") else NXDI,
+        )  # fmt: skip
+    except BackendError as error:
+        raise UnpredictableRow(f"{row.id}: {error.message}") from error
+
+
+def encoder_shape(config: object, row: Row, *, cores: int = 1) -> EncoderShape:
+    """Over so many cores. Raises `UnpredictableRow` for a config that lacks a size."""
+    if not isinstance(config, Mapping):
         raise UnpredictableRow(f"{row.id}: config must be a mapping.")
-    sizes = {**config, **(config.get("text_config") or {})}
-
-    def size(*names: str) -> int:
-        for name in names:
-            if isinstance(sizes.get(name), int):
-                return int(sizes[name])
-        raise UnpredictableRow(f"{row.id}: its config.json has none of {', '.join(names)}.")
-
-    hidden = size("hidden_size", "n_embd", "dim", "d_model")
-    inner = [sizes.get(name) for name in ("intermediate_size", "n_inner", "hidden_dim", "ffn_dim")]
+    sizes = sizes_of(config, row)
     kind = _type(config)
+    logits = _reads_logits(row, kind)
+    if logits and not sizes.vocab:
+        raise UnpredictableRow(f"{row.id}: its config.json has no vocab_size above 0.")
+    heads, keys = sizes.heads_over(cores)
     return EncoderShape(
-        hidden=hidden,
-        layers=size("num_hidden_layers", "n_layer", "n_layers", "encoder_layers"),
-        heads=size("num_attention_heads", "n_head", "n_heads", "encoder_attention_heads"),
-        intermediate=int(next((one for one in inner if isinstance(one, int)), 4 * hidden)),
-        vocab=int(sizes.get("vocab_size") or 0),
-        kv_heads=int(sizes.get("num_key_value_heads") or 0),
-        head_dim=int(sizes.get("head_dim") or 0),
-        causal=kind in ("gpt2", "qwen3", "llama"),
-        gated=kind in ("qwen3", "llama", "mistral", "gemma", "zuna"),
-        logits=_reads_logits(row, kind),
+        hidden=sizes.hidden,
+        layers=sizes.layers,
+        heads=heads,
+        intermediate=sizes.intermediate,
+        vocab=sizes.vocab,
+        kv_heads=keys,
+        head_dim=sizes.head_dim,
+        causal=sizes.decoder,
+        gated=sizes.gated,
+        logits=logits,
         labels=_classifies(row),
-        kernel="flash" if kind == "qwen3" else "plain",
+        kernel="flash" if sizes.decoder and not _traced(row) else "plain",
+        dtype=products_of(row),
     )
+
+
+def _traced(row: Row) -> bool:
+    """Whether the model is traced as transformers wrote it; libraries for decoders have kernels."""
+    return "torch" in row.text("framework").lower()
 
 
 def calls(
@@ -210,4 +244,4 @@ def _reads_logits(row: Row, kind: str) -> bool:
 
 
 def _type(config: object) -> str:
-    return str(config.get("model_type", "")) if isinstance(config, dict) else ""
+    return str(config.get("model_type", "")) if isinstance(config, Mapping) else ""

@@ -7,7 +7,7 @@ from ridgeline_backends.neuron.builders.encoder_decoder import (
     build_token_step,
     encoder_decoder_shape,
 )
-from ridgeline_backends.neuron.calibration.places import machine_of
+from ridgeline_backends.neuron.calibration.places import degree_of, machine_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row
 from ridgeline_backends.neuron.catalogue import find
@@ -18,7 +18,7 @@ def encoder_decoder_quantities(row: Row) -> list[Quantity]:
     """Fields of "llm_encdec": latency per token is that of the whole run."""
     machine = machine_of(row)
     shape = encoder_decoder_shape(row.config or find(row.model, "encoder_decoders").config)
-    batch, cores = row.integer("batch", 1), row.integer("tp", 1)
+    batch, cores = row.integer("batch", 1), degree_of(row, machine)
     source = row.integer("input_len", row.integer("seq_len", 128))
     answer = row.integer("output_len", 128)
     length = row.integer("seq_len", answer)

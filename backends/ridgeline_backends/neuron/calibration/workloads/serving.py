@@ -36,6 +36,12 @@ _VOCABULARY_BYTES = 4
 _CONNECTIONS = 100
 """httpx opens no more to one server, whatever number of users was asked for."""
 
+_MOST_SLOTS = 4096
+"""Sixteen times vLLM's own limit."""
+
+_CROWD = 20_000
+"""Of more clients none further is answered in a run."""
+
 _USERS = 128
 """How many users optimum-neuron's script asks for where it is not told."""
 
@@ -57,6 +63,11 @@ slot are in none of these rows' latencies."""
 def serving_quantities(row: Row) -> list[Quantity | Simulated]:
     """Fields of "serving". With one client at a time a request has the machine to itself."""
     slots = row.integer("batch", row.integer("concurrency", 1))
+    if slots > _MOST_SLOTS:
+        raise UnpredictableRow(
+            f"{row.id}: no server is compiled for {slots} sequences at once.",
+            hint="`batch` is how many it is compiled for, `concurrency` how many clients ask.",
+        )
     alone = _alone(row, slots)
     run = _run(row, slots)
     answer = row.integer("output_len", 250)
@@ -71,9 +82,12 @@ def serving_quantities(row: Row) -> list[Quantity | Simulated]:
         found += [
             Simulated("ttft_mean_ms", "serving:load:ttft", run, lambda o: o.ttft_mean, 1e3),
             Simulated("ttft_p50_ms", "serving:load:ttft", run, lambda o: o.ttft(0.5), 1e3),
-            Simulated("tpot_mean_ms", "serving:load:tpot", run, lambda o: o.tpot_mean, 1e3),
-            Simulated("tpot_p50_ms", "serving:load:tpot", run, lambda o: o.tpot_mean, 1e3),
         ]
+        if answer > 1:  # between tokens
+            found += [
+                Simulated(f"tpot_{one}_ms", "serving:load:tpot", run, lambda o: o.tpot_mean, 1e3)
+                for one in ("mean", "p50")
+            ]
     rate = "max_tok_s" if alone else "tok_s"
     replicas = row.integer("dp", 1)
     found.append(
@@ -103,7 +117,8 @@ def _run(row: Row, slots: int) -> ServingRun:
         sequence=Work.host(fixed_s=_PER_SAMPLED_S if sampled else _PER_STREAMED_S),
         limits=_limits(length, prompt, slots),
         load=load,
-        swept=_full(row, slots, load.lengths) if row.text("mode") == "asynchronous" else None,
+        full=_full(row, slots, load.lengths) if load.rate is not None else None,
+        swept=row.swept,
     )
 
 
@@ -163,7 +178,7 @@ def _full(row: Row, slots: int, lengths: Lengths) -> Load:
 
 def _each(clients: int, replicas: int) -> int:
     """Of clients that a proxy shares out in turn, those of an average replica."""
-    return max(1, round(clients / replicas))
+    return min(_CROWD, max(1, round(clients / replicas)))
 
 
 def _host_steps(row: Row) -> float:
@@ -175,4 +190,6 @@ def _alone(row: Row, slots: int) -> bool:
     """Whether requests come one after the other."""
     if row.text("mode"):
         return row.text("mode") == "synchronous"
+    if row.has("rate_req_s"):
+        return False
     return row.integer("concurrency", 1) == 1 or slots == 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ridgeline.errors import NotFound
 from ridgeline_backends.neuron.builders.encoder import EncoderShape
+from ridgeline_backends.neuron.builders.listing import Listing, weight
 from ridgeline_backends.neuron.builders.training import (
     Recomputed,
     TrainingPlan,
@@ -17,8 +18,11 @@ from ridgeline_backends.neuron.builders.training import (
 from ridgeline_backends.neuron.calibration.places import machine_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
+from ridgeline_backends.neuron.calibration.workloads.sizes import Sizes, sizes_of
 from ridgeline_backends.neuron.catalogue import find
-from ridgeline_backends.neuron.program import ElementType
+from ridgeline_backends.neuron.operations import Binary
+from ridgeline_backends.neuron.program import ElementType, Program
+from ridgeline_backends.neuron.timing.machine import Machine
 from ridgeline_backends.neuron.timing.work import Work
 
 _DEGREE = re.compile(r"\b(TP|PP)\s*=\s*(\d+)")
@@ -52,13 +56,41 @@ class Degrees:
     pipeline: int
 
 
+@dataclass(frozen=True)
+class Trained:
+    """`shape`: what a token goes through, `kept`: with the weights of all experts, where some are
+    chosen. `scored`: places of a sequence whose logits are wanted. `own_layers`: how many have
+    weights of their own; 0: all."""
+
+    shape: EncoderShape
+    kept: EncoderShape
+    length: int
+    scored: int
+    own_layers: int = 0
+
+    @property
+    def mixture(self) -> bool:
+        return self.kept.intermediate > self.shape.intermediate
+
+    def over(self, cores: int, sizes: Sizes | None) -> Trained:
+        """With heads as they are cut over so many cores."""
+        if sizes is None:
+            return self
+        heads, keys = sizes.heads_over(cores)
+        if (heads, keys) == (sizes.heads, sizes.kv_heads):
+            return self
+        shape, kept = (replace(one, heads=heads, kv_heads=keys) for one in (self.shape, self.kept))
+        return replace(self, shape=shape, kept=kept)
+
+
 def training_quantities(row: Row) -> list[Quantity]:
     """Fields of "training"."""
-    nodes = row.integer("nodes", 1)
-    machine = machine_of(row, nodes=nodes)
-    shape, length, scored, own_layers = _model(row)
-    degrees = _degrees(row, shape)
-    data = max(1, machine.cores // (degrees.tensor * degrees.pipeline))
+    machine = _machine(row)
+    model, sizes = _model(row)
+    degrees = _degrees(row, model.kept, machine)
+    model = model.over(degrees.tensor, sizes)
+    shape = model.shape
+    data = machine.cores // (degrees.tensor * degrees.pipeline)
     new = shape.causal and (row.sdk_minor or 99) >= _NEMO_FROM
     # NxD's scripts alone keep the optimizer's state in fp32, and cut it over the cores.
     zero = "FP32Optimizer" in row.text("train_dtype") or "ZeRO" in row.text("topology")
@@ -69,28 +101,42 @@ def training_quantities(row: Row) -> list[Quantity]:
         pipeline=degrees.pipeline,
         microbatch=row.integer("microbatch", 1),
         global_batch=row.integer("global_batch"),
-        length=length,
-        scored=scored,
+        length=model.length,
+        scored=model.scored,
         zero=zero,
         recompute=_recomputed(row, zero) if new else "none",
         dropout=not shape.causal,
         lamb=row.text("optimizer").lower() == "lamb",
-        own_layers=own_layers,
+        own_layers=model.own_layers,
         sequence_parallel=new,
         whole_gradients=not row.text("train_dtype").endswith("SR"),
     )
+    # Of experts that are chosen all have gradients and states.
+    kept = replace(plan, shape=model.kept)
     # Filling and draining the pipeline takes all but one of its stages' microbatches again.
     turns = plan.microbatches + plan.pipeline - 1
     step = Work.total(
         (
             Work.of(build_microbatch(plan), machine) * turns,
-            Work.of(build_update(plan), machine),
+            *((Work.of(_unchosen(plan, kept), machine) * turns,) if model.mixture else ()),
+            Work.of(build_update(kept), machine),
         )
     ).compiled_by(row.sdk_minor)
     if shape.causal and not new:
         step = step * _SYNCHRONOUS
     done = plan.microbatches * plan.microbatch * plan.data
-    return [Quantity("seq_per_s", "training", step, done, rate=True)]
+    domain = "training:experts" if model.mixture else "training"
+    return [Quantity("seq_per_s", domain, step, done, rate=True)]
+
+
+def _machine(row: Row) -> Machine:
+    machine = machine_of(row, nodes=row.integer("nodes", 1))
+    if machine.chip.name.startswith("inferentia"):
+        raise UnpredictableRow(
+            f"{row.id}: {machine.instance.name} does not train: Inferentia is for inference.",
+            hint="Trainium trains: trn1.32xlarge, trn2.48xlarge.",
+        )
+    return machine
 
 
 def _recomputed(row: Row, zero: bool) -> Recomputed:
@@ -98,19 +144,56 @@ def _recomputed(row: Row, zero: bool) -> Recomputed:
     return "attention" if zero or row.model.startswith(_SELECTIVE) else "all"
 
 
-def _degrees(row: Row, shape: EncoderShape) -> Degrees:
+def _unchosen(plan: TrainingPlan, kept: TrainingPlan) -> Program:
+    """What a microbatch does with the weights of experts beyond those of one token, as its tokens
+    choose all of them: they are read on the way there and back, and their gradients written."""
+    out = Listing("experts", 1)
+    more = max(1, kept.parameters - plan.parameters)
+    numbers = [weight(f"experts{place}", more, dtype=plan.shape.dtype) for place in range(2)]
+    out.into(Binary("add"), *numbers, target=numbers[0])
+    return Program("training", (out.section(),), cores=plan.tensor)
+
+
+def _degrees(row: Row, shape: EncoderShape, machine: Machine) -> Degrees:
     """Printed degrees of tensors and stages. That of data follows from them and the cores, as the
-    tables' page says of itself; two rows print another, which no run can have had."""
+    tables' page says of itself; two rows print another, which no run can have had. Raises
+    `UnpredictableRow` for more cores than there are, and more stages than layers."""
     printed = {name: int(value) for name, value in _DEGREE.findall(row.text("topology"))}
     old = _OLD_TENSOR.search(row.text("topology"))
     tensor = printed.get("TP", int(old.group(1)) if old else 1)
-    if "PP" in printed:
-        return Degrees(tensor, printed["PP"])
+    found = Degrees(tensor, printed["PP"]) if "PP" in printed else None
+    if tensor < 1 or (found is not None and found.pipeline < 1):
+        raise UnpredictableRow(
+            f"{row.id}: topology {row.text('topology')!r} has a degree of 0; 1 means that nothing "
+            "is cut."
+        )
+    if found is None:
+        found = _staged(shape, tensor, machine)
+    taken = found.tensor * found.pipeline
+    if taken > machine.cores:
+        why = "" if "PP" in printed else " for enough memory"
+        raise UnpredictableRow(
+            f"{row.id}: TP={found.tensor} x PP={found.pipeline} takes {taken} cores{why}; "
+            f"{machine.nodes} x {machine.instance.name} has {machine.cores}."
+        )
+    if found.pipeline > shape.layers:
+        raise UnpredictableRow(
+            f"{row.id}: {shape.layers} layers cannot be cut into {found.pipeline} stages."
+        )
+    if shape.hidden % found.tensor:
+        raise UnpredictableRow(
+            f"{row.id}: TP={found.tensor} does not divide the {shape.hidden} columns of the "
+            "embedding, as libraries have it."
+        )
+    return found
+
+
+def _staged(shape: EncoderShape, tensor: int, machine: Machine) -> Degrees:
+    """A model that cannot lie on so few cores was cut into stages, whatever the table says, and
+    the largest over a whole instance too."""
     pipeline = 1
-    limit = machine_of(row).core_memory_bytes
+    limit = machine.core_memory_bytes
     while _core_bytes(shape, tensor, pipeline) > limit and pipeline < 64:
-        # A model that cannot lie on so few cores was cut into stages, whatever the table says, and
-        # the largest over a whole instance too.
         pipeline *= 2
     return Degrees(32, pipeline) if pipeline > 4 else Degrees(tensor, pipeline)
 
@@ -121,21 +204,23 @@ def _core_bytes(shape: EncoderShape, tensor: int, pipeline: int) -> float:
     return shape.layers * each * _BYTES_PER_PARAMETER / tensor / pipeline
 
 
-def _model(row: Row) -> tuple[EncoderShape, int, int, int]:
-    """Its shape, the length of its sequences, how many of their places are scored, and how many
-    layers have weights of their own (0: all)."""
+def _model(row: Row) -> tuple[Trained, Sizes | None]:
+    """With the sizes that its config.json has; images have others."""
     name = _NAMES.sub("", row.model).strip()
     config, kind = row.config, "given"
     if config is None:
         config, kind = _catalogued(name, row)
     if kind == "vision":
-        return _image_model(config)
+        return _image_model(config), None
     length = row.integer("seq_len", 128 if kind == "encoders" else 2048)
     if "Ph2" in row.model:
         length = row.integer("seq_len", 512)
-    shape = _shape(config, row)
+    sizes = sizes_of(config, row)
+    if not sizes.vocab:
+        raise UnpredictableRow(f"{row.id}: its config.json has no vocab_size above 0.")
+    shape = _shape(sizes, row)
     # BERT's library computes the logits of all places, wanted or not.
-    return shape, length, length, 0
+    return Trained(shape, replace(shape, intermediate=sizes.kept), length, length), sizes
 
 
 def _catalogued(name: str, row: Row) -> tuple[Mapping[str, object], str]:
@@ -147,7 +232,7 @@ def _catalogued(name: str, row: Row) -> tuple[Mapping[str, object], str]:
     raise UnpredictableRow(f"{row.id}: the sizes of {name!r} are not known.")
 
 
-def _image_model(config: Mapping[str, object]) -> tuple[EncoderShape, int, int, int]:
+def _image_model(config: Mapping[str, object]) -> Trained:
     if config.get("builder") == "perceiver":
         shape = EncoderShape(
             hidden=_integer(config, "hidden_size"),
@@ -156,7 +241,9 @@ def _image_model(config: Mapping[str, object]) -> tuple[EncoderShape, int, int, 
             intermediate=_integer(config, "hidden_size"),
             vocab=1000,
         )
-        return shape, _integer(config, "latents"), 1, _integer(config, "layers_per_block")
+        return Trained(
+            shape, shape, _integer(config, "latents"), 1, _integer(config, "layers_per_block")
+        )
     if config.get("builder") not in ("vit", "clip"):
         raise UnpredictableRow(f"Training of {config.get('builder')!r} is not modelled.")
     side = _integer(config, "image") // _integer(config, "patch")
@@ -167,38 +254,25 @@ def _image_model(config: Mapping[str, object]) -> tuple[EncoderShape, int, int, 
         intermediate=_integer(config, "intermediate_size"),
         vocab=1000,
     )
-    return shape, side * side + 1, 1, 0
+    return Trained(shape, shape, side * side + 1, 1)
 
 
-def _shape(config: Mapping[str, object], row: Row) -> EncoderShape:
-    def size(*names: str, default: int | None = None) -> int:
-        for name in names:
-            value = config.get(name)
-            if type(value) is int and value > 0:
-                return value
-        if default is None:
-            wanted = " or ".join(names)
-            raise UnpredictableRow(f"{row.id}: its config.json has no {wanted} above 0.")
-        return default
-
-    hidden = size("hidden_size", "n_embd", "d_model")
-    whole = row.text("train_dtype") == "FP32"
-    family = str(config.get("model_type", ""))
-    causal = family in ("gpt2", "gpt_neox", "llama", "mistral", "qwen3", "mixtral")
+def _shape(sizes: Sizes, row: Row) -> EncoderShape:
+    whole = row.stated("train_dtype") in ("fp32", "float32")
     return EncoderShape(
-        hidden=hidden,
-        layers=size("num_hidden_layers", "n_layer", "num_layers"),
-        heads=size("num_attention_heads", "n_head", "num_heads"),
-        intermediate=size("intermediate_size", "n_inner", "ffn_dim", "d_ff", default=4 * hidden),
-        vocab=size("vocab_size"),
-        kv_heads=size("num_key_value_heads", default=0),
-        head_dim=size("head_dim", default=0),
-        causal=causal,
-        kernel="flash" if causal and (row.sdk_minor or 99) >= _FLASH_FROM else "plain",
+        hidden=sizes.hidden,
+        layers=sizes.layers,
+        heads=sizes.heads,
+        intermediate=sizes.intermediate,
+        vocab=sizes.vocab,
+        kv_heads=sizes.kv_heads,
+        head_dim=sizes.head_dim,
+        causal=sizes.decoder,
+        kernel="flash" if sizes.decoder and (row.sdk_minor or 99) >= _FLASH_FROM else "plain",
         dtype=ElementType.FP32 if whole else ElementType.BF16,
         # neuronx-cc casts the inputs of fp32 products to bf16 unless told not to.
         products=ElementType.BF16 if whole else None,
-        gated=family in ("llama", "mistral", "qwen3", "mixtral"),
+        gated=sizes.gated,
     )
 
 

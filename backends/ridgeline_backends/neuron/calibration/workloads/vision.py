@@ -23,10 +23,11 @@ from ridgeline_backends.neuron.builders.encoder import (
     build_vision_encoder,
 )
 from ridgeline_backends.neuron.builders.perceiver import PerceiverShape, build_perceiver
-from ridgeline_backends.neuron.calibration.places import machine_of
+from ridgeline_backends.neuron.calibration.places import degree_of, machine_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.calibration.workloads.encoder import calls, compiler_of, results
+from ridgeline_backends.neuron.calibration.workloads.precision import products_of
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.program import ElementType, Program
 from ridgeline_backends.neuron.timing.machine import Machine
@@ -50,7 +51,7 @@ def vision_quantities(row: Row) -> list[Quantity]:
     builder = str(sizes.get("builder") or _builder(row, sizes))
     batch = row.integer("batch", 1)
     if builder in _DIFFUSION:
-        work = _diffusion(row, machine, builder, sizes).compiled_by(row.sdk_minor)
+        work = _diffusion(row, machine, builder, sizes, batch).compiled_by(row.sdk_minor)
         return calls(row, machine, work, batch, domain="diffusion", streams=1)
     programs = _programs(row, builder, sizes, batch)
     work = Work.total(
@@ -62,7 +63,7 @@ def vision_quantities(row: Row) -> list[Quantity]:
         )
     )
     if builder == "perceiver" and not sizes.get("channels"):
-        work = Work.total((work, _copied(_perceiver(sizes, _products(row)))))
+        work = Work.total((work, _copied(_perceiver(sizes, products_of(row)))))
     domain = "convnet" if builder in ("resnet", "vgg", "unet", "yolo") else "vision_transformer"
     if machine.chip.neuroncore == "v1":
         domain = "vision_inf1"
@@ -73,7 +74,7 @@ def _programs(
     row: Row, builder: str, sizes: Mapping[str, object], batch: int
 ) -> tuple[Program, ...]:
     image = _image(row, sizes)[0]
-    dtype = ElementType.BF16
+    dtype = products_of(row)
     if builder == "resnet":
         depth = _size(sizes, "depth")
         return (build_resnet(depth, batch=batch, image=image, dtype=dtype),)
@@ -84,13 +85,13 @@ def _programs(
     if builder == "yolo":
         return (build_yolo_v4(batch=batch, image=image, dtype=dtype),)
     if builder == "perceiver":
-        return (build_perceiver(_perceiver(sizes, _products(row)), batch=batch),)
+        return (build_perceiver(_perceiver(sizes, dtype), batch=batch),)
     tower = build_vision_encoder(
-        _tower(sizes),
+        _tower(sizes, dtype),
         batch=batch,
         image=image,
         patch=_size(sizes, "patch"),
-        cores=row.integer("tp", 1),
+        cores=degree_of(row, machine_of(row)),
     )
     if builder != "clip":
         return (tower,)
@@ -102,21 +103,24 @@ def _programs(
         intermediate=4 * hidden,
         vocab=_size(sizes, "vocab_size"),
         causal=True,
+        dtype=dtype,
     )
     return (tower, build_encoder(text, batch=_CAPTIONS, length=_CAPTION_TOKENS))
 
 
-def _diffusion(row: Row, machine: Machine, builder: str, sizes: Mapping[str, object]) -> Work:
-    """An image: its steps, each on two latents where it is guided. The published pipelines run the
-    conditioned and the unconditioned latent on a core each, at once."""
+def _diffusion(
+    row: Row, machine: Machine, builder: str, sizes: Mapping[str, object], batch: int
+) -> Work:
+    """So many images: their steps, each on two latents of an image where it is guided. The
+    published pipelines run the conditioned and the unconditioned latents on a core each, at once.
+    """
     height, width = (side // 8 for side in _image(row, sizes))
-    dtype = ElementType.FP32 if row.text("model_dtype") == "FP32" else ElementType.BF16
-    matrices = ElementType.BF16 if row.text("autocast") else dtype
-    decoder = build_image_decoder(batch=1, height=height, width=width, dtype=matrices)
+    matrices = products_of(row)
+    decoder = build_image_decoder(batch=batch, height=height, width=width, dtype=matrices)
     if builder == "dit":
         step = build_transformer_step(
-            _tower(sizes),
-            batch=2,
+            _tower(sizes, matrices),
+            batch=2 * batch,
             tokens=height * width // 4,
             text=_size(sizes, "text_length"),
         )
@@ -129,7 +133,7 @@ def _diffusion(row: Row, machine: Machine, builder: str, sizes: Mapping[str, obj
             in_channels=_size(sizes, "in_channels", 4),
             dtype=matrices,
         )
-        step = build_unet_step(shape, batch=1, height=height, width=width)
+        step = build_unet_step(shape, batch=batch, height=height, width=width)
     steps = _size(sizes, "steps")
     return Work.total((Work.of(step, machine) * steps, Work.of(decoder, machine), results(decoder)))
 
@@ -140,11 +144,6 @@ def _copied(shape: PerceiverShape) -> Work:
     inputs = shape.inputs * shape.input_width
     outputs = shape.outputs * shape.decoded * (shape.parts + 1) // 2
     return Work.host(fixed_s=(3 * inputs + outputs) * _NUMBER_BYTES / _COPY_BYTES_S)
-
-
-def _products(row: Row) -> ElementType:
-    """What products are made in: the compiler casts their inputs unless told not to."""
-    return ElementType.FP32 if row.text("autocast") == "None" else ElementType.BF16
 
 
 def _perceiver(sizes: Mapping[str, object], dtype: ElementType) -> PerceiverShape:
@@ -166,8 +165,9 @@ def _perceiver(sizes: Mapping[str, object], dtype: ElementType) -> PerceiverShap
     )
 
 
-def _tower(sizes: Mapping[str, object]) -> EncoderShape:
+def _tower(sizes: Mapping[str, object], dtype: ElementType) -> EncoderShape:
     return EncoderShape(
+        dtype=dtype,
         hidden=_size(sizes, "hidden_size"),
         layers=_size(sizes, "num_hidden_layers"),
         heads=_size(sizes, "num_attention_heads"),
