@@ -144,12 +144,15 @@ def say(text: str) -> None:
 
 
 def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
-    """``NAME=value`` options as a mapping. Raises InvalidInput for one without ``=``."""
+    """``NAME=value`` options as a mapping. Raises InvalidInput for one without ``=`` or name."""
     found: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise InvalidInput(f"{option} {pair!r} has no '='.", hint=f"Like {option} NAME=value.")
+            lacks = "name before its '='" if equals else "'='"
+            raise InvalidInput(
+                f"{option} {pair!r} has no {lacks}.", hint=f"Like {option} NAME=value."
+            )
         found[name] = value
     return found
 

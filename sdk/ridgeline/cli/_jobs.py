@@ -1,16 +1,23 @@
-"""Jobs of all kinds that have a log, as commands find, list and show them."""
+"""Jobs of all kinds, as commands find, list and show them. What only tuning jobs have is in
+``_tuning``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from ridgeline.cli import _common
-from ridgeline.errors import NotFound
+from ridgeline.errors import InvalidInput, NotFound, did_you_mean
 
 if TYPE_CHECKING:
     from ridgeline._job import Job
     from ridgeline.session import Session
+    from ridgeline.tuning_job import TuningJob
+
+_KINDS = ("training", "processing", "transform", "tuning")
+_ENDED = frozenset({"Completed", "Failed", "Stopped", "DeleteFailed"})
 
 
 def kinds() -> tuple[type[Job], ...]:
@@ -21,22 +28,39 @@ def kinds() -> tuple[type[Job], ...]:
     return TrainingJob, ProcessingJob, TransformJob
 
 
-def find_job(session: Session, name: str) -> Job:
-    """The job of that name, of whichever kind. Raises NotFound."""
-    for kind in kinds():
-        job = kind(name, session)
-        try:
-            job.describe()
-        except NotFound:
-            continue
-        return job
-    raise NotFound(f"There is no job {name!r}.", hint="`ridgeline jobs` lists jobs.")
+def find_job(session: Session, name: str, kind: str | None = None) -> Job | TuningJob:
+    """The job of that name. Kinds have names of their own: of several jobs, the one that runs, or
+    the one of ``kind`` ("training", "processing", "transform", "tuning"). Raises NotFound, and
+    InvalidInput where the name alone does not tell."""
+    found: dict[str, tuple[Job | TuningJob, str]] = {}
+    for each in _of_each_kind(session, name):
+        what = short_kind(each)
+        if kind is None or what == kind:
+            try:
+                found[what] = (each, _status(each))
+            except NotFound:
+                continue
+    if not found:
+        of_kind = f"{kind} " if kind else ""
+        raise NotFound(f"There is no {of_kind}job {name!r}.", hint="`ridgeline jobs` lists jobs.")
+    running = [job for job, status in found.values() if status not in _ENDED]
+    jobs = running if len(running) == 1 else [job for job, _ in found.values()]
+    if len(jobs) > 1:
+        states = " and ".join(f"a {what} job ({status})" for what, (_, status) in found.items())
+        raise InvalidInput(
+            f"The name {name!r} has {states}.",
+            hint=f"Say which one: --kind {' or --kind '.join(found)}.",
+        )
+    return jobs[0]
 
 
-def endpoint_or_job(session: Session, name: str) -> Job | None:
-    """None if it is an endpoint. Raises NotFound if it is neither."""
+def endpoint_or_job(session: Session, name: str, kind: str | None = None) -> Job | TuningJob | None:
+    """None if it is an endpoint, which is not looked for where the kind of a job is given. Raises
+    as ``find_job``."""
     from ridgeline._endpoints import describe
 
+    if kind is not None:
+        return find_job(session, name, kind)
     try:
         describe(session, name)
     except NotFound:
@@ -48,6 +72,44 @@ def endpoint_or_job(session: Session, name: str) -> Job | None:
                 hint="`ridgeline ls` lists endpoints, `ridgeline jobs` jobs.",
             ) from None
     return None
+
+
+def check_kind(value: str | None) -> str | None:
+    """The callback of ``--kind``. Raises InvalidInput."""
+    if value is not None and value not in _KINDS:
+        raise InvalidInput(f"--kind {value!r} is not known.", hint=did_you_mean(value, _KINDS))
+    return value
+
+
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        callback=check_kind,
+        help="training, processing, transform or tuning, where jobs of several kinds have the "
+        "same name. [default: the one that runs]",
+        show_default=False,
+    ),
+]
+
+
+def short_kind(job: Job | TuningJob) -> str:
+    """Like "training"."""
+    return job.words.removesuffix(" job") if hasattr(job, "words") else "tuning"
+
+
+def _of_each_kind(session: Session, name: str) -> Iterator[Job | TuningJob]:
+    from ridgeline.tuning_job import TuningJob  # boto3: not for --help
+
+    for kind in kinds():
+        yield kind(name, session)
+    yield TuningJob(name, session)
+
+
+def _status(job: Job | TuningJob) -> str:
+    """Raises NotFound."""
+    member = getattr(job, "member", "HyperParameterTuningJob")
+    return str(job.describe()[f"{member}Status"])
 
 
 def list_jobs(session: Session, query: Mapping[str, Any], last: int) -> list[dict[str, Any]]:

@@ -1,14 +1,16 @@
-"""What ``jobs``, ``describe`` and ``stop`` show and do of tuning jobs."""
+"""What ``jobs``, ``describe`` and ``logs`` show of tuning jobs."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from ridgeline.cli import _common
-from ridgeline.errors import NotFound
 
 if TYPE_CHECKING:
+    from ridgeline._logs import Source
     from ridgeline.session import Session
+    from ridgeline.tuning_job import TuningJob
 
 
 def tuning_jobs(session: Session, query: dict[str, Any], last: int) -> list[dict[str, Any]]:
@@ -31,29 +33,35 @@ def stage(summary: dict[str, Any]) -> str:
     return f"{ended}{'' if most is None else f' of {most}'} trials"
 
 
-def stop_tuning(session: Session, name: str, unknown: NotFound) -> None:
-    """Raises ``unknown``, which says that there is no such job, if no tuning job has that name."""
-    from ridgeline.tuning_job import TuningJob  # boto3: not for --help
+def trial_logs(job: TuningJob) -> Source:
+    """The log streams of its trials, and those of other jobs whose names begin alike:
+    ``trial_in`` tells them apart."""
+    from ridgeline._job import ENDED  # boto3: not for --help
+    from ridgeline._logs import Source
 
-    try:
-        TuningJob(name, session).stop()
-    except NotFound:
-        raise unknown from None
+    def lives(session: Session) -> bool:
+        return job.describe()["HyperParameterTuningJobStatus"] not in ENDED
+
+    return Source("/aws/sagemaker/TrainingJobs", f"{job.name}-", lives)
 
 
-def describe_tuning(session: Session, name: str, *, as_json: bool) -> None:
-    """Raises NotFound if there is no such tuning job."""
+def trial_in(job: TuningJob, stream: str) -> str | None:
+    """The trial whose log stream that is, like ``NAME-001-1a2b3c4d``; None if it is no trial of
+    this tuning job."""
+    name = stream.partition("/")[0]
+    return name if re.fullmatch(rf"{re.escape(job.name)}-\d+-[0-9a-z]+", name) else None
+
+
+def describe_tuning(job: TuningJob, *, as_json: bool) -> None:
     from ridgeline._trials import search_of, short
-    from ridgeline.tuning_job import TuningJob  # boto3: not for --help
 
-    job = TuningJob(name, session)
     found = job.describe()
     if as_json:
         _common.print_json(found)
         return
     search = search_of(found, job.trials())
     strategy = found["HyperParameterTuningJobConfig"]["Strategy"]
-    print(f"{name}: {found['HyperParameterTuningJobStatus']} ({strategy} search)")
+    print(f"{job.name}: {found['HyperParameterTuningJobStatus']} ({strategy} search)")
     if found.get("FailureReason"):
         print(f"  reason: {found['FailureReason']}")
     names = list(dict.fromkeys(key for trial in search.trials for key in trial.parameters))

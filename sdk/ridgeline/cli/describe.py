@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ridgeline.cli import _common, _simulated
 from ridgeline.cli._common import AsJson, DataDir, EndpointOrJob
-from ridgeline.cli._jobs import describe_job, endpoint_or_job
+from ridgeline.cli._jobs import Kind, describe_job, endpoint_or_job
 from ridgeline.cli._tuning import describe_tuning
 from ridgeline.errors import NotFound, Unsupported
 
@@ -15,22 +15,21 @@ if TYPE_CHECKING:
     from ridgeline.session import Session
 
 
-def describe(name: EndpointOrJob, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def describe(
+    name: EndpointOrJob, kind: Kind = None, data_dir: DataDir = None, as_json: AsJson = False
+) -> None:
     """Show an endpoint (state, variants, replicas, log), a job (stages, metrics, outputs) or a
     tuning job (trials)."""
     session = _common.open_session(data_dir)
-    try:
-        job = endpoint_or_job(session, name)
-    except NotFound as unknown:
-        try:
-            describe_tuning(session, name, as_json=as_json)
-        except NotFound:
-            raise unknown from None
-        return
-    if job is not None:
-        describe_job(job, as_json=as_json)
-    else:
+    from ridgeline.tuning_job import TuningJob  # boto3: not for --help
+
+    job = endpoint_or_job(session, name, kind)
+    if job is None:
         _describe_endpoint(session, name, as_json=as_json)
+    elif isinstance(job, TuningJob):
+        describe_tuning(job, as_json=as_json)
+    else:
+        describe_job(job, as_json=as_json)
 
 
 def _describe_endpoint(session: Session, endpoint: str, *, as_json: bool) -> None:

@@ -8,9 +8,9 @@ import typer
 
 from ridgeline.cli import _common
 from ridgeline.cli._common import AsJson, DataDir
-from ridgeline.cli._jobs import find_job, list_jobs, state
-from ridgeline.cli._tuning import stage, stop_tuning, tuning_jobs
-from ridgeline.errors import NotFound, RidgelineError
+from ridgeline.cli._jobs import Kind, find_job, list_jobs, state
+from ridgeline.cli._tuning import stage, tuning_jobs
+from ridgeline.errors import RidgelineError
 
 _COMPLETED = 100
 """Names of each kind that are offered to a shell."""
@@ -49,13 +49,21 @@ def jobs(
         _common.print_json(found)
         return
     if not found:
-        _common.say("No jobs. `ridgeline train SCRIPT` starts one.")
+        _common.say(_none_found(contains, status))
         return
     rows = [
         (*_state(item), item["CreationTime"].astimezone().strftime("%Y-%m-%d %H:%M:%S"))
         for item in found
     ]
     _common.print_table(("NAME", "KIND", "STATUS", "STAGE", "CREATED"), rows)
+
+
+def _none_found(contains: str | None, status: str | None) -> str:
+    if contains is None and status is None:
+        return "No jobs. `ridgeline train SCRIPT` starts one."
+    named = "" if contains is None else f" whose name contains {contains!r}"
+    being = "" if status is None else f"{' and' if named else ''} whose status is {status!r}"
+    return f"No job{named}{being}. `ridgeline jobs` lists all."
 
 
 def _state(item: dict[str, Any]) -> tuple[str, str, str, str]:
@@ -71,6 +79,7 @@ def stop(
         list[str],
         typer.Argument(metavar="JOB...", help="Names of jobs.", autocompletion=complete_job),
     ],
+    kind: Kind = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -80,10 +89,7 @@ def stop(
     exit_codes: list[int] = []
     for name in names:
         try:
-            try:
-                find_job(session, name).stop()
-            except NotFound as unknown:
-                stop_tuning(session, name, unknown)
+            find_job(session, name, kind).stop()
         except RidgelineError as error:
             # One name that is wrong must not keep the others running.
             exit_codes.append(_common.report(error, as_json=as_json))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +11,15 @@ import typer
 
 from ridgeline.cli import _common
 from ridgeline.cli._common import AsJson, DataDir, EndpointOrJob
-from ridgeline.cli._jobs import endpoint_or_job
+from ridgeline.cli._jobs import Kind, endpoint_or_job, short_kind
+from ridgeline.cli._tuning import trial_in, trial_logs
 from ridgeline.errors import NotFound
 
 if TYPE_CHECKING:
     from ridgeline._logs import LogLine, Source
     from ridgeline.session import Session
+
+    TrialOf = Callable[[LogLine], str | None]
 
 
 def logs(
@@ -23,41 +27,58 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines.")] = False,
     tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Lines to begin with.")] = 100,
     times: Annotated[bool, typer.Option("--times", "-t", help="Show when and who.")] = False,
+    kind: Kind = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the log of an endpoint or a job; with --json, one object a line."""
+    """Print the log of an endpoint, a job or all trials of a tuning job; with --json, one object a
+    line."""
     session = _common.open_session(data_dir)
     from ridgeline import _logs  # boto3: not for --help
 
     try:
-        source = _source(session, name)
+        source, trial_of = _source(session, name, kind)
         lines = _logs.follow(session, source, tail) if follow else _logs.tail(session, source, tail)
         for line in lines:
-            print(_text(line, times=times, as_json=as_json), flush=follow)
+            trial = trial_of(line)
+            if trial is not None:
+                print(_text(line, trial, times=times, as_json=as_json), flush=follow)
     except NotFound:
         # No log yet, or no such thing: the second deserves an error that says so.
-        job = endpoint_or_job(session, name)
-        what = f"Endpoint {name!r}" if job is None else job.title
-        _common.say(f"{what} has written nothing yet.")
+        job = endpoint_or_job(session, name, kind)
+        what = "Endpoint" if job is None else f"{short_kind(job).capitalize()} job"
+        _common.say(f"{what} {name!r} has written nothing yet.")
 
 
-def _source(session: Session, name: str) -> Source:
-    """An endpoint's log is read even when the endpoint is gone."""
+def _source(session: Session, name: str, kind: str | None) -> tuple[Source, TrialOf]:
+    """Where the lines are, and whose trial's each is: empty without trials, None for a line that
+    does not belong here. An endpoint's log is read even when the endpoint is gone."""
     from ridgeline._logs import of_endpoint
+    from ridgeline.tuning_job import TuningJob  # boto3: not for --help
 
     try:
-        job = endpoint_or_job(session, name)
+        job = endpoint_or_job(session, name, kind)
     except NotFound:
-        return of_endpoint(name)
-    return of_endpoint(name) if job is None else job.source
+        if kind is not None:
+            raise
+        return of_endpoint(name), _no_trial
+    if job is None:
+        return of_endpoint(name), _no_trial
+    if isinstance(job, TuningJob):
+        return trial_logs(job), lambda line: trial_in(job, line.stream)
+    return job.source, _no_trial
 
 
-def _text(line: LogLine, *, times: bool, as_json: bool) -> str:
+def _no_trial(line: LogLine) -> str:
+    return ""
+
+
+def _text(line: LogLine, trial: str, *, times: bool, as_json: bool) -> str:
+    """The stream names the trial already."""
     when = datetime.fromtimestamp(line.timestamp_ms / 1000, UTC)
     if as_json:
         body = {"time": when.isoformat(), "stream": line.stream, "message": line.text}
         return json.dumps(body, ensure_ascii=False)
     if times:
         return f"{when:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + f"Z {line.stream}  {line.text}"
-    return line.text
+    return f"{trial}  {line.text}" if trial else line.text

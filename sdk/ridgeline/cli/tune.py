@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _STRATEGIES = {name.lower(): name for name in ("Bayesian", "Random", "Hyperband", "Grid")}
 _SCALES = {"log": "Logarithmic", "linear": "Linear", "reverselog": "ReverseLogarithmic"}
 _LESS_IS_BETTER = re.compile(r"loss|err|mse|mae|rmse|perplexity|ppl|nll|time|latency", re.I)
+_TRIALS = 10
 _NUMBER = r"([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
 
 
@@ -102,6 +104,12 @@ def tune(
             f"--strategy {strategy!r} is not known.", hint=did_you_mean(strategy, _STRATEGIES)
         )
     given = _common.parse_pairs(ranges, "--hp-range")
+    both = given.keys() & _common.parse_pairs(hyperparameters or [], "--hp").keys()
+    if both:
+        raise InvalidInput(
+            f"{', '.join(sorted(both))}: both --hp and --hp-range are given.",
+            hint="A hyperparameter has one value (--hp) or is searched for (--hp-range).",
+        )
     channels = _common.parse_pairs(inputs or [], "--input")
     definitions = {objective: rf"{re.escape(objective)}\s*[=:]\s*{_NUMBER}"}
     definitions.update(_common.parse_pairs(metrics or [], "--metric"))
@@ -121,14 +129,16 @@ def tune(
     )
     more_is_better = not _LESS_IS_BETTER.search(objective) if maximize is None else maximize
     chosen = _STRATEGIES[strategy.lower()]
+    searched = {key: parse_range(key, text) for key, text in given.items()}
+    most = None if chosen == "Grid" else _most_trials(trials, searched.values())
     tuner = HyperparameterTuner(
         estimator,
         objective,
-        {key: parse_range(key, text) for key, text in given.items()},
+        searched,
         strategy=chosen,
         objective_type="Maximize" if more_is_better else "Minimize",
-        max_jobs=trials or (None if chosen == "Grid" else 10),
-        max_parallel_jobs=parallel,
+        max_jobs=most if chosen != "Grid" else trials,
+        max_parallel_jobs=parallel if most is None else min(parallel, most),
         early_stopping_type="Auto" if early_stop else "Off",
         random_seed=seed,
         base_tuning_job_name=script.stem,
@@ -181,6 +191,32 @@ def parse_range(name: str, text: str) -> ParameterRange:
             f"--hp-range {name}={text} is no range.",
             hint=f"Like --hp-range {name}=1e-4:1e-1:log, or --hp-range {name}=a,b,c.",
         ) from None
+
+
+def _most_trials(asked: int | None, ranges: Iterable[ParameterRange]) -> int:
+    """How many trials there are to be: no more than there are points to try."""
+    wanted = asked or _TRIALS
+    points = _points(ranges)
+    if points is None or points >= wanted:
+        return wanted
+    have = f"{points} point{'' if points == 1 else 's'}"
+    _common.say(f"The ranges have {have}: --jobs is {points} instead of {wanted}.")
+    return points
+
+
+def _points(ranges: Iterable[ParameterRange]) -> int | None:
+    """None where there is no end of them."""
+    from ridgeline.parameter import CategoricalParameter, IntegerParameter
+
+    points = 1
+    for each in ranges:
+        if isinstance(each, CategoricalParameter):
+            points *= len({repr(value) for value in each.values})
+        elif isinstance(each, IntegerParameter):
+            points *= int(each.max_value) - int(each.min_value) + 1
+        else:
+            return None
+    return points
 
 
 def _value(text: str) -> int | float | str:

@@ -144,12 +144,35 @@ def _running_proxy(directory: DataDir) -> int | None:
 
 
 def _start_proxy(directory: DataDir, state: ServiceState) -> int:
+    """At the port of the last time if that is free: shells which have it need no new one."""
     directory.proxy.mkdir(mode=0o700, exist_ok=True)
-    log_path = directory.logs / "proxy.log"
-    with log_path.open("ab") as log:
+    kept = directory.proxy / "port"
+    for port in (*_kept_port(kept), 0):
+        found = _proxy_at(port, directory, state)
+        if found is not None:
+            write_atomic(kept, str(found))
+            return found
+    raise Unavailable("The TLS proxy did not start.", hint=f"See {_proxy_log(directory)}.")
+
+
+def _kept_port(path: Path) -> tuple[int, ...]:
+    try:
+        return (int(path.read_text()),)
+    except (FileNotFoundError, ValueError):
+        return ()
+
+
+def _proxy_log(directory: DataDir) -> Path:
+    return directory.logs / "proxy.log"
+
+
+def _proxy_at(port: int, directory: DataDir, state: ServiceState) -> int | None:
+    """The port of a new proxy, any free one for 0; None if it does not come up."""
+    with _proxy_log(directory).open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "ridgeline_service.gateway.connect_proxy"]
-            + ["--data-dir", str(directory.root), "--gateway-url", state.url],
+            + ["--data-dir", str(directory.root), "--gateway-url", state.url]
+            + ["--port", str(port)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -157,11 +180,11 @@ def _start_proxy(directory: DataDir, state: ServiceState) -> int:
         )
     deadline = time.monotonic() + _PROXY_TIMEOUT_S
     while time.monotonic() < deadline and child.poll() is None:
-        port = _running_proxy(directory)
-        if port is not None:
+        running = _running_proxy(directory)
+        if running is not None:
             child.returncode = 0  # it lives on; `ridgeline down` ends it
-            return port
+            return running
         time.sleep(0.05)
     child.kill()
     child.wait()
-    raise Unavailable("The TLS proxy did not start.", hint=f"See {log_path}.")
+    return None

@@ -33,14 +33,24 @@ class S3Object:
 
 class S3Failed(Exception):
     """Something could not be read or written. ``absent``: there is no such thing; ``retry``:
-    trying again may help."""
+    trying again may help; ``of_request``: this one request was refused, as one with a key that is
+    too long is, and others may be taken."""
 
-    def __init__(self, uri: str, message: str, *, absent: bool = False, retry: bool = False):
+    def __init__(
+        self,
+        uri: str,
+        message: str,
+        *,
+        absent: bool = False,
+        retry: bool = False,
+        of_request: bool = False,
+    ) -> None:
         super().__init__(message)
         self.uri = uri
         self.message = message
         self.absent = absent
         self.retry = retry
+        self.of_request = of_request
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
@@ -167,7 +177,9 @@ def s3_failures(uri: str) -> Iterator[None]:
         if code in _ABSENT:
             raise S3Failed(uri, _nothing_at(uri, code), absent=True) from error
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-        raise S3Failed(uri, f"{uri}: {error}", retry=status >= 500) from error
+        raise S3Failed(
+            uri, f"{uri}: {error}", retry=status >= 500, of_request=status == 400
+        ) from error
     except BotoCoreError as error:
         raise S3Failed(uri, f"{uri}: {error}", retry=True) from error
     except OSError as error:

@@ -107,8 +107,8 @@ class Metric:
 @dataclass(frozen=True)
 class JobRecord:
     """``settled`` is how many of the moments are ours; those after it are told by the runner.
-    ``billable_us`` is what former attempts used; ``exit_message`` what a processing job said at its
-    end."""
+    ``billable_us`` is what the attempts that ended used, by the clock and not by the instance;
+    ``exit_message`` what a processing job said at its end."""
 
     arn: str
     name: str

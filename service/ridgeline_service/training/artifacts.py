@@ -6,6 +6,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +15,7 @@ from boto3.s3.transfer import TransferConfig
 
 from ridgeline_service.objects.reading import S3Failed, S3Reader
 from ridgeline_service.training.causes import Cause, JobFailed
+from ridgeline_service.training.refused import Refused
 from ridgeline_service.training.walking import files_below, opened_below
 
 _COMPRESSION = 1
@@ -30,6 +32,7 @@ class Artifacts:
         self._reader = reader
         self._uri = uri.rstrip("/")
         self._room = room
+        self._refused = Refused()
 
     def check(self) -> None:
         """Find out before the work whether its result can be kept."""
@@ -43,7 +46,7 @@ class Artifacts:
 
     def upload(self, root: Path, folder: str, name: str, *, compress: bool) -> str:
         """``folder`` below ``root`` as ``name``.tar.gz, or as plain objects below ``name``/;
-        returns where it lies. Empty folders give an empty archive."""
+        returns where it lies. An empty one gives an empty archive."""
         with self._failures():
             if compress:
                 return self._archive(root, folder, f"{self._uri}/{name}.tar.gz")
@@ -53,6 +56,13 @@ class Artifacts:
         """The files of ``folder`` below ``root`` as plain objects."""
         with self._failures():
             self._objects(root, folder, f"{self._uri}/")
+
+    def complete(self) -> None:
+        """At the end of all uploads: raises JobFailed if single files could not be stored."""
+        what = f"What the job made for {self._title}"
+        failed = self._refused.failure(what, self._uri)
+        if failed is not None:
+            raise failed
 
     def _archive(self, root: Path, folder: str, uri: str) -> str:
         with tempfile.TemporaryFile(dir=self._room) as packed:
@@ -68,7 +78,8 @@ class Artifacts:
                 file = found.open() if found.link is None else None
                 if file is not None:
                     with file:
-                        self._put(file, f"{uri}{found.path}")
+                        put = partial(self._put, file, f"{uri}{found.path}")
+                        self._refused.put(found.path, put)
         return uri
 
     def _put(self, file: BinaryIO, uri: str) -> None:
@@ -104,10 +115,14 @@ def is_empty(root: Path, folder: str) -> bool:
 
 def _pack(archive: tarfile.TarFile, root: Path, folder: str) -> None:
     with opened_below(root, folder) as handle:
-        for found in files_below(handle) if handle is not None else ():
+        for found in files_below(handle, empty_folders=True) if handle is not None else ():
             member = tarfile.TarInfo(found.path)
             member.mode = found.mode & 0o777
             member.mtime = found.modified_ns // 1_000_000_000
+            if found.is_folder:
+                member.type = tarfile.DIRTYPE
+                archive.addfile(member)
+                continue
             if found.link is not None:
                 member.type, member.linkname = tarfile.SYMTYPE, found.link
                 archive.addfile(member)

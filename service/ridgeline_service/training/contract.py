@@ -7,16 +7,18 @@ what is uploaded. Everything here raises JobFailed for what the user can put rig
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from ridgeline_service.objects.reading import S3Reader
 from ridgeline_service.training import toolkit
 from ridgeline_service.training.artifacts import Artifacts, is_empty
+from ridgeline_service.training.causes import JobFailed
 from ridgeline_service.training.checkpoints import Checkpoints
 from ridgeline_service.training.layout import INSIDE, Layout
-from ridgeline_service.training.order import Order, Processing
+from ridgeline_service.training.order import Order, OutputFolder, Processing
 from ridgeline_service.training.report import Reporter
 
 _MESSAGE_BYTES = 1024
@@ -53,7 +55,8 @@ class Contract(ABC):
 
     @abstractmethod
     def ended(self, reporter: Reporter) -> None:
-        """The script has ended, however it did: end what went on beside it."""
+        """The script has ended, however it did: end what went on beside it, all of it before this
+        raises what failed."""
 
     @abstractmethod
     def failure(self) -> str:
@@ -137,6 +140,7 @@ class TrainingContract(Contract):
             where = self._artifacts.upload(self._layout.root, "model", "model", compress=compress)
             reporter.change(artifacts=where)
         self.rescue()
+        self._artifacts.complete()
 
 
 class ProcessingContract(Contract):
@@ -185,11 +189,10 @@ class ProcessingContract(Contract):
             output.start()
 
     def ended(self, reporter: Reporter) -> None:
-        for output in self._synced:
-            output.finish()
         said = self._layout.said("message", _MESSAGE_BYTES)
         if said:
             reporter.change(exit_message=said)
+        in_turn(output.finish for output in self._synced)
 
     def failure(self) -> str:
         """A processing script says what it has to say in its exit message."""
@@ -200,10 +203,12 @@ class ProcessingContract(Contract):
 
     def upload(self, reporter: Reporter) -> None:
         reporter.enter("Uploading", "Uploading the outputs")
-        for output, artifacts in self._outputs:
-            if not output.continuous:
-                below = output.path.removeprefix(INSIDE).strip("/")
-                artifacts.upload_files(self._layout.root, below)
+        in_turn(partial(self._upload, *each) for each in self._outputs if not each[0].continuous)
+
+    def _upload(self, output: OutputFolder, artifacts: Artifacts) -> None:
+        below = output.path.removeprefix(INSIDE).strip("/")
+        artifacts.upload_files(self._layout.root, below)
+        artifacts.complete()
 
 
 def contract_of(
@@ -217,3 +222,15 @@ def contract_of(
     if order.processing is not None:
         return ProcessingContract(order, order.processing, layout, reader, folder)
     return TrainingContract(order, layout, reader, folder, check_stop)
+
+
+def in_turn(steps: Iterable[Callable[[], None]]) -> None:
+    """All of them, whichever fails; then raises the first JobFailed."""
+    failed: JobFailed | None = None
+    for step in steps:
+        try:
+            step()
+        except JobFailed as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed

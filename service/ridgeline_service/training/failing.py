@@ -15,6 +15,7 @@ from ridgeline_service.endings import (
     last_within,
     sentences,
     shortened,
+    storable,
     without_frames,
 )
 from ridgeline_service.placement.machine import in_gib
@@ -44,6 +45,7 @@ _USER_CODE = (layout.CODE, f"{layout.INSIDE}/input", layout.MODEL)
 def failure_reason(error: JobFailed) -> str:
     """One FailureReason of at most 1,024 characters."""
     blamed = f"{error.cause.blames}: {sentences(error.message, error.hint or error.cause.hint)}"
+    blamed = storable(blamed)
     lines = [shortened(line, _LINE_LENGTH) for line in without_frames(error.log, _USER_CODE)]
     if not lines:
         return shortened(blamed, LENGTH)
@@ -53,31 +55,45 @@ def failure_reason(error: JobFailed) -> str:
 
 
 def script_failed(
-    order: Order, ended: Ended, command: Sequence[str], log: Sequence[str], said: str
+    order: Order,
+    ended: Ended,
+    command: Sequence[str],
+    log: Sequence[str],
+    said: str,
+    *,
+    errors: Sequence[str],
 ) -> JobFailed:
     """Of a script that failed; ``said`` is what it wrote to its failure file, which has the first
-    word, unless it tells no more than that a child failed."""
+    word, unless it tells no more than that a child failed. ``errors`` are the lines of ``log`` that
+    came by standard error."""
     if _LAUNCHER.search(said):
         said = ""
     cause = _cause(ended, log, said)
     if said:
         message = f"{shortened(said, _SAID_ROOM)}, {ended.words}"
         return JobFailed(cause, message, log, _hint(order, cause, ended, said))
-    error = last_error(log)
+    error = last_error(log, errors)
     message = f"ExecuteUserScriptError: {ended.words}"
-    if error:
-        message += f', ErrorMessage "{shortened(error, 300)}"'
+    message += f', ErrorMessage "{shortened(error, 300)}"'
     message += f', Command "{shortened(" ".join(command), 200)}"'
     return JobFailed(cause, message, log, _hint(order, cause, ended, error))
 
 
-def last_error(log: Sequence[str]) -> str:
-    """The line that names the error: the last that looks like one, else the last line. The script's
-    own words go before those of what started it."""
-    lines = [_RANK.sub("", line.strip()) for line in log]
-    found = [line for line in lines if _ERROR.match(line) or _USAGE.match(line)]
-    own = [line for line in found if not _LAUNCHER.search(line)]
-    return (own or found or lines or [""])[-1]
+def last_error(log: Sequence[str], errors: Sequence[str]) -> str:
+    """The line that names the error: the last of ``errors`` that looks like one, or of the whole
+    log where a launcher told its child's; else the last of ``errors``, which may be none, as with
+    SageMaker's toolkit. The script's own words go before those of what started it."""
+    found, named = _named(errors), _named(log)
+    own, child = ([line for line in each if not _LAUNCHER.search(line)] for each in (found, named))
+    return (own or child or found or named or _plain(errors) or [""])[-1]
+
+
+def _named(lines: Sequence[str]) -> list[str]:
+    return [line for line in _plain(lines) if _ERROR.match(line) or _USAGE.match(line)]
+
+
+def _plain(lines: Sequence[str]) -> list[str]:
+    return [_RANK.sub("", line.strip()) for line in lines]
 
 
 def _cause(ended: Ended, log: Sequence[str], said: str) -> Cause:

@@ -24,29 +24,38 @@ class Output:
     def __init__(self, definitions: Sequence[MetricDefinition], now: Callable[[], int]) -> None:
         self._now = now
         self._patterns = [(item.name, re.compile(item.regex)) for item in definitions]
-        self._rest = b""
+        self._rests = {False: b"", True: b""}
         self._last: dict[str, MetricValue] = {}
         self._fresh: list[MetricValue] = []
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._errors: deque[str] = deque(maxlen=TAIL_LINES)
 
-    def feed(self, data: bytes) -> None:
-        """A carriage return ends a line too: progress bars use it."""
-        *lines, self._rest = (self._rest + data).replace(b"\r", b"\n").split(b"\n")
-        if len(self._rest) > MAX_LINE:
-            lines.append(self._rest)
-            self._rest = b""
+    def feed(self, data: bytes, *, is_error: bool = False) -> None:
+        """What came from standard output, or from standard error. A carriage return ends a line
+        too: progress bars use it."""
+        *lines, rest = (self._rests[is_error] + data).replace(b"\r", b"\n").split(b"\n")
+        if len(rest) > MAX_LINE:
+            lines.append(rest)
+            rest = b""
+        self._rests[is_error] = rest
         for line in lines if self._patterns else lines[-TAIL_LINES:]:
-            self._take(line)
+            self._take(line, is_error)
 
     def close(self) -> None:
-        """The last line, if it had no end."""
-        self._take(self._rest)
-        self._rest = b""
+        """The last lines, if they had no end."""
+        for is_error, rest in self._rests.items():
+            self._take(rest, is_error)
+            self._rests[is_error] = b""
 
     @property
     def tail(self) -> list[str]:
         """The last lines that are not empty, oldest first."""
         return list(self._tail)
+
+    @property
+    def errors(self) -> list[str]:
+        """The same of standard error alone."""
+        return list(self._errors)
 
     @property
     def metrics(self) -> tuple[MetricValue, ...]:
@@ -58,11 +67,13 @@ class Output:
         fresh, self._fresh = self._fresh, []
         return fresh
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes, is_error: bool) -> None:
         if not line.strip():
             return
         text = line[:MAX_LINE].decode("utf-8", "replace")
         self._tail.append(text)
+        if is_error:
+            self._errors.append(text)
         for name, pattern in self._patterns:
             found = pattern.search(text)
             value = _number(found) if found is not None else None

@@ -11,13 +11,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ridgeline_service.objects.reading import S3Reader
 from ridgeline_service.runtime.sandbox import Limits
 from ridgeline_service.runtime.usage import usage_of
 from ridgeline_service.training.causes import Cause, JobFailed
-from ridgeline_service.training.contract import contract_of
+from ridgeline_service.training.contract import contract_of, in_turn
 from ridgeline_service.training.failing import script_failed
 from ridgeline_service.training.gpu_usage import gpu_usage
 from ridgeline_service.training.layout import Layout
@@ -53,13 +54,15 @@ class ScriptRunner(JobRunner):
         self._output_lock = threading.Lock()
         self._series = Series(order)
         self._observed = 0
+        self._lost: JobFailed | None = None
         self._preparation = Preparation(order, self._layout, reader, folder, self.check_stop)
         self._contract = contract_of(order, self._layout, reader, folder, self.check_stop)
 
     def work(self) -> Cause:
         stopped = self._run_script(self._prepare())
         if stopped is not Cause.INTERRUPTED:
-            self._contract.upload(self._reporter)
+            upload = partial(self._contract.upload, self._reporter)
+            in_turn((self._raise_lost, upload))
         return stopped
 
     def close(self) -> None:
@@ -70,6 +73,8 @@ class ScriptRunner(JobRunner):
         self._contract.check()
         packages = self._preparation.environment()
         self._reporter.enter("Downloading", "Downloading input data")
+        # As on SageMaker, it counts from here: an instance with its image is there.
+        self._reporter.change(training_started_at=self._reporter.report.transitions[-1].at)
         self._preparation.data()
         self._contract.make()
         self._contract.configure()
@@ -94,14 +99,21 @@ class ScriptRunner(JobRunner):
             self._output.close()
         self._series.metrics(self._output.take_fresh())
         self._reporter.change(training_ended_at=self.now_us(), metrics=self._output.metrics)
-        self._contract.ended(self._reporter)
+        try:
+            self._contract.ended(self._reporter)
+        except JobFailed as error:
+            self._lost = error  # how the script ended, and what else it made, goes before
         self._check_ended(finished, prepared)
         return finished.stopped
+
+    def _raise_lost(self) -> None:
+        if self._lost is not None:
+            raise self._lost
 
     def _start(self, prepared: Prepared) -> Script:
         order, scratch = self._order, self._folder / "scratch"
         facts = self._contract.variables()
-        script = Script(self._take)
+        script = Script(self._take, take_errors=partial(self._take, is_error=True))
         try:
             script.start(
                 command_line(
@@ -115,7 +127,6 @@ class ScriptRunner(JobRunner):
         except OSError as error:
             message = f"The script could not be started: {error}."
             raise JobFailed(Cause.LAUNCH_FAILED, message) from error
-        self._reporter.change(training_started_at=self.now_us())
         self._reporter.enter(*self._contract.stage)
         return script
 
@@ -130,9 +141,15 @@ class ScriptRunner(JobRunner):
                 "Raise VolumeSizeInGB, or write less.",
             )
         if finished.stopped is Cause.NONE and finished.ended.code != 0:
-            said = self._contract.failure()
-            command, tail = prepared.command, self._output.tail
-            failed = script_failed(self._order, finished.ended, command, tail, said)
+            said, output = self._contract.failure(), self._output
+            failed = script_failed(
+                self._order,
+                finished.ended,
+                prepared.command,
+                output.tail,
+                said,
+                errors=output.errors,
+            )
             try:
                 self._contract.rescue()
             except JobFailed as lost:
@@ -166,6 +183,6 @@ class ScriptRunner(JobRunner):
         inner = [path for path in root.iterdir() if path.name != "input" and not path.is_symlink()]
         return disk_usage([scratch / "tmp", scratch / "home", *inner])
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes, *, is_error: bool = False) -> None:
         with self._output_lock:
-            self._output.feed(data)
+            self._output.feed(data, is_error=is_error)

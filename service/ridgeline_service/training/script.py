@@ -1,7 +1,8 @@
 """The user's process: started in its sandbox, its output passed on, asked to stop, killed.
 
 Passes output on byte by byte to standard output, which is the shim's pipe and thereby the log, and
-shows it to a listener on the way.
+shows it to a listener on the way. Standard error has a pipe of its own where somebody listens to
+it; what comes from both at the same moment may change its order.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from functools import partial
 from ridgeline_service.runtime import shim
 
 _READ_SIZE = 1 << 16
+_READS_AT_ONCE = 16
 _DRAIN_S = 2.0  # how long a process that escaped may hold the pipe open after the script's end
 
 
@@ -37,10 +39,18 @@ class Ended:
 
 
 class Script:
-    """One process, from ``start`` to its end. ``take`` is called with output on another thread."""
+    """One process, from ``start`` to its end. ``take`` is called with output on another thread,
+    and ``take_errors``, if it is given, with what comes by standard error."""
 
-    def __init__(self, take: Callable[[bytes], None], passed_on: int = 1) -> None:
+    def __init__(
+        self,
+        take: Callable[[bytes], None],
+        passed_on: int = 1,
+        *,
+        take_errors: Callable[[bytes], None] | None = None,
+    ) -> None:
         self._take = take
+        self._take_errors = take_errors
         self._passed_on = passed_on
         self._process: subprocess.Popen[bytes] | None = None
         self._pump: threading.Thread | None = None
@@ -63,7 +73,7 @@ class Script:
             argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.STDOUT if self._take_errors is None else subprocess.PIPE,
             env=dict(environment),
             cwd=cwd,
             pass_fds=pass_fds,
@@ -71,8 +81,12 @@ class Script:
             preexec_fn=limits,
         )
         assert self._process.stdout is not None
-        source = self._process.stdout.fileno()
-        self._pump = threading.Thread(target=self._copy, args=(source,), name="output", daemon=True)
+        sources = {self._process.stdout.fileno(): self._take}
+        if self._take_errors is not None and self._process.stderr is not None:
+            sources[self._process.stderr.fileno()] = self._take_errors
+        self._pump = threading.Thread(
+            target=self._copy, args=(sources,), name="output", daemon=True
+        )
         self._pump.start()
 
     @property
@@ -120,9 +134,27 @@ class Script:
         if self._process is not None:
             self._process.kill()
 
-    def _copy(self, source: int) -> None:
-        while data := os.read(source, _READ_SIZE):
+    def _copy(self, sources: dict[int, Callable[[bytes], None]]) -> None:
+        waiting = select.poll()
+        for source in sources:
+            waiting.register(source, select.POLLIN)
+        while sources:
+            for source, _ in waiting.poll():
+                if not self._drain(source, sources[source]):
+                    waiting.unregister(source)
+                    del sources[source]
+
+    def _drain(self, source: int, take: Callable[[bytes], None]) -> bool:
+        """Pass on what is there, for lines of one pipe not to be cut by those of the other; False
+        at its end."""
+        more = select.poll()
+        more.register(source, select.POLLIN)
+        for _ in range(_READS_AT_ONCE):
+            data = os.read(source, _READ_SIZE)
             view = memoryview(data)
             while view:
                 view = view[os.write(self._passed_on, view) :]
-            self._take(data)
+            take(data)
+            if len(data) < _READ_SIZE or not more.poll(0):
+                return bool(data)
+        return True

@@ -20,15 +20,17 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Found:
-    """A file or a symbolic link below a folder; ``path`` is relative to it. ``folder`` is the open
-    folder that holds it, only until the walk goes on."""
+    """A file, a symbolic link or an empty folder below a folder; ``path`` is relative to it.
+    ``folder`` is the open folder that holds it, only until the walk goes on."""
 
     path: str
+    inode: int
     size: int
     modified_ns: int
     mode: int
     link: str | None
     folder: int
+    is_folder: bool = False
 
     def open(self) -> BinaryIO | None:
         """None if it is gone or something else by now."""
@@ -53,13 +55,15 @@ def opened_below(root: Path, relative: str) -> Iterator[int | None]:
         os.close(handle)
 
 
-def files_below(folder: int) -> Iterator[Found]:
-    """Regular files and links below an open folder, by path; sockets, pipes and devices are left
-    out."""
+def files_below(folder: int, *, empty_folders: bool = False) -> Iterator[Found]:
+    """Regular files and links below an open folder, by path, and ``empty_folders`` if they are
+    asked for; sockets, pipes and devices are left out."""
     found = os.fwalk(".", dir_fd=folder, follow_symlinks=False)
     for parent, names, files, inner in found:
         names.sort()
         base = parent.removeprefix(".").lstrip("/")
+        if empty_folders and base and not names and not files:
+            yield _found(base, os.fstat(inner), None, inner, is_folder=True)
         links = [name for name in names if _is_link(inner, name)]
         for name in sorted([*files, *links]):
             try:
@@ -70,14 +74,7 @@ def files_below(folder: int) -> Iterator[Found]:
                 continue
             if link is None and not stat.S_ISREG(status.st_mode):
                 continue
-            yield Found(
-                path=f"{base}/{name}" if base else name,
-                size=status.st_size,
-                modified_ns=status.st_mtime_ns,
-                mode=stat.S_IMODE(status.st_mode),
-                link=link,
-                folder=inner,
-            )
+            yield _found(f"{base}/{name}" if base else name, status, link, inner)
 
 
 def open_regular(folder: int, name: str) -> BinaryIO | None:
@@ -106,3 +103,18 @@ def _is_link(folder: int, name: str) -> bool:
         return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False
+
+
+def _found(
+    path: str, status: os.stat_result, link: str | None, folder: int, *, is_folder: bool = False
+) -> Found:
+    return Found(
+        path=path,
+        inode=status.st_ino,
+        size=status.st_size,
+        modified_ns=status.st_mtime_ns,
+        mode=stat.S_IMODE(status.st_mode),
+        link=link,
+        folder=folder,
+        is_folder=is_folder,
+    )

@@ -17,6 +17,10 @@ from ridgeline_service.store.states import Desired
 from ridgeline_service.training.causes import Cause
 from ridgeline_service.training.report import Ending, MetricValue, Report, Transition
 
+SPOT = {
+    "EnableManagedSpotTraining": True,
+    "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 600},
+}
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312"
 
 
@@ -212,7 +216,8 @@ def test_a_stop_is_passed_on_and_a_second_one_is_no_error(jobs: Any, runners: Fa
 def test_waiting_too_long_stops_a_job(jobs: Any, runners: FakeRunners) -> None:
     world = jobs(settings=Settings(max_instances=1))
     create(world, "first")
-    create(world, "late", StoppingCondition={"MaxRuntimeInSeconds": 5, "MaxWaitTimeInSeconds": 10})
+    times = {"MaxRuntimeInSeconds": 5, "MaxWaitTimeInSeconds": 10}
+    create(world, "late", EnableManagedSpotTraining=True, StoppingCondition=times)
     ticks(world, 3)
     world.tick(11)
     ticks(world)
@@ -269,11 +274,11 @@ def test_the_end_of_an_old_job_shows_when_it_is_told(jobs: Any, runners: FakeRun
         (Cause.INTERRUPTED, {}, True),
         (Cause.RUNNER_DIED, {}, False),
         (Cause.RUNNER_DIED, {"CheckpointConfig": {"S3Uri": "s3://b/c"}}, True),
-        (Cause.RUNNER_DIED, {"EnableManagedSpotTraining": True}, True),
+        (Cause.RUNNER_DIED, SPOT, True),
         (Cause.SCRIPT_FAILED, {"CheckpointConfig": {"S3Uri": "s3://b/c"}}, False),
         (Cause.DATA_INVALID, {"RetryStrategy": {"MaximumRetryAttempts": 3}}, False),
         (Cause.DATA_UNREACHABLE, {"RetryStrategy": {"MaximumRetryAttempts": 3}}, True),
-        (Cause.NONE, {"EnableManagedSpotTraining": True}, False),
+        (Cause.NONE, SPOT, False),
     ],
 )
 def test_what_starts_again(
@@ -287,3 +292,77 @@ def test_what_starts_again(
         [job] = rows.living_jobs(connection)
     assert may_restart(job, cause) is restarts
     assert not may_restart(replace(job, desired=Desired.STOPPED), cause)
+
+
+def test_our_own_failure_with_what_a_script_made_does_not_begin_it_again(
+    jobs: Any, runners: FakeRunners
+) -> None:
+    world = jobs()
+    for name, over in (("made", 5), ("making", None)):
+        create(world, name, CheckpointConfig={"S3Uri": "s3://b/c"})
+        ticks(world)
+        runners.one(name).report = Report(training_started_at=3, training_ended_at=over)
+        runners.end(name, outcome="failed", cause=Cause.INTERNAL, message="InternalServerError: x")
+        ticks(world)
+    assert status(world, "made")[0] == "Failed"
+    assert status(world, "making")[0] == "InProgress"
+
+
+def begin(world: Any, runners: FakeRunners, name: str, hosts: int = 1) -> int:
+    """Up to where its data comes, after a while; microseconds of that moment."""
+    ticks(world)
+    world.tick(20)  # the instances are made ready, which nobody pays for
+    now = int(world.now * 1e6)
+    for host in range(1, hosts + 1):
+        runners.one(name, f"algo-{host}").report = Report(
+            transitions=(Transition("Downloading", now, "d"),), training_started_at=now
+        )
+    ticks(world)
+    return now
+
+
+def test_the_time_that_is_billed_is_that_between_start_and_end(
+    jobs: Any, runners: FakeRunners
+) -> None:
+    world = jobs()
+    create(world, "j", count=2)
+    began = begin(world, runners, "j", hosts=2)
+    world.tick(30)
+    for host in ("algo-1", "algo-2"):
+        runners.end("j", host, at=int(world.now * 1e6))
+    ticks(world)
+    found = describe(world, "j")
+    lasted = (found["TrainingEndTime"] - found["TrainingStartTime"]).total_seconds()
+    assert found["TrainingStartTime"].timestamp() == pytest.approx(began / 1e6)
+    assert found["BillableTimeInSeconds"] == found["TrainingTimeInSeconds"] == round(lasted)
+
+
+def test_spot_training_is_not_billed_between_its_attempts(jobs: Any, runners: FakeRunners) -> None:
+    world = jobs()
+    create(world, "j", **SPOT)
+    begin(world, runners, "j")
+    world.tick(10)
+    killed = world.now
+    runners.one("j").alive = False
+    runners.one("j").exit = ExitStatus(None, 9, killed)
+    world.tick(100)
+    begin(world, runners, "j")
+    world.tick(5)
+    runners.end("j", at=int(world.now * 1e6))
+    ticks(world)
+    found = describe(world, "j")
+    assert found["TrainingJobStatus"] == "Completed"
+    assert found["TrainingTimeInSeconds"] >= 135
+    assert 15 <= found["BillableTimeInSeconds"] <= 25
+
+
+def test_a_job_that_never_began_is_not_billed(jobs: Any, runners: FakeRunners) -> None:
+    world = jobs()
+    create(world, "j", **SPOT)
+    ticks(world)
+    runners.end("j", outcome="failed", cause=Cause.ENVIRONMENT_FAILED, message="ClientError: pip")
+    ticks(world)
+    found = describe(world, "j")
+    assert found["TrainingJobStatus"] == "Failed"
+    times = {"TrainingStartTime", "TrainingTimeInSeconds", "BillableTimeInSeconds"}
+    assert not times & found.keys()

@@ -247,3 +247,20 @@ def test_the_best_trial_of_a_bracket_always_goes_on(
     curves = {number: [value] for number, value in enumerate(values, start=1)}
     best = max(curves, key=lambda number: objective.score(curves[number][0]))
     assert not out_of_rung(best, curves, hyperband, objective)
+
+
+@pytest.mark.parametrize("strategy", ["Random", "Bayesian"])
+def test_a_small_space_is_tried_whole_before_anything_is_tried_again(strategy: str) -> None:
+    ranges = {
+        "IntegerParameterRanges": [{"Name": "depth", "MinValue": "1", "MaxValue": "12"}],
+        "CategoricalParameterRanges": [{"Name": "kind", "Values": ["a", "b"]}],
+    }
+    spec = spec_of(tuning_request(config={"Strategy": strategy, "ParameterRanges": ranges}))
+    [definition] = spec.definitions
+    points: list[Point] = []
+    for number in range(1, 27):
+        drawn = next_point(spec, definition, points, number, 7)
+        # The best is always at the same place, where the search would look again and again.
+        points.append(Point(drawn, "completed", float(drawn["depth"]), 1))
+    tried = {tuple(sorted(point.parameters.items())) for point in points}
+    assert len(tried) == 24

@@ -12,7 +12,7 @@ from fake_runners import FakeRunners
 from ridgeline_service.errors import ResourceInUse, ValidationException
 from ridgeline_service.settings import Settings
 from ridgeline_service.training.causes import Cause
-from ridgeline_service.training.report import Report
+from ridgeline_service.training.report import Report, Transition
 
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312"
 
@@ -86,7 +86,9 @@ def begin(world: Any, runners: FakeRunners, name: str, **options: Any) -> None:
     """Up to where its script runs."""
     create(world, name, **options)
     ticks(world)
-    runners.one(name).report = Report(training_started_at=int(world.now * 1e6))
+    now = int(world.now * 1e6)
+    runs = (Transition("Training", now, "t"),)
+    runners.one(name).report = Report(transitions=runs, training_started_at=now)
     ticks(world)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.failing import failure_reason, last_error, script_failed
 from ridgeline_service.training.order import Order
 from ridgeline_service.training.script import Ended
@@ -21,7 +22,8 @@ TORCHRUN = [
 
 
 def test_a_failure_file_has_the_first_word(order: Order) -> None:
-    failed = script_failed(order, Ended(2, None), ["python"], ["ValueError: x"], "row 7 is bad")
+    log = ["ValueError: x"]
+    failed = script_failed(order, Ended(2, None), ["python"], log, "row 7 is bad", errors=log)
     assert failure_reason(failed).startswith("AlgorithmError: row 7 is bad, ExitCode 2")
 
 
@@ -30,17 +32,35 @@ def test_a_launcher_that_only_says_that_a_child_failed_gives_way_to_the_child(
     order: Order, said: str
 ) -> None:
     log = ["ValueError: 10 epochs are too many", *DRIVER.splitlines()]
-    reason = failure_reason(script_failed(order, Ended(1, None), ["/bin/bash"], log, said))
+    failed = script_failed(order, Ended(1, None), ["/bin/bash"], log, said, errors=log[1:])
+    reason = failure_reason(failed)
     assert reason.startswith(
         'AlgorithmError: ExecuteUserScriptError: ExitCode 1, ErrorMessage "ValueError: 10 epochs'
     )
 
 
 def test_what_a_rank_of_torchrun_said_is_the_error() -> None:
-    assert last_error(TORCHRUN) == "ValueError: too many epochs"
+    assert last_error(TORCHRUN, TORCHRUN) == "ValueError: too many epochs"
 
 
 def test_without_better_words_the_launcher_s_stand() -> None:
-    assert last_error(DRIVER.splitlines()).startswith("subprocess.CalledProcessError")
-    assert last_error(["one", "two"]) == "two"
-    assert last_error([]) == ""
+    lines = DRIVER.splitlines()
+    assert last_error(lines, lines).startswith("subprocess.CalledProcessError")
+    assert last_error(["one", "two"], ["one", "two"]) == "two"
+    assert last_error([], []) == ""
+
+
+def test_what_was_only_printed_is_no_error(order: Order) -> None:
+    log = ["bye"]
+    failed = script_failed(order, Ended(3, None), ["python"], log, "", errors=[])
+    reason = failure_reason(failed)
+    assert reason.startswith(
+        'AlgorithmError: ExecuteUserScriptError: ExitCode 3, ErrorMessage "", Command "python"'
+    )
+    assert reason.endswith("bye")  # among the last lines
+    assert last_error(["no data", "bye"], ["no data"]) == "no data"
+
+
+def test_a_reason_can_always_be_stored() -> None:
+    failed = JobFailed(Cause.DISK_FULL, "no room for \udcff.bin")
+    failure_reason(failed).encode()

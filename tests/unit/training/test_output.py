@@ -51,3 +51,15 @@ def test_the_tail_is_bounded_and_bytes_may_be_anything() -> None:
     output.feed(b"\xff" * (3 * MAX_LINE))
     output.close()
     assert all(len(line) <= MAX_LINE for line in output.tail)
+
+
+def test_what_came_by_standard_error_is_told_apart() -> None:
+    output = Output([LOSS], lambda: 0)
+    output.feed(b"epoch 1 lo")
+    output.feed(b"no such file\nloss=", is_error=True)
+    output.feed(b"ss=0.5;\n")
+    output.feed(b"0.25;", is_error=True)
+    output.close()
+    assert output.tail == ["no such file", "epoch 1 loss=0.5;", "loss=0.25;"]
+    assert output.errors == ["no such file", "loss=0.25;"]
+    assert [metric.value for metric in output.metrics] == [0.25]

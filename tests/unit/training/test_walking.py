@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ridgeline_service.objects.reading import S3Reader
 from ridgeline_service.training.artifacts import Artifacts, is_empty
+from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.checkpoints import Checkpoints
 from ridgeline_service.training.contract import TrainingContract
 from ridgeline_service.training.layout import Layout
@@ -56,6 +60,35 @@ def test_an_archive_of_a_folder_that_became_a_link_is_empty(
     layout.model.rmdir()
     layout.model.symlink_to(tmp_path)
     assert is_empty(root, "model")
+
+
+def test_empty_folders_are_in_the_archive(tmp_path: Path, s3: Any, reader: S3Reader) -> None:
+    layout = Layout(tmp_path / "ml")
+    layout.make(TrainingContract.folders)
+    (layout.model / "variables" / "assets").mkdir(parents=True)
+    (layout.model / "full").mkdir()
+    (layout.model / "full" / "a").write_text("1")
+    Artifacts(reader, "s3://b/out/", tmp_path).upload(layout.root, "model", "model", compress=True)
+    with tarfile.open(fileobj=io.BytesIO(s3.objects["out/model.tar.gz"])) as archive:
+        found = {member.name: member.isdir() for member in archive}
+    assert found == {"full/a": False, "variables/assets": True}
+    assert is_empty(layout.root, "model/variables")
+
+
+def test_a_file_whose_name_is_no_text_is_named_when_the_others_are_there(
+    tmp_path: Path, s3: Any, reader: S3Reader
+) -> None:
+    layout = Layout(tmp_path / "ml")
+    layout.make(TrainingContract.folders)
+    Path(os.fsdecode(os.fsencode(layout.model) + b"/caf\xe9.csv")).write_text("1")
+    (layout.model / "good.csv").write_text("2")
+    artifacts = Artifacts(reader, "s3://b/out/", tmp_path)
+    artifacts.upload(layout.root, "model", "model", compress=False)
+    assert s3.objects == {"out/model/good.csv": b"2"}
+    with pytest.raises(JobFailed, match=r"caf\\xe9\.csv \(its name is not UTF-8") as failed:
+        artifacts.complete()
+    assert failed.value.cause is Cause.UPLOAD_FAILED
+    Artifacts(reader, "s3://b/out/", tmp_path).upload(layout.root, "model", "m", compress=True)
 
 
 def test_a_failure_file_is_read_and_a_link_in_its_place_is_not(tmp_path: Path) -> None:

@@ -35,11 +35,9 @@ def describe(job: JobRecord, now: int) -> dict[str, Any]:
         response["FailureReason"] = job.failure_reason
     if job.started_at is not None:
         response["TrainingStartTime"] = to_datetime(job.started_at)
-        used = (job.ended_at or now) - job.started_at
-        response["TrainingTimeInSeconds"] = max(0, round(used / 1e6))
+        response |= _times(job, job.started_at, now)
     if job.ended_at is not None:
         response["TrainingEndTime"] = to_datetime(job.ended_at)
-        response["BillableTimeInSeconds"] = round(job.billable_us / 1e6)
     if job.metrics:
         response["FinalMetricDataList"] = [
             {
@@ -69,6 +67,22 @@ def summary(job: JobRecord) -> dict[str, Any]:
 def secondary_status(job: JobRecord) -> str:
     """The stop shows at once, before the runner has heard of it."""
     return "Stopping" if job.status is JobStatus.STOPPING else job.secondary
+
+
+def _times(job: JobRecord, started_at: int, now: int) -> dict[str, int]:
+    """Wall-clock seconds, of one instance. Without spot training the whole interval is billed; with
+    it, the attempts without the time between them. AWS's SDK divides one by the other."""
+    training = _seconds((job.ended_at or now) - started_at)
+    if job.ended_at is None:
+        return {"TrainingTimeInSeconds": training}
+    spot = job.request.get("EnableManagedSpotTraining", False)
+    billed = min(training, _seconds(job.billable_us)) if spot else training
+    return {"TrainingTimeInSeconds": training, "BillableTimeInSeconds": billed}
+
+
+def _seconds(microseconds: int) -> int:
+    """At least 1, which is SageMaker's minimum."""
+    return max(1, round(microseconds / 1e6))
 
 
 def transitions(moments: Sequence[Moment], ended_at: int | None) -> list[dict[str, Any]]:

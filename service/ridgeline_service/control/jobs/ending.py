@@ -22,6 +22,8 @@ from ridgeline_service.training.report import Ending, Report
 RESTARTS_WITH_CHECKPOINTS = 100
 RESTARTS_OF_PROCESSING = 3
 
+_BEGINS = "Downloading"
+
 _STOPS = {
     Cause.STOP_REQUESTED: ("Stopped", "stopped"),
     Cause.MAX_RUNTIME: (
@@ -62,6 +64,18 @@ class Ended:
         transitions = () if self.report is None else self.report.transitions
         return any(each.status == "Uploading" for each in transitions)
 
+    @property
+    def worked(self) -> bool:
+        """Whether the script, or what stands for one, has come to its end."""
+        return self.report is not None and self.report.training_ended_at is not None
+
+    @property
+    def at(self) -> int | None:
+        """Microseconds since the epoch, as far as anybody could tell."""
+        if self.ending is not None:
+            return self.ending.at
+        return None if self.exit is None else int(self.exit.at * 1e6)
+
 
 def verdict_of(instances: Sequence[Ended]) -> Verdict:
     """Of all instances of one attempt. The failure that came first is the one that tells; those
@@ -85,14 +99,17 @@ def verdict_of(instances: Sequence[Ended]) -> Verdict:
 
 def may_restart(job: JobRecord, cause: Cause, instances: Sequence[Ended] = ()) -> bool:
     """Whether another attempt is made: what the service's own end interrupted always goes on, what
-    else was not the user's fault as often as the job allows. A processing job is begun again while
-    nobody can have seen anything of it."""
+    else was not the user's fault as often as the job allows. After a failure of ours with what a
+    script made, none is. A processing job is begun again while nobody can have seen anything of
+    it."""
     if job.desired is Desired.STOPPED:
         return False
     if cause is Cause.INTERRUPTED:
         return True
     if cause is Cause.NONE or not cause.retried:
         return False
+    if cause is Cause.INTERNAL and any(each.worked for each in instances):
+        return False  # the same work would come to the same end
     request = job.request
     if job.kind is JobKind.PROCESSING:
         outputs = (request.get("ProcessingOutputConfig") or {}).get("Outputs") or ()
@@ -105,7 +122,21 @@ def may_restart(job: JobRecord, cause: Cause, instances: Sequence[Ended] = ()) -
     return job.attempt < max(job.spec.retries, RESTARTS_WITH_CHECKPOINTS if resumes else 0)
 
 
-def restart_changes(job: JobRecord, verdict: Verdict, now: int, billed_us: int) -> JobChanges:
+def billed_us(job: JobRecord, end: int) -> int:
+    """Microseconds of this attempt from the moment when its instances began with the job's data to
+    its end: wall-clock time, however many they were."""
+    began = next((each.at for each in job.moments[job.settled :] if each.status == _BEGINS), end)
+    return max(0, end - began)
+
+
+def end_of(job: JobRecord, instances: Sequence[Ended], now: int) -> int:
+    """When an attempt was over that the control plane may have found much later. If nobody saw the
+    end, as when the machine went down, the last that was heard of the job counts."""
+    known = [each.at for each in instances if each.at is not None]
+    return min(now, max(known, default=job.modified_at))
+
+
+def restart_changes(job: JobRecord, verdict: Verdict, now: int, billed: int) -> JobChanges:
     """Back into the queue, with what happened among the transitions."""
     moments = (
         *job.moments,
@@ -120,12 +151,12 @@ def restart_changes(job: JobRecord, verdict: Verdict, now: int, billed_us: int) 
         settled=len(moments),
         instances=(),
         started_at=job.started_at,
-        billable_us=job.billable_us + billed_us,
+        billable_us=job.billable_us + billed,
         modified_at=now,
     )
 
 
-def ended_changes(job: JobRecord, verdict: Verdict, now: int, billed_us: int) -> JobChanges:
+def ended_changes(job: JobRecord, verdict: Verdict, now: int, billed: int) -> JobChanges:
     """The row of a job that is over."""
     cause = verdict.cause
     if job.desired is Desired.STOPPED and cause in (Cause.RUNNER_DIED, Cause.INTERRUPTED):
@@ -145,7 +176,7 @@ def ended_changes(job: JobRecord, verdict: Verdict, now: int, billed_us: int) ->
         moments=(*job.moments, Moment(secondary, now, message)),
         started_at=job.started_at,
         ended_at=now,
-        billable_us=job.billable_us + billed_us,
+        billable_us=job.billable_us + billed,
         metrics=job.metrics,
         artifacts=job.artifacts,
         exit_message=job.exit_message,

@@ -17,6 +17,8 @@ from ridgeline_service.control.context import Context
 from ridgeline_service.control.jobs.ending import (
     Ended,
     Verdict,
+    billed_us,
+    end_of,
     ended_changes,
     may_restart,
     restart_changes,
@@ -260,7 +262,7 @@ class JobLife:
         ended = [self._ended(each, job) for each in seen]
         verdict = verdict_of(ended)
         if may_restart(told, verdict.cause, ended):
-            return self._restart(told, verdict)
+            return self._restart(told, verdict, ended)
         return self._end(told, verdict)
 
     def _ends_are_told(self, job: JobRecord, seen: Sequence[Seen]) -> bool:
@@ -324,23 +326,20 @@ class JobLife:
             if self._context.now() - ending.at > HUNG_AFTER_END_S * 1e6:
                 self._runners.kill(each.record)
 
-    def _restart(self, job: JobRecord, verdict: Verdict) -> float | None:
-        changes = restart_changes(job, verdict, self._context.now(), self._billed(job))
+    def _restart(self, job: JobRecord, verdict: Verdict, ended: Sequence[Ended]) -> float | None:
+        now = self._context.now()
+        changes = restart_changes(job, verdict, now, billed_us(job, end_of(job, ended, now)))
         if self._change(job, **changes):
             self._forget(job)
         return 0.0
 
     def _end(self, job: JobRecord, verdict: Verdict) -> float | None:
-        changes = ended_changes(job, verdict, self._context.now(), self._billed(job))
+        now = self._context.now()
+        changes = ended_changes(job, verdict, now, billed_us(job, now))
         if self._change(job, **changes):
             self._forget(job)
             remove_work(self._context.data_dir, job.id)
         return None
-
-    def _billed(self, job: JobRecord) -> int:
-        """Microseconds that the instances of this attempt were used, together."""
-        used = [moment.at for moment in job.moments[job.settled - 1 :]] if job.instances else []
-        return (self._context.now() - used[0]) * len(job.instances) if used else 0
 
     def _forget(self, job: JobRecord) -> None:
         for instance in job.instances:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ridgeline_service.control.jobs.planning import CHECKPOINTS
+from ridgeline_service.control.jobs.checking import CHECKPOINTS
 from ridgeline_service.control.jobs.processing_orders import processing_order
 from ridgeline_service.control.jobs.surroundings import LOG_GROUPS, Surroundings
 from ridgeline_service.control.jobs.transform_orders import transform_order

@@ -1,16 +1,16 @@
 """From a CreateTrainingJob request to what the job will be: resolved, and the impossible refused.
 
 Everything that can be known before a process starts is refused here: unknown images, accelerators
-that are not there, more than this machine has, inputs of kinds that do not run here. Reads no S3.
+that are not there, more than this machine has, requests that contradict themselves. Reads no S3.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ridgeline_service.control.jobs.checking import DEFAULT_MAX_RUNTIME_S, check_training
 from ridgeline_service.errors import ResourceLimitExceeded, ValidationException
 from ridgeline_service.placement.machine import GIB, Machine, in_gib
 from ridgeline_service.placement.profiles import InstanceType, instance_type
@@ -21,11 +21,7 @@ from ridgeline_service.store.job_records import JobSpec
 MIB = 1 << 20
 MEMORY_VARIABLE = "RIDGELINE_MEMORY_MB"
 DEFAULT_MEMORY = 1 * GIB
-DEFAULT_MAX_RUNTIME_S = 86_400
 DEFAULT_VOLUME_GIB = 30
-CHECKPOINTS = "/opt/ml/checkpoints"
-
-_OPT_ML = re.compile(r"/opt/ml/(?!(input|output|model|code)(/|$))[^/]+")
 
 
 @dataclass(frozen=True)
@@ -61,14 +57,8 @@ class JobPlanner:
                 "here. Give the URI of a training image."
             )
         runtime = self.runtime(image)
-        _check_inputs(request, algorithm)
-        _check_metrics(algorithm)
-        _check_places(request)
+        check_training(request)
         resources = request.get("ResourceConfig") or {}
-        if not resources.get("InstanceType"):
-            raise ValidationException(
-                "ResourceConfig names no InstanceType; groups of unlike instances cannot run here."
-            )
         stopping = request.get("StoppingCondition") or {}
         wait = stopping.get("MaxWaitTimeInSeconds")
         fit = self.fit(request, resources["InstanceType"], int(resources.get("InstanceCount", 1)))
@@ -157,63 +147,3 @@ def _memory(request: Mapping[str, Any], profile: InstanceType) -> tuple[int, int
             hint=f"Choose an instance type with at least {in_gib(needed)}.",
         )
     return needed, needed
-
-
-def _check_inputs(request: Mapping[str, Any], algorithm: Mapping[str, Any]) -> None:
-    default = algorithm.get("TrainingInputMode", "File")
-    names = set()
-    for channel in request.get("InputDataConfig") or ():
-        name = channel["ChannelName"]
-        if name in names:
-            raise ValidationException(f"Channel {name!r} is given twice. Channel names are unique.")
-        names.add(name)
-        source = channel["DataSource"].get("S3DataSource")
-        if source is None:
-            raise ValidationException(
-                f"Channel {name!r} has no S3DataSource, and channels come from S3 here. Put the "
-                "data into a bucket."
-            )
-        if source["S3DataType"] not in ("S3Prefix", "ManifestFile"):
-            raise ValidationException(
-                f"Channel {name!r} is of S3DataType {source['S3DataType']}, which cannot be used "
-                "here. Use S3Prefix or ManifestFile."
-            )
-        if channel.get("InputMode", default) == "Pipe":
-            raise ValidationException(
-                f"Channel {name!r} asks for Pipe mode, which does not run here. Use File or "
-                "FastFile."
-            )
-        if not source["S3Uri"].startswith("s3://"):
-            raise ValidationException(
-                f"S3Uri of channel {name!r} is {source['S3Uri']!r}, which is no S3 URI."
-            )
-
-
-def _check_metrics(algorithm: Mapping[str, Any]) -> None:
-    for definition in algorithm.get("MetricDefinitions") or ():
-        try:
-            groups = re.compile(definition["Regex"]).groups
-        except re.error as error:
-            raise ValidationException(
-                f"Regex of metric {definition['Name']!r} is no regular expression: {error}."
-            ) from error
-        if groups < 1:
-            raise ValidationException(
-                f"Regex of metric {definition['Name']!r} has no group: put what is the value "
-                "between parentheses."
-            )
-
-
-def _check_places(request: Mapping[str, Any]) -> None:
-    output = request["OutputDataConfig"]["S3OutputPath"]
-    if not output.startswith("s3://"):
-        raise ValidationException(f"S3OutputPath is {output!r}, which is no S3 URI.")
-    checkpoints = request.get("CheckpointConfig")
-    if checkpoints is None:
-        return
-    path = checkpoints.get("LocalPath", CHECKPOINTS).rstrip("/")
-    if ".." in path or not _OPT_ML.match(path):
-        raise ValidationException(
-            f"LocalPath of CheckpointConfig is {path!r}; checkpoints lie in a folder of their own "
-            f"below /opt/ml here, such as {CHECKPOINTS}."
-        )

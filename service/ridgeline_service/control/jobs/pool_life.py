@@ -77,7 +77,8 @@ class PoolLife:
 
     def _prepare(self, pool: PoolRecord, job: JobRecord) -> float:
         """Have runners ready by the job's end, once its own start cannot be slowed by that."""
-        if job.started_at is None or not pool.keep_alive_s:
+        runs = any(each.status == "Training" for each in job.moments)
+        if not runs or not pool.keep_alive_s:
             return _POLL_S
         if not pool.instances:
             pool = replace(pool, instances=self._instances(pool))

@@ -6,7 +6,8 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from ridgeline_service.control.jobs.planning import DEFAULT_MAX_RUNTIME_S, JobPlanner
+from ridgeline_service.control.jobs.checking import DEFAULT_MAX_RUNTIME_S
+from ridgeline_service.control.jobs.planning import JobPlanner
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.placement.machine import GIB
 from ridgeline_service.store.job_records import JobSpec

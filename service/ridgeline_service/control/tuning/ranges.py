@@ -76,6 +76,21 @@ def dimensions_of(ranges: Mapping[str, Any] | None) -> tuple[Dimension, ...]:
     return tuple(sorted(found, key=lambda dimension: dimension.name))
 
 
+def points_of(dimensions: Sequence[Dimension], most: int) -> list[dict[str, str]] | None:
+    """Every combination of values; None where there are more than ``most``, or no end of them."""
+    count, axes = 1, []
+    for each in dimensions:
+        if each.kind == "continuous":
+            return None
+        whole = range(int(each.low), int(each.high) + 1)
+        count *= len(each.values) or len(whole)
+        if count > most:
+            return None
+        axes.append(each.values or tuple(str(value) for value in whole))
+    names = [each.name for each in dimensions]
+    return [dict(zip(names, values, strict=True)) for values in itertools.product(*axes)]
+
+
 def grid(dimensions: Sequence[Dimension]) -> Iterator[dict[str, str]]:
     """Every combination of categorical dimensions, the last one changing fastest."""
     names = [dimension.name for dimension in dimensions]

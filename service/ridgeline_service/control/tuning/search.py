@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ridgeline_service.control.tuning.ranges import Dimension, grid
+from ridgeline_service.control.tuning.ranges import Dimension, grid, points_of
 from ridgeline_service.control.tuning.spec import Definition, TuningSpec
 
 if TYPE_CHECKING:
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _DRAWS = 8
-"""How often a point that was tried before is drawn anew; then it is tried again."""
+"""How often a point that was tried before is drawn anew; then one of those that are left is taken,
+and where none is left, it is tried again."""
+
+_MOST_COUNTED = 4096
+"""Points of a range up to which what is left of them is looked for."""
 
 _RANDOM_FIRST = 10
 
@@ -52,8 +56,10 @@ def next_point(
     for draw in range(_DRAWS):
         drawn = _draw(spec, definition, points, random.Random(f"{seed}:{number}:{draw}"))  # noqa: S311
         if drawn not in tried:
-            break
-    return drawn
+            return drawn
+    every = points_of(definition.dimensions, _MOST_COUNTED) or []
+    left = [point for point in every if point not in tried]
+    return random.Random(f"{seed}:{number}").choice(left) if left else drawn  # noqa: S311
 
 
 def _draw(

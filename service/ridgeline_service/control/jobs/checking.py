@@ -1,0 +1,136 @@
+"""What of a CreateTrainingJob request can be refused by reading it alone: what does not run here,
+and what contradicts itself. Knows neither images nor this machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ridgeline_service.errors import ValidationException
+
+CHECKPOINTS = "/opt/ml/checkpoints"
+DEFAULT_MAX_RUNTIME_S = 86_400
+
+_OPT_ML = re.compile(r"/opt/ml/(?!(input|output|model|code)(/|$))[^/]+")
+_OF_ONE_TYPE = ("InstanceType", "InstanceCount")
+_COUNTED = {"InstanceCount": "instanceCount", "VolumeSizeInGB": "volumeSizeInGB"}
+
+
+def check_training(request: Mapping[str, Any]) -> None:
+    """Raises ValidationException, in SageMaker's words where we know them."""
+    algorithm = request.get("AlgorithmSpecification") or {}
+    if algorithm.get("TrainingImage") and algorithm.get("AlgorithmName"):
+        raise ValidationException(
+            "AlgorithmSpecification has a TrainingImage and an AlgorithmName; it may have one of "
+            "them. Algorithms by name cannot run here: leave AlgorithmName out."
+        )
+    _check_inputs(request, algorithm)
+    _check_metrics(algorithm)
+    _check_places(request)
+    _check_resources(request.get("ResourceConfig") or {})
+    _check_times(request)
+
+
+def _check_resources(resources: Mapping[str, Any]) -> None:
+    doubled = [name for name in _OF_ONE_TYPE if name in resources]
+    if resources.get("InstanceGroups") and doubled:
+        raise ValidationException(
+            f"ResourceConfig has InstanceGroups and {' and '.join(doubled)}; it may have one or "
+            "the other. Groups of unlike instances cannot run here: leave InstanceGroups out."
+        )
+    if not resources.get("InstanceType"):
+        raise ValidationException(
+            "ResourceConfig names no InstanceType; groups of unlike instances cannot run here."
+        )
+    for member, shown in _COUNTED.items():
+        value = resources.get(member)
+        if value is not None and value < 1:
+            # botocore's models allow 0, for jobs that bring no instances of their own.
+            raise ValidationException(
+                f"1 validation error detected: Value '{value}' at 'resourceConfig.{shown}' failed "
+                "to satisfy constraint: Member must have value greater than or equal to 1"
+            )
+
+
+def _check_times(request: Mapping[str, Any]) -> None:
+    stopping = request.get("StoppingCondition") or {}
+    wait = stopping.get("MaxWaitTimeInSeconds")
+    if not request.get("EnableManagedSpotTraining", False):
+        if wait is not None:
+            raise ValidationException(
+                "Invalid MaxWaitTimeInSeconds. It is only supported when EnableManagedSpotTraining "
+                "is set to true"
+            )
+    elif wait is None or wait < stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME_S):
+        raise ValidationException(
+            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to "
+            "MaxRuntimeInSeconds"
+        )
+
+
+def _check_inputs(request: Mapping[str, Any], algorithm: Mapping[str, Any]) -> None:
+    default = algorithm.get("TrainingInputMode", "File")
+    names = set()
+    for channel in request.get("InputDataConfig") or ():
+        name = channel["ChannelName"]
+        if name in names:
+            raise ValidationException(f"Channel {name!r} is given twice. Channel names are unique.")
+        names.add(name)
+        source = channel["DataSource"].get("S3DataSource")
+        if source is None:
+            raise ValidationException(
+                f"Channel {name!r} has no S3DataSource, and channels come from S3 here. Put the "
+                "data into a bucket."
+            )
+        if source["S3DataType"] not in ("S3Prefix", "ManifestFile"):
+            raise ValidationException(
+                f"Channel {name!r} is of S3DataType {source['S3DataType']}, which cannot be used "
+                "here. Use S3Prefix or ManifestFile."
+            )
+        if channel.get("InputMode", default) == "Pipe":
+            raise ValidationException(
+                f"Channel {name!r} asks for Pipe mode, which does not run here. Use File or "
+                "FastFile."
+            )
+        if not source["S3Uri"].startswith("s3://"):
+            raise ValidationException(
+                f"S3Uri of channel {name!r} is {source['S3Uri']!r}, which is no S3 URI."
+            )
+
+
+def _check_metrics(algorithm: Mapping[str, Any]) -> None:
+    names = set()
+    for definition in algorithm.get("MetricDefinitions") or ():
+        name = definition["Name"]
+        if name in names:
+            raise ValidationException(
+                f"MetricDefinitions: metric {name!r} is given twice. Names of metrics are unique."
+            )
+        names.add(name)
+        try:
+            groups = re.compile(definition["Regex"]).groups
+        except re.error as error:
+            raise ValidationException(
+                f"Regex of metric {name!r} is no regular expression: {error}."
+            ) from error
+        if groups < 1:
+            raise ValidationException(
+                f"Regex of metric {name!r} has no group: put what is the value between parentheses."
+            )
+
+
+def _check_places(request: Mapping[str, Any]) -> None:
+    output = request["OutputDataConfig"]["S3OutputPath"]
+    if not output.startswith("s3://"):
+        raise ValidationException(f"S3OutputPath is {output!r}, which is no S3 URI.")
+    checkpoints = request.get("CheckpointConfig")
+    if checkpoints is None:
+        return
+    path = checkpoints.get("LocalPath", CHECKPOINTS).rstrip("/")
+    if ".." in path or not _OPT_ML.match(path):
+        raise ValidationException(
+            f"LocalPath of CheckpointConfig is {path!r}; checkpoints lie in a folder of their own "
+            f"below /opt/ml here, such as {CHECKPOINTS}."
+        )
