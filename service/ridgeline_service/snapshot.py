@@ -145,7 +145,7 @@ class SnapshotReader:
 
 def _endpoint(raw: dict[str, object]) -> EndpointRoute:
     values = dict(raw)
-    asynchronous, capture = values.pop("asynchronous"), values.pop("capture")
+    asynchronous, capture = values.pop("asynchronous"), values.pop("capture", None)
     variants = values.pop("variants")
     assert isinstance(variants, list)
     return EndpointRoute(

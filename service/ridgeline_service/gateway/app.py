@@ -174,6 +174,7 @@ class GatewayApp:
         await rooms.asynchronous.stop()
         writing.cancel()
         capturing.cancel()
+        await asyncio.gather(writing, capturing, return_exceptions=True)
         await rooms.invocations.flush()
         await rooms.captures.flush()
         await rooms.close()

@@ -124,9 +124,6 @@ async def invoke(
             "invocation may return. Use InvokeEndpointAsync.",
             code="ModelError",
         )
-    capture = answer.lease.endpoint.capture
-    if capture is not None and captures.wanted(capture):
-        captures.record(capture, answer.lease, headers, body, answer.headers, answer.body)
     await exchange.respond(
         200,
         [
@@ -135,6 +132,9 @@ async def invoke(
         ],
         answer.body,
     )
+    capture = answer.lease.endpoint.capture
+    if capture is not None and captures.wanted(capture):
+        captures.record(capture, answer.lease, headers, body, answer.headers, answer.body)
 
 
 async def invoke_stream(

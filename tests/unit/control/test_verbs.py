@@ -82,17 +82,23 @@ class TestModels:
 class TestEndpointConfigs:
     def test_describe(self, world):
         world.model("m")
-        config(world, variant(), DataCaptureConfig={"EnableCapture": True})
+        capture = {"EnableCapture": True, "DestinationS3Uri": "s3://kept/here"}
+        config(world, variant(), DataCaptureConfig=capture)
         found = world.plane.endpoint_configs.describe({"EndpointConfigName": "c"})
         assert found["EndpointConfigArn"] == f"{ARN}:endpoint-config/c"
         assert found["ProductionVariants"][0]["InitialVariantWeight"] == 1.0
-        assert found["DataCaptureConfig"] == {"EnableCapture": True}
+        assert found["DataCaptureConfig"] == capture
 
     @pytest.mark.parametrize(
         ("variants", "request_", "words"),
         [
             ([variant(model="ghost")], {}, "Could not find model"),
             ([variant(), variant()], {}, "must be unique"),
+            (
+                [variant()],
+                {"DataCaptureConfig": {"DestinationS3Uri": "https://b/c"}},
+                "which is no S3 URI",
+            ),
             ([variant()], {"ExplainerConfig": {"x": 1}}, "ExplainerConfig is not supported"),
             (
                 [variant(ManagedInstanceScaling={"Status": "ENABLED"})],

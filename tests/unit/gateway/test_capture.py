@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from ridgeline.errors import Unavailable
+from ridgeline.errors import NotFound, Unavailable
 from ridgeline_service.gateway.capture import Captures
 from ridgeline_service.gateway.routing import Lease
 from ridgeline_service.snapshot import CaptureRoute, EndpointRoute, ReplicaRoute, VariantRoute
@@ -28,15 +28,19 @@ BOTH = CaptureRoute(
 
 
 class Store:
-    """Takes objects, once it is not ``away`` any more."""
+    """Takes objects, once it is not ``away`` any more, into buckets that it has."""
 
     def __init__(self) -> None:
         self.away = False
         self.objects: dict[str, bytes] = {}
+        self.tried = 0
 
     async def put(self, uri: str, body: bytes, headers: Mapping[str, str]) -> None:
+        self.tried += 1
         if self.away:
             raise Unavailable("The object store does not answer.")
+        if not uri.startswith("s3://kept/"):
+            raise NotFound(f"There is no bucket for {uri}.")
         self.objects[uri] = body
 
 
@@ -129,6 +133,56 @@ def test_what_the_store_does_not_take_is_tried_again() -> None:
     asyncio.run(kept.flush())
     [body] = store.objects.values()
     assert [one["captureData"]["endpointInput"]["data"] for one in lines(body)] == ["1", "2"]
+
+
+def test_a_store_that_is_away_is_left_in_peace_however_much_waits() -> None:
+    store = Store()
+    store.away = True
+    kept = captures(store)
+    keep(kept, bytes(9 * 2**20))
+
+    async def run_for_a_while() -> None:
+        running = asyncio.create_task(kept.run())
+        while not store.tried:
+            await asyncio.sleep(0.001)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        store.away = False
+        await kept.flush()
+
+    asyncio.run(run_for_a_while())
+    assert store.tried == 2
+    assert len(store.objects) == 1
+
+
+def test_a_bucket_that_is_not_there_costs_its_own_requests_alone() -> None:
+    store = Store()
+    kept = captures(store)
+    keep(kept, b"lost", replace(BOTH, destination="s3://nowhere"))
+    keep(kept, b"good")
+    assert asyncio.run(kept.flush())
+    [record] = lines(*store.objects.values())
+    assert record["captureData"]["endpointInput"]["data"] == "good"
+    assert asyncio.run(kept.flush())
+    assert store.tried == 2
+
+
+def test_a_flush_that_is_cancelled_loses_nothing() -> None:
+    store = Store()
+    kept = captures(store)
+    keep(kept, b"1")
+
+    async def cancelled_and_again() -> None:
+        flushing = asyncio.create_task(kept.flush())
+        await asyncio.sleep(0)
+        flushing.cancel()
+        await asyncio.gather(flushing, return_exceptions=True)
+        await kept.flush()
+
+    asyncio.run(cancelled_and_again())
+    assert len(store.objects) == 1
 
 
 def test_answers_through_the_gateway_are_kept_and_failures_are_not(world: World) -> None:

@@ -77,6 +77,11 @@ def _check(request: Mapping[str, Any]) -> None:
             "ExplainerConfig is not supported by this service: nothing is explained.",
             hint="Leave it out.",
         )
+    capture = request.get("DataCaptureConfig")
+    if capture and not str(capture.get("DestinationS3Uri", "")).startswith("s3://"):
+        raise ValidationException(
+            f"DestinationS3Uri is {capture.get('DestinationS3Uri')!r}, which is no S3 URI."
+        )
     names = [variant["VariantName"] for variant in variants]
     for name in names:
         if names.count(name) > 1:
