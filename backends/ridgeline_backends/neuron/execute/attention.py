@@ -51,9 +51,15 @@ def attend(
         scores = scores + bias
     if hidden is not None:
         scores = scores.masked_fill(hidden, _HIDDEN)
-    shares = torch.exp(scores - scores.amax(-1, keepdim=True))
+    largest = scores.amax(-1, keepdim=True)
+    if bias is not None:
+        largest = largest.clamp(min=_HIDDEN)
+    shares = torch.exp(scores - largest)
     by_tile = shares.view(n, heads, rows, tiles, TILE)
     total = _in_order(by_tile.sum(-1), -1)
+    if bias is not None:
+        # A row that a mask hides everything from gives zeros, as in torch. Others add up to 1.
+        total = total.clamp(min=torch.finfo(torch.float32).tiny)
     shares = rounded(by_tile / total[..., None, None], dtype)
     tiled = F.pad(shares.transpose(2, 3), (0, 0, 0, -rows % _ROWS))
     parts = torch.bmm(tiled.reshape(n * heads * tiles, -1, TILE), v.reshape(-1, TILE, width))

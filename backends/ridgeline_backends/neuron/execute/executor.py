@@ -30,9 +30,12 @@ from ridgeline_backends.neuron.operations import (
     Collective,
     Concat,
     Embedding,
+    Gather,
+    Index,
     KVWrite,
     Matmul,
     OwnPart,
+    Store,
     Take,
 )
 from ridgeline_backends.neuron.program import (
@@ -44,7 +47,7 @@ from ridgeline_backends.neuron.program import (
     Program,
 )
 
-_UNCHANGED = (Concat, Embedding, KVWrite, Take)
+_UNCHANGED = (Concat, Embedding, Gather, Index, KVWrite, Store, Take)
 """Kinds that give numbers as they were, beside those that move nothing."""
 
 
@@ -142,7 +145,7 @@ class LoadedProgram:
             compute,
             inputs,
             outputs,
-            kept=isinstance(operation.attributes, KVWrite),
+            kept=isinstance(operation.attributes, KVWrite | Store),
             bound=Bound(operation, spread, matrices),
         )
 

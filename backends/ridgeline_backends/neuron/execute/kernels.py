@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor
 from ridgeline_backends.models.arithmetic import gelu, gelu_tanh, silu, softcap
 from ridgeline_backends.neuron import operations as ops
 from ridgeline_backends.neuron.execute.call import Call
+from ridgeline_backends.neuron.execute.indexing_kernels import within
 from ridgeline_backends.neuron.execute.registry import computes
 
 
@@ -99,6 +101,25 @@ _UNARY: dict[str, Callable[[Tensor, float], Tensor]] = {
     "sin": lambda x, _: torch.sin(x),
     "cos": lambda x, _: torch.cos(x),
     "erf": lambda x, _: torch.erf(x),
+    "floor": lambda x, _: torch.floor(x),
+    "ceil": lambda x, _: torch.ceil(x),
+    "round": lambda x, _: torch.round(x),
+    "truncate": lambda x, _: torch.trunc(x),
+    "sign": lambda x, _: torch.sign(x),
+    "log1p": lambda x, _: torch.log1p(x),
+    "expm1": lambda x, _: torch.expm1(x),
+    "tan": lambda x, _: torch.tan(x),
+    "asin": lambda x, _: torch.asin(x),
+    "acos": lambda x, _: torch.acos(x),
+    "atan": lambda x, _: torch.atan(x),
+    "sinh": lambda x, _: torch.sinh(x),
+    "cosh": lambda x, _: torch.cosh(x),
+    "asinh": lambda x, _: torch.asinh(x),
+    "acosh": lambda x, _: torch.acosh(x),
+    "atanh": lambda x, _: torch.atanh(x),
+    "isnan": lambda x, _: torch.isnan(x),
+    "isinf": lambda x, _: torch.isinf(x),
+    "not": lambda x, _: torch.bitwise_not(x),
     "softcap": lambda x, cap: softcap(x.clone(), cap),
     "scale": lambda x, by: x * by,
     "shift": lambda x, by: x + by,
@@ -109,24 +130,40 @@ _BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "subtract": torch.sub,
     "multiply": torch.mul,
     "divide": torch.div,
+    "floor_divide": partial(torch.div, rounding_mode="floor"),
+    "truncate_divide": partial(torch.div, rounding_mode="trunc"),
+    "remainder": torch.remainder,
+    "fmod": torch.fmod,
+    "power": torch.pow,
+    "atan2": torch.atan2,
     "maximum": torch.maximum,
     "minimum": torch.minimum,
+    "and": torch.bitwise_and,
+    "or": torch.bitwise_or,
+    "xor": torch.bitwise_xor,
+    "shift_left": torch.bitwise_left_shift,
+    "shift_right": torch.bitwise_right_shift,
     "less": torch.lt,
+    "less_equal": torch.le,
     "equal": torch.eq,
+    "not_equal": torch.ne,
 }
 _GATED = {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh}
 
 
 @computes(ops.Unary)
 def _unary(kind: ops.Unary, inputs: Sequence[Tensor], call: Call) -> Tensor:
-    return _UNARY[kind.function](inputs[0], kind.operand)
+    x = inputs[0]
+    # A weight is kept as its type; engines compute in fp32.
+    return _UNARY[kind.function](x.float() if x.is_floating_point() else x, kind.operand)
 
 
 @computes(ops.Binary)
 def _binary(kind: ops.Binary, inputs: Sequence[Tensor], call: Call) -> Tensor:
+    left, right = (x.float() if x.is_floating_point() else x for x in inputs[-2:])
     if kind.function == "where":
-        return torch.where(inputs[0], inputs[1], inputs[2])
-    return _BINARY[kind.function](inputs[0], inputs[1])
+        return torch.where(inputs[0], left, right)
+    return _BINARY[kind.function](left, right)
 
 
 @computes(ops.Gated)
@@ -190,12 +227,21 @@ def _own_part(kind: ops.OwnPart, inputs: Sequence[Tensor], call: Call) -> Tensor
 @computes(ops.Embedding)
 def _embedding(kind: ops.Embedding, inputs: Sequence[Tensor], call: Call) -> Tensor:
     table, ids, *rank = inputs
+    if kind.known is not None:
+        ids = within(ids, kind.known, "the embedding")
     if not rank:
-        return F.embedding(ids.clamp(min=0), table).float()
+        return _held(F.embedding(ids.clamp(min=0), table))
     local = ids - int(rank[0]) * table.shape[0]
     outside = (local < 0) | (local >= table.shape[0])
-    found = F.embedding(local.masked_fill(outside, 0), table).float()
+    found = _held(F.embedding(local.masked_fill(outside, 0), table))
     return found.masked_fill(outside[..., None], 0)
+
+
+def _held(x: Tensor) -> Tensor:
+    """As numbers are between two operations."""
+    if x.is_floating_point():
+        return x.float()
+    return x if x.dtype is torch.bool else x.long()
 
 
 @computes(ops.Take)
@@ -209,6 +255,12 @@ def _reduce(kind: ops.Reduce, inputs: Sequence[Tensor], call: Call) -> Tensor:
     x, axes = inputs[0], list(kind.axes)
     if kind.function == "max":
         return x.amax(axes, kind.keep)
+    if kind.function == "min":
+        return x.amin(axes, kind.keep)
+    if kind.function == "product":
+        for axis in sorted((axis % x.dim() for axis in axes), reverse=True):
+            x = x.prod(axis, kind.keep)
+        return x
     return x.sum(axes, kind.keep) if kind.function == "sum" else x.mean(axes, kind.keep)
 
 
@@ -219,11 +271,10 @@ def _argmax(kind: ops.ArgMax, inputs: Sequence[Tensor], call: Call) -> Tensor:
 
 @computes(ops.TopK)
 def _top_k(kind: ops.TopK, inputs: Sequence[Tensor], call: Call) -> tuple[Tensor, ...]:
-    values, ids = inputs[0].topk(kind.k)
+    values, ids = inputs[0].topk(kind.k, largest=kind.largest)
     return values, ids
 
 
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _POOLS: dict[tuple[str, int], Callable[..., Tensor]] = {
     ("max", 1): F.max_pool1d,
     ("max", 2): F.max_pool2d,
@@ -237,14 +288,16 @@ _POOLS: dict[tuple[str, int], Callable[..., Tensor]] = {
 @computes(ops.Convolution)
 def _convolution(kind: ops.Convolution, inputs: Sequence[Tensor], call: Call) -> Tensor:
     x, weight, *bias = inputs
-    convolve = _CONVOLUTIONS[len(kind.stride)]
-    return convolve(
+    axes = len(kind.stride)
+    return torch.convolution(
         x,
         weight.float(),
         bias[0].float() if bias else None,
         kind.stride,
         kind.padding,
-        1,
+        kind.dilation or (1,) * axes,
+        kind.transposed,
+        kind.longer or (0,) * axes,
         kind.groups,
     )
 

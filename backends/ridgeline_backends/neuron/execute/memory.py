@@ -93,8 +93,10 @@ class CoreMemory:
 def _zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Zeros that take no memory of the host until they are written to."""
     size = prod(shape)
+    if not size:
+        return torch.zeros(*shape, dtype=dtype)
     room = mmap(-1, size * dtype.itemsize, flags=MAP_PRIVATE | MAP_ANONYMOUS)
-    return torch.frombuffer(room, dtype=dtype, count=size).view(*shape)
+    return torch.frombuffer(room, dtype=dtype, count=size).view(tuple(shape))
 
 
 def _multiplied_only(programs: Iterable[Program]) -> dict[str, ElementType]:
@@ -114,4 +116,6 @@ def _multiplied_only(programs: Iterable[Program]) -> dict[str, ElementType]:
 
 def stored(tensor: Tensor, dtype: ElementType) -> Tensor:
     """A checkpoint's tensor as a core keeps it."""
+    if not dtype.floating and not tensor.is_floating_point():
+        return tensor.to(torch_dtype(dtype))  # beyond 2^24 fp32 has not every whole number
     return rounded(tensor.float(), dtype).to(torch_dtype(dtype))

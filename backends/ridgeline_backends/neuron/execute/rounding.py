@@ -45,7 +45,10 @@ def element_type(dtype: torch.dtype) -> ElementType | None:
 
 
 def rounded(x: Tensor, dtype: ElementType) -> Tensor:
-    """x with every number the nearest that the type has, ties to even; float32 again."""
+    """x with every number the nearest that the type has, ties to even; float32 again. Whole numbers
+    of 8 bits begin anew beyond the last."""
+    if dtype is ElementType.INT8 and not x.is_floating_point():
+        return x.to(torch.int8).to(x.dtype)
     if dtype is ElementType.FP32 or not dtype.floating:
         return x
     kept = x.to(_TORCH[dtype]).float()

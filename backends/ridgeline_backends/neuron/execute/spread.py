@@ -146,6 +146,13 @@ def _kv_write(
     return cache
 
 
+@_spreads(ops.Store)
+def _store(
+    kind: ops.Store, inputs: Sequence[Tensor], spread: Sequence[bool], call: Call, cores: int
+) -> Results:
+    return KERNELS[ops.Store](kind, inputs, call)
+
+
 @_spreads(ops.CachedAttention)
 def _cached_attention(
     kind: ops.CachedAttention,

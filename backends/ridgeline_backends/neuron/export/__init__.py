@@ -8,6 +8,9 @@ from ridgeline_backends.neuron.export.compiled import (
 from ridgeline_backends.neuron.export.errors import (
     CompileError,
     DynamicShape,
+    IntegerProduct,
+    InvalidInput,
+    InvalidWeights,
     NotSharded,
     UnsupportedOperator,
 )
@@ -16,6 +19,7 @@ from ridgeline_backends.neuron.export.layers import (
     ParallelEmbedding,
     RowParallelLinear,
 )
+from ridgeline_backends.neuron.export.operators import supported_operators
 from ridgeline_backends.neuron.export.parallel_state import (
     get_tensor_model_parallel_size,
     tensor_model_parallel,
@@ -26,12 +30,16 @@ __all__ = [
     "CompileError",
     "CompiledModule",
     "DynamicShape",
+    "IntegerProduct",
+    "InvalidInput",
+    "InvalidWeights",
     "NotSharded",
     "ParallelEmbedding",
     "RowParallelLinear",
     "UnsupportedOperator",
     "compile_module",
     "get_tensor_model_parallel_size",
+    "supported_operators",
     "tensor_model_parallel",
     "trace_module",
 ]

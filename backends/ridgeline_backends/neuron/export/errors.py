@@ -1,9 +1,12 @@
-"""Why a module does not compile, with the compiler's own codes and the line of the model.
+"""Why a module does not compile or run, with the compiler's own codes and the line of the model.
 
 CompileError                a `BackendError`
 ├── UnsupportedOperator     NCC_EUOC002: an operator that there is no operation for
+├── IntegerProduct          NCC_EVRF035: a product of matrices of whole numbers
 ├── DynamicShape            NCC_EMOD025: a shape or a branch depends on data
-└── NotSharded              more than one core, and nothing in the module is cut
+├── NotSharded              more than one core, and nothing in the module is cut
+├── InvalidWeights          the weights are not those of the module
+└── InvalidInput            an example, or an input of a call, that a program has no place for
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import re
 from dataclasses import dataclass
 
 from ridgeline_backends.errors import BackendError
+
+LIST = 'docs/neuron.md, "Modules of your own", lists those that are supported'
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +47,26 @@ class UnsupportedOperator(CompileError):
         place = f", at {where}" if where else ""
         super().__init__(
             f"[NCC_EUOC002] Unsupported operator: {operator}{place}.",
-            hint=hint or "Write it with operators that are supported, or run it on the host.",
+            hint=hint
+            or f"Write it with other operators, or run it on the host. {LIST}, and so does "
+            "ridgeline_backends.neuron.export.supported_operators().",
         )
         self.operator = operator
+        self.where = where
+
+
+class IntegerProduct(CompileError):
+    """A product of matrices, or a convolution, of whole numbers."""
+
+    code = "IntegerProduct"
+
+    def __init__(self, operator: str, where: SourceLine | None) -> None:
+        place = f", at {where}" if where else ""
+        super().__init__(
+            f"[NCC_EVRF035] {operator} multiplies matrices of whole numbers{place}.",
+            hint="The Tensor engine has floating-point numbers alone: convert with .float() first, "
+            "and back with .round().long().",
+        )
         self.where = where
 
 
@@ -53,11 +75,11 @@ class DynamicShape(CompileError):
 
     code = "DynamicShape"
 
-    def __init__(self, reason: str, where: SourceLine | None) -> None:
+    def __init__(self, reason: str, where: SourceLine | None, *, hint: str = "") -> None:
         place = f" at {where}" if where else ""
         super().__init__(
             f"[NCC_EMOD025] Dynamic shapes are not supported{place}: {reason}",
-            hint="Give every tensor a fixed shape: pad, and mask what is padding.",
+            hint=hint or "Give every tensor a fixed shape: pad, and mask what is padding.",
         )
         self.where = where
 
@@ -66,6 +88,18 @@ class NotSharded(CompileError):
     """A tensor-parallel degree above 1 for a module of which every core would do all."""
 
     code = "NotSharded"
+
+
+class InvalidWeights(CompileError):
+    """Names or shapes that are not those of the module's weights."""
+
+    code = "InvalidWeights"
+
+
+class InvalidInput(CompileError):
+    """An example or an input that is no tensor of a type and shape that the program takes."""
+
+    code = "InvalidInput"
 
 
 def line_of(stack_trace: str | None) -> SourceLine | None:

@@ -49,14 +49,14 @@ def _(x: Tensor, axis: int, size: int) -> Tensor:
 
 
 @torch.library.custom_op("neuron::sharded_embedding", mutates_args=())
-def sharded_embedding(table: Tensor, ids: Tensor, size: int) -> Tensor:
-    """Rows of a table that is cut by rows; zeros for those of other cores."""
+def sharded_embedding(table: Tensor, ids: Tensor, size: int, rows: int) -> Tensor:
+    """Rows of a table that is cut by rows, of `rows` in all; zeros for those of other cores."""
     _alone(size)
     return torch.nn.functional.embedding(ids, table)
 
 
 @sharded_embedding.register_fake
-def _(table: Tensor, ids: Tensor, size: int) -> Tensor:
+def _(table: Tensor, ids: Tensor, size: int, rows: int) -> Tensor:
     return table.new_empty(*ids.shape, table.shape[1])
 
 

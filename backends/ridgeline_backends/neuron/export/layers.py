@@ -16,6 +16,8 @@ from ridgeline_backends.neuron.export.functions import sharded_embedding as _sha
 from ridgeline_backends.neuron.export.parallel_state import get_tensor_model_parallel_size
 
 PARTITION = "partition_dim"
+WHOLE = "whole_size"
+"""How long the whole weight is along the axis it is cut along, without what fills it up."""
 
 
 def _share(size: int, parts: int, what: str, *, pad: bool) -> int:
@@ -27,11 +29,15 @@ def _share(size: int, parts: int, what: str, *, pad: bool) -> int:
     return -(-size // parts)
 
 
-def _parameter(*shape: int, dim: int | None, dtype: torch.dtype) -> nn.Parameter:
-    """A weight that is cut along `dim`, or held whole by every core."""
+def _parameter(
+    *shape: int, dim: int | None, dtype: torch.dtype, whole: int | None = None
+) -> nn.Parameter:
+    """A weight that is cut along `dim`, where the whole is `whole` long, or held whole by every
+    core."""
     parameter = nn.Parameter(torch.empty(*shape, dtype=dtype))
     if dim is not None:
         setattr(parameter, PARTITION, dim)
+        setattr(parameter, WHOLE, whole)
     return parameter
 
 
@@ -53,8 +59,8 @@ class ColumnParallelLinear(nn.Module):
         self.gather_output = gather_output
         self.output_size = output_size
         own = _share(output_size, self.size, "output_size", pad=pad)
-        self.weight = _parameter(own, input_size, dim=0, dtype=dtype)
-        self.bias = _parameter(own, dim=0, dtype=dtype) if bias else None
+        self.weight = _parameter(own, input_size, dim=0, dtype=dtype, whole=output_size)
+        self.bias = _parameter(own, dim=0, dtype=dtype, whole=output_size) if bias else None
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
@@ -86,7 +92,7 @@ class RowParallelLinear(nn.Module):
         self.input_is_parallel = input_is_parallel
         self.reduce_output = reduce_output
         own = _share(input_size, self.size, "input_size", pad=False)
-        self.weight = _parameter(output_size, own, dim=1, dtype=dtype)
+        self.weight = _parameter(output_size, own, dim=1, dtype=dtype, whole=input_size)
         self.bias = _parameter(output_size, dim=None, dtype=dtype) if bias else None
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         if self.bias is not None:
@@ -115,13 +121,14 @@ class ParallelEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.size = get_tensor_model_parallel_size()
+        self.num_embeddings = num_embeddings
         self.shard_across_embedding = shard_across_embedding
         if shard_across_embedding:
             own = _share(embedding_dim, self.size, "embedding_dim", pad=False)
-            self.weight = _parameter(num_embeddings, own, dim=1, dtype=dtype)
+            self.weight = _parameter(num_embeddings, own, dim=1, dtype=dtype, whole=embedding_dim)
         else:
             own = _share(num_embeddings, self.size, "num_embeddings", pad=pad)
-            self.weight = _parameter(own, embedding_dim, dim=0, dtype=dtype)
+            self.weight = _parameter(own, embedding_dim, dim=0, dtype=dtype, whole=num_embeddings)
         nn.init.normal_(self.weight)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -131,5 +138,6 @@ class ParallelEmbedding(nn.Module):
             own = F.embedding(ids, self.weight)
             gathered: Tensor = all_gather(own, own.dim() - 1, self.size)
             return gathered
-        found: Tensor = all_reduce(_sharded_embedding(self.weight, ids, self.size), self.size)
+        own = _sharded_embedding(self.weight, ids, self.size, self.num_embeddings)
+        found: Tensor = all_reduce(own, self.size)
         return found

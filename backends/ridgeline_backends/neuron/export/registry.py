@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -13,12 +13,19 @@ from ridgeline_backends.neuron.program import Buffer
 Value = object
 """An argument of an operator, a buffer in the place of a tensor."""
 
-Translate = Callable[..., Buffer | list[Buffer]]
+Result = Buffer | Tensor | Sequence[Buffer | Tensor | None]
+"""What an operator gives; a tensor where its numbers are known, None for what nobody should read.
+"""
+
+Translate = Callable[..., Result]
 """(writer, arguments ...) -> what the operator gives."""
 
 Function = TypeVar("Function", bound=Translate)
 
 OPERATORS: dict[str, Translate] = {}
+
+HINTS: dict[str, str] = {}
+"""What to do instead, by operators that are refused although torch could take them apart."""
 
 
 def translates(*names: str) -> Callable[[Function], Function]:

@@ -9,6 +9,7 @@ from ridgeline_backends.neuron.lowering import (
     attention,
     collectives,
     experts,
+    indexing,
     lookup,
     matrix,
     vector,
@@ -16,7 +17,7 @@ from ridgeline_backends.neuron.lowering import (
 )
 from ridgeline_backends.neuron.lowering.rules import RULES, lower, resident_bytes
 
-for _module in (attention, collectives, experts, lookup, matrix, vector, vision):
+for _module in (attention, collectives, experts, indexing, lookup, matrix, vector, vision):
     RULES.update(_module.RULES)
 
 __all__ = ["RULES", "lower", "resident_bytes"]

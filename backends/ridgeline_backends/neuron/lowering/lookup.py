@@ -23,16 +23,16 @@ def _take(task: Task) -> Lowered:
 
 
 def _argmax(task: Task) -> Lowered:
-    return _largest(task, 1)
+    return largest(task, 1)
 
 
 def _top_k(task: Task) -> Lowered:
     kind = task.attributes
     assert isinstance(kind, TopK)
-    return _largest(task, kind.k)
+    return largest(task, kind.k)
 
 
-def _largest(task: Task, k: int) -> Lowered:
+def largest(task: Task, k: int) -> Lowered:
     """For each 8: find them, find their places, take them out. A row's parts lie on partitions, so
     that one more round over the partitions' finds ends it."""
     x = task.inputs[0]

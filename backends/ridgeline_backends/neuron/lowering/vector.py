@@ -23,21 +23,37 @@ from ridgeline_backends.neuron.operations import (
 )
 from ridgeline_backends.neuron.program import OperationKind
 
+_PASSES = {
+    "log1p": 2, "expm1": 2, "tan": 3, "asin": 4, "acos": 4, "sinh": 3, "cosh": 3,
+    "asinh": 4, "acosh": 4, "atanh": 4,
+}  # fmt: skip
+"""Functions that no table of the Scalar engine has, by those that it has."""
+
+_DIVISIONS = {"floor_divide": 2, "truncate_divide": 2, "remainder": 3, "fmod": 3, "atan2": 4}
+"""Functions of two numbers that take several instructions."""
+
 
 def _unary(task: Task) -> Lowered:
-    (x,) = task.inputs
-    work = elementwise(task, "activation", x.elements, engine=Engine.SCALAR, flops=x.elements)
-    return Lowered(work, task.transfers(), depth=1)
+    kind, (x,) = task.attributes, task.inputs
+    assert isinstance(kind, Unary)
+    steps = _PASSES.get(kind.function, 1)
+    work = elementwise(
+        task, "activation", x.elements, engine=Engine.SCALAR, passes=steps, flops=x.elements
+    )
+    return Lowered(work, task.transfers(), depth=steps)
 
 
 def _binary(task: Task) -> Lowered:
     """Two cycles an element, but one where all are of 16 bits (source IS)."""
-    out = task.outputs[0]
+    kind, out = task.attributes, task.outputs[0]
+    assert isinstance(kind, Binary)
+    steps = _DIVISIONS.get(kind.function, 1)
     passes = 1 if all(one.dtype.bytes == 2 for one in (*task.inputs, out)) else 2
     work = elementwise(
-        task, "tensor_tensor", out.elements, dtype=out.dtype, passes=passes, flops=out.elements
-    )
-    return Lowered(work, task.transfers(), depth=1)
+        task, "tensor_tensor", out.elements, dtype=out.dtype, passes=steps * passes,
+        flops=out.elements,
+    )  # fmt: skip
+    return Lowered(work, task.transfers(), depth=steps)
 
 
 def _gated(task: Task) -> Lowered:

@@ -26,8 +26,11 @@ def _convolution(task: Task) -> Lowered:
     assert isinstance(kind, Convolution)
     chip, out = task.chip, task.outputs[0]
     window = prod(weight.shape[2:])
-    channels = weight.shape[1]
-    places = out.shape[0] * prod(out.shape[2:])
+    # A transposed one sums over the channels that its weight has first, for each place of x.
+    channels = weight.shape[0] // kind.groups if kind.transposed else weight.shape[1]
+    columns = weight.shape[1] if kind.transposed else weight.shape[0] // kind.groups
+    seen = x if kind.transposed else out
+    places = seen.shape[0] * prod(seen.shape[2:])
     if kind.groups > 1 and channels == 1:
         return _depthwise(task, window)
     deep = (
@@ -35,7 +38,7 @@ def _convolution(task: Task) -> Lowered:
         if channels * 2 <= chip.tensor_rows
         else tiles(channels, chip.tensor_rows) * window
     )
-    blocks = tiles(weight.shape[0] // kind.groups, chip.tensor_columns) * kind.groups
+    blocks = tiles(columns, chip.tensor_columns) * kind.groups
     bank = chip.psum_bank_bytes // ElementType.FP32.bytes
     count = deep * blocks * tiles(places, bank)
     passes = chip.fp32_passes if x.dtype is ElementType.FP32 else fp8_share(chip, x.dtype)

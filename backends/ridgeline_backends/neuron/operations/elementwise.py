@@ -30,15 +30,62 @@ UnaryFunction = Literal[
     "sin",
     "cos",
     "erf",
+    "floor",
+    "ceil",
+    "round",
+    "truncate",
+    "sign",
+    "log1p",
+    "expm1",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "asinh",
+    "acosh",
+    "atanh",
+    "isnan",
+    "isinf",
+    "not",
     "softcap",
     "scale",
     "shift",
     "power",
 ]
 BinaryFunction = Literal[
-    "add", "subtract", "multiply", "divide", "maximum", "minimum", "where", "less", "equal"
+    "add",
+    "subtract",
+    "multiply",
+    "divide",
+    "floor_divide",
+    "truncate_divide",
+    "remainder",
+    "fmod",
+    "power",
+    "atan2",
+    "maximum",
+    "minimum",
+    "and",
+    "or",
+    "xor",
+    "shift_left",
+    "shift_right",
+    "where",
+    "less",
+    "less_equal",
+    "equal",
+    "not_equal",
 ]
 GatedFunction = Literal["silu", "gelu", "gelu_tanh"]
+
+COMPARISONS = ("less", "less_equal", "equal", "not_equal")
+TESTS = ("isnan", "isinf")
+"""Functions of one number that give bool, as "not" does of a bool."""
+
+WHOLE = ("absolute", "negate", "sign", "relu", "not")
+"""Functions that whole numbers have too; "not" turns every bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +99,9 @@ class Unary(OperationKind):
 
     def infer(self, inputs: Sequence[Form]) -> tuple[Form, ...]:
         (x,) = take(inputs, self.name, 1)
-        require(x.dtype.floating, self.name, "takes floating-point numbers", inputs)
-        return (x,)
+        fitting = x.dtype.floating != (self.function == "not") or self.function in WHOLE[:-1]
+        require(fitting, self.name, f"has no {self.function} of such numbers", inputs)
+        return (replace(x, dtype=ElementType.BOOL) if self.function in TESTS else x,)
 
     def flops(self, inputs: Sequence[Form]) -> int:
         return inputs[0].elements
@@ -61,7 +109,7 @@ class Unary(OperationKind):
 
 @dataclass(frozen=True, slots=True)
 class Binary(OperationKind):
-    """Two tensors, sizes of 1 stretched. "less" and "equal" give bool. "where" has three inputs:
+    """Two tensors, sizes of 1 stretched. Comparisons give bool. "where" has three inputs:
     the second where the first, a bool, is true, else the third."""
 
     name: ClassVar[str] = "binary"
@@ -74,7 +122,7 @@ class Binary(OperationKind):
         for one in condition:
             shape = None if shape is None else broadcast(shape, one.shape)
         require(shape is not None, self.name, "stretches only sizes of 1", inputs)
-        compares = self.function in ("less", "equal")
+        compares = self.function in COMPARISONS
         # A vector of another precision does not change the type of what it is added to.
         wider = left if len(left.shape) >= len(right.shape) else right
         return (Form(shape or (), ElementType.BOOL if compares else wider.dtype),)

@@ -42,7 +42,7 @@ class Slice(_Layout):
     def infer(self, inputs: Sequence[Form]) -> tuple[Form, ...]:
         (x,) = take(inputs, self.name, 1)
         axis = axis_of(self.axis, len(x.shape), self.name, inputs)
-        within = 0 <= self.start < self.stop <= x.shape[axis] and self.step > 0
+        within = 0 <= self.start <= self.stop <= x.shape[axis] and self.step > 0
         require(within, self.name, f"takes {self.start}:{self.stop} of axis {axis}", inputs)
         size = -(-(self.stop - self.start) // self.step)
         return (replace(x, shape=(*x.shape[:axis], size, *x.shape[axis + 1 :])),)

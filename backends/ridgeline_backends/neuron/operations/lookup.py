@@ -13,9 +13,13 @@ from ridgeline_backends.neuron.program import ElementType, Form, OperationKind
 @dataclass(frozen=True, slots=True)
 class Embedding(OperationKind):
     """A table [rows, n] and ids [...] -> [..., n]. With a third input, `rank` [1], the table holds
-    the rows from rank * rows on, and an id of another core's gives zeros."""
+    the rows from rank * rows on, and an id of another core's gives zeros.
+
+    `known`: how many rows there are in all; an id beyond them, or a negative one, is an error at
+    execution. None: negative ids stand for rows of nobody, and there are no others beyond."""
 
     name: ClassVar[str] = "embedding"
+    known: int | None = None
 
     def infer(self, inputs: Sequence[Form]) -> tuple[Form, ...]:
         table, ids, *_ = take(inputs, self.name, 2, 3)
@@ -54,10 +58,10 @@ class Take(OperationKind):
 
 @dataclass(frozen=True, slots=True)
 class Reduce(OperationKind):
-    """Over `axes`, in fp32. They stay as sizes of 1 with `keep`."""
+    """Over `axes`, in fp32; bool has "max" and "min" alone. They stay as sizes of 1 with `keep`."""
 
     name: ClassVar[str] = "reduce"
-    function: Literal["sum", "mean", "max"]
+    function: Literal["sum", "mean", "max", "min", "product"]
     axes: tuple[int, ...]
     keep: bool = False
 
@@ -89,10 +93,11 @@ class ArgMax(OperationKind):
 
 @dataclass(frozen=True, slots=True)
 class TopK(OperationKind):
-    """The `k` largest along the last axis, largest first, and their places."""
+    """The `k` largest along the last axis, largest first, and their places; or the smallest."""
 
     name: ClassVar[str] = "top_k"
     k: int
+    largest: bool = True
 
     def infer(self, inputs: Sequence[Form]) -> tuple[Form, ...]:
         (x,) = take(inputs, self.name, 1)

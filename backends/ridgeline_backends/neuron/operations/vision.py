@@ -26,28 +26,53 @@ def _sizes(
 @dataclass(frozen=True, slots=True)
 class Convolution(OperationKind):
     """x [batch, in, ...] by a weight [out, in / groups, ...], plus a bias [out] if there is one.
-    `padding` of zeros on both sides of each axis."""
+    `padding` of zeros on both sides of each axis; `dilation` from one place of the window to the
+    next, 1 where it is empty. `transposed`: by a weight [in, out / groups, ...], each number of x
+    spread over a window of the result, which is `longer` at its end."""
 
     name: ClassVar[str] = "convolution"
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     groups: int = 1
+    dilation: tuple[int, ...] = ()
+    transposed: bool = False
+    longer: tuple[int, ...] = ()
 
     def infer(self, inputs: Sequence[Form]) -> tuple[Form, ...]:
         x, weight, *bias = take(inputs, self.name, 2, 3)
         deep = len(x.shape) == len(weight.shape) == len(self.stride) + 2 >= 3
         require(deep, self.name, "slides over each axis behind the channels", inputs)
         require(len(self.padding) == len(self.stride), self.name, "pads every axis", inputs)
-        fitting = x.shape[1] == weight.shape[1] * self.groups and not weight.shape[0] % self.groups
+        first, second = weight.shape[:2]
+        ins, outs = (
+            (first, second * self.groups) if self.transposed else (second * self.groups, first)
+        )
+        fitting = x.shape[1] == ins and not first % self.groups
         require(fitting, self.name, f"has {self.groups} groups of channels", inputs)
-        require(all(b.shape == weight.shape[:1] for b in bias), self.name, "adds [out]", inputs)
-        sizes = _sizes(x.shape[2:], weight.shape[2:], self.stride, self.padding)
+        require(all(b.shape == (outs,) for b in bias), self.name, "adds [out]", inputs)
+        dilation = self.dilation or (1,) * len(self.stride)
+        window = tuple(
+            1 + step * (span - 1) for step, span in zip(dilation, weight.shape[2:], strict=True)
+        )
+        if self.transposed:
+            longer = self.longer or (0,) * len(self.stride)
+            sizes = tuple(
+                (size - 1) * step - 2 * pad + span + more
+                for size, step, pad, span, more in zip(
+                    x.shape[2:], self.stride, self.padding, window, longer, strict=True
+                )
+            )
+        else:
+            sizes = _sizes(x.shape[2:], window, self.stride, self.padding)
         require(min(sizes) > 0, self.name, "has a window no larger than its input", inputs)
-        return (replace(x, shape=(x.shape[0], weight.shape[0], *sizes)),)
+        return (replace(x, shape=(x.shape[0], outs, *sizes)),)
 
     def flops(self, inputs: Sequence[Form]) -> int:
+        x, weight = inputs[:2]
         out = self.infer(inputs)[0].elements
-        return 2 * out * prod(inputs[1].shape[1:]) + out * (len(inputs) - 2)
+        # Each number of x is multiplied by a window, or each of the result is a sum over one.
+        each = x.elements if self.transposed else out
+        return 2 * each * prod(weight.shape[1:]) + out * (len(inputs) - 2)
 
 
 @dataclass(frozen=True, slots=True)

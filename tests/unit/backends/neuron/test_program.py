@@ -133,4 +133,4 @@ def test_check_refuses_an_output_of_another_form() -> None:
 
 def test_every_kind_has_a_name_of_its_own() -> None:
     assert all(kind.name == name for name, kind in KINDS.items())
-    assert len(KINDS) == 36
+    assert len(KINDS) == 44

@@ -1,0 +1,90 @@
+"""From a module to a graph of functional operators: `torch.export`, then torch's own
+decompositions of every operator that has no translator here.
+
+What has one stays whole, so that a layer norm is one operation and no ten. Writes in place become
+values that the graph gives beside its results.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from functools import lru_cache
+
+from torch import SymBool, SymFloat, SymInt, Tensor, nn
+from torch._dynamo.exc import UserError
+from torch.export import ExportedProgram, default_decompositions, export
+from torch.export.decomp_utils import CustomDecompTable
+from torch.fx.experimental.symbolic_shapes import (
+    GuardOnDataDependentSymNode,
+    free_unbacked_symbols,
+)
+
+from ridgeline_backends.neuron.export.errors import CompileError, DynamicShape, line_of
+from ridgeline_backends.neuron.export.operators import OPERATORS
+from ridgeline_backends.neuron.export.registry import HINTS
+
+
+def exported(module: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
+    """Raises `DynamicShape`, and `CompileError` for a module that does not run on the example."""
+    try:
+        found: ExportedProgram = export(module, example)
+    except (UserError, GuardOnDataDependentSymNode) as error:
+        raise DynamicShape(_first_line(error), line_of(str(error))) from error
+    except Exception as error:  # whatever the module's own code raises
+        raise CompileError(
+            f"{type(module).__name__} does not run on the example inputs: "
+            f"{type(error).__name__}: {_first_line(error)}",
+            hint="Call the module on the same inputs without compiling it, to see where it fails.",
+        ) from error
+    return found
+
+
+def decomposed(traced: ExportedProgram) -> ExportedProgram:
+    """The same in functional operators that have translators, as far as torch has them. Raises
+    `DynamicShape` before any other error: what cannot be static is no matter of one operator."""
+    _check_static(traced)
+    try:
+        with warnings.catch_warnings():
+            # Of torch about itself.
+            warnings.simplefilter("ignore", FutureWarning)
+            made: ExportedProgram = traced.run_decompositions(_table())
+    except GuardOnDataDependentSymNode as error:
+        raise DynamicShape(_first_line(error), line_of(str(error))) from error
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise CompileError(
+            f"torch does not decompose the graph: {type(error).__name__}: {_first_line(error)}",
+            hint="Write what is unusual in it with plain operators.",
+        ) from error
+    _check_static(made)
+    return made
+
+
+@lru_cache(maxsize=1)
+def _table() -> CustomDecompTable:
+    """torch's decompositions, without those of operators that are translated whole."""
+    table = default_decompositions()
+    for operator in list(table):
+        if str(operator) in OPERATORS or str(operator) in HINTS:
+            del table[operator]
+    return table
+
+
+def _check_static(traced: ExportedProgram) -> None:
+    for node in traced.graph.nodes:
+        value = node.meta.get("val")
+        where = line_of(node.meta.get("stack_trace"))
+        if isinstance(value, Tensor):
+            if free_unbacked_symbols(value.shape):
+                sizes = ", ".join(map(str, value.shape))
+                raise DynamicShape(f"{node.name} has the shape [{sizes}]", where)
+        elif isinstance(value, SymInt | SymFloat | SymBool) and free_unbacked_symbols(value):
+            raise DynamicShape(
+                f"{node.name} is a number that Python reads of a tensor",
+                where,
+                hint="Keep it a tensor: leave out .item(), int() and float().",
+            )
+
+
+def _first_line(error: BaseException) -> str:
+    return re.split(r"\n", str(error).strip() or type(error).__name__)[0]
