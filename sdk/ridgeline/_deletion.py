@@ -37,14 +37,17 @@ def delete_parts(session: Session, gone: Sequence[Parts], *, models: bool) -> li
 
 
 def _configs_in_use(session: Session, deleted: set[str]) -> Iterator[tuple[str, str]]:
-    """(configuration, endpoint) of the endpoints that stay."""
+    """(configuration, endpoint) of the endpoints that stay, and what they are changing to."""
     for name in _names(session, "list_endpoints", "Endpoints", "EndpointName"):
         if name in deleted:
             continue
         try:
-            yield str(describe(session, name)["EndpointConfigName"]), name
+            found = describe(session, name)
         except NotFound:
             continue
+        yield str(found["EndpointConfigName"]), name
+        if "PendingDeploymentSummary" in found:
+            yield str(found["PendingDeploymentSummary"]["EndpointConfigName"]), name
 
 
 def _models_in_use(session: Session) -> Iterator[tuple[str, str]]:

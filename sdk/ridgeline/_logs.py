@@ -34,12 +34,13 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Source:
-    """Streams that belong together: those of a group whose names begin with ``prefix``. ``lives``
-    tells whether more may come."""
+    """Streams that belong together: those of a group whose names begin with ``prefix``, and of
+    those the ones that ``has`` knows. ``lives`` tells whether more may come."""
 
     group: str
     prefix: str
     lives: Callable[[Session], bool]
+    has: Callable[[str], bool] = lambda stream: True
 
 
 def of_endpoint(name: str) -> Source:
@@ -147,7 +148,7 @@ def _streams(session: Session, source: Source) -> list[str]:
         )
         for page in pages:
             names.extend(str(stream["logStreamName"]) for stream in page.get("logStreams", ()))
-    return names
+    return [name for name in names if source.has(name)]
 
 
 def _events(session: Session, source: Source, stream: str, **arguments: Any) -> dict[str, Any]:

@@ -34,22 +34,21 @@ def stage(summary: dict[str, Any]) -> str:
 
 
 def trial_logs(job: TuningJob) -> Source:
-    """The log streams of its trials, and those of other jobs whose names begin alike:
-    ``trial_in`` tells them apart."""
+    """The log streams of its trials, and of no other job whose name begins alike."""
     from ridgeline._job import ENDED  # boto3: not for --help
     from ridgeline._logs import Source
 
     def lives(session: Session) -> bool:
         return job.describe()["HyperParameterTuningJobStatus"] not in ENDED
 
-    return Source("/aws/sagemaker/TrainingJobs", f"{job.name}-", lives)
-
-
-def trial_in(job: TuningJob, stream: str) -> str | None:
-    """The trial whose log stream that is, like ``NAME-001-1a2b3c4d``; None if it is no trial of
-    this tuning job."""
-    name = stream.partition("/")[0]
-    return name if re.fullmatch(rf"{re.escape(job.name)}-\d+-[0-9a-z]+", name) else None
+    # Like NAME-001-1a2b3c4d/algo-1-1763800000.
+    stream = re.compile(rf"{re.escape(job.name)}-\d+-[0-9a-z]+/.*")
+    return Source(
+        "/aws/sagemaker/TrainingJobs",
+        f"{job.name}-",
+        lives,
+        has=lambda name: stream.fullmatch(name) is not None,
+    )
 
 
 def describe_tuning(job: TuningJob, *, as_json: bool) -> None:

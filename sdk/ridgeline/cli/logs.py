@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,14 +11,12 @@ import typer
 from ridgeline.cli import _common
 from ridgeline.cli._common import AsJson, DataDir, EndpointOrJob
 from ridgeline.cli._jobs import Kind, endpoint_or_job, short_kind
-from ridgeline.cli._tuning import trial_in, trial_logs
+from ridgeline.cli._tuning import trial_logs
 from ridgeline.errors import NotFound
 
 if TYPE_CHECKING:
     from ridgeline._logs import LogLine, Source
     from ridgeline.session import Session
-
-    TrialOf = Callable[[LogLine], str | None]
 
 
 def logs(
@@ -36,23 +33,26 @@ def logs(
     session = _common.open_session(data_dir)
     from ridgeline import _logs  # boto3: not for --help
 
+    written = tail == 0
     try:
-        source, trial_of = _source(session, name, kind)
+        source, of_trials = _source(session, name, kind)
         lines = _logs.follow(session, source, tail) if follow else _logs.tail(session, source, tail)
         for line in lines:
-            trial = trial_of(line)
-            if trial is not None:
-                print(_text(line, trial, times=times, as_json=as_json), flush=follow)
+            written = True
+            trial = line.stream.partition("/")[0] if of_trials else ""
+            print(_text(line, trial, times=times, as_json=as_json), flush=follow)
     except NotFound:
+        written = False
+    if not written:
         # No log yet, or no such thing: the second deserves an error that says so.
         job = endpoint_or_job(session, name, kind)
         what = "Endpoint" if job is None else f"{short_kind(job).capitalize()} job"
         _common.say(f"{what} {name!r} has written nothing yet.")
 
 
-def _source(session: Session, name: str, kind: str | None) -> tuple[Source, TrialOf]:
-    """Where the lines are, and whose trial's each is: empty without trials, None for a line that
-    does not belong here. An endpoint's log is read even when the endpoint is gone."""
+def _source(session: Session, name: str, kind: str | None) -> tuple[Source, bool]:
+    """Where the lines are, and whether they are of several trials. An endpoint's log is read even
+    when the endpoint is gone."""
     from ridgeline._logs import of_endpoint
     from ridgeline.tuning_job import TuningJob  # boto3: not for --help
 
@@ -61,16 +61,12 @@ def _source(session: Session, name: str, kind: str | None) -> tuple[Source, Tria
     except NotFound:
         if kind is not None:
             raise
-        return of_endpoint(name), _no_trial
+        return of_endpoint(name), False
     if job is None:
-        return of_endpoint(name), _no_trial
+        return of_endpoint(name), False
     if isinstance(job, TuningJob):
-        return trial_logs(job), lambda line: trial_in(job, line.stream)
-    return job.source, _no_trial
-
-
-def _no_trial(line: LogLine) -> str:
-    return ""
+        return trial_logs(job), True
+    return job.source, False
 
 
 def _text(line: LogLine, trial: str, *, times: bool, as_json: bool) -> str:

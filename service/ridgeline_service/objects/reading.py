@@ -157,6 +157,10 @@ class S3Reader:
             self._sleep(_AGAIN_S)
 
 
+_OF_REQUEST = ("KeyTooLongError", "InvalidURI", "InvalidArgument")
+"""What S3 says of an object's name, and would say of no other one."""
+
+
 class _Unclosed:
     """A file that boto3 does not close after its first try."""
 
@@ -178,7 +182,7 @@ def s3_failures(uri: str) -> Iterator[None]:
             raise S3Failed(uri, _nothing_at(uri, code), absent=True) from error
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
         raise S3Failed(
-            uri, f"{uri}: {error}", retry=status >= 500, of_request=status == 400
+            uri, f"{uri}: {error}", retry=status >= 500, of_request=code in _OF_REQUEST
         ) from error
     except BotoCoreError as error:
         raise S3Failed(uri, f"{uri}: {error}", retry=True) from error

@@ -74,9 +74,14 @@ class Settling:
         return found.open()
 
     def looked(self, paths: Iterable[str]) -> None:
-        """Those are all that there are: what is gone need not be held."""
-        for path in self._held.keys() - set(paths):
+        """Those are all that there are: what is gone is forgotten, for a file that comes later
+        under its name is another one."""
+        there = set(paths)
+        for path in self._held.keys() - there:
             self._held.pop(path)[0].close()
+        for known in (self._seen, self._kept, self._since):
+            for path in known.keys() - there:
+                del known[path]
 
     def _hold(self, found: Found) -> None:
         file = found.open() if len(self._held) < _MOST_HELD else None

@@ -28,4 +28,5 @@ def test_a_few_layers_before_and_behind_do_not_write_all_out() -> None:
     assert runs_of([0] * 3 + [1] * 58) == [Run(0, 1, 3), Run(3, 1, 58)]
     assert runs_of([0, 0, 0, 0, 0, 1] * 4 + [0, 0]) == [Run(0, 6, 4), Run(24, 1, 2)]
     assert runs_of([0, 1] * 16) == [Run(0, 2, 16)]
+    assert runs_of([0, 0, 0, 1, 0, 1, 0, 1]) == [Run(0, 1, 2), Run(2, 2, 3)]
     assert runs_of([0] * 80) == [Run(0, 1, 80)]

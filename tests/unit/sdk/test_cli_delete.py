@@ -133,3 +133,21 @@ def test_what_only_deleted_ones_share_goes_with_them(fake: Any, run: Run) -> Non
     assert json.loads(both.stdout)["kept"] == []
     assert len(fake.requests("DeleteEndpointConfig")) == 2
     assert fake.requests("DeleteModel") == [{"ModelName": "m"}]
+
+
+@pytest.mark.usefixtures("shared")
+def test_what_another_endpoint_is_changing_to_stays(fake: Any, run: Run, sdk_tools: Any) -> None:
+    plain = fake.rules["DescribeEndpoint"]
+
+    def changing(call: Any) -> Any:
+        reply = plain(call)
+        if call.json["EndpointName"] == "b":
+            pending = {"EndpointConfigName": "config-a"}
+            return sdk_tools.Reply(reply.body | {"PendingDeploymentSummary": pending})
+        return reply
+
+    fake.rules["DescribeEndpoint"] = changing
+    result = run("delete", "a", "--no-wait", "--json")
+    [first, *_] = json.loads(result.stdout)["kept"]
+    assert first == "endpoint configuration config-a, which endpoint b has"
+    assert fake.requests("DeleteEndpointConfig") == []

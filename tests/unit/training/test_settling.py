@@ -159,3 +159,22 @@ def test_no_failure_ends_the_looks(looks: Looks, s3: Any, monkeypatch: pytest.Mo
         pass
     looks.kept.finish()
     assert done[-1] is True
+
+
+def test_a_name_that_comes_again_is_a_new_file(looks: Looks, s3: Any) -> None:
+    """As where each save writes one temporary name: an old look at it says nothing of this one."""
+    part = looks.folder / "last.pt.part"
+    part.write_text("first save")
+    looks.look()
+    part.rename(looks.folder / "last.pt")
+    looks.look()
+    looks.now += 300
+    part.write_text("half of the sec")
+    looks.look()
+    assert "c/last.pt.part" not in s3.objects
+    part.write_text("half of the second save")
+    part.rename(looks.folder / "last.pt")
+    looks.look()
+    looks.look()
+    assert s3.objects["c/last.pt"] == b"half of the second save"
+    assert "c/last.pt.part" not in s3.objects

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import NamedTuple
 
 from ridgeline_backends.models.config import DecoderConfig
@@ -111,18 +110,18 @@ class Run(NamedTuple):
 
 def runs_of(kinds: Sequence[int]) -> list[Run]:
     """With as few runs, and layers written out in them, as can be: backwards, what is best from
-    each place on."""
+    each place on. Of equals the one whose first run is the longest."""
     best: list[tuple[int, list[Run]]] = [(0, [])] * (len(kinds) + 1)
     for first in reversed(range(len(kinds))):
         found = []
         for period in range(1, len(kinds) - first + 1):
             pattern, end = kinds[first : first + period], first + period
-            while kinds[end : end + period] == pattern:
+            while kinds[end - period : end] == pattern:
+                written, rest = best[end]
+                run = Run(first, period, (end - first) // period)
+                found.append((1 + period + written, [run, *rest]))
                 end += period
-            written, rest = best[end]
-            run = Run(first, period, (end - first) // period)
-            found.append((1 + period + written, [run, *rest]))
-        best[first] = min(found, key=itemgetter(0))
+        best[first] = min(found, key=lambda one: (one[0], -one[1][0].period * one[1][0].repeats))
     return best[0][1]
 
 

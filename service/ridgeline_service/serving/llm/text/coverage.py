@@ -23,6 +23,8 @@ decomposition has as many)."""
 _NORMALIZERS = {"NFC": _COMPOSED, "NFKC": _COMPOSED, "NFD": 1, "NFKD": 1, "Prepend": 1}
 """Normalizers, and how many characters each makes one of."""
 
+_NEVER_IN_UTF8 = frozenset({0xC0, 0xC1, *range(0xF5, 0x100)})
+
 _PRE_TOKENIZERS = frozenset({"ByteLevel", "Digits", "Metaspace"})
 _CUTTING = frozenset({"Split", "Punctuation"})
 
@@ -73,6 +75,9 @@ def _dropped(vocabulary: Part, model: Part, *, byte_level: bool) -> str | None:
         missing = {byte for letter, byte in BYTE_OF.items() if letter not in vocabulary}
     elif model.get("byte_fallback"):
         missing = {byte for byte in range(256) if f"<0x{byte:02X}>" not in vocabulary}
+        # One byte that is missing makes its whole character unknown, and those fuse.
+        if any(byte >= 0x80 for byte in missing - _NEVER_IN_UTF8):
+            return None
     else:
         return None
     # Every other character has one of these in its UTF-8.
