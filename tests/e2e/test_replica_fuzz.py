@@ -34,7 +34,7 @@ TOKEN = "fuzz"
 PATIENCE_S = 60.0
 GROWTH_BYTES = 48 * 2**20
 """What memory may grow by after the first requests: allocators keep some of what was in use."""
-FIRST = max(REQUESTS // 5, 200)
+FIRST = max(REQUESTS // 5, 400)
 """By then every kind of request has come, and what is kept of each (grammars, scratch) is there."""
 
 
