@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+from single_rows import predicted, refusal, value
 
 from ridgeline_backends.neuron.calibration.rows import Row
-from ridgeline_backends.neuron.calibration.score import RowPrediction, predict_row
 from ridgeline_backends.neuron.calibration.workloads.sizes import sizes_of
 from ridgeline_backends.neuron.catalogue.families import is_decoder, reads_gated
-from ridgeline_backends.neuron.timing.predict import calibration
 
 SIZES: Mapping[str, object] = {
     "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
@@ -34,22 +33,6 @@ ENCODER: Mapping[str, object] = {
     "cat": "encoder", "model": "m", "instance": "inf2.xlarge", "batch": 1, "seq_len": 512,
     "framework": "PyTorch 2.1",
 }  # fmt: skip
-
-
-def predicted(given: Mapping[str, object], **fields: object) -> RowPrediction:
-    return predict_row(Row({"id": "X", **given, **fields}), calibration())
-
-
-def value(given: Mapping[str, object], field: str, **fields: object) -> float:
-    found = predicted(given, **fields)
-    assert not found.refused, found.refused
-    return float(found.prediction[field])
-
-
-def refusal(given: Mapping[str, object], **fields: object) -> str:
-    found = predicted(given, **fields)
-    assert found.refused, found.prediction
-    return found.refused
 
 
 def of(kind: str) -> Mapping[str, object]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from single_rows import refusal, value
 
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, newest
-from ridgeline_backends.neuron.calibration.score import RowPrediction, predict_row
 from ridgeline_backends.neuron.calibration.workloads import quantities
 from ridgeline_backends.neuron.calibration.workloads.decode import decoder_of
 from ridgeline_backends.neuron.timing.predict import calibration
@@ -40,22 +40,6 @@ COLLECTIVE: Mapping[str, object] = {
     "ranks": 4,
 }
 T5 = {"model_type": "t5", "d_model": 512, "num_layers": 6, "num_heads": 8, "vocab_size": 32128}
-
-
-def predicted(given: Mapping[str, object], **fields: object) -> RowPrediction:
-    return predict_row(Row({"id": "X", **given, **fields}), calibration())
-
-
-def value(given: Mapping[str, object], field: str, **fields: object) -> float:
-    found = predicted(given, **fields)
-    assert not found.refused, found.refused
-    return float(found.prediction[field])
-
-
-def refusal(given: Mapping[str, object], **fields: object) -> str:
-    found = predicted(given, **fields)
-    assert found.refused, found.prediction
-    return found.refused
 
 
 @pytest.mark.parametrize("spec", [None, False, "none", "None", "off", 0, ""])
