@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 from aiohttp import web
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from ridgeline_service.gateway.__main__ import server_config
 from ridgeline_service.gateway.build import make_app
@@ -243,6 +244,11 @@ def route(
         )
     arn = f"arn:aws:sagemaker:us-east-1:123456789012:endpoint/{name}"
     return EndpointRoute(name, arn, status, task, 1_700_000_000.0, routed, asynchronous)
+
+
+def refused(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
+    response = error.value.response
+    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
 
 
 def document(body: bytes) -> Any:

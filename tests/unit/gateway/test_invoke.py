@@ -17,12 +17,7 @@ from botocore.exceptions import ClientError, EventStreamError
 from ridgeline_service.gateway.routing import Limits
 from ridgeline_service.replica_protocol import UNSERVED_HEADER
 
-from .conftest import TOKEN, Fake, World, echo, route
-
-
-def refused(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
-    response = error.value.response
-    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
+from .conftest import TOKEN, Fake, World, echo, refused, route
 
 
 def test_invoke_passes_headers_and_bodies(world: World) -> None:
