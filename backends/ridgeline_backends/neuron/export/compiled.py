@@ -15,14 +15,14 @@ from torch.export import ExportedProgram
 
 from ridgeline_backends.neuron.execute.executor import LoadedProgram
 from ridgeline_backends.neuron.execute.memory import CoreMemory, stored
-from ridgeline_backends.neuron.execute.rounding import element_type, rounded
-from ridgeline_backends.neuron.export.errors import CompileError, InvalidInput, NotSharded
+from ridgeline_backends.neuron.export.errors import CompileError, NotSharded
 from ridgeline_backends.neuron.export.layers import PARTITION
 from ridgeline_backends.neuron.export.parallel_state import tensor_model_parallel
+from ridgeline_backends.neuron.export.signature import Signature, checked_example
 from ridgeline_backends.neuron.export.tracing import decomposed, exported
 from ridgeline_backends.neuron.export.translation import Translation
 from ridgeline_backends.neuron.export.weights import expected_of, matched, parts_of
-from ridgeline_backends.neuron.program import ElementType, Form, Program
+from ridgeline_backends.neuron.program import Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,78 +30,49 @@ class CompiledModule:
     """A module's program, and its weights on the cores. Call it as the module.
 
     What the module writes into its buffers stays for the next call, as on a device, where such a
-    buffer is an output at the address of an input. `results`: what a call gives in this order, the
-    names of outputs and constants as they are.
+    buffer is an output at the address of an input.
     """
 
     program: Program
     memory: CoreMemory
-    inputs: Mapping[str, Form]
-    outputs: tuple[str, ...]
-    results: tuple[object, ...]
+    signature: Signature
     loaded: LoadedProgram
 
-    def __call__(self, *args: Tensor) -> tuple[Any, ...]:
-        """What the module gives, from core 0, nested results one after the other; tensors in
-        float32, int64 and bool.
+    def __call__(self, *args: object, **kwargs: object) -> Any:
+        """What the module gives, from core 0: in its own tuples, dicts and output classes, with
+        tensors in float32, int64 and bool.
 
-        Raises `InvalidInput` for other inputs than those it was compiled for, and
+        Raises `InvalidInput` for other arguments than those it was compiled for, and
         `PlaceOutOfRange` for ids that a table does not have.
         """
-        if len(args) != len(self.inputs):
-            raise InvalidInput(
-                f"{len(args)} inputs, and the module was compiled for {len(self.inputs)}: "
-                f"{', '.join(self.inputs) or 'none'}.",
-                hint="Call it with as many tensors as the example had.",
-            )
-        named = zip(self.inputs.items(), args, strict=True)
-        kept = {name: _held(name, form, one) for (name, form), one in named}
+        inputs = self.signature.inputs_of(args, kwargs)
         with torch.inference_mode():
-            found = self.loaded.run(kept)
-        return tuple(
-            found[one][0] if isinstance(one, str) and one in found else one for one in self.results
-        )
-
-
-def _held(name: str, form: Form, given: object) -> Tensor:
-    """An input as cores have it."""
-    if not isinstance(given, Tensor):
-        raise InvalidInput(
-            f"Input {name!r} is of type {type(given).__name__}, not a tensor.",
-            hint="Convert it with torch.as_tensor.",
-        )
-    dtype = element_type(given.dtype)
-    kind = (form.dtype.floating, form.dtype is ElementType.BOOL)
-    fits = dtype is not None and (dtype.floating, dtype is ElementType.BOOL) == kind
-    if tuple(given.shape) != form.shape or not fits:
-        raise InvalidInput(
-            f"Input {name!r} is {given.dtype} {list(given.shape)}, and the module was compiled for "
-            f"{form.dtype} {list(form.shape)}.",
-            hint="Pad or convert it to that, or compile the module for this shape too.",
-        )
-    if form.dtype.floating:
-        return rounded(given.float(), form.dtype)
-    return given if form.dtype is ElementType.BOOL else given.long()
+            found = self.loaded.run(inputs)
+        return self.signature.results_of({name: parts[0] for name, parts in found.items()})
 
 
 def compile_module(
     make: Callable[[], nn.Module],
-    example: Sequence[Tensor],
+    example: Sequence[object],
     *,
+    example_kwargs: Mapping[str, object] | None = None,
     weights: Mapping[str, Tensor],
     tensor_parallel: int = 1,
 ) -> CompiledModule:
-    """Compile what `make` makes, as it is after `.eval()`, for inputs of the shapes of `example`.
+    """Compile what `make` makes, as it is after `.eval()`, for tensors of the shapes and types of
+    the example, which has the arguments of `forward` by place and by name. What of them is no
+    tensor is compiled in.
 
     `make` is called once for the degree, so that layers that shard themselves hold one core's part.
     `weights` is the state dict of the module that `make` makes for one core, whole tensors.
     Raises `UnsupportedOperator`, `DynamicShape`, `NotSharded`, `InvalidWeights` and `InvalidInput`.
     """
-    inputs = _checked(example)
+    kwargs = dict(example_kwargs or {})
+    args = checked_example(example, kwargs)
     module = _made(make, tensor_parallel)
     expected = expected_of(module)
     given = matched(expected, weights, tensor_parallel)
-    translated = Translation(decomposed(exported(module, inputs)), tensor_parallel)
+    translated = Translation(decomposed(exported(module, args, kwargs)), tensor_parallel)
     program = translated.program()
     memory = CoreMemory(tensor_parallel)
 
@@ -117,14 +88,7 @@ def compile_module(
         memory.load([program], load)
         for name in translated.state:
             _begin(memory, name, given.get(name, translated.constants.get(name)), expected)
-    return CompiledModule(
-        program,
-        memory,
-        translated.inputs,
-        translated.outputs,
-        translated.results,
-        LoadedProgram(program, memory),
-    )
+    return CompiledModule(program, memory, translated.signature, LoadedProgram(program, memory))
 
 
 def _begin(
@@ -141,33 +105,23 @@ def _begin(
 
 
 def trace_module(
-    make: Callable[[], nn.Module], example: Sequence[Tensor], *, tensor_parallel: int = 1
+    make: Callable[[], nn.Module],
+    example: Sequence[object],
+    *,
+    example_kwargs: Mapping[str, object] | None = None,
+    tensor_parallel: int = 1,
 ) -> Program:
     """The program alone, without weights. Raises as `compile_module` does."""
-    inputs = _checked(example)
+    kwargs = dict(example_kwargs or {})
+    args = checked_example(example, kwargs)
     module = _made(make, tensor_parallel)
-    return Translation(decomposed(exported(module, inputs)), tensor_parallel).program()
+    return Translation(decomposed(exported(module, args, kwargs)), tensor_parallel).program()
 
 
 def trace_exported(traced: ExportedProgram) -> Program:
     """The program of one core of what is exported already. Raises `UnsupportedOperator` and
     `DynamicShape`."""
     return Translation(decomposed(traced), 1).program()
-
-
-def _checked(example: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    hint = "Pass a tuple of tensors, one for each argument of forward, such as (x,)."
-    if isinstance(example, Tensor | Mapping | str) or not isinstance(example, Sequence):
-        raise InvalidInput(
-            f"example is of type {type(example).__name__}, not a sequence of tensors.", hint=hint
-        )
-    for place, one in enumerate(example):
-        if not isinstance(one, Tensor):
-            raise InvalidInput(
-                f"Example input {place} is {one!r}, and a program takes tensors alone.",
-                hint="Give what is no tensor to the module when it is made, as an attribute.",
-            )
-    return tuple(example)
 
 
 def _made(make: Callable[[], nn.Module], tensor_parallel: int) -> nn.Module:

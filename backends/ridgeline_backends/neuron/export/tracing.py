@@ -20,15 +20,18 @@ from torch.fx.experimental.symbolic_shapes import (
     free_unbacked_symbols,
 )
 
+from ridgeline_backends.neuron.export.decompositions import DECOMPOSITIONS
 from ridgeline_backends.neuron.export.errors import CompileError, DynamicShape, line_of
 from ridgeline_backends.neuron.export.operators import OPERATORS
 from ridgeline_backends.neuron.export.registry import HINTS
 
 
-def exported(module: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
+def exported(
+    module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+) -> ExportedProgram:
     """Raises `DynamicShape`, and `CompileError` for a module that does not run on the example."""
     try:
-        found: ExportedProgram = export(module, example)
+        found: ExportedProgram = export(module, args, kwargs)
     except (UserError, GuardOnDataDependentSymNode) as error:
         raise DynamicShape(_first_line(error), line_of(str(error))) from error
     except Exception as error:  # whatever the module's own code raises
@@ -62,8 +65,10 @@ def decomposed(traced: ExportedProgram) -> ExportedProgram:
 
 @lru_cache(maxsize=1)
 def _table() -> CustomDecompTable:
-    """torch's decompositions, without those of operators that are translated whole."""
+    """torch's decompositions and ours, without those of operators that are translated whole."""
     table = default_decompositions()
+    for ours, apart in DECOMPOSITIONS.items():
+        table[ours] = apart
     for operator in list(table):
         if str(operator) in OPERATORS or str(operator) in HINTS:
             del table[operator]

@@ -26,7 +26,8 @@ from ridgeline_backends.neuron.export.errors import (
 from ridgeline_backends.neuron.export.fusion import fused
 from ridgeline_backends.neuron.export.operators import OPERATORS
 from ridgeline_backends.neuron.export.registry import HINTS, is_constant
-from ridgeline_backends.neuron.export.writer import Writer
+from ridgeline_backends.neuron.export.signature import Named, Signature
+from ridgeline_backends.neuron.export.writer import Writer, named
 from ridgeline_backends.neuron.operations import Reshape, Store
 from ridgeline_backends.neuron.program import (
     Buffer,
@@ -48,8 +49,8 @@ _READ = (OutputKind.USER_OUTPUT, OutputKind.LOSS_OUTPUT)
 class Translation:
     """`traced` is functional (see `tracing`). After `program()`: `weights` and `state`, the forms
     of what the module reads and of what it also writes, by the names of the module; `inputs`, the
-    forms of what a call is given; `results`, what a call gives: the names of outputs, and
-    constants."""
+    forms of what a call is given; `signature`, how a call's arguments and results lie in these and
+    in the outputs."""
 
     def __init__(self, traced: ExportedProgram, cores: int) -> None:
         self._traced = traced
@@ -64,8 +65,21 @@ class Translation:
         self.weights: dict[str, Form] = {}
         self.state: dict[str, Form] = {}
         self.inputs: dict[str, Form] = {}
-        self.outputs: tuple[str, ...] = ()
-        self.results: tuple[object, ...] = ()
+        self._arguments: list[object] = []
+        self._results: list[object] = []
+
+    @property
+    def signature(self) -> Signature:
+        call = self._traced.call_spec
+        assert call.in_spec is not None, "what is exported has a signature"
+        assert call.out_spec is not None, "what is exported has a signature"
+        return Signature(
+            call.in_spec,
+            call.out_spec,
+            tuple(self._arguments),
+            tuple(self._results),
+            self.inputs,
+        )
 
     @property
     def constants(self) -> Mapping[str, Tensor]:
@@ -94,7 +108,9 @@ class Translation:
         kind, target = spec.kind, spec.target
         value = node.meta.get("val")
         if kind is InputKind.USER_INPUT:
-            return self._input(node, value)
+            found = self._input(node, value)
+            self._arguments.append(Named(found.name) if isinstance(found, Buffer) else found)
+            return found
         if target in self._written and isinstance(value, Tensor):
             self.state[target] = self._writer.form(value)
             return Buffer(target, self.state[target], BufferKind.KV)
@@ -108,12 +124,9 @@ class Translation:
         self.weights[target] = self._writer.form(value)
         return Buffer(target, self.weights[target], BufferKind.WEIGHT)
 
-    def _input(self, node: fx.Node, value: object) -> Buffer:
+    def _input(self, node: fx.Node, value: object) -> object:
         if not isinstance(value, Tensor):
-            raise InvalidInput(
-                f"Input {node.name!r} is {value!r}, and a program takes tensors alone.",
-                hint="Leave it out of the inputs: make it an attribute of the module.",
-            )
+            return value
         dtype = element_type(value.dtype)
         if dtype is None:
             line = _first_use(node)
@@ -123,8 +136,9 @@ class Translation:
                 hint="Convert it before the call, with .float() or .int(), on the host.",
             )
         form = Form(tuple(int(size) for size in value.shape), dtype)
-        self.inputs[node.name] = form
-        return given(node.name, *form.shape, dtype=form.dtype)
+        name = named(node.name)
+        self.inputs[name] = form
+        return given(name, *form.shape, dtype=form.dtype)
 
     def _call(self, node: fx.Node) -> object:
         writer, target = self._writer, node.target
@@ -248,16 +262,15 @@ class Translation:
 
     def _output(self, result: object, renamed: dict[str, Buffer]) -> None:
         if not isinstance(result, Buffer | Tensor):
-            self.results = (*self.results, result)
+            self._results.append(result)
             return
-        name = f"output.{len(self.results)}"
-        self._writer.name = self._writer.operator = name
+        self._writer.name = self._writer.operator = f".output.{len(self._results)}"
+        name = named(self._writer.name)
         found = self._apart(self._writer.tensor(result))
         if found.kind is not BufferKind.SCRATCH or found.name in renamed:
             found = self._writer.add(Reshape(found.shape), found)
         renamed[found.name] = Buffer(name, found.form, BufferKind.OUTPUT)
-        self.results = (*self.results, name)
-        self.outputs = (*self.outputs, name)
+        self._results.append(Named(name))
 
     def _apart(self, found: Buffer) -> Buffer:
         """What looks at a buffer that is written at the end is read before."""

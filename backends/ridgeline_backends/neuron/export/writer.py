@@ -29,6 +29,11 @@ Number = int | float
 """bool is one too."""
 
 
+def named(what: str) -> str:
+    """What is no weight: no name of a state dict begins with a dot."""
+    return f".{what}"
+
+
 @dataclass(slots=True)
 class Writer:
     """`operator`, `name` and `line` are those of the node that is being translated, `dtypes` the
@@ -113,7 +118,7 @@ class Writer:
         if isinstance(value, Buffer):
             return value
         if isinstance(value, Tensor):
-            name = f"constant.{len(self.constants)}"
+            name = named(f".constant.{len(self.constants)}")
             form = self.form(value)
             self.constants[name] = value.float() if value.dtype is torch.float64 else value
             return Buffer(name, form, BufferKind.WEIGHT)
@@ -151,4 +156,4 @@ class Writer:
 
     def _fresh(self) -> str:
         self._count += 1
-        return f"{self.name}.{self._count}"
+        return named(f"{self.name}.{self._count}")

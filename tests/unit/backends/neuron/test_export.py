@@ -52,6 +52,7 @@ def agrees(make: Callable[[], nn.Module], *inputs: Tensor, degrees: tuple[int, .
         compiled = compile_module(make, inputs, weights=whole.state_dict(), tensor_parallel=degree)
         assert compiled.program.cores == degree
         found = compiled(*inputs)
+        found = found if isinstance(found, tuple) else (found,)
         assert len(found) == len(expected)
         for ours, theirs in zip(found, expected, strict=True):
             assert ours.shape == theirs.shape
