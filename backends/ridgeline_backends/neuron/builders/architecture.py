@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from ridgeline_backends.models.config import DecoderConfig
@@ -94,10 +94,10 @@ class DecoderArchitecture:
     final_softcap: float | None = None
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> tuple[Run, ...]:
         """The layers in order, as patterns that are repeated."""
         kinds = {layer: number for number, layer in enumerate(dict.fromkeys(self.layers))}
-        return runs_of([kinds[layer] for layer in self.layers])
+        return runs_of(tuple(kinds[layer] for layer in self.layers))
 
 
 class Run(NamedTuple):
@@ -108,10 +108,12 @@ class Run(NamedTuple):
     repeats: int
 
 
-def runs_of(kinds: Sequence[int]) -> list[Run]:
+@lru_cache(maxsize=64)
+def runs_of(kinds: tuple[int, ...]) -> tuple[Run, ...]:
     """With as few runs, and layers written out in them, as can be: backwards, what is best from
-    each place on. Of equals the one whose first run is the longest."""
-    best: list[tuple[int, list[Run]]] = [(0, [])] * (len(kinds) + 1)
+    each place on. Of equals the one whose first run is the longest. Kept, since a plan asks for
+    the same layers in hundreds of programs."""
+    best: list[tuple[int, tuple[Run, ...]]] = [(0, ())] * (len(kinds) + 1)
     for first in reversed(range(len(kinds))):
         found = []
         for period in range(1, len(kinds) - first + 1):
@@ -119,7 +121,7 @@ def runs_of(kinds: Sequence[int]) -> list[Run]:
             while kinds[end - period : end] == pattern:
                 written, rest = best[end]
                 run = Run(first, period, (end - first) // period)
-                found.append((1 + period + written, [run, *rest]))
+                found.append((1 + period + written, (run, *rest)))
                 end += period
         best[first] = min(found, key=lambda one: (one[0], -one[1][0].period * one[1][0].repeats))
     return best[0][1]
