@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ridgeline_backends.neuron.devices.model import Chip
 from ridgeline_backends.neuron.heap import DeviceHeap
 from ridgeline_backends.neuron.liveness import CoreNeed, core_need
 from ridgeline_backends.neuron.program import Buffer, BufferKind, Operation, Program
 
 
-def run_through(programs: Iterable[Program], limit: int) -> int:
+def run_through(programs: Iterable[Program], chip: Chip, limit: int) -> int:
     """Load programs of one model on a core and run each once: the highest byte that was in use.
     Raises `OutOfDeviceMemory`."""
     programs = tuple(programs)
     heap = DeviceHeap(limit)
-    for size in filter(None, _resident(core_need(programs))):
+    for size in filter(None, _resident(core_need(programs, chip))):
         heap.take(size)
     for program in programs:
         _Run(heap, program).run()

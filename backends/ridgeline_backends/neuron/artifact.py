@@ -113,7 +113,7 @@ def make_artifact(
         label=found.label,
         collective_seconds=taken.collective_seconds,
         peak_seconds=taken.peak_seconds,
-        core_bytes=core_need([program]).table(),
+        core_bytes=core_need([program], machine.chip).table(),
     )
     body = {"compiler": compiler_version(), "module": asdict(module), "program": listed}
     return module, json.dumps({**body, "sha256": _digest(body)}, separators=(",", ":")).encode()

@@ -187,7 +187,7 @@ def _check_length(neuron: NeuronConfig, longest: int | None) -> None:
 
 def _fitting(programs: Sequence[Program], placement: Placement) -> CoreNeed:
     """What a core needs, which is no more than it has. Raises `TooManyInstructions` too."""
-    need = core_need(programs)
+    need = core_need(programs, placement.instance.chip)
     if need.total > placement.core_memory_bytes:
         raise DoesNotFit([out_of_memory(need, placement)])
     for program in programs:

@@ -73,6 +73,10 @@ class Section:
         """A whole number above or equal to 0."""
         return self._scalar(field, _integer, "a whole number", default)
 
+    def flag(self, field: str) -> bool:
+        """True or false."""
+        return self._scalar(field, _flag, "true or false", None)
+
     def optional(self, field: str) -> float | None:
         """A number, or None where the file says null: the figure is not published."""
         if field in self._fields and _is_null(self._fields[field]):
@@ -192,6 +196,12 @@ def _is_null(node: yaml.Node) -> bool:
 
 def _number(text: str) -> float:
     return float(text)
+
+
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
 
 
 def _integer(text: str) -> int:

@@ -56,7 +56,7 @@ def encoder_plan(
     if spec.quantize or neuron.quantized:
         refusals.append(NOT_QUANTISED)
     programs = encoder_programs(config, neuron, Pooling())
-    need = core_need(programs)
+    need = core_need(programs, placement.instance.chip)
     refusals.extend(program_refusals(programs, need, placement))
     memory = MemoryNeed(
         weights=need.weights * placement.all_cores,

@@ -12,6 +12,7 @@ from ridgeline_backends.models.sentence_files import Pooling
 from ridgeline_backends.neuron.buckets import bucket_of
 from ridgeline_backends.neuron.builders.text_encoder import text_encoder_program
 from ridgeline_backends.neuron.config import NeuronConfig
+from ridgeline_backends.neuron.devices.model import Chip
 from ridgeline_backends.neuron.encoder_plan import LONGEST, MOST_TEXTS, encoder_programs
 from ridgeline_backends.neuron.liveness import core_need
 from ridgeline_backends.neuron.planning.market import EVERYTHING, Market
@@ -97,13 +98,15 @@ class _Sweep:
         self._model, self._target = model, target
         self._bucket = bucket_for(model, target.seq)
         self._programs: dict[tuple[int, int], Program] = {}
-        self._bytes: dict[tuple[int, int], int] = {}
+        self._bytes: dict[tuple[int, int, Chip], int] = {}
         self._timings = Timings()
 
     def core_bytes(self, setting: Setting) -> int:
-        key = setting.tp, setting.batch
+        chip = setting.instance.chip
+        key = setting.tp, setting.batch, chip
         if key not in self._bytes:
-            self._bytes[key] = core_need(self._compiled(*key)).total
+            programs = self._compiled(setting.tp, setting.batch)
+            self._bytes[key] = core_need(programs, chip).total
         return self._bytes[key]
 
     def check(self, setting: Setting) -> None:

@@ -9,11 +9,14 @@ repeated section reads before it writes lives as long as the section. Imports no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
+from ridgeline_backends.neuron.devices.model import Chip
 from ridgeline_backends.neuron.heap import DeviceHeap, aligned
-from ridgeline_backends.neuron.program import BufferKind, Operation, Program
+from ridgeline_backends.neuron.program import BufferKind, Operation, Program, Section
+from ridgeline_backends.neuron.schedule import streamed_buffers
 
 _RUNTIME = 96 << 20
 """Micro-code that the runtime keeps on each core (neuron-runtime/explore/device-memory.rst)."""
@@ -73,29 +76,31 @@ class CoreNeed:
         }
 
 
-def core_need(programs: Iterable[Program]) -> CoreNeed:
+def core_need(programs: Iterable[Program], chip: Chip) -> CoreNeed:
     """Memory of a core that holds these programs, all of one model."""
     programs = tuple(programs)
-    resident = {BufferKind.WEIGHT: 0, BufferKind.KV: 0}
-    for kind in resident:
-        sizes: dict[tuple[str, int], int] = {}
-        for program in programs:
-            for buffer, section in program.buffers(kind):
-                repeated = "{" in buffer.name
-                place = buffer.name, section.first_layer if repeated else -1
-                size = buffer.bytes * (section.repeats if repeated else 1)
-                sizes[place] = max(sizes.get(place, 0), size)
-        resident[kind] = sum(sizes.values())
     return CoreNeed(
-        weights=aligned(resident[BufferKind.WEIGHT]),
-        kv=aligned(resident[BufferKind.KV]),
+        weights=kept_bytes(programs, BufferKind.WEIGHT),
+        kv=kept_bytes(programs, BufferKind.KV),
         scratch=max(peak_scratch(program) for program in programs),
         inputs_outputs=aligned(sum(_inputs_outputs(program) for program in programs)),
         code=aligned(sum(_code(program) for program in programs)),
-        dma_rings=aligned(sum(_rings(program) for program in programs)),
+        dma_rings=aligned(sum(_rings(program, chip) for program in programs)),
         collectives=aligned(max(_exchanged(program) for program in programs) * _LINK_BUFFERS),
         runtime=_RUNTIME,
     )
+
+
+def kept_bytes(programs: Iterable[Program], kind: BufferKind) -> int:
+    """Of weights, or KV, on a core that holds these programs."""
+    sizes: dict[tuple[str, int], int] = {}
+    for program in programs:
+        for buffer, section in program.buffers(kind):
+            repeated = "{" in buffer.name
+            place = buffer.name, section.first_layer if repeated else -1
+            size = buffer.bytes * (section.repeats if repeated else 1)
+            sizes[place] = max(sizes.get(place, 0), size)
+    return aligned(sum(sizes.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +112,11 @@ class Bucketed:
     buckets: Sequence[int]
 
 
-def bucketed_need(phases: Sequence[Bucketed]) -> CoreNeed:
+def bucketed_need(phases: Sequence[Bucketed], chip: Chip) -> CoreNeed:
     """As `core_need` of every bucket's program, from the outermost two of each phase: what a
     program has to itself grows with its bucket along a straight line (or below one, where prompts
     are compared with themselves)."""
-    need = core_need(dict.fromkeys(one for p in phases for one in (p.shortest, p.longest)))
+    need = core_need(dict.fromkeys(one for p in phases for one in (p.shortest, p.longest)), chip)
 
     def between(size: Callable[[Program], int]) -> int:
         return sum(_between(one, size) for one in phases)
@@ -120,7 +125,7 @@ def bucketed_need(phases: Sequence[Bucketed]) -> CoreNeed:
         need,
         inputs_outputs=aligned(need.inputs_outputs + between(_inputs_outputs)),
         code=aligned(need.code + between(_code)),
-        dma_rings=aligned(need.dma_rings + between(_rings)),
+        dma_rings=aligned(need.dma_rings + between(lambda one: _rings(one, chip))),
     )
 
 
@@ -190,9 +195,24 @@ def _code(program: Program) -> int:
     return tiles * _INSTRUCTION
 
 
-def _rings(program: Program) -> int:
-    packets = sum(times * (1 + one.bytes // _PACKET) for one, times in program.operations())
-    return packets * _DESCRIPTOR
+def _rings(program: Program, chip: Chip) -> int:
+    """Descriptors of all that goes through memory, of each repeat its own."""
+    if chip.dma_makes_descriptors:
+        return 0
+    return sum(_section_packets(one, chip) * one.repeats for one in program.sections) * _DESCRIPTOR
+
+
+@lru_cache(maxsize=4096)
+def _section_packets(section: Section, chip: Chip) -> int:
+    streamed = streamed_buffers(section, chip)
+    return sum(1 + _moved_bytes(one, streamed) // _PACKET for one in section.operations)
+
+
+def _moved_bytes(operation: Operation, streamed: Set[str]) -> int:
+    inputs = zip(operation.inputs, operation.read_bytes, strict=True)
+    read = sum(size for buffer, size in inputs if buffer.name not in streamed)
+    stays = all(buffer.name in streamed for buffer in operation.outputs)
+    return read + (0 if stays else operation.written_bytes)
 
 
 def _inputs_outputs(program: Program) -> int:

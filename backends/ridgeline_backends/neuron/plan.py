@@ -18,9 +18,9 @@ from ridgeline_backends.neuron.builders.rules import NXDI
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import NeuronConfig, neuron_config
 from ridgeline_backends.neuron.instruction_count import too_many
-from ridgeline_backends.neuron.liveness import CoreNeed, core_need
+from ridgeline_backends.neuron.liveness import CoreNeed, core_need, kept_bytes
 from ridgeline_backends.neuron.placement import Placement, allowed_degrees, place
-from ridgeline_backends.neuron.program import Program
+from ridgeline_backends.neuron.program import BufferKind, Program
 
 _DEFAULT_KV_BYTES = 1 << 30
 """KV memory of a copy where nobody asked for an amount or a number of sequences: it is the host's
@@ -94,7 +94,7 @@ def decoder_plan(
         )
     neuron = replace(neuron, batch_size=max(slots, 1))
     programs = compiled_programs(config, neuron)
-    need = core_need(programs)
+    need = core_need(programs, placement.instance.chip)
     refusals.extend(program_refusals(programs, need, placement))
     memory = MemoryNeed(
         weights=need.weights * placement.all_cores,
@@ -170,7 +170,7 @@ def _kept_weights(config: DecoderConfig, neuron: NeuronConfig, need: CoreNeed) -
     wide = replace(neuron, quantized=False)
     phase, bucket = Phase.TOKEN_GENERATION, neuron.generation_buckets[0]
     program = decoder_program(dense(config), wide, phase=phase, bucket=bucket, rules=NXDI)
-    return core_need([program]).weights
+    return kept_bytes([program], BufferKind.WEIGHT)
 
 
 def host_refusals(weights: int, kv: int, placement: Placement) -> list[str]:
@@ -209,7 +209,7 @@ def _slot_bytes(config: DecoderConfig, neuron: NeuronConfig) -> int:
         bucket=neuron.seq_len,
         rules=NXDI,
     )
-    return core_need([program]).kv * neuron.tp_degree
+    return kept_bytes([program], BufferKind.KV) * neuron.tp_degree
 
 
 def _slots(spec: LoadSpec, settings: Mapping[str, object], slot: int) -> int:

@@ -20,6 +20,7 @@ from ridgeline_backends.neuron.builders.decoder import decoder_program
 from ridgeline_backends.neuron.builders.rules import NXDI
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import NeuronConfig
+from ridgeline_backends.neuron.devices.model import Chip
 from ridgeline_backends.neuron.liveness import Bucketed, bucketed_need
 from ridgeline_backends.neuron.planning.load import Loaded, Wanted, under_load
 from ridgeline_backends.neuron.planning.market import EVERYTHING, Market
@@ -128,14 +129,15 @@ class _Sweep:
         # A model may end between two powers of two.
         self._length = min(target.length, longest or target.length)
         self._programs: dict[_Key, Program] = {}
-        self._bytes: dict[tuple[int, int, bool], int] = {}
+        self._bytes: dict[tuple[int, int, bool, Chip], int] = {}
         self._timings = Timings()
 
     def core_bytes(self, setting: Setting) -> int:
-        key = setting.tp, setting.batch, setting.quantized
+        chip = setting.instance.chip
+        key = setting.tp, setting.batch, setting.quantized, chip
         if key not in self._bytes:
             phases = [self._compiled(phase, setting) for phase in _PHASES]
-            self._bytes[key] = bucketed_need(phases).total
+            self._bytes[key] = bucketed_need(phases, chip).total
         return self._bytes[key]
 
     def check(self, setting: Setting) -> None:

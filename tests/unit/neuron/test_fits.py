@@ -11,10 +11,12 @@ from ridgeline_backends.neuron.builders.build import build_decoder
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.config import NeuronConfig
+from ridgeline_backends.neuron.devices import chip, instance
 from ridgeline_backends.neuron.heap import DeviceHeap, OutOfDeviceMemory
-from ridgeline_backends.neuron.liveness import Bucketed, bucketed_need, core_need
+from ridgeline_backends.neuron.liveness import Bucketed, CoreNeed, bucketed_need, core_need
 from ridgeline_backends.neuron.program import ElementType, Program
 
+CHIP = chip("inferentia2")
 CONFIGURATIONS = 200
 SMALL: dict[str, object] = {
     "model_type": "llama",
@@ -67,11 +69,11 @@ def test_what_is_said_to_fit_runs_and_little_else_does() -> None:
     right = false_fits = 0
     for _ in range(CONFIGURATIONS):
         built = programs(random)
-        need = core_need(built).total
+        need = core_need(built, CHIP).total
         limit = round(need * random.uniform(0.6, 1.5))
         said = need <= limit
         try:
-            run_through(built, limit)
+            run_through(built, CHIP, limit)
             ran = True
         except OutOfDeviceMemory:
             ran = False
@@ -98,8 +100,8 @@ def test_a_need_does_not_depend_on_the_order_of_programs() -> None:
     step = build_decoder(SMALL, config, phase=Phase.TOKEN_GENERATION, bucket=512)
     one = NeuronConfig(batch_size=1, seq_len=512)
     prompt = build_decoder(SMALL, one, phase=Phase.CONTEXT_ENCODING, bucket=512)
-    assert core_need([step, prompt]) == core_need([prompt, step])
-    assert core_need([step, prompt]).kv == core_need([step]).kv
+    assert core_need([step, prompt], CHIP) == core_need([prompt, step], CHIP)
+    assert core_need([step, prompt], CHIP).kv == core_need([step], CHIP).kv
 
 
 @pytest.mark.parametrize("length", [128, 256, 2048, 8192])
@@ -114,9 +116,34 @@ def test_the_outermost_buckets_tell_the_need_of_all(name: str, length: int) -> N
 
     phases = ((Phase.CONTEXT_ENCODING, config.context_buckets),
               (Phase.TOKEN_GENERATION, config.generation_buckets))  # fmt: skip
-    all_of_them = core_need([built(phase, size) for phase, sizes in phases for size in sizes])
+    all_of_them = core_need([built(phase, size) for phase, sizes in phases for size in sizes], CHIP)
     told = bucketed_need(
-        [Bucketed(built(phase, s[0]), built(phase, s[-1]), s) for phase, s in phases]
+        [Bucketed(built(phase, s[0]), built(phase, s[-1]), s) for phase, s in phases], CHIP
     )
     assert 0.999 <= told.total / all_of_them.total <= 1.01
     assert told.kv == all_of_them.kv
+
+
+def needed(name: str, on: str, *, batch: int, length: int, degree: int) -> CoreNeed:
+    """With the longest buckets of both phases."""
+    config = NeuronConfig(tp_degree=degree, batch_size=batch, seq_len=length, fused_qkv=True)
+    model = find(name, "decoders").config
+    built = [
+        build_decoder(model, config, phase=phase, bucket=length)
+        for phase in (Phase.CONTEXT_ENCODING, Phase.TOKEN_GENERATION)
+    ]
+    return core_need(built, instance(on).chip)
+
+
+def test_rings_are_as_large_as_published_ones() -> None:
+    """Llama-3.1-8B on inf2.48xlarge: 392 MB on the core with the whole embedding, 220 on others."""
+    found = needed("llama-3.1-8b", "inf2.48xlarge", batch=32, length=4096, degree=8)
+    assert 220e6 < found.dma_rings < 392e6
+
+
+def test_what_was_run_in_public_fits() -> None:
+    """Llama-3.1-405B in bf16 over 64 cores of Trainium2, whose DMA needs no rings: 10,000 tokens
+    in, 1,500 out (the tutorial of NxD Inference)."""
+    found = needed("llama-3.1-405b", "trn2.48xlarge", batch=1, length=11_500, degree=64)
+    assert found.dma_rings == 0
+    assert found.total < instance("trn2.48xlarge").core_memory_bytes(2)

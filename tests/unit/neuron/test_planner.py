@@ -230,7 +230,8 @@ def test_an_option_has_room_for_all_that_an_endpoint_compiles(name: str) -> None
         )
         buckets = [(Phase.CONTEXT_ENCODING, size) for size in neuron.context_buckets]
         buckets += [(Phase.TOKEN_GENERATION, size) for size in neuron.generation_buckets]
-        need = core_need([build_decoder(config, neuron, phase=p, bucket=b) for p, b in buckets])
+        programs = [build_decoder(config, neuron, phase=p, bucket=b) for p, b in buckets]
+        need = core_need(programs, s.instance.chip)
         assert one.core_bytes == pytest.approx(need.total, rel=0.01)
         assert need.total <= s.instance.core_memory_bytes(s.lnc)
 

@@ -38,7 +38,7 @@ def memory_prediction(row: Row) -> tuple[bool, Label]:
             (Phase.CONTEXT_ENCODING, _prompts(row, decoder.rules, batch)),
         )
     ]
-    need = core_need(programs).total
+    need = core_need(programs, decoder.machine.chip).total
     exact = row.config is not None or find(row.model, "decoders").exact
     limit = decoder.machine.core_memory_bytes * _CALM
     return need < limit, "extrapolated" if exact else "prior-only"

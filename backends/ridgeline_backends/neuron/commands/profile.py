@@ -226,7 +226,9 @@ def _check_fit(programs: Sequence[Program], placement: Placement) -> None:
     from ridgeline_backends.neuron.liveness import core_need
     from ridgeline_backends.neuron.plan import program_refusals
 
-    if refusals := program_refusals(programs, core_need(programs), placement):
+    if refusals := program_refusals(
+        programs, core_need(programs, placement.instance.chip), placement
+    ):
         raise DoesNotFit(
             refusals,
             hint="Take more cores by --tp, or another type by --instance; `ridgeline plan` lists "

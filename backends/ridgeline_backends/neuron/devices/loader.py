@@ -105,6 +105,7 @@ def _chip(name: str, entry: Section, known: Mapping[str, str]) -> Chip:
         dma_engines_per_core=dma.integer("engines_per_core"),
         dma_engine_gb_s=dma.number("engine_gb_s"),
         dma_start_us=dma.number("start_us"),
+        dma_makes_descriptors=dma.flag("makes_descriptors"),
         link_name=link.text("name"),
         link_gb_s=link.number("gb_s"),
         cc_cores=entry.integer("cc_cores"),

@@ -25,6 +25,7 @@ class Topology(Enum):
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Chip:
     """One device. `lanes`: elements an engine takes a cycle; `tflops_per_core` by data type.
+    `dma_makes_descriptors`: as transfers run; others keep them in memory.
 
     A chip is itself alone: two that were read twice are not equal, which makes it a key."""
 
@@ -53,6 +54,7 @@ class Chip:
     dma_engines_per_core: int
     dma_engine_gb_s: float
     dma_start_us: float
+    dma_makes_descriptors: bool
     link_name: str
     link_gb_s: float
     cc_cores: int

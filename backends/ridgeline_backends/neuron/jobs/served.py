@@ -112,7 +112,7 @@ def served_encoder(
             hint=f"Set {_LENGTH_VARIABLES} to at least as many.",
         )
     programs = encoder_programs(model, neuron, Pooling())
-    need = core_need(programs)
+    need = core_need(programs, placement.instance.chip)
     if need.total > placement.core_memory_bytes:
         raise DoesNotFit([out_of_memory(need, placement)])
     times = {(one.bucket, one.batch): predict(one, placement.machine) for one in programs}

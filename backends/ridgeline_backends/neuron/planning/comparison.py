@@ -17,8 +17,9 @@ from ridgeline_backends.neuron.builders.text_encoder import text_encoder_program
 from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.devices.loader import other_instances
 from ridgeline_backends.neuron.devices.model import OtherInstance
-from ridgeline_backends.neuron.liveness import core_need
+from ridgeline_backends.neuron.liveness import kept_bytes
 from ridgeline_backends.neuron.planning.ranking import usd_per_million
+from ridgeline_backends.neuron.program import BufferKind
 
 _GIB = 1 << 30
 _BATCH = 32
@@ -43,12 +44,13 @@ def rooflines(model: DecoderArchitecture, length: int) -> tuple[Roofline, ...]:
     program = decoder_program(
         model, config, phase=Phase.TOKEN_GENERATION, bucket=length, rules=NXDI, batch=1
     )
-    need = core_need([program])
+    weights = kept_bytes([program], BufferKind.WEIGHT)
+    kv = kept_bytes([program], BufferKind.KV)
     flops = sum(times * one.flops for one, times in program.operations())
     found = [
-        _roofline(one, need.weights, need.kv, flops)
+        _roofline(one, weights, kv, flops)
         for one in other_instances().values()
-        if one.devices * one.memory_gib * _GIB * _USABLE > need.weights + need.kv
+        if one.devices * one.memory_gib * _GIB * _USABLE > weights + kv
     ]
     return tuple(sorted(found, key=lambda one: (one.usd_per_million is None, _cost(one))))
 
@@ -88,7 +90,7 @@ def encoder_rooflines(model: EncoderConfig, bucket: int) -> tuple[EncoderRooflin
     that nothing can be said of the others."""
     neuron = NeuronConfig(batch_size=_BATCH, seq_len=bucket)
     program = text_encoder_program(model, neuron, pooling=Pooling(), bucket=bucket, batch=_BATCH)
-    weights = core_need([program]).weights
+    weights = kept_bytes([program], BufferKind.WEIGHT)
     found = []
     for one in other_instances().values():
         if one.bf16_tflops is None:

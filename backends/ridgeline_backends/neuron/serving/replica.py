@@ -82,7 +82,7 @@ def replica_of(model: DecoderArchitecture, config: NeuronConfig, placement: Plac
     prompts = built(Phase.CONTEXT_ENCODING, config.context_buckets)
     steps = built(Phase.TOKEN_GENERATION, config.generation_buckets)
     programs = [*prompts.values(), *steps.values()]
-    need = core_need(programs)
+    need = core_need(programs, placement.instance.chip)
     if refusals := program_refusals(programs, need, placement):
         raise DoesNotFit(refusals)
     return Replica(
