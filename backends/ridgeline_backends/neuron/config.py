@@ -177,7 +177,8 @@ def neuron_config(given: Mapping[str, object]) -> NeuronConfig:
     read: dict[str, object] = {}
     for name, value in settings.items():
         if name in _NOT_HONOURED:
-            if value not in (None, False, 0, 1):
+            neutral = 1 if name.endswith("_degree") else 0
+            if value and (isinstance(value, bool) or value != neutral):
                 raise InvalidNeuronConfig(
                     f"{name} = {value!r} is not honoured: {_NOT_HONOURED[name]}.",
                     hint=f"Leave {name} out.",

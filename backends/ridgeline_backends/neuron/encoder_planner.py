@@ -23,7 +23,6 @@ from ridgeline_backends.neuron.planning.ranking import (
     missed,
     ranked,
     settings_of,
-    usd_at_rate,
 )
 from ridgeline_backends.neuron.planning.timings import Timings
 from ridgeline_backends.neuron.program import Program
@@ -65,6 +64,10 @@ class EncoderOption(Candidate):
     call: Prediction
     texts_s: float
     loaded: LoadedCalls | None = None
+
+    @property
+    def each_s(self) -> float:
+        return self.texts_s
 
     @property
     def pace(self) -> Prediction:
@@ -124,7 +127,7 @@ class _Sweep:
             call=call,
             texts_s=rate,
             instances=count,
-            usd_per_million=usd_at_rate(setting, count, rate, target.rps),
+            wanted=target.rps,
             misses=missed("a call", call.seconds, target.latency_s),
         )
 
@@ -140,9 +143,6 @@ class _Sweep:
                 return replace(
                     option,
                     instances=instances,
-                    usd_per_million=usd_at_rate(
-                        setting, instances, option.texts_s, self._target.rps
-                    ),
                     loaded=LoadedCalls(
                         instances=instances,
                         latency_p90=found,

@@ -31,7 +31,6 @@ from ridgeline_backends.neuron.planning.ranking import (
     missed,
     ranked,
     settings_of,
-    usd_at_rate,
 )
 from ridgeline_backends.neuron.planning.timings import Timings
 from ridgeline_backends.neuron.program import Program
@@ -76,6 +75,10 @@ class Option(Candidate):
     tpot: Prediction
     tokens_s: float
     loaded: Loaded | None = None
+
+    @property
+    def each_s(self) -> float:
+        return self.tokens_s
 
     @property
     def pace(self) -> Prediction:
@@ -168,7 +171,7 @@ class _Sweep:
             tpot=tpot,
             tokens_s=tokens,
             instances=count,
-            usd_per_million=usd_at_rate(setting, count, tokens, target.tokens_s),
+            wanted=target.tokens_s,
             misses=(
                 *missed("TTFT", first.seconds, target.ttft_s),
                 *missed("time per token", tpot.seconds, target.tpot_s),
@@ -193,12 +196,7 @@ class _Sweep:
         )
         if found is None:
             return replace(option, misses=(f"at {rps:g} requests a second it misses its targets",))
-        return replace(
-            option,
-            instances=found.instances,
-            loaded=found,
-            usd_per_million=usd_at_rate(setting, found.instances, option.tokens_s, target.tokens_s),
-        )
+        return replace(option, instances=found.instances, loaded=found)
 
     def _compiled(self, phase: Phase, setting: Setting) -> Bucketed:
         """What an endpoint of it compiles: every bucket, prompts as long as a sequence."""

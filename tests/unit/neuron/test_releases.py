@@ -182,3 +182,21 @@ def test_half_of_the_requests_of_a_full_server_wait_for_two_calls() -> None:
     )  # fmt: skip
     assert many["lat_p50_ms"] == pytest.approx(few["lat_p50_ms"] * 3 / 2)
     assert many["inf_s"] > few["inf_s"]
+
+
+def test_nxd_trains_as_fast_before_its_kernel_for_attention() -> None:
+    """Its compiler fuses attention itself from 2.15 on; what NeMo compiles does not."""
+    nxd = {"train_dtype": "Autocast:BF16+FP32Optimizer"}
+    assert rate(training_row(**nxd, sdk="2.16.0")) > 0.9 * rate(training_row(**nxd, sdk="2.20.0"))
+    assert rate(training_row(**nxd, sdk="2.13.0")) < 0.7 * rate(training_row(**nxd, sdk="2.16.0"))
+    assert rate(training_row(sdk="2.16.0")) < 0.8 * rate(training_row(sdk="2.20.0"))
+
+
+def test_a_release_after_2_x_is_newer_than_all_of_them() -> None:
+    newest = rate(training_row(sdk="2.99.0"))
+    assert rate(training_row(sdk="3.0.0")) == newest == rate(training_row(sdk="10.1"))
+    given = {"framework": "Transformers NeuronX", "tp": 8, "model": "Llama-2-13b"}
+    (later, *_), (last, *_) = (
+        decode_quantities(decode_row(**given, sdk=sdk)) for sdk in ("3.1.0", "2.99.0")
+    )
+    assert later.predicted(PRIOR) == last.predicted(PRIOR)

@@ -94,6 +94,21 @@ class DecoderArchitecture:
     final_softcap: float | None = None
 
     @property
+    def executed(self) -> bool:
+        """Whether it is of the kind that endpoints run: dense, one part after the other, with RMS
+        norms. Others are sized and timed."""
+        return (
+            not self.layer_norm
+            and not self.learned_positions
+            and all(
+                isinstance(one.mixer, SelfAttention)
+                and isinstance(one.mlp, Mlp)
+                and not one.parallel
+                for one in self.layers
+            )
+        )
+
+    @property
     def runs(self) -> tuple[Run, ...]:
         """The layers in order, as patterns that are repeated."""
         kinds = {layer: number for number, layer in enumerate(dict.fromkeys(self.layers))}

@@ -42,6 +42,9 @@ DOUBTFUL = (
 """Flags of rows that errors are not taken over: their own source is in doubt."""
 
 _VERSION = re.compile(r"2\.(\d+)")
+_LATER_VERSION = re.compile(r"(?:[3-9]|\d\d+)\.\d")
+_NEWEST = 99
+"""What a release after 2.x is taken for: later than any that something is known of."""
 
 _WHOLE_SECOND_PLACE = 10
 """SDK 2.2 and 2.20 are one number to YAML, 2.21 is no other."""
@@ -100,8 +103,9 @@ class Row:
 
     @property
     def sdk_minor(self) -> int | None:
-        """18 of SDK 2.18.1; None where the row does not say. Raises `UnpredictableRow` for a number
-        that several releases are written as: 2.20 without quotes is 2.2."""
+        """18 of SDK 2.18.1, 99 of one after 2.x; None where the row does not say. Raises
+        `UnpredictableRow` for a number that several releases are written as: 2.20 without quotes
+        is 2.2."""
         found = _VERSION.match(self.text("sdk"))
         given = self.values.get("sdk")
         if _is_finite(given) and (found is None or int(found.group(1)) < _WHOLE_SECOND_PLACE):
@@ -111,6 +115,8 @@ class Row:
             )
         if found:
             return int(found.group(1))
+        if _LATER_VERSION.match(self.text("sdk")):
+            return _NEWEST
         # The oldest tables print a date alone: SDK 2.3 and 2.4 are of that autumn.
         return 4 if self.text("date").startswith("2022") else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from ridgeline_backends.models.config import DECODER_ARCHITECTURES
 from ridgeline_backends.neuron.builders.configs import context_length, decoder_architecture
 from ridgeline_backends.neuron.commands.plan_output import (
     SETTING,
@@ -46,9 +47,16 @@ def show_decoder(
         row=_row,
         loaded=_loaded,
         environment=lambda one: environment(one.setting, length=length),
+        executed=_is_executed(config),
         as_json=_as_json,
     )
     show(make_plan(config, target, market, quantized), words, asked, compared)
+
+
+def _is_executed(config: Mapping[str, object]) -> bool:
+    named = config.get("architectures")
+    of_another = isinstance(named, list) and not set(named) & set(DECODER_ARCHITECTURES)
+    return decoder_architecture(config).executed and not of_another
 
 
 def _row(one: Option) -> tuple[object, ...]:

@@ -69,6 +69,7 @@ def show_encoder(
         row=row,
         loaded=_loaded,
         environment=lambda one: environment(one.setting, length=length),
+        executed=True,
         as_json=as_json,
     )
     compared = _comparison(model, target.seq) if compare else None

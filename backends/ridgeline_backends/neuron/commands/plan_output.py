@@ -13,7 +13,7 @@ from ridgeline.cli._common import print_json, print_table
 from ridgeline_backends.neuron.planning.comparison import EncoderRoofline, Roofline
 from ridgeline_backends.neuron.planning.deployment import is_deployable
 from ridgeline_backends.neuron.planning.picture import Axes, Point, characters, svg
-from ridgeline_backends.neuron.planning.ranking import Candidate, Plan
+from ridgeline_backends.neuron.planning.ranking import WORTH_SAYING, Candidate, Plan
 
 if TYPE_CHECKING:
     from ridgeline_backends.neuron.timing.predict import Prediction
@@ -21,20 +21,18 @@ if TYPE_CHECKING:
 B = TypeVar("B", bound=Roofline | EncoderRoofline)
 C = TypeVar("C", bound=Candidate)
 
-_WORTH_SAYING = 1.1
-"""Times the speed."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words(Generic[C]):
     """What is said of an option of a kind of plan. `loaded`: at the wanted rate, "" without one.
-    `environment`: of a model that is deployed so."""
+    `environment`: of a model that is deployed so; `executed`: whether endpoints run such models."""
 
     axes: Axes
     columns: tuple[str, ...]
     row: Callable[[C], tuple[object, ...]]
     loaded: Callable[[C], str]
     environment: Callable[[C], Mapping[str, str]]
+    executed: bool
     as_json: Callable[[C], Mapping[str, object]]
 
 
@@ -173,7 +171,9 @@ def _print_trade_offs(found: Plan[C], words: Words[C]) -> None:
     typer.echo(f"\n{'cheapest' if best.priced else 'first'}: {best.setting}{price}")
     if said := words.loaded(best):
         typer.echo(f"  at the rate, simulated: {said}")
-    if is_deployable(best.setting.instance):
+    if not words.executed:
+        typer.echo("  sized and timed only: endpoints do not run models of this kind")
+    elif is_deployable(best.setting.instance):
         typer.echo(f"  as an endpoint: {_deployed(best, words.environment(best))}")
     front = found.front
     steps = {len(front) // 2, len(front) - 1} - {0}
@@ -181,7 +181,7 @@ def _print_trade_offs(found: Plan[C], words: Words[C]) -> None:
         assert one.usd_per_million is not None  # those of the front have a price
         assert front[0].usd_per_million is not None
         gain = front[0].pace.seconds / one.pace.seconds
-        if gain >= _WORTH_SAYING:
+        if gain >= WORTH_SAYING:
             cost = one.usd_per_million / front[0].usd_per_million
             typer.echo(
                 f"faster: {one.setting}: {gain:.1f} times the speed for {cost:.1f} times the cost"

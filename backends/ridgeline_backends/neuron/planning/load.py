@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 
 from ridgeline_backends.base import RunnerLimits, SlotLayout
 from ridgeline_backends.neuron.serving.costs import StepCosts
@@ -14,7 +15,8 @@ from ridgeline_backends.neuron.serving.simulate import simulate
 REQUESTS = 120
 """Of a simulated run: enough for a 90th percentile."""
 
-_TRIES = 3
+_MORE = (1.0, 1.15, 1.35, 1.6, 2.0, 3.0)
+"""Times the instances that the rate takes on average: a queue wants room."""
 _KEPT = 0.9
 """A replica that answers a smaller share of the rate than this falls behind."""
 
@@ -43,20 +45,37 @@ class Wanted:
 def under_load(
     wanted: Wanted, *, prefill_s: float, step_s: float, batch: int, copies: int, at_least: int
 ) -> Loaded | None:
-    """The fewest instances, each with `copies` of the model, that keep the limits, `at_least` so
-    many; None if a few more do not help."""
-    for instances in range(at_least, at_least + _TRIES):
+    """Instances, each with `copies` of the model, that keep the limits: `at_least` so many, or of a
+    few larger numbers the first; None if three times as many do not help."""
+    counts = sorted({ceil(at_least * more) for more in _MORE})
+    lengths = Lengths(prompt=wanted.prompt, answer=wanted.answer)
+
+    def tried(instances: int) -> Loaded | None:
         rate = wanted.rps / (instances * copies)
-        lengths = Lengths(prompt=wanted.prompt, answer=wanted.answer)
         found = _replica(lengths, prefill_s, step_s, batch, rate)
-        if _kept(found, wanted, rate):
-            return Loaded(
-                instances=instances,
-                ttft_p90=found.ttft(0.9),
-                tpot=found.tpot_mean,
-                utilisation=found.utilisation,
-            )
-    return None
+        if not _kept(found, wanted, rate):
+            return None
+        return Loaded(
+            instances=instances,
+            ttft_p90=found.ttft(0.9),
+            tpot=found.tpot_mean,
+            utilisation=found.utilisation,
+        )
+
+    least = tried(counts[0])
+    if least is not None:
+        return least
+    # What most do not keep none does.
+    most = tried(counts[-1])
+    too_few, enough = 0, len(counts) - 1
+    while most is not None and enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        found = tried(counts[middle])
+        if found is None:
+            too_few = middle
+        else:
+            most, enough = found, middle
+    return most
 
 
 @lru_cache(maxsize=256)

@@ -4,8 +4,9 @@ left out. Knows neither programs nor models."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
 from ridgeline_backends.errors import BackendError
@@ -13,8 +14,14 @@ from ridgeline_backends.neuron.devices import Instance
 from ridgeline_backends.neuron.planning.market import Market
 from ridgeline_backends.neuron.timing.predict import Prediction
 
-_SIMULATED = 8
-"""So many of the cheapest options are tried under the wanted rate."""
+_ENOUGH = 5
+"""Options that hold the wanted rate; dearer ones are tried for their speed alone."""
+
+_TRIES = 24
+"""So many options, of those with a price and of the others, are simulated until enough hold it."""
+
+WORTH_SAYING = 1.1
+"""Times the speed of what is cheaper."""
 
 _GIB = 1 << 30
 
@@ -22,13 +29,6 @@ _GIB = 1 << 30
 def usd_per_million(price_usd_h: float | None, a_second: float) -> float | None:
     """What a million tokens or texts cost at so many a second; None where no price is listed."""
     return None if price_usd_h is None else price_usd_h / 3600 / a_second * 1e6
-
-
-def usd_at_rate(setting: Setting, count: int, each: float, wanted: float | None) -> float | None:
-    """The same on `count` instances that make `each` a second, for `wanted` a second in all: idle
-    time is paid for too. None wanted: all that they make."""
-    price = setting.instance.price_usd_h
-    return usd_per_million(None if price is None else price * count, wanted or each * count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,18 +56,41 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate(ABC):
-    """A setting that fits. `instances`: how many are needed for the wanted rate. `usd_per_million`:
-    tokens, or texts; None where no price is listed. `misses`: what it misses of the targets."""
+    """A setting that fits. `instances`: how many are needed for the wanted rate. `wanted`: tokens,
+    or texts, a second of all of them; None: all that they make. `misses`: what it misses of the
+    targets."""
 
     setting: Setting
     core_bytes: int
     instances: int
-    usd_per_million: float | None
+    wanted: float | None
     misses: tuple[str, ...]
 
     @property
+    @abstractmethod
+    def each_s(self) -> float:
+        """Tokens, or texts, a second of one instance."""
+
+    @property
+    def made_s(self) -> float:
+        """That are paid for, a second: what is idle costs too."""
+        return self.wanted or self.each_s * self.instances
+
+    @property
+    def usd_per_million(self) -> float | None:
+        """Tokens, or texts; None where no price is listed."""
+        price = self.setting.instance.price_usd_h
+        return usd_per_million(None if price is None else price * self.instances, self.made_s)
+
+    @property
+    def core_seconds(self) -> float:
+        """Of a token, or text: what is compared where no price is listed."""
+        cores = self.setting.instance.cores(self.setting.lnc) * self.setting.lnc
+        return cores * self.instances / self.made_s
+
+    @property
     def priced(self) -> bool:
-        return self.usd_per_million is not None
+        return self.setting.instance.price_usd_h is not None
 
     @property
     @abstractmethod
@@ -86,8 +109,9 @@ C_co = TypeVar("C_co", bound=Candidate, covariant=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Generic[C_co]):
-    """`options` meet the targets, cheapest first; `near` fit but miss one; `left_out`: why the
-    others of an instance type cannot be."""
+    """`options` meet the targets, cheapest first, and hold the wanted rate; `near` fit but miss
+    one, or were not tried at that rate; `left_out`: why the others of an instance type cannot be.
+    """
 
     options: tuple[C_co, ...]
     near: tuple[C_co, ...]
@@ -125,24 +149,46 @@ class Sweep(Protocol[C]):
 def ranked(sweep: Sweep[C], settings: Iterable[Setting], rps: float | None) -> Plan[C]:
     """Every setting, sized and timed."""
     found: list[C] = []
-    left_out: dict[str, str] = {}
+    refused: dict[str, _Refusal] = {}
     for setting in settings:
         reason = _refusal(sweep, setting)
         if reason is None:
             found.append(sweep.option(setting))
         else:
-            left_out.setdefault(setting.instance.name, reason)
-    for one in found:
-        left_out.pop(one.setting.instance.name, None)
+            name = setting.instance.name
+            refused[name] = min(refused.get(name, reason), reason, key=lambda one: one.lacks)
+    kept = {one.setting.instance.name for one in found}
+    left_out = {name: one.reason for name, one in refused.items() if name not in kept}
     in_order = sorted(found, key=_rank)
     options = [one for one in in_order if not one.misses]
     near = [one for one in in_order if one.misses]
     if rps is not None:
-        tried = [sweep.under_load(one, rps) for one in options[:_SIMULATED]]
-        near = [*(one for one in tried if one.misses), *near]
-        tried = [one for one in tried if not one.misses]
-        options = sorted([*tried, *options[_SIMULATED:]], key=_rank)
+        tried: list[C] = []
+        untried: list[C] = []
+        for priced in (True, False):
+            _try(sweep, [one for one in options if one.priced is priced], rps, tried, untried)
+        options = sorted((one for one in tried if not one.misses), key=_rank)
+        near = [*(one for one in tried if one.misses), *near, *untried]
     return Plan(options=tuple(options), near=tuple(near), left_out=left_out)
+
+
+def _try(
+    sweep: Sweep[C], options: Sequence[C], rps: float, tried: list[C], untried: list[C]
+) -> None:
+    """Simulate the cheapest until enough hold the rate, and of dearer ones those that are faster
+    than all that do by what is worth saying."""
+    held = 0
+    fastest = inf
+    for place, one in enumerate(options):
+        cheap = held < _ENOUGH and place < _TRIES
+        if cheap or (held and one.pace.seconds * WORTH_SAYING < fastest):
+            found = sweep.under_load(one, rps)
+            tried.append(found)
+            if not found.misses:
+                held += 1
+                fastest = min(fastest, found.pace.seconds)
+        else:
+            untried.append(replace(one, misses=("it was not tried at the wanted rate",)))
 
 
 def settings_of(
@@ -174,27 +220,40 @@ def _ms(seconds: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _refusal(sweep: Sweep[C], setting: Setting) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """`lacks`: bytes of a core, by which the setting that comes closest is known; 0 where it is not
+    memory."""
+
+    reason: str
+    lacks: float = 0.0
+
+
+def _refusal(sweep: Sweep[C], setting: Setting) -> _Refusal | None:
     """Why a setting cannot be; None if it can."""
     cores = setting.instance.cores(setting.lnc)
     if setting.tp > cores:
-        return f"TP {setting.tp} asks for more than its {cores} cores"
+        return _Refusal(f"TP {setting.tp} asks for more than its {cores} cores", inf)
     limit = setting.instance.core_memory_bytes(setting.lnc)
     try:
         need = sweep.core_bytes(setting)
         if need > limit:
-            return (
+            narrow = ", 8-bit weights" if setting.quantized else ""
+            return _Refusal(
                 f"does not fit: {need / _GIB:.1f} GiB a core of {limit / _GIB:.0f} at "
-                f"TP {setting.tp}, batch {setting.batch}"
+                f"TP {setting.tp}, batch {setting.batch}{narrow}",
+                need - limit,
             )
         sweep.check(setting)
     except BackendError as error:
-        return error.message
+        return _Refusal(error.message)
     return None
 
 
-def _rank(one: Candidate) -> tuple[bool, float, int, str]:
-    """The cheapest first; those without a price behind, the smallest first."""
+def _rank(one: Candidate) -> tuple[bool, bool, float, str]:
+    """The cheapest first; behind them those without a price, by the cores that they keep busy:
+    cores of different chips are not worth the same, but those that no row was published of, whose
+    times are the least sure, come last."""
     cost = one.usd_per_million
-    cores = one.setting.instance.cores(one.setting.lnc) * one.instances
-    return cost is None, cost or 0.0, cores, str(one.setting)
+    unsure = cost is None and one.pace.label == "prior-only"
+    return cost is None, unsure, one.core_seconds if cost is None else cost, str(one.setting)

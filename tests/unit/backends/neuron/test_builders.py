@@ -288,6 +288,8 @@ def test_neuron_config_takes_the_names_of_nxd_inference() -> None:
         ({"tp_degre": 2}, "no field 'tp_degre'"),
         ({"tp_degree": "2"}, "tp_degree must be of type int"),
         ({"speculation_length": 4}, "speculation_length = 4 is not honoured"),
+        ({"enable_fused_speculation": True}, "enable_fused_speculation = True is not honoured"),
+        ({"is_prefix_caching": 1}, "is_prefix_caching = 1 is not honoured"),
         ({"seq_len": 128, "context_encoding_buckets": [64]}, "must end with 128"),
         ({"seq_len": 128, "max_context_length": 256}, "above seq_len 128"),
         ({"tp_degree": 0}, "at least 1"),

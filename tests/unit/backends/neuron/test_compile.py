@@ -255,7 +255,7 @@ def test_the_command_compiles_encoders_for_one_text_and_for_a_batch(tmp_path: Pa
 def test_an_encoder_that_does_not_fit_says_what_to_change(tmp_path: Path) -> None:
     config = text_encoder(find("bert-base", "encoders").config)
     assert config is not None
-    neuron = NeuronConfig(tp_degree=1, seq_len=512, batch_size=1024)
+    neuron = NeuronConfig(tp_degree=1, seq_len=512, batch_size=2048)
     with pytest.raises(DoesNotFit, match=r"tp_degree of 2, fewer texts in a call \(batch_size\)"):
         compile_encoder(
             config.config,

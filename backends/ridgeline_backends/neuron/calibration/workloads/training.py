@@ -45,6 +45,12 @@ roughly 12% of training (release notes of the runtime, 2.15.11). NeMo's and NxD'
 _FLASH_FROM = 19
 """The kernel for attention came to both (release notes: NxD 0.8.0, neuronx-nemo-megatron 0.6.0)."""
 
+_FUSED_FROM = 15
+"""NxD's scripts for Llama 2 compile with --distribution-strategy=llm-training, which is not to be
+given beside that kernel (release notes: NxD Training 1.2.0): the compiler fuses attention itself.
+No release note says since when; the rate doubled from 2.13 (TR0082) to 2.15 (TR0122), and the
+kernel added nothing to it (TR0144, TR0169)."""
+
 _SELECTIVE = ("GPT3-23B", "GPT3-175B")
 """Models whose NeMo scripts make attention alone again, not all activations
 (ACT_CHKPNT_GRANULARITY in gpt_23b.sh and gpt_175b.sh; full in the others and in test_llama.sh)."""
@@ -92,8 +98,7 @@ def training_quantities(row: Row) -> list[Quantity]:
     shape = model.shape
     data = machine.cores // (degrees.tensor * degrees.pipeline)
     new = shape.causal and (row.sdk_minor or 99) >= _NEMO_FROM
-    # NxD's scripts alone keep the optimizer's state in fp32, and cut it over the cores.
-    zero = "FP32Optimizer" in row.text("train_dtype") or "ZeRO" in row.text("topology")
+    zero = _is_nxd(row)
     plan = TrainingPlan(
         shape=shape,
         tensor=degrees.tensor,
@@ -137,6 +142,11 @@ def _machine(row: Row) -> Machine:
             hint="Trainium trains: trn1.32xlarge, trn2.48xlarge.",
         )
     return machine
+
+
+def _is_nxd(row: Row) -> bool:
+    """NxD's scripts alone keep the optimizer's state in fp32, and cut it over the cores."""
+    return "FP32Optimizer" in row.text("train_dtype") or "ZeRO" in row.text("topology")
 
 
 def _recomputed(row: Row, zero: bool) -> Recomputed:
@@ -268,12 +278,16 @@ def _shape(sizes: Sizes, row: Row) -> EncoderShape:
         kv_heads=sizes.kv_heads,
         head_dim=sizes.head_dim,
         causal=sizes.decoder,
-        kernel="flash" if sizes.decoder and (row.sdk_minor or 99) >= _FLASH_FROM else "plain",
+        kernel="flash" if sizes.decoder and _fuses_attention(row) else "plain",
         dtype=ElementType.FP32 if whole else ElementType.BF16,
         # neuronx-cc casts the inputs of fp32 products to bf16 unless told not to.
         products=ElementType.BF16 if whole else None,
         gated=sizes.gated,
     )
+
+
+def _fuses_attention(row: Row) -> bool:
+    return (row.sdk_minor or 99) >= (_FUSED_FROM if _is_nxd(row) else _FLASH_FROM)
 
 
 def _integer(config: Mapping[str, object], name: str) -> int:
