@@ -236,13 +236,13 @@ def test_what_cannot_be_tested_says_why() -> None:
 
 
 def test_all_that_an_endpoint_compiles_must_fit_a_core() -> None:
-    """Each program of batch 51 has room alone."""
-    test = Wanted(instance="inf2.xlarge", tp=2, batch=50, length=8192)
+    """Each program of batch 52 has room alone."""
+    test = Wanted(instance="inf2.xlarge", tp=2, batch=51, length=8192)
     fits = borne(test, levels=[(1, 60.0)])
     assert isinstance(fits, Borne)
     assert fits.core_bytes <= fits.core_bytes_available
     assert fits.environment["OPTION_MAX_MODEL_LEN"] == "8192"
-    assert "Allocation Failure" in str(borne(replace(test, batch=51), levels=[(1, 60.0)]))
+    assert "Allocation Failure" in str(borne(replace(test, batch=52), levels=[(1, 60.0)]))
 
 
 def test_sequences_are_as_long_as_the_test_says_or_its_requests_need() -> None:

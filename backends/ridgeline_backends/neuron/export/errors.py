@@ -13,8 +13,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb
 
 from ridgeline_backends.errors import BackendError
+
+_HERE = Path(__file__).parent
 
 LIST = 'docs/neuron.md, "Modules of your own", lists those that are supported'
 
@@ -103,12 +107,24 @@ class InvalidInput(CompileError):
 
 
 def line_of(stack_trace: str | None) -> SourceLine | None:
-    """The model's own line: the innermost one outside of torch."""
+    """The model's own line: the innermost one outside of torch, and of the code that it makes."""
     frames = re.findall(
         r'File "([^"]+)", line (\d+), in \S+\n\s+(.*)', stack_trace or "", flags=re.MULTILINE
     )
-    own = [one for one in frames if "/torch/" not in one[0]]
+    own = [one for one in frames if _is_the_models(one[0])]
     if not own:
         return None
     file, line, code = own[-1]
     return SourceLine(file, int(line), code.strip())
+
+
+def line_of_error(error: BaseException) -> SourceLine | None:
+    """The model's own line that raised it."""
+    frames = [one for one in extract_tb(error.__traceback__) if _is_the_models(one.filename)]
+    if not frames or not frames[-1].line:
+        return None
+    return SourceLine(frames[-1].filename, frames[-1].lineno or 0, frames[-1].line)
+
+
+def _is_the_models(file: str) -> bool:
+    return "/torch/" not in file and not file.startswith("<") and Path(file).parent != _HERE

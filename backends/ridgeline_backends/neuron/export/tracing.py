@@ -7,9 +7,13 @@ values that the graph gives beside its results.
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from functools import lru_cache
+from io import StringIO
 
 from torch import SymBool, SymFloat, SymInt, Tensor, nn
 from torch._dynamo.exc import UserError
@@ -21,7 +25,13 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 
 from ridgeline_backends.neuron.export.decompositions import DECOMPOSITIONS
-from ridgeline_backends.neuron.export.errors import CompileError, DynamicShape, line_of
+from ridgeline_backends.neuron.export.errors import (
+    CompileError,
+    DynamicShape,
+    SourceLine,
+    line_of,
+    line_of_error,
+)
 from ridgeline_backends.neuron.export.operators import OPERATORS
 from ridgeline_backends.neuron.export.registry import HINTS
 
@@ -31,14 +41,19 @@ def exported(
 ) -> ExportedProgram:
     """Raises `DynamicShape`, and `CompileError` for a module that does not run on the example."""
     try:
-        found: ExportedProgram = export(module, args, kwargs)
-    except (UserError, GuardOnDataDependentSymNode) as error:
+        with _quiet():
+            found: ExportedProgram = export(module, args, kwargs)
+    except GuardOnDataDependentSymNode as error:
+        raise _branches(line_of(str(error)) or line_of_error(error)) from error
+    except UserError as error:
         raise DynamicShape(_first_line(error), line_of(str(error))) from error
     except Exception as error:  # whatever the module's own code raises
+        where = line_of_error(error)
         raise CompileError(
             f"{type(module).__name__} does not run on the example inputs: "
-            f"{type(error).__name__}: {_first_line(error)}",
-            hint="Call the module on the same inputs without compiling it, to see where it fails.",
+            f"{type(error).__name__}: {_first_line(error)}" + (f", at {where}" if where else ""),
+            hint="Call the module on the same inputs without compiling it, to see where it fails; "
+            "on more than one core a layer gives one core's part.",
         ) from error
     return found
 
@@ -53,7 +68,7 @@ def decomposed(traced: ExportedProgram) -> ExportedProgram:
             warnings.simplefilter("ignore", FutureWarning)
             made: ExportedProgram = traced.run_decompositions(_table())
     except GuardOnDataDependentSymNode as error:
-        raise DynamicShape(_first_line(error), line_of(str(error))) from error
+        raise _branches(line_of(str(error))) from error
     except (RuntimeError, NotImplementedError, AssertionError) as error:
         raise CompileError(
             f"torch does not decompose the graph: {type(error).__name__}: {_first_line(error)}",
@@ -89,6 +104,38 @@ def _check_static(traced: ExportedProgram) -> None:
                 where,
                 hint="Keep it a tensor: leave out .item(), int() and float().",
             )
+
+
+def _branches(where: SourceLine | None) -> DynamicShape:
+    return DynamicShape(
+        "what runs, or a shape, depends on the values of tensors",
+        where,
+        hint="Compute both sides and choose with torch.where; give every tensor a fixed shape.",
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch logs, and prints of its graph, of an error that is told in a line here."""
+
+    def nothing(_: logging.LogRecord) -> bool:
+        return False
+
+    loggers = logging.root.manager.loggerDict.items()
+    handlers = [
+        handler
+        for name, logger in loggers
+        if name.startswith("torch") and isinstance(logger, logging.Logger)
+        for handler in logger.handlers
+    ]
+    for one in handlers:
+        one.addFilter(nothing)
+    try:
+        with redirect_stderr(StringIO()):
+            yield
+    finally:
+        for one in handlers:
+            one.removeFilter(nothing)
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from ridgeline_backends.neuron.export.errors import InvalidWeights
 from ridgeline_backends.neuron.export.layers import PARTITION, WHOLE
 
+_OWN_PART = (
+    " What a core makes for its own part, and no layer cuts, is no weight: register such a buffer "
+    "with persistent=False."
+)
+
 _SHOWN = 5
 """Names in a message."""
 
@@ -86,7 +91,7 @@ def matched(
                 f"Weight {name!r} is {list(tensor.shape)}, and the module needs "
                 f"{one.whole(cores)}.",
                 hint="Pass the state dict of the module that is made for one core: whole tensors, "
-                "which are cut here.",
+                "which are cut here." + (_OWN_PART if cores > 1 and one.axis is None else ""),
             )
         for other in names[1:]:
             if given[other] is not tensor and not torch.equal(given[other], tensor):
