@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from ridgeline_backends.neuron.devices.model import Chip
 from ridgeline_backends.neuron.heap import DeviceHeap, aligned
-from ridgeline_backends.neuron.program import BufferKind, Operation, Program, Section
+from ridgeline_backends.neuron.program import BufferKind, ElementType, Operation, Program, Section
 from ridgeline_backends.neuron.schedule import streamed_buffers
 
 _RUNTIME = 96 << 20
@@ -39,7 +39,7 @@ _LINK_BUFFERS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreNeed:
-    """Bytes of one core's device memory."""
+    """Bytes of one core's device memory. `quantized`: weights have 8 bits."""
 
     weights: int
     kv: int
@@ -49,6 +49,7 @@ class CoreNeed:
     dma_rings: int
     collectives: int
     runtime: int
+    quantized: bool = False
 
     @property
     def total(self) -> int:
@@ -88,7 +89,13 @@ def core_need(programs: Iterable[Program], chip: Chip) -> CoreNeed:
         dma_rings=aligned(sum(_rings(program, chip) for program in programs)),
         collectives=aligned(max(_exchanged(program) for program in programs) * _LINK_BUFFERS),
         runtime=_RUNTIME,
+        quantized=any(_is_quantized(program) for program in programs),
     )
+
+
+def _is_quantized(program: Program) -> bool:
+    weights = (one.dtype for one, _ in program.buffers(BufferKind.WEIGHT))
+    return any(one.bytes == 1 and one is not ElementType.BOOL for one in weights)
 
 
 def kept_bytes(programs: Iterable[Program], kind: BufferKind) -> int:

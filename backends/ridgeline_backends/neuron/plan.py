@@ -270,7 +270,7 @@ def _remedy(largest: str, need: CoreNeed, placement: Placement) -> str:
     listed = " or ".join(map(str, larger))
     more = f"a tp_degree of {listed}" if larger else "an instance type with more memory in all"
     if largest == "model constants":
-        return f"{more}, or quantized weights"
+        return more if need.quantized else f"{more}, or quantized weights"
     if largest == "tensors":
         return f"{more}, fewer sequences (batch_size) or a shorter seq_len"
     if not need.kv:

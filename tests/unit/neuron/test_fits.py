@@ -14,6 +14,8 @@ from ridgeline_backends.neuron.config import NeuronConfig
 from ridgeline_backends.neuron.devices import chip, instance
 from ridgeline_backends.neuron.heap import DeviceHeap, OutOfDeviceMemory
 from ridgeline_backends.neuron.liveness import Bucketed, CoreNeed, bucketed_need, core_need
+from ridgeline_backends.neuron.placement import place
+from ridgeline_backends.neuron.plan import out_of_memory
 from ridgeline_backends.neuron.program import ElementType, Program
 
 CHIP = chip("inferentia2")
@@ -147,3 +149,17 @@ def test_what_was_run_in_public_fits() -> None:
     found = needed("llama-3.1-405b", "trn2.48xlarge", batch=1, length=11_500, degree=64)
     assert found.dma_rings == 0
     assert found.total < instance("trn2.48xlarge").core_memory_bytes(2)
+
+
+def test_weights_that_are_quantised_are_not_told_to_be() -> None:
+    config = find("llama-3.1-405b", "decoders").config
+    placement = place("trn1.32xlarge", 32, None)
+
+    def said(quantized: bool) -> str:
+        neuron = NeuronConfig(tp_degree=32, seq_len=2048, quantized=quantized)
+        step = build_decoder(config, neuron, phase=Phase.TOKEN_GENERATION, bucket=2048)
+        return out_of_memory(core_need([step], placement.instance.chip), placement)
+
+    more = "It takes an instance type with more memory in all"
+    assert said(quantized=False).endswith(f"{more}, or quantized weights.")
+    assert said(quantized=True).endswith(f"{more}.")

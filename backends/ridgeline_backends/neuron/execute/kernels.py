@@ -14,6 +14,7 @@ from ridgeline_backends.neuron import operations as ops
 from ridgeline_backends.neuron.execute.call import Call
 from ridgeline_backends.neuron.execute.indexing_kernels import within
 from ridgeline_backends.neuron.execute.registry import computes
+from ridgeline_backends.neuron.program import ElementType
 
 
 @computes(ops.Matmul)
@@ -182,7 +183,10 @@ def _cast(kind: ops.Cast, inputs: Sequence[Tensor], call: Call) -> Tensor:
     x = inputs[0]
     if kind.output.floating:
         return x.float()
-    return x != 0 if kind.output.value == "bool" else x.long()
+    if kind.output is ElementType.BOOL:
+        return x != 0
+    # Kept in 64 bits, whole numbers begin anew beyond the last of 32 where they are told to.
+    return x.long() if x.is_floating_point() else x.to(torch.int32).long()
 
 
 @computes(ops.Reshape)

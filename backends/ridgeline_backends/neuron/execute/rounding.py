@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ridgeline_backends.neuron.program import ElementType
 
-_LARGEST_E4M3 = 240.0
+LARGEST_E4M3 = 240.0
 """The IEEE-like kind that the device has, with infinities; torch's goes on to 448."""
 
 _TORCH = {
@@ -54,6 +54,6 @@ def rounded(x: Tensor, dtype: ElementType) -> Tensor:
     kept = x.to(_TORCH[dtype]).float()
     if dtype is ElementType.FP8_E4M3:
         # torch gives NaN beyond its own largest number.
-        beyond = (kept.abs() > _LARGEST_E4M3) | (kept.isnan() & ~x.isnan())
+        beyond = (kept.abs() > LARGEST_E4M3) | (kept.isnan() & ~x.isnan())
         kept = torch.where(beyond, torch.inf * x.sign(), kept)
     return kept

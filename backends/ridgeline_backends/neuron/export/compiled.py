@@ -21,7 +21,7 @@ from ridgeline_backends.neuron.export.parallel_state import tensor_model_paralle
 from ridgeline_backends.neuron.export.signature import Signature, checked_example
 from ridgeline_backends.neuron.export.tracing import decomposed, exported
 from ridgeline_backends.neuron.export.translation import Translation
-from ridgeline_backends.neuron.export.weights import expected_of, matched, parts_of
+from ridgeline_backends.neuron.export.weights import check_range, expected_of, matched, parts_of
 from ridgeline_backends.neuron.program import Program
 
 
@@ -80,6 +80,7 @@ def compile_module(
         made = translated.constants.get(name)
         if made is not None:
             return [made.clone()] * tensor_parallel
+        check_range(name, given[name], translated.weights[name].dtype)
         parts = parts_of(given[name], expected[name].axis, tensor_parallel)
         own = {id(part): stored(part, translated.weights[name].dtype) for part in parts}
         return [own[id(part)] for part in parts]

@@ -28,7 +28,7 @@ from ridgeline_backends.neuron.export.operators import OPERATORS
 from ridgeline_backends.neuron.export.registry import HINTS, is_constant
 from ridgeline_backends.neuron.export.signature import Named, Signature
 from ridgeline_backends.neuron.export.writer import Writer, named
-from ridgeline_backends.neuron.operations import Reshape, Store
+from ridgeline_backends.neuron.operations import Cast, Reshape, Store
 from ridgeline_backends.neuron.program import (
     Buffer,
     BufferKind,
@@ -41,6 +41,12 @@ from ridgeline_backends.neuron.program import (
 
 _NO_NUMBERS = ("device", "pin_memory", "layout", "memory_format", "non_blocking", "copy")
 """Arguments by name that say where and how numbers are kept, not which."""
+
+_OVERFLOWING = (
+    *("mul", "add", "sub", "rsub", "neg", "pow", "sum", "prod", "cumsum", "cumprod"),
+    *("bitwise_left_shift", "__lshift__", "_to_copy"),
+)
+"""Operators whose results may lie beyond 32 bits, and begin anew there."""
 
 _KEPT = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
 _READ = (OutputKind.USER_OUTPUT, OutputKind.LOSS_OUTPUT)
@@ -212,6 +218,9 @@ class Translation:
         dtype = element_type(value.dtype)
         if dtype is None:
             raise self._writer.refused(f"numbers of type {value.dtype}")
+        _, name, *_ = self._writer.operator.split(".")
+        if value.dtype is torch.int32 and name in _OVERFLOWING:
+            return self._writer.add(Cast(dtype), found)
         return self._writer.cast(found, dtype)
 
     def _value(self, given: object) -> Any:

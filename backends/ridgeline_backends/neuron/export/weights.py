@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ridgeline_backends.neuron.execute.rounding import LARGEST_E4M3
 from ridgeline_backends.neuron.export.errors import InvalidWeights
 from ridgeline_backends.neuron.export.layers import PARTITION, WHOLE
+from ridgeline_backends.neuron.program import ElementType
 
 _OWN_PART = (
     " What a core makes for its own part, and no layer cuts, is no weight: register such a buffer "
@@ -127,6 +129,20 @@ def _listed(names: Iterable[str]) -> str:
 
 def _a(value: object) -> str:
     return f"of type {type(value).__name__}"
+
+
+def check_range(name: str, tensor: Tensor, dtype: ElementType) -> None:
+    """Raises `InvalidWeights` for 8-bit floats that a core does not have: its own end at 240, those
+    of checkpoints at 448."""
+    if dtype is not ElementType.FP8_E4M3 or not tensor.numel():
+        return
+    most = float(tensor.float().abs().max())
+    if most > LARGEST_E4M3:
+        raise InvalidWeights(
+            f"Weight {name!r} has numbers up to {most:g}, and 8-bit floats of a core end at "
+            f"{LARGEST_E4M3:g}.",
+            hint="Halve the numbers and double the scale that they are multiplied with.",
+        )
 
 
 def parts_of(whole: Tensor, axis: int | None, cores: int) -> list[Tensor]:

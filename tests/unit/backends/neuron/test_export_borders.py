@@ -218,6 +218,36 @@ def test_inputs_of_another_precision_are_rounded_to_that_of_the_example() -> Non
     assert torch.equal(found(given), given.bfloat16().float())
 
 
+def test_whole_numbers_of_32_bits_begin_anew_beyond_the_last() -> None:
+    """As a table's hashed ids do; 64-bit ones are computed as they are."""
+
+    def hashed(x: Tensor) -> list[Tensor]:
+        return [x * x, x + 2147483647, (x << 17) - x, x.cumsum(0), -(x * 40000), x * x % 1009]
+
+    for dtype in (torch.int32, torch.int64):
+        given = torch.tensor([70000, -5, 2147483640 % 2**31], dtype=dtype)
+        for ours, theirs in zip(compiled(hashed, given)(given), hashed(given), strict=True):
+            assert torch.equal(ours, theirs.long()), dtype
+
+
+def test_8_bit_floats_beyond_those_of_a_core_are_refused() -> None:
+    class Scaled(nn.Module):
+        def __init__(self, most: float) -> None:
+            super().__init__()
+            values = torch.tensor([[most, -1.5], [300.0 * most / 448, 1.0]])
+            self.register_buffer("table", values.to(torch.float8_e4m3fn))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.table.to(torch.float32)
+
+    x = torch.ones(1, 2)
+    fits, beyond = Scaled(240.0), Scaled(448.0)
+    found = compile_module(lambda: Scaled(240.0), (x,), weights=fits.state_dict())
+    assert torch.allclose(found(x), fits(x))
+    with pytest.raises(InvalidWeights, match=r"'table' has numbers up to 448.* end at 240"):
+        compile_module(lambda: Scaled(448.0), (x,), weights=beyond.state_dict())
+
+
 @pytest.mark.parametrize(
     ("ids", "message"), [([1, 10], "Index 10 .*0 to 9"), ([-1, 2], "Index -1 .*0 to 9")]
 )
