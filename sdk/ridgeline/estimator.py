@@ -140,20 +140,8 @@ class Estimator:
         session = sagemaker_session or Session()
         job = TrainingJob(training_job_name, session)
         found = job.describe()
-        resources = found.get("ResourceConfig") or {}
-        algorithm = found.get("AlgorithmSpecification") or {}
-        values = found.get("HyperParameters") or {}
-        estimator = Estimator(
-            algorithm["TrainingImage"],
-            role=found.get("RoleArn"),
-            instance_count=resources.get("InstanceCount", 1),
-            instance_type=resources.get("InstanceType"),
-            volume_size=resources.get("VolumeSizeInGB", 30),
-            output_path=found["OutputDataConfig"]["S3OutputPath"],
-            sagemaker_session=session,
-            hyperparameters={k: v for k, v in values.items() if not k.startswith(_OWN)},
-            environment=found.get("Environment"),
-        )
+        image = found["AlgorithmSpecification"]["TrainingImage"]
+        estimator = Estimator(image, sagemaker_session=session, **described_options(found))
         estimator.latest_training_job = job
         return estimator
 
@@ -334,6 +322,21 @@ def distribution_hyperparameters(distribution: Mapping[str, Any]) -> dict[str, A
         if settings.get("enabled"):
             found[known[kind]] = True
     return found
+
+
+def described_options(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What an estimator is told, of a job's description: all but its image and its script."""
+    resources = found.get("ResourceConfig") or {}
+    values = found.get("HyperParameters") or {}
+    return {
+        "role": found.get("RoleArn"),
+        "instance_count": resources.get("InstanceCount", 1),
+        "instance_type": resources.get("InstanceType"),
+        "volume_size": resources.get("VolumeSizeInGB", 30),
+        "output_path": found["OutputDataConfig"]["S3OutputPath"],
+        "hyperparameters": {k: v for k, v in values.items() if not k.startswith(_OWN)},
+        "environment": found.get("Environment"),
+    }
 
 
 def serving_image(training_image: str) -> str:

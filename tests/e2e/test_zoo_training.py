@@ -59,7 +59,8 @@ def test_a_tuned_model_is_served_with_its_template(session: Session, tmp_path: P
     with tarfile.open(fileobj=io.BytesIO(body)) as archive:
         names = {name.removeprefix("./") for name in archive.getnames()}
     assert {"model.safetensors", "chat_template.jinja", "adapter/adapter_config.json"} <= names
-    predictor = estimator.deploy()
+    # By its name alone, as another program would.
+    predictor = ZooEstimator.attach(job.name, sagemaker_session=session).deploy()
     try:
         assert isinstance(predictor.chat("Which word has number 3?", max_tokens=8), str)
     finally:

@@ -96,8 +96,11 @@ class Bench:
         return f"s3://bucket/{key}"
 
 
-def variant(uri: str = "", kind: str = "", zoo_id: str = "", **environment: str) -> VariantSpec:
-    runtime = "llm" if zoo_id or "HF_MODEL_ID" in environment else "pytorch-inference"
+def variant(
+    uri: str = "", kind: str = "", zoo_id: str = "", runtime: str = "", **environment: str
+) -> VariantSpec:
+    if not runtime:
+        runtime = "llm" if zoo_id or "HF_MODEL_ID" in environment else "pytorch-inference"
     return VariantSpec(
         name="A",
         model_name="m",

@@ -18,7 +18,7 @@ from ridgeline_recipes.job import Job, main, say
 from ridgeline_recipes.memory import available_memory, model_size, require_fit
 from ridgeline_recipes.options import POSITIVE, Options, option, parse
 from ridgeline_recipes.records import jsonl_files, read_records, validation_records, with_held_out
-from ridgeline_recipes.sizing import longest_record, setting_of
+from ridgeline_recipes.sizing import longest_record, require_positions, setting_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,11 @@ def classify(job: Job, given: Sequence[str]) -> int:
         read_records(files, formats.labelled),
         validation_records(job.validation, formats.labelled),
         options.seed,
+        lambda record: record.label,
     )
     labels = known_labels(records, held_out)
     job.require_model()
+    require_positions(job.model, options.max_length)
     tokens = longest_record(job.model, ([record.text] for record in records))
     setting = setting_of(options, tokens, logits=False)
     need = require_fit(model_size(job.model), setting, available_memory())
@@ -46,7 +48,7 @@ def classify(job: Job, given: Sequence[str]) -> int:
     # Here and not above: what can be wrong was found before torch was loaded.
     from ridgeline_recipes.label_tuning import tune_on_labels
 
-    training = fingerprint("classify", asdict(options), files)
+    training = fingerprint(job, "classify", asdict(options), records)
     return tune_on_labels(job, options, labels, records, held_out, training)
 
 

@@ -16,7 +16,7 @@ from ridgeline_recipes.job import Job, main, say
 from ridgeline_recipes.memory import available_memory, model_size, require_fit
 from ridgeline_recipes.options import POSITIVE, TuningOptions, option, parse
 from ridgeline_recipes.records import jsonl_files, read_records, validation_records, with_held_out
-from ridgeline_recipes.sizing import longest_record, setting_of
+from ridgeline_recipes.sizing import longest_record, require_positions, setting_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ def dpo(job: Job, given: Sequence[str]) -> int:
         options.seed,
     )
     job.require_model()
+    require_positions(job.model, options.max_length)
     texts = (
         [*(message.content for message in pair.prompt), answer]
         for pair in pairs
@@ -48,7 +49,7 @@ def dpo(job: Job, given: Sequence[str]) -> int:
     # Here and not above: what can be wrong was found before torch was loaded.
     from ridgeline_recipes.preference_tuning import tune_on_preferences
 
-    training = fingerprint("dpo", asdict(options), files)
+    training = fingerprint(job, "dpo", asdict(options), pairs)
     return tune_on_preferences(job, options, options.beta, pairs, held_out, training)
 
 

@@ -16,7 +16,7 @@ from ridgeline_recipes.job import Job, main, say
 from ridgeline_recipes.memory import available_memory, model_size, require_fit
 from ridgeline_recipes.options import POSITIVE, TuningOptions, option, parse
 from ridgeline_recipes.records import jsonl_files, read_records, validation_records, with_held_out
-from ridgeline_recipes.sizing import setting_of
+from ridgeline_recipes.sizing import require_positions, setting_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +37,14 @@ def pretrain(job: Job, given: Sequence[str]) -> int:
         options.seed,
     )
     job.require_model()
+    require_positions(job.model, options.max_length)
     setting = setting_of(options, options.max_length)
     need = require_fit(model_size(job.model), setting, available_memory())
     say(f"{len(texts)} texts, {len(held_out)} held out; memory {need}")
     # Here and not above: what can be wrong was found before torch was loaded.
     from ridgeline_recipes.text_tuning import tune_on_texts
 
-    training = fingerprint("pretrain", asdict(options), files)
+    training = fingerprint(job, "pretrain", asdict(options), texts)
     return tune_on_texts(job, options, texts, held_out, training)
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 
 from ridgeline_recipes import formats
 from ridgeline_recipes.checkpoints import fingerprint
+from ridgeline_recipes.failing import RecipeFailed
 from ridgeline_recipes.formats import Chat, Question
+from ridgeline_recipes.instruction import TEMPLATE, instruction_format
 from ridgeline_recipes.job import Job, main, say
 from ridgeline_recipes.memory import available_memory, model_size, require_fit
 from ridgeline_recipes.options import POSITIVE, SHARE, TuningOptions, option, parse
 from ridgeline_recipes.records import jsonl_files, read_records
-from ridgeline_recipes.sizing import longest_record, setting_of
+from ridgeline_recipes.sizing import longest_record, require_positions, setting_of
 
 GENERAL = Path(__file__).with_name("general.jsonl")
 
@@ -34,20 +36,21 @@ class SftOptions(TuningOptions):
 
 def sft(job: Job, given: Sequence[str]) -> int:
     options = parse(SftOptions, given)
-    files = jsonl_files(job.training, "training")
-    own = read_records(files, formats.chat)
+    files = jsonl_files(job.training, "training", also=TEMPLATE)
+    own = read_records(files, instruction_format(job.training) or formats.chat)
     questions = _questions(job)
     job.require_model()
-    chats = [*own, *general_chats(len(own), options.general_share, options.seed)]
-    texts = ([message.content for message in chat.messages] for chat in chats)
+    require_positions(job.model, options.max_length)
+    general = general_chats(len(own), options.general_share, options.seed)
+    texts = ([message.content for message in chat.messages] for chat in (*own, *general))
     setting = setting_of(options, longest_record(job.model, texts))
     need = require_fit(model_size(job.model), setting, available_memory())
-    say(f"{len(own)} chats, {len(chats) - len(own)} general ones mixed in; memory {need}")
+    say(f"{len(own)} chats, {len(general)} general ones mixed in; memory {need}")
     # Here and not above: what can be wrong was found before torch was loaded.
     from ridgeline_recipes.chat_tuning import tune_on_chats
 
-    training = fingerprint("sft", asdict(options), files)
-    return tune_on_chats(job, options, chats, questions, training)
+    training = fingerprint(job, "sft", asdict(options), [*own, *general])
+    return tune_on_chats(job, options, own, general, questions, training)
 
 
 def general_chats(own: int, share: float, seed: int) -> list[Chat]:
@@ -62,10 +65,15 @@ def _questions(job: Job) -> dict[str, list[Question]]:
     """Sets of questions, by the names of their files."""
     if job.validation is None:
         return {}
-    return {
-        path.stem: read_records([path], formats.question)
-        for path in jsonl_files(job.validation, "validation")
-    }
+    found: dict[str, Path] = {}
+    for path in jsonl_files(job.validation, "validation"):
+        other = found.setdefault(path.stem, path)
+        if other != path:
+            both = " and ".join(str(each.relative_to(job.validation)) for each in (other, path))
+            raise RecipeFailed(
+                f"Channel 'validation': {both} would give figures of one name. Rename one of them."
+            )
+    return {name: read_records([path], formats.question) for name, path in found.items()}
 
 
 if __name__ == "__main__":

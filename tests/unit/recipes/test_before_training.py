@@ -102,3 +102,52 @@ def test_labels_must_be_known_and_more_than_one(
     recipe.write("training", "train.jsonl", both)
     found = recipe.run(PYTHONPATH=without_torch)
     assert "labels that no training text has: city. Known: hours, price." in found.failure
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_channel_that_nobody_reads_is_refused(
+    tmp_path: Path, tiny_model: Path, without_torch: str, script: str
+) -> None:
+    recipe = job(tmp_path, tiny_model, script)
+    recipe.write("training", "train.jsonl", [SCRIPTS[script]])
+    found = recipe.run(PYTHONPATH=without_torch, SM_CHANNEL_VALDIATION="/x", SM_CHANNEL_CODE="/x")
+    assert found.status == 1
+    assert "reads no channel 'valdiation'. Did you mean 'validation'?" in found.failure
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_more_tokens_than_the_base_has_positions_are_refused(
+    tmp_path: Path, tiny_model: Path, without_torch: str, script: str
+) -> None:
+    recipe = job(tmp_path, tiny_model, script)
+    records = [SCRIPTS[script]] * 8
+    if script == "classify.py":
+        records += [{"text": "How much?", "label": "price"}] * 8
+    recipe.write("training", "train.jsonl", records)
+    found = recipe.run("--max_length", "2049", PYTHONPATH=without_torch)
+    assert found.status == 1
+    assert "max_length: the base model takes at most 2048 tokens, not 2049." in found.failure
+
+
+def test_two_files_of_questions_with_one_name_are_refused(
+    tmp_path: Path, tiny_model: Path, without_torch: str
+) -> None:
+    recipe = job(tmp_path, tiny_model, "sft.py")
+    recipe.write("training", "train.jsonl", [CHAT])
+    for folder in ("a", "b"):
+        question = {"q": "When?", "any": ["8:40"]}
+        recipe.write(f"validation/{folder}", "facts.jsonl", [question])
+    found = recipe.run(PYTHONPATH=without_torch)
+    assert found.status == 1
+    assert "a/facts.jsonl and b/facts.jsonl would give figures of one name." in found.failure
+
+
+def test_labels_that_leave_nothing_to_hold_out_ask_for_more(
+    tmp_path: Path, tiny_model: Path, without_torch: str
+) -> None:
+    recipe = job(tmp_path, tiny_model, "classify.py")
+    both = [SCRIPTS["classify.py"], {"text": "How much?", "label": "price"}]
+    recipe.write("training", "train.jsonl", both)
+    found = recipe.run(PYTHONPATH=without_torch)
+    assert "The only record of a label cannot be both learned and held out" in found.failure
+    assert "channel 'validation'" in found.failure

@@ -8,6 +8,7 @@ import pytest
 
 from ridgeline_recipes.checkpoints import fingerprint, newest_whole, seal
 from ridgeline_recipes.failing import RecipeFailed
+from ridgeline_recipes.job import job_of
 
 
 def checkpoint(folder: Path, step: int) -> Path:
@@ -51,15 +52,16 @@ def test_the_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         newest_whole(tmp_path, "t")
 
 
-def test_fingerprints_tell_data_and_settings_apart(tmp_path: Path) -> None:
-    data = tmp_path / "train.jsonl"
-    data.write_text("one")
-    first = fingerprint("sft", {"epochs": 1}, [data])
-    assert first == fingerprint("sft", {"epochs": 1}, [data])
-    data.write_text("two")
+def test_fingerprints_tell_data_settings_and_bases_apart(tmp_path: Path) -> None:
+    job = job_of({"SM_CHANNEL_MODEL": str(tmp_path), "RIDGELINE_CHECKPOINTS": str(tmp_path)})
+    (tmp_path / "model.safetensors").write_text("base")
+    first = fingerprint(job, "sft", {"epochs": 1}, ["one"])
+    assert first == fingerprint(job, "sft", {"epochs": 1}, ["one"])
     others = {
-        fingerprint("sft", {"epochs": 1}, [data]),
-        fingerprint("sft", {"epochs": 2}, [data]),
-        fingerprint("dpo", {"epochs": 1}, [data]),
+        fingerprint(job, "sft", {"epochs": 1}, ["two"]),
+        fingerprint(job, "sft", {"epochs": 2}, ["one"]),
+        fingerprint(job, "dpo", {"epochs": 1}, ["one"]),
     }
-    assert len(others | {first}) == 4
+    (tmp_path / "model.safetensors").write_text("another")
+    others.add(fingerprint(job, "sft", {"epochs": 1}, ["one"]))
+    assert len(others | {first}) == 5

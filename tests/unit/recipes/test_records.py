@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ridgeline_recipes import formats
 from ridgeline_recipes.failing import SHOWN, DataInvalid, RecipeFailed
 from ridgeline_recipes.formats import Chat, Labelled, Message, Preference, Question
-from ridgeline_recipes.records import Parse, jsonl_files, read_records
+from ridgeline_recipes.records import Parse, jsonl_files, read_records, with_held_out
 
 USER = {"role": "user", "content": "When?"}
 ASSISTANT = {"role": "assistant", "content": "At 8:40."}
@@ -179,6 +179,24 @@ def test_a_channel_without_jsonl_says_what_is_there(tmp_path: Path) -> None:
         jsonl_files(tmp_path, "training")
     with pytest.raises(RecipeFailed, match="no channel 'validation'"):
         jsonl_files(tmp_path / "none", "validation")
+
+
+@given(labels=st.lists(st.sampled_from("abcd"), min_size=2, max_size=30), seed=st.integers(0, 99))
+def test_a_record_of_each_kind_is_left_to_learn(labels: list[str], seed: int) -> None:
+    kinds = set(labels)
+    if len(kinds) == len(labels):
+        with pytest.raises(RecipeFailed, match="The only record of a label cannot be both"):
+            with_held_out(labels, None, seed, str)
+        return
+    learned, held_out = with_held_out(labels, None, seed, str)
+    assert set(learned) == kinds
+    assert sorted(learned + held_out) == sorted(labels)
+    assert 1 <= len(held_out) <= max(1, len(labels) // 10)
+
+
+def test_a_single_record_cannot_be_held_out() -> None:
+    with pytest.raises(RecipeFailed, match="One record cannot be both learned and held out"):
+        with_held_out(["a"], None, 0)
 
 
 JSON = st.recursive(

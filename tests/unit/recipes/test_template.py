@@ -65,6 +65,16 @@ def test_the_assistants_turns_are_learned_up_to_their_ends(
     assert not encoded.cut
 
 
+def test_an_answer_that_holds_the_end_of_a_turn_is_learned_whole() -> None:
+    answer = f"A turn ends with {END}, and a line."
+    chat = Chat(
+        (Message("user", "How?"), Message("assistant", answer), Message("user", f"Is it {END}?"))
+        + (Message("assistant", "Yes."),)
+    )
+    encoded = encode_chat(chat, render, encode, frozenset({2}), 1000)
+    assert learned(encoded) == f"{answer}{END}Yes.{END}"
+
+
 def test_a_long_chat_is_cut_and_says_so() -> None:
     chat = Chat((Message("user", "When?"), Message("assistant", "At 8:40.")))
     whole = encode_chat(chat, render, encode, frozenset({2}), 1000)

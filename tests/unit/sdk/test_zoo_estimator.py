@@ -37,7 +37,7 @@ def zoo(fake: Any, sdk_tools: Any) -> Any:
     return fake
 
 
-def ended(fake: Any, sdk_tools: Any) -> None:
+def ended(fake: Any, sdk_tools: Any, **more: Any) -> None:
     artifacts = {"S3ModelArtifacts": "s3://b/out/j/output/model.tar.gz"}
     found = {
         "TrainingJobName": "j",
@@ -47,8 +47,18 @@ def ended(fake: Any, sdk_tools: Any) -> None:
         "SecondaryStatusTransitions": [],
         "CreationTime": 1.7e9,
         "ModelArtifacts": artifacts,
+        **more,
     }
     fake.on("DescribeTrainingJob", sdk_tools.Reply(found))
+
+
+def repeat(fake: Any, sdk_tools: Any, **changed: str) -> None:
+    """Describe the job that was created last, ended, with some hyperparameters changed."""
+    request = fake.requests("CreateTrainingJob")[-1]
+    fake.on("ListTags", sdk_tools.Reply({"Tags": request["Tags"]}))
+    kept = ("AlgorithmSpecification", "RoleArn", "OutputDataConfig", "ResourceConfig")
+    values = {**request["HyperParameters"], **changed}
+    ended(fake, sdk_tools, **{key: request[key] for key in kept}, HyperParameters=values)
 
 
 def test_the_usual_recipe_gets_its_script_its_metrics_and_the_base(
@@ -118,3 +128,65 @@ def test_what_does_not_suit_is_refused(session: Session, zoo: Any, sdk_tools: An
     zoo.rules["GET /api/zoo/tiny"] = sdk_tools.Reply({**CARD, "training": training})
     with pytest.raises(Unsupported, match="No recipe trains 'tiny'"):
         ZooEstimator("tiny", sagemaker_session=session)
+
+
+def test_an_attached_estimator_serves_and_trains_as_the_one_that_fitted(
+    session: Session, zoo: Any, sdk_tools: Any
+) -> None:
+    given = {"epochs": 2, "method": "full"}
+    fitted = ZooEstimator("tiny", hyperparameters=given, sagemaker_session=session)
+    fitted.fit("s3://b/chats", wait=False, job_name="j")
+    repeat(zoo, sdk_tools)
+    attached = ZooEstimator.attach("j", sagemaker_session=session)
+    assert isinstance(attached, ZooEstimator)
+    assert (attached.model_id, attached.recipe) == ("tiny", "sft")
+    model = attached.create_model()
+    assert model.image_uri == "r/djl-inference:1"
+    assert model.model_data == "s3://b/out/j/output/model.tar.gz"
+    assert model.env["HF_MODEL_ID"] == "/opt/ml/model"
+    attached.fit("s3://b/chats", wait=False, job_name="j")
+    first, second = zoo.requests("CreateTrainingJob")
+    assert second == first
+
+
+def test_an_attached_classifier_is_served_by_its_framework(
+    session: Session, zoo: Any, sdk_tools: Any
+) -> None:
+    fitted = ZooEstimator("tiny", recipe="classify", sagemaker_session=session)
+    fitted.fit("s3://b/topics", wait=False, job_name="j")
+    repeat(zoo, sdk_tools)
+    model = ZooEstimator.attach("j", sagemaker_session=session).create_model()
+    assert model.image_uri == "r/huggingface-pytorch-inference:1"
+
+
+def test_a_job_of_jumpstarts_client_is_attached_with_the_usual_recipe(
+    session: Session, zoo: Any, sdk_tools: Any
+) -> None:
+    ZooEstimator("tiny", sagemaker_session=session).fit("s3://b/chats", wait=False, job_name="j")
+    repeat(zoo, sdk_tools, sagemaker_program='"transfer_learning.py"')
+    assert ZooEstimator.attach("j", sagemaker_session=session).recipe == "sft"
+
+
+def test_attach_refuses_a_job_of_no_recipe(session: Session, zoo: Any, sdk_tools: Any) -> None:
+    ZooEstimator("tiny", sagemaker_session=session).fit("s3://b/chats", wait=False, job_name="j")
+    for changed in (
+        {"sagemaker_program": '"train.py"'},
+        {"sagemaker_submit_directory": '"s3://b/j/source/sourcedir.tar.gz"'},
+    ):
+        repeat(zoo, sdk_tools, **changed)
+        with pytest.raises(InvalidInput, match="'j' ran no recipe of the zoo") as caught:
+            ZooEstimator.attach("j", sagemaker_session=session)
+        assert "Estimator.attach(name)" in caught.value.hint
+
+
+def test_attach_asks_for_the_model_of_a_job_that_does_not_name_it(
+    session: Session, zoo: Any, sdk_tools: Any
+) -> None:
+    ZooEstimator("tiny", sagemaker_session=session).fit("s3://b/chats", wait=False, job_name="j")
+    repeat(zoo, sdk_tools)
+    zoo.on("ListTags", sdk_tools.Reply({"Tags": []}))
+    with pytest.raises(InvalidInput, match="does not say which model") as caught:
+        ZooEstimator.attach("j", sagemaker_session=session)
+    assert "model_id=" in caught.value.hint
+    attached = ZooEstimator.attach("j", sagemaker_session=session, model_id="tiny")
+    assert attached.model_id == "tiny"

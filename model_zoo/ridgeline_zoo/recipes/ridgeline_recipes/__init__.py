@@ -2,5 +2,6 @@
 service does, because it stands on torch, transformers, peft and trl.
 
 What runs before training starts (``failing``, ``job``, ``options``, ``records``, ``formats``,
-``memory``) is plain Python, so that a wrong setting or a bad line is found within a second.
+``instruction``, ``memory``) is plain Python, so that a wrong setting or a bad line is found within
+a second.
 """

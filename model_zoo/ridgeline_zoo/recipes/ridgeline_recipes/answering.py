@@ -26,13 +26,14 @@ class Answer:
         return any(accepted in self.text for accepted in self.question.accepted)
 
 
-def ask(model: Any, tokenizer: Any, questions: Sequence[Question]) -> list[Answer]:
-    """Greedy answers, each in a chat of its own, with the tokenizer's template."""
+def ask(model: Any, tokenizer: Any, template: str, questions: Sequence[Question]) -> list[Answer]:
+    """Greedy answers, each in a chat of its own."""
     prompts = [
         tokenizer.apply_chat_template(
             [{"role": "user", "content": question.question}],
             tokenize=False,
             add_generation_prompt=True,
+            chat_template=template,
         )
         for question in questions
     ]

@@ -16,28 +16,41 @@ from ridgeline_recipes.metrics import Metrics
 from ridgeline_recipes.options import TuningOptions
 from ridgeline_recipes.saving import save_adapter, save_model
 from ridgeline_recipes.template import training_template
-from ridgeline_recipes.training import adapter_config, arguments, scratch_folder, train
+from ridgeline_recipes.training import (
+    LinearSchedule,
+    adapter_config,
+    arguments,
+    scratch_folder,
+    train,
+)
+
+
+class _Trainer(LinearSchedule, SFTTrainer):  # type: ignore[misc]  # trl has no types
+    """Of trl, with our schedule."""
 
 
 def tune_on_chats(
     job: Job,
     options: TuningOptions,
     chats: Sequence[Chat],
+    general: Sequence[Chat],
     questions: Mapping[str, Sequence[Question]],
     training: str,
 ) -> int:
-    """Train, save, and report; returns the exit status. ``training`` is the fingerprint of data and
-    settings, ``questions`` sets by name."""
+    """Train on the user's chats and on ``general`` ones, save, and report; returns the exit status.
+    ``training`` is the fingerprint that checkpoints carry, ``questions`` sets by name."""
     prepare(options)
     metrics = Metrics(job.output)
     tokenizer = load_tokenizer(job.model)
-    template = training_template(tokenizer.chat_template)
+    own = tokenizer.chat_template
+    template = tokenizer.chat_template = training_template(own)
+    encoder = ChatEncoder(tokenizer, job.model, options.max_length)
+    encoded = encoder.chats(chats, "chats", required=True)
+    encoded += encoder.chats(general, "general chats", required=False)
     model = load_causal(job.model, options.chosen_dtype)
-    before = {name: ask(model, tokenizer, each) for name, each in questions.items()}
-    tokenizer.chat_template = template
-    encoded = ChatEncoder(tokenizer, job.model, options.max_length).all(chats)
+    before = {name: ask(model, tokenizer, own, each) for name, each in questions.items()}
     with scratch_folder() as scratch:
-        trainer = SFTTrainer(
+        trainer = _Trainer(
             model=model,
             args=SFTConfig(
                 **arguments(options, job, scratch), max_length=options.max_length, packing=False
@@ -51,10 +64,10 @@ def tune_on_chats(
         if train(trainer, job, training, metrics).stopped:
             return STOPPED
     # Saved before it is asked: answering takes time, and may be interrupted.
-    merged = save_adapter(trainer.model, job.result)
+    merged = save_adapter(trainer.model, job.result, template)
     tuned = save_model(merged, job.model, job.result, template)
     for name, each in questions.items():
-        _compare(job, metrics, name, before[name], ask(tuned, tokenizer, each))
+        _compare(job, metrics, name, before[name], ask(tuned, tokenizer, template, each))
     metrics.write()
     return 0
 

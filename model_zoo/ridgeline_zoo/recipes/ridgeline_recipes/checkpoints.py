@@ -15,16 +15,27 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ridgeline_recipes.failing import RecipeFailed
+from ridgeline_recipes.job import Job
 
 _SEAL = "sealed.json"
 _PREFIX = "checkpoint-"
 
 
-def fingerprint(recipe: str, options: Mapping[str, object], data: Iterable[Path]) -> str:
-    """What a checkpoint belongs to: the recipe, its settings and the bytes of its data."""
+def fingerprint(
+    job: Job, recipe: str, options: Mapping[str, object], learned: Iterable[object]
+) -> str:
+    """What a checkpoint belongs to: the recipe, its settings, the records that are learned, and the
+    base model. Empty where nobody keeps checkpoints: to read a large base takes a while."""
+    if job.checkpoints is None:
+        return ""
     digest = hashlib.sha256(json.dumps([recipe, options], sort_keys=True).encode())
-    for path in data:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for record in learned:
+        digest.update(f"{record!r}\n".encode())
+    for path in sorted(job.model.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            digest.update(f"{path.name}\n".encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -54,8 +65,9 @@ def newest_whole(folder: Path, training: str) -> Path | None:
             continue
         if sealed != training:
             raise RecipeFailed(
-                f"The checkpoint of step {number} comes from other data or hyperparameters. Give "
-                "this job a CheckpointConfig with an S3Uri of its own, or the settings of then."
+                f"The checkpoint of step {number} comes from other data or hyperparameters, or "
+                "from another base model. Give this job a CheckpointConfig with an S3Uri of its "
+                "own, or the settings of then."
             )
         return checkpoint
     return None

@@ -14,6 +14,12 @@ class RecipeFailed(Exception):
     and says what to do."""
 
 
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """The first names, and how many more there are."""
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*names[:most], *more])
+
+
 @dataclass(frozen=True)
 class Fault:
     """One wrong line. ``line`` counts from 1; ``field`` is a path such as ``messages[2].role``."""

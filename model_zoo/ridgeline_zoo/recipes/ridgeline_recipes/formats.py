@@ -4,7 +4,7 @@ texts, and questions that a model is tested with."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ridgeline_recipes.records import Record, shown
 
@@ -24,18 +24,21 @@ class Message:
 @dataclass(frozen=True)
 class Chat:
     """Ends with a turn of the assistant. ``system`` may come first, then user and assistant by
-    turns."""
+    turns. ``place`` is where it was read."""
 
     messages: tuple[Message, ...]
+    place: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class Preference:
-    """``prompt`` ends with a user's turn; ``chosen`` and ``rejected`` are answers to it."""
+    """``prompt`` ends with a user's turn; ``chosen`` and ``rejected`` are answers to it. ``place``
+    is where it was read."""
 
     prompt: tuple[Message, ...]
     chosen: str
     rejected: str
+    place: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def chat(record: Record) -> Chat | None:
         completion = _answer(record, "completion")
         if prompt is None or completion is None:
             return None
-        return Chat((*prompt, Message("assistant", completion)))
+        return Chat((*prompt, Message("assistant", completion)), record.place)
     if "messages" not in record.values:
         record.missing("messages", _TURNS)
         return None
@@ -70,7 +73,7 @@ def chat(record: Record) -> Chat | None:
         last = f"messages[{len(messages) - 1}].role"
         record.wrong(last, "'assistant': a chat ends with what is learned", messages[-1].role)
         return None
-    return Chat(messages)
+    return Chat(messages, record.place)
 
 
 def preference(record: Record) -> Preference | None:
@@ -82,7 +85,7 @@ def preference(record: Record) -> Preference | None:
     if chosen == rejected:
         record.wrong("rejected", "another answer than chosen", rejected)
         return None
-    return Preference(prompt, chosen, rejected)
+    return Preference(prompt, chosen, rejected, record.place)
 
 
 def text(record: Record) -> str | None:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from ridgeline_recipes.failing import RecipeFailed
@@ -15,6 +16,9 @@ STOPPED = 143
 """The exit status of a recipe that was asked to stop: 128 + SIGTERM."""
 
 _OPT_ML = "/opt/ml"
+_CHANNEL = "SM_CHANNEL_"
+# "code" is what JumpStart's clients hand scripts over in; nothing here reads it.
+_CHANNELS = ("training", "validation", "model", "code")
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,25 @@ def job_of(environment: Mapping[str, str]) -> Job:
     )
 
 
+def require_known_channels(environment: Mapping[str, str]) -> None:
+    """Raises RecipeFailed for a channel that no recipe reads."""
+    names = (name for name in sorted(environment) if name.startswith(_CHANNEL))
+    for channel in (name.removeprefix(_CHANNEL).lower() for name in names):
+        if channel not in _CHANNELS:
+            close = get_close_matches(channel, _CHANNELS, n=1)
+            meant = f"Did you mean {close[0]!r}? " if close else ""
+            raise RecipeFailed(
+                f"This recipe reads no channel {channel!r}. {meant}"
+                "It reads: training, validation, model."
+            )
+
+
 def main(recipe: Callable[[Job, Sequence[str]], int]) -> None:
     """Run a recipe as a script, with its status as the exit code. What is the user's to correct
     goes to the failure file, which becomes the reason of the job."""
     job = job_of(os.environ)
     try:
+        require_known_channels(os.environ)
         status = recipe(job, sys.argv[1:])
     except RecipeFailed as error:
         job.failure.parent.mkdir(parents=True, exist_ok=True)

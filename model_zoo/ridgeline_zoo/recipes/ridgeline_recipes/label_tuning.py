@@ -22,9 +22,13 @@ from ridgeline_recipes.job import STOPPED, Job
 from ridgeline_recipes.metrics import Metrics
 from ridgeline_recipes.options import Options
 from ridgeline_recipes.saving import save_model
-from ridgeline_recipes.training import arguments, scratch_folder, train
+from ridgeline_recipes.training import LinearSchedule, arguments, scratch_folder, train
 
 _AT_ONCE = 32
+
+
+class _Trainer(LinearSchedule, Trainer):
+    """Of transformers, with our schedule."""
 
 
 def tune_on_labels(
@@ -56,7 +60,7 @@ def tune_on_labels(
     )
     dataset = Dataset.from_dict({**encoded, "label": [numbers[each.label] for each in records]})
     with scratch_folder() as scratch:
-        trainer = Trainer(
+        trainer = _Trainer(
             model=model,
             args=TrainingArguments(**arguments(options, job, scratch)),
             train_dataset=dataset,

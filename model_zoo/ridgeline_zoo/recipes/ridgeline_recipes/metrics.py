@@ -4,6 +4,7 @@ find), and all of them in ``metrics.json`` of the job's output."""
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from ridgeline_recipes.job import say
@@ -22,5 +23,9 @@ class Metrics:
         say(" ".join(f"{name}={value:.6g}" for name, value in values.items()))
 
     def write(self) -> None:
+        """JSON has no word for a figure that is no number: such are null."""
+        values = {
+            name: value if math.isfinite(value) else None for name, value in self._values.items()
+        }
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._file.write_text(json.dumps(self._values, indent=1) + "\n")
+        self._file.write_text(json.dumps(values, indent=1) + "\n")

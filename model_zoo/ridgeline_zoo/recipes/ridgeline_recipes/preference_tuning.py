@@ -10,14 +10,25 @@ from trl import DPOConfig, DPOTrainer
 
 from ridgeline_recipes.base_model import load_causal, load_tokenizer, prepare
 from ridgeline_recipes.chats import ChatEncoder
-from ridgeline_recipes.formats import Chat, Message, Preference
+from ridgeline_recipes.cutting import Row
+from ridgeline_recipes.formats import Message, Preference
 from ridgeline_recipes.job import STOPPED, Job
 from ridgeline_recipes.metrics import Metrics
 from ridgeline_recipes.options import TuningOptions
 from ridgeline_recipes.saving import save_adapter, save_model
 from ridgeline_recipes.scoring import log_likelihoods
 from ridgeline_recipes.template import training_template
-from ridgeline_recipes.training import adapter_config, arguments, scratch_folder, train
+from ridgeline_recipes.training import (
+    LinearSchedule,
+    adapter_config,
+    arguments,
+    scratch_folder,
+    train,
+)
+
+
+class _Trainer(LinearSchedule, DPOTrainer):  # type: ignore[misc]  # trl has no types
+    """Of trl, with our schedule."""
 
 
 def tune_on_preferences(
@@ -32,13 +43,14 @@ def tune_on_preferences(
     prepare(options)
     metrics = Metrics(job.output)
     tokenizer = load_tokenizer(job.model)
-    template = training_template(tokenizer.chat_template)
-    tokenizer.chat_template = template
+    template = tokenizer.chat_template = training_template(tokenizer.chat_template)
     encoder = ChatEncoder(tokenizer, job.model, options.max_length)
+    learned = encoder.pairs(preferences, "pairs", required=True)
+    unseen = encoder.pairs(held_out, "held-out pairs", required=False)
     model = load_causal(job.model, options.chosen_dtype)
-    before = margins(model, encoder, held_out)
+    before = margins(model, unseen)
     with scratch_folder() as scratch:
-        trainer = DPOTrainer(
+        trainer = _Trainer(
             model=model,
             args=DPOConfig(
                 **arguments(options, job, scratch),
@@ -47,40 +59,33 @@ def tune_on_preferences(
                 # With all weights in training, a second model would have to stay in memory.
                 precompute_ref_log_probs=not options.rank,
             ),
-            train_dataset=Dataset.from_list([_as_record(each) for each in preferences]),
+            train_dataset=Dataset.from_list([_as_record(each.record) for each in learned]),
             processing_class=tokenizer,
             peft_config=adapter_config(options),
         )
         if train(trainer, job, training, metrics).stopped:
             return STOPPED
-    merged = save_adapter(trainer.model, job.result)
+    merged = save_adapter(trainer.model, job.result, template)
     tuned = save_model(merged, job.model, job.result, template)
-    after = margins(tuned, encoder, held_out)
-    metrics.report(
-        heldout_pairs=len(held_out),
-        heldout_margin_before=_mean(before),
-        heldout_margin=_mean(after),
-        heldout_preferred_before=sum(margin > 0 for margin in before),
-        heldout_preferred=sum(margin > 0 for margin in after),
-    )
+    after = margins(tuned, unseen)
+    metrics.report(heldout_pairs=len(unseen))
+    if unseen:
+        metrics.report(
+            heldout_margin_before=_mean(before),
+            heldout_margin=_mean(after),
+            heldout_preferred_before=sum(margin > 0 for margin in before),
+            heldout_preferred=sum(margin > 0 for margin in after),
+        )
     metrics.write()
     return 0
 
 
-def margins(model: Any, encoder: ChatEncoder, pairs: Sequence[Preference]) -> list[float]:
+def margins(model: Any, pairs: Sequence[Row[Preference]]) -> list[float]:
     """For each pair, by how many nats the chosen answer is likelier than the rejected one."""
     chosen, rejected = (
-        log_likelihoods(model, encoder.all([_chat(pair, answer) for pair, answer in answered]))
-        for answered in (
-            [(pair, pair.chosen) for pair in pairs],
-            [(pair, pair.rejected) for pair in pairs],
-        )
+        log_likelihoods(model, [pair.encoded[number] for pair in pairs]) for number in (0, 1)
     )
     return [one - other for (one, _), (other, _) in zip(chosen, rejected, strict=True)]
-
-
-def _chat(pair: Preference, answer: str) -> Chat:
-    return Chat((*pair.prompt, Message("assistant", answer)))
 
 
 def _as_record(pair: Preference) -> dict[str, object]:

@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
-from ridgeline_recipes.failing import DataInvalid, Fault, RecipeFailed
+from ridgeline_recipes.failing import DataInvalid, Fault, RecipeFailed, listed
+from ridgeline_recipes.job import say
 
 T = TypeVar("T")
 
@@ -27,6 +28,11 @@ class Record:
         self._file = file
         self._line = line
         self._faults = faults
+
+    @property
+    def place(self) -> str:
+        """Where it is, as messages name it."""
+        return f"{self._file}:{self._line}"
 
     def fault(self, field: str, expected: str, found: str) -> None:
         self._faults.append(Fault(self._file, self._line, field, expected, found))
@@ -70,18 +76,22 @@ def read_records(paths: Sequence[Path], parse: Parse[T]) -> list[T]:
     return found
 
 
-def jsonl_files(folder: Path, channel: str) -> list[Path]:
-    """The .jsonl files of a channel, by name. Raises RecipeFailed if there are none."""
+def jsonl_files(folder: Path, channel: str, *, also: str = "") -> list[Path]:
+    """The .jsonl files of a channel, by name. Raises RecipeFailed if there are none, and logs which
+    others are not read. ``also`` names one that the caller reads."""
     if not folder.is_dir():
         raise RecipeFailed(f"The job has no channel {channel!r}: fit({{{channel!r}: 's3://...'}}).")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     chosen = [path for path in files if path.suffix == ".jsonl"]
+    others = [path.name for path in files if path.suffix != ".jsonl" and path.name != also]
     if not chosen:
-        there = ", ".join(path.name for path in files[:10]) or "nothing"
+        there = listed([path.name for path in files]) or "nothing"
         raise RecipeFailed(
             f"Channel {channel!r} holds no .jsonl file (there: {there}). "
             "Give JSON lines: one JSON object a line, in files named *.jsonl."
         )
+    if others:
+        say(f"Channel {channel!r}: not read, since only *.jsonl is: {listed(others)}")
     return chosen
 
 
@@ -91,18 +101,30 @@ def validation_records(folder: Path | None, parse: Parse[T]) -> list[T] | None:
 
 
 def with_held_out(
-    records: Sequence[T], validation: Sequence[T] | None, seed: int
+    records: Sequence[T],
+    validation: Sequence[T] | None,
+    seed: int,
+    kind: Callable[[T], str] = lambda record: "",
 ) -> tuple[list[T], list[T]]:
     """Records to learn and records to be tested with: the validation channel's, else a tenth of the
-    training data. Raises RecipeFailed if that leaves nothing."""
+    training data, which leaves one of each ``kind`` to learn. Raises RecipeFailed if there are too
+    few."""
     if validation is not None:
         return list(records), list(validation)
     mixed = list(records)
     random.Random(seed).shuffle(mixed)  # noqa: S311 - an order, not a secret
-    held_out = max(1, len(mixed) // 10)
-    if len(mixed) < 2:
-        raise RecipeFailed("One record cannot be both learned and held out: give more.")
-    return mixed[held_out:], mixed[:held_out]
+    learned = set({kind(record): at for at, record in enumerate(mixed)}.values())
+    others = [at for at in range(len(mixed)) if at not in learned]
+    held_out = set(others[: max(1, len(mixed) // 10)])
+    if not held_out:
+        what = "One record" if len(mixed) == 1 else "The only record of a label"
+        raise RecipeFailed(
+            f"{what} cannot be both learned and held out: give more, or a channel 'validation'."
+        )
+    return (
+        [record for at, record in enumerate(mixed) if at not in held_out],
+        [record for at, record in enumerate(mixed) if at in held_out],
+    )
 
 
 def shown(value: object) -> str:

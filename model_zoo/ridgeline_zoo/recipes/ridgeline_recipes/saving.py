@@ -19,11 +19,14 @@ ADAPTER = "adapter"
 _WEIGHTS = (".safetensors", ".index.json", ".bin", ".pt", ".gguf")
 
 
-def save_adapter(model: Any, result: Path) -> Any:
-    """Save the adapter of ``model``, if it has one, and return the model with it merged in."""
+def save_adapter(model: Any, result: Path, template: str | None) -> Any:
+    """Save the adapter of ``model``, if it has one, with the template that it was trained with, and
+    return the model with it merged in."""
     if not isinstance(model, PeftModel):
         return model
     model.save_pretrained(str(result / ADAPTER))
+    if template is not None:
+        (result / ADAPTER / FILE).write_text(template)
     chance = _chance()
     adapted: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
     for layer in adapted:

@@ -3,15 +3,34 @@ tokenizer, and no torch."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from ridgeline_recipes.failing import RecipeFailed
 from ridgeline_recipes.memory import Setting
 from ridgeline_recipes.options import Options
 
 _TURN = 8  # tokens that a template puts around a message, from above
+# They count positions from the one after the padding token's.
+_COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "mpnet")
+
+
+def require_positions(folder: Path, max_length: int) -> None:
+    """Raises RecipeFailed where the base model has fewer positions than ``max_length``."""
+    config = json.loads((folder / "config.json").read_text())
+    most = (config.get("text_config") or config).get("max_position_embeddings")
+    if not isinstance(most, int):
+        return
+    if config.get("model_type") in _COUNT_FROM_PADDING:
+        most -= int(config.get("pad_token_id", 1)) + 1
+    if max_length > most:
+        raise RecipeFailed(
+            f"Hyperparameter max_length: the base model takes at most {most} tokens, "
+            f"not {max_length}. Give max_length={most} or less."
+        )
 
 
 def longest_record(folder: Path, records: Iterable[Iterable[str]]) -> int:

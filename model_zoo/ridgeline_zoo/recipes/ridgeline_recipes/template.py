@@ -7,6 +7,7 @@ What the assistant says is found by rendering a chat turn by turn, so a template
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,11 @@ class Encoded:
     labels: tuple[int, ...]
     cut: bool
 
+    @property
+    def learned(self) -> bool:
+        """Whether anything is."""
+        return any(label != IGNORED for label in self.labels)
+
 
 def training_template(own: str | None) -> str:
     """The template to train and serve with, from the model's ``own``."""
@@ -52,7 +58,8 @@ def training_template(own: str | None) -> str:
 def encode_chat(
     chat: Chat, render: Render, encode: Encode, ends: frozenset[int], max_length: int
 ) -> Encoded:
-    """Tokens of a chat, with labels on what the assistant says up to the token that ends its turn.
+    """Tokens of a chat, with labels on what the assistant says up to the token that ends its turn:
+    the last such, since its words may hold one.
 
     ``ends`` are the ids that end a generation. Raises RecipeFailed for a template that renders the
     beginning of a chat otherwise than the chat.
@@ -70,15 +77,13 @@ def encode_chat(
                 "whole chat, so what the assistant says cannot be told apart. Choose another base."
             )
         spans.append((len(before), len(after)))
-    ids, labels = [], []
-    spans_left = iter(spans)
-    span = next(spans_left, None)
-    for token, start, end in encode(text):
-        while span is not None and start >= span[1]:
-            span = next(spans_left, None)
-        inside = span is not None and start >= span[0] and end > start
-        ids.append(token)
-        labels.append(token if inside else IGNORED)
-        if inside and token in ends:
-            span = next(spans_left, None)
+    tokens = encode(text)
+    ids, starts = [token for token, _, _ in tokens], [start for _, start, _ in tokens]
+    labels = [IGNORED] * len(ids)
+    for begin, end in spans:
+        first, beyond = bisect_left(starts, begin), bisect_left(starts, end)
+        last = max((at for at in range(first, beyond) if ids[at] in ends), default=beyond - 1)
+        for at in range(first, last + 1):
+            if tokens[at][2] > starts[at]:  # one that stands for no text is not said
+                labels[at] = ids[at]
     return Encoded(tuple(ids[:max_length]), tuple(labels[:max_length]), len(ids) > max_length)

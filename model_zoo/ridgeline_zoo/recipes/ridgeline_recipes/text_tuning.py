@@ -15,7 +15,17 @@ from ridgeline_recipes.options import TuningOptions
 from ridgeline_recipes.saving import save_adapter, save_model
 from ridgeline_recipes.scoring import log_likelihoods, perplexity
 from ridgeline_recipes.template import Encoded
-from ridgeline_recipes.training import adapter_config, arguments, scratch_folder, train
+from ridgeline_recipes.training import (
+    LinearSchedule,
+    adapter_config,
+    arguments,
+    scratch_folder,
+    train,
+)
+
+
+class _Trainer(LinearSchedule, SFTTrainer):  # type: ignore[misc]  # trl has no types
+    """Of trl, with our schedule."""
 
 
 def tune_on_texts(
@@ -35,7 +45,7 @@ def tune_on_texts(
     made = blocks(_tokens(tokenizer, texts), options.max_length)
     say(f"{len(texts)} texts in {len(made)} blocks of up to {options.max_length} tokens")
     with scratch_folder() as scratch:
-        trainer = SFTTrainer(
+        trainer = _Trainer(
             model=model,
             args=SFTConfig(**arguments(options, job, scratch), max_length=options.max_length),
             train_dataset=Dataset.from_list([{"input_ids": block} for block in made]),
@@ -44,7 +54,7 @@ def tune_on_texts(
         )
         if train(trainer, job, training, metrics).stopped:
             return STOPPED
-    merged = save_adapter(trainer.model, job.result)
+    merged = save_adapter(trainer.model, job.result, None)
     tuned = save_model(merged, job.model, job.result, None)
     after = perplexity(log_likelihoods(tuned, unseen))
     metrics.report(

@@ -3,6 +3,7 @@ it goes on to the same weights, and the end that somebody asks for."""
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 import tempfile
@@ -16,12 +17,16 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import PrinterCallback, TrainerCallback
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from ridgeline_recipes.checkpoints import newest_whole, seal
 from ridgeline_recipes.job import Job, say
 from ridgeline_recipes.metrics import Metrics
 from ridgeline_recipes.options import Options, TuningOptions
+
+_STATE = "trainer_state.json"
+_SECONDS = "training_seconds"
 
 
 def arguments(options: Options, job: Job, scratch: Path, **more: object) -> dict[str, Any]:
@@ -32,7 +37,6 @@ def arguments(options: Options, job: Job, scratch: Path, **more: object) -> dict
         "num_train_epochs": options.epochs,
         "max_steps": options.max_steps or -1,
         "learning_rate": options.learning_rate,
-        "lr_scheduler_type": "linear",
         "warmup_steps": options.warmup_share,  # below 1 it is a share
         "per_device_train_batch_size": options.batch_size,
         "per_device_eval_batch_size": options.batch_size,
@@ -68,6 +72,29 @@ def adapter_config(options: TuningOptions) -> LoraConfig | None:
     )
 
 
+class LinearSchedule:
+    """Mixed into a trainer: the learning rate rises to its highest, then falls to the end. The
+    libraries' own begins at 0, so that the first step, or the only one, would learn nothing."""
+
+    args: Any
+    optimizer: Any
+    lr_scheduler: Any
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.lr_scheduler is None:
+            rising: int = self.args.get_warmup_steps(num_training_steps)
+            falling = max(1, num_training_steps - rising)
+
+            def share(step: int) -> float:
+                """Of the highest rate, for the step after so many."""
+                if step < rising:
+                    return (step + 1) / rising
+                return max(0.0, (num_training_steps - step) / falling)
+
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, share)
+        return self.lr_scheduler
+
+
 @dataclass(frozen=True)
 class Trained:
     """``stopped``: somebody asked for the end before training was done."""
@@ -82,20 +109,23 @@ def train(trainer: Any, job: Job, training: str, metrics: Metrics) -> Trained:
     watch = _Watch(training)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
-    if start is not None:
-        say(f"going on from {start.name}")
-    previous = signal.signal(signal.SIGTERM, watch.ask_to_stop)
-    began = time.monotonic()
-    try:
-        trainer.train(resume_from_checkpoint=None if start is None else str(start))
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    seconds = time.monotonic() - began
-    tokens = trainer.state.num_input_tokens_seen - watch.tokens_before
+    if start is not None and _is_end(start):
+        say(f"{start.name} is the end of this training: nothing is left to train")
+        trainer._load_from_checkpoint(str(start))  # as train() does, which would go a step beyond
+        trainer.state = TrainerState.load_from_json(str(start / _STATE))
+    else:
+        if start is not None:
+            say(f"going on from {start.name}")
+        previous = signal.signal(signal.SIGTERM, watch.ask_to_stop)
+        try:
+            trainer.train(resume_from_checkpoint=None if start is None else str(start))
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+    last = _last_line(trainer.state)
     metrics.report(
-        training_seconds=seconds,
-        train_tokens_per_second=tokens / seconds,
-        final_loss=watch.loss,
+        training_seconds=last[_SECONDS],
+        train_tokens_per_second=trainer.state.num_input_tokens_seen / last[_SECONDS],
+        final_loss=last["loss"],
         peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20),
     )
     return Trained(stopped=watch.stopping)
@@ -108,14 +138,25 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+def _is_end(checkpoint: Path) -> bool:
+    state = json.loads((checkpoint / _STATE).read_text())
+    return bool(state["global_step"] >= state["max_steps"])
+
+
+def _last_line(state: TrainerState) -> dict[str, float]:
+    """What was logged of the last steps that were; nothing before the first."""
+    lines = (line for line in reversed(state.log_history) if "loss" in line)
+    return next(lines, {})
+
+
 class _Watch(TrainerCallback):
     """Lines of the log, seals on checkpoints, and the request to stop."""
 
     def __init__(self, training: str) -> None:
         self.stopping = False
-        self.loss = float("nan")
-        self.tokens_before = 0
         self._training = training
+        self._tokens_before = 0
+        self._seconds_before = 0.0
         self._began = 0.0
 
     def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
@@ -123,13 +164,16 @@ class _Watch(TrainerCallback):
         self.stopping = True
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.tokens_before = state.num_input_tokens_seen
+        self._tokens_before = state.num_input_tokens_seen
+        self._seconds_before = _last_line(state).get(_SECONDS, 0.0)
         self._began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.stopping:
             control.should_training_stop = True
             control.should_save = args.save_strategy != "no"
+        if control.should_training_stop:
+            control.should_log = True  # whatever log_every says: the last steps are figures too
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", self._training)
@@ -138,10 +182,12 @@ class _Watch(TrainerCallback):
         logs = kwargs["logs"]
         if "loss" not in logs:
             return
-        self.loss = float(logs["loss"])
-        rate = (state.num_input_tokens_seen - self.tokens_before) / (time.monotonic() - self._began)
+        seconds = time.monotonic() - self._began
+        # Kept with checkpoints, so that the figures are those of the whole training.
+        state.log_history[-1][_SECONDS] = self._seconds_before + seconds
+        rate = (state.num_input_tokens_seen - self._tokens_before) / seconds
         say(
             f"step={state.global_step} of={state.max_steps} epoch={state.epoch:.2f} "
-            f"loss={self.loss:.6g} learning_rate={logs['learning_rate']:.3g} "
+            f"loss={logs['loss']:.6g} learning_rate={logs['learning_rate']:.3g} "
             f"tokens_per_second={rate:.4g}"
         )
