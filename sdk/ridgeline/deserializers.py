@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from abc import ABC, abstractmethod
+from io import StringIO
 from typing import Any
 
 from ridgeline.errors import InvocationFailed
@@ -51,7 +52,7 @@ class CSVDeserializer(BaseDeserializer):
     ACCEPT = ("text/csv",)
 
     def deserialize(self, data: bytes, content_type: str) -> list[list[str]]:
-        return list(csv.reader(data.decode().splitlines()))
+        return list(csv.reader(StringIO(data.decode(), newline="")))
 
 
 class StringDeserializer(BaseDeserializer):

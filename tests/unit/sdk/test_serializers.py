@@ -51,6 +51,12 @@ def test_csv(data: Any, wanted: bytes) -> None:
 
 def test_csv_back() -> None:
     assert d.CSVDeserializer().deserialize(b'1,"a,b"\n2,c\n', "") == [["1", "a,b"], ["2", "c"]]
+    # A line ends where CSV says so: not inside quotes, and not at every character that ends one.
+    strange = 'a\u2028b,"c\nd"\r\ne,f'
+    assert d.CSVDeserializer().deserialize(strange.encode(), "") == [
+        ["a\u2028b", "c\nd"],
+        ["e", "f"],
+    ]
 
 
 def test_identity_takes_bytes_text_and_files() -> None:
