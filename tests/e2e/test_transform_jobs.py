@@ -168,6 +168,10 @@ def test_a_language_model_answers_lines_of_messages(transforms: Transforms) -> N
         said = answer["SageMakerOutput"]
         assert said["choices"][0]["message"]["role"] == "assistant"
         assert said["usage"]["completion_tokens"] == 4
+    together = transforms.create("chats", "chats/", input={"ContentType": "application/jsonlines"})
+    reason = transforms.wait(together)["FailureReason"]
+    for words in ("Records 1 to 2 of", "BatchStrategy SingleRecord"):
+        assert words in reason
 
 
 def servers(transforms: Transforms) -> list[psutil.Process]:

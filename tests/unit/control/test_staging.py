@@ -93,6 +93,58 @@ class TestModelData:
         assert bench.environments.requirements == [b"six"]
 
 
+class TestModelNamedInData:
+    """LMI's archive of a serving.properties that says which model is to be served."""
+
+    def stage(self, bench, files: dict[str, bytes], zoo_id: str = "", **environment: str):
+        uri = bench.put("model.tar.gz", archive(files))
+        chosen = variant(uri, "archive", zoo_id, "llm", **environment)
+        folder = bench.stage(chosen).model_dir
+        return {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+
+    def test_a_model_of_the_zoo_is_laid_beside_it(self, bench):
+        properties = b"engine=Python\noption.model_id = smollm2-135m-instruct\n"
+        adapter = {"adapters/a/adapter_config.json": b"{}", "config.json": b"mine"}
+        assert self.stage(bench, {"serving.properties": properties, **adapter}) == {
+            "config.json": b"{}",
+            "model.safetensors": b"smollm2-135m-instruct",
+            "serving.properties": properties,
+            "adapters/a/adapter_config.json": b"{}",
+        }
+
+    def test_so_is_one_in_s3_or_under_its_id_on_the_hub(self, bench):
+        bench.put("m/config.json", b"theirs")
+        named = b"option.model_id=s3://bucket/m"
+        found = self.stage(bench, {"serving.properties": named}, HF_MODEL_ID="org/other")
+        assert found["config.json"] == b"theirs"
+        named = b"option.model_id=HuggingFaceTB/SmolLM2-135M-Instruct"
+        found = self.stage(bench, {"serving.properties": named})
+        assert found["model.safetensors"] == b"smollm2-135m-instruct"
+
+    def test_settings_alone_go_with_the_model_of_the_environment(self, bench):
+        settings = {"serving.properties": b"option.dtype=fp32"}
+        model = "smollm2-135m-instruct"
+        found = self.stage(bench, settings, zoo_id=model, HF_MODEL_ID=model)
+        assert set(found) == {"config.json", "model.safetensors", "serving.properties"}
+        with pytest.raises(StagingFailed, match="org/unknown is no model of the zoo"):
+            self.stage(bench, settings, HF_MODEL_ID="org/unknown")
+
+    @pytest.mark.parametrize("line", [b"option.model_id=/opt/ml/model", b"option.dtype=fp32"])
+    def test_a_model_that_lies_in_its_data_is_served_from_there(self, bench, line):
+        files = {"serving.properties": line, "config.json": b"{}", "w": b"w"}
+        assert self.stage(bench, files) == files
+        assert self.stage(bench, files, HF_MODEL_ID="org/name") == files
+
+    def test_a_name_that_means_nothing_is_told(self, bench):
+        with pytest.raises(StagingFailed, match=r"'nonsense' is no .* option\.model_id") as caught:
+            self.stage(bench, {"serving.properties": b"option.model_id=nonsense"})
+        assert not caught.value.reason.retried
+
+
 class TestSubmittedCode:
     """SAGEMAKER_SUBMIT_DIRECTORY that names an archive in S3."""
 

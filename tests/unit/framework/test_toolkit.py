@@ -145,6 +145,13 @@ def test_numbers_survive_every_format(rows: list[list[float]], kind: str) -> Non
     assert np.array_equal(back.reshape(array.shape), array)
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85"])
+def test_json_lines_may_hold_the_line_ends_of_unicode(end: str) -> None:
+    body = f'"a{end}b"\r\n"c"\n'
+    for given_body in (body, body.encode()):
+        assert formats.decode(given_body, "application/jsonlines") == [f"a{end}b", "c"]
+
+
 def test_pickled_arrays_are_refused() -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
@@ -242,6 +249,7 @@ def test_scikit_learn_predicts_rows_of_numbers() -> None:
 
     assert says("1,2\n3,4\n", "text/csv", "text/csv") == b"3.0\n7.0\n"
     assert says("1,2\n", "text/csv", "text/csv") == b"3.0\n"
+    assert says("1,2\r\n3,4\r\n", "text/csv", "text/csv") == b"3.0\n7.0\n"
     assert says("1\n2\n", "text/csv; charset=utf-8", "*/*") == b"[1.0, 2.0]"
     assert says("[[1, 2], [3, 4]]", "application/json", "application/json") == b"[3.0, 7.0]"
     assert says("[1, 2]", "application/json", "application/json") == b"[3.0]"

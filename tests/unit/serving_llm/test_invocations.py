@@ -50,23 +50,28 @@ def test_lmi_details_and_full_text(served: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "temperature"),
+    ("parameters", "lmi", "tgi"),
     [
-        ({}, 0.0),
-        ({"do_sample": False, "temperature": 0.7}, 0.0),
-        ({"do_sample": True}, 1.0),
-        ({"do_sample": True, "temperature": 0.7}, 0.7),
-        ({"temperature": 0.7}, 0.7),
-        ({"top_p": 0.9}, 1.0),
+        ({}, 0.0, 0.0),
+        ({"do_sample": False, "temperature": 0.7}, 0.0, 0.7),
+        ({"do_sample": True}, 1.0, 1.0),
+        ({"do_sample": True, "temperature": 0.7}, 0.7, 0.7),
+        ({"temperature": 0.7}, 0.7, 0.7),
+        ({"temperature": 1.0}, 1.0, 0.0),
+        ({"top_p": 0.9}, 0.0, 1.0),
+        ({"top_p": 1.0, "top_k": -1}, 0.0, 0.0),
+        ({"top_k": 5}, 0.0, 1.0),
     ],
 )
 def test_when_sampling_happens(
-    served: Any, parameters: dict[str, object], temperature: float
+    of: Any, parameters: dict[str, object], lmi: float, tgi: float
 ) -> None:
-    assert invoke(served, {"inputs": "x", "parameters": parameters}).status == 200
-
-    [seen] = served.engine.submitted
-    assert seen.params.temperature == temperature
+    """LMI and TGI decide differently. 0: they do not sample."""
+    for flavour, temperature in ((Flavour.DJL, lmi), (Flavour.TGI, tgi)):
+        served = of(flavour=flavour)
+        assert invoke(served, {"inputs": "x", "parameters": parameters}).status == 200
+        [seen] = served.engine.submitted
+        assert seen.params.temperature == temperature
 
 
 def test_lmi_streams_json_lines(served: Any) -> None:

@@ -272,6 +272,7 @@ def test_bad_embedding_requests(of: Any, body: object, param: str) -> None:
         ({"$ref": "#/$defs/gone"}, "gone"),
         ({"type": "integer", "minimum": 5, "maximum": 3}, "minimum (5)"),
         ({"type": "string", "format": "colour"}, "colour"),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "use anyOf"),
         (False, "not"),
         ([], "object"),
     ],

@@ -86,6 +86,25 @@ def test_serving_properties_win_over_the_environment() -> None:
 
 
 @pytest.mark.parametrize(
+    ("environment", "properties", "name"),
+    [
+        ({"HF_MODEL_ID": "a", "OPTION_MODEL_ID": "b", "SM_VLLM_MODEL": "c"}, "", "a"),
+        ({"OPTION_MODEL_ID": "b", "SM_VLLM_MODEL": "c", "MODEL_ID": "d"}, "", "b"),
+        ({"SM_VLLM_MODEL": "c", "MODEL_ID": "d"}, "", "c"),
+        ({"MODEL_ID": "d"}, "", "d"),
+        ({"HF_MODEL_ID": "a"}, "option.model_id=e", "e"),
+        ({"SM_VLLM_MODEL": "c", "SM_VLLM_SERVED_MODEL_NAME": "n"}, "option.model_id=e", "n"),
+        ({}, "", "model"),
+    ],
+)
+def test_a_model_answers_under_the_id_it_was_chosen_by(
+    environment: dict[str, str], properties: str, name: str
+) -> None:
+    settings = read_settings(environment, properties)
+    assert (settings.name, settings.notes) == (name, ())
+
+
+@pytest.mark.parametrize(
     ("environment", "named", "allowed"),
     [
         ({"OPTION_DTYPE": "int3"}, "OPTION_DTYPE=int3", "bf16"),

@@ -250,6 +250,48 @@ def test_any_object_is_an_object(model: Model) -> None:
             from_json(text, allow_partial="trailing-strings")
 
 
+CITY = {
+    "properties": {"city": {"enum": ["Oslo"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+OSLO = {"city": "Oslo"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "allowed"),
+    [
+        (CITY, [OSLO]),
+        ({"type": "array", "items": CITY, "minItems": 1, "maxItems": 1}, [[OSLO]]),
+        ({"$ref": "#/$defs/c", "$defs": {"c": CITY}}, [OSLO]),
+        ({"anyOf": [CITY, {"type": "null"}]}, [OSLO, None]),
+        ({**CITY, "properties": {"city": {"const": 1}, "type": {"const": 2}}}, [{"city": 1}]),
+    ],
+)
+def test_a_schema_with_properties_and_no_type_is_of_an_object(
+    model: Model, schema: dict[str, object], allowed: list[object]
+) -> None:
+    """As outlines and xgrammar read it, at any depth; a property may be called ``type``."""
+    for text, finish in model.answers([GrammarSpec.json(schema, "x")] * 10):
+        assert finish is FinishReason.STOP
+        said = json.loads(text)
+        if isinstance(said, dict):
+            said.pop("type", None)
+        assert said in allowed
+
+
+def test_a_schema_that_says_what_it_is_of_stays_as_it_is(model: Model) -> None:
+    schema = {"type": ["string"], "properties": {"a": {}}, "maxLength": 2}
+    for text, _ in model.answers([GrammarSpec.json(schema, "x")] * 5):
+        assert isinstance(json.loads(text), str)
+
+
+def test_a_schema_nested_too_deeply_is_refused() -> None:
+    deep = '{"properties": {"a": ' * 20_000 + "{}" + "}}" * 20_000
+    with pytest.raises(BadRequest, match="nested too deeply"):
+        GrammarSpec.json(deep, "x")
+
+
 def test_a_complete_form_ends_the_answer_at_once(model: Model) -> None:
     """With its last character, not with a token more that says so."""
     spec = GrammarSpec.choice(["yes"], "x")

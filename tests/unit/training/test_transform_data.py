@@ -121,6 +121,16 @@ def test_what_does_not_fit_is_said(filters: Filters, body: bytes, said: bytes, w
         filtered(filters, body, said)
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85"])
+def test_a_line_of_json_may_hold_the_line_ends_of_unicode(end: str) -> None:
+    rows = [{"x": f"a{end}b"}, {"x": "c"}]
+    body = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
+    sent, kept = filtered(Filters(join=True), body, body, "application/jsonlines")
+    assert [json.loads(line) for line in sent.split(b"\n")] == rows
+    joined = [{**row, "SageMakerOutput": row} for row in rows]
+    assert [json.loads(line) for line in kept.split(b"\n")] == joined
+
+
 def test_rows_need_a_format_that_has_them() -> None:
     with pytest.raises(BadRows, match="image/png has none"):
         RowFilter(Filters("$[0]"), "image/png", one_a_line=False)

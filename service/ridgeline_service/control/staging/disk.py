@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ridgeline.errors import RidgelineError
-from ridgeline_service.control.endpoints.planning import is_placed, model_id_of
+from ridgeline_service.control.endpoints.planning import is_hub_id, model_id_of
 from ridgeline_service.control.staging.base import (
     ENVIRONMENT_STAGE,
     Cancelled,
@@ -16,6 +16,7 @@ from ridgeline_service.control.staging.base import (
     StagingCancelled,
     StagingFailed,
 )
+from ridgeline_service.control.staging.beside import lay_together, model_beside
 from ridgeline_service.control.staging.cache import ModelCache
 from ridgeline_service.control.staging.hub import HubCards
 from ridgeline_service.control.staging.s3 import Counter, ModelBucket, name_of, split_uri
@@ -106,30 +107,53 @@ class DiskStager:
     ) -> Path | None:
         container = variant.container
         report("download", 0, 0)
-        if variant.zoo_id:
-            card = next((card for card in self._cards() if card.id == variant.zoo_id), None)
-            if card is None:
-                raise StagingFailed(
-                    Reason.PREPARE_FAILED, f"The zoo has no model {variant.zoo_id!r} any more."
-                )
-            return self._weights.stage(card, report, cancelled)
+        llm = runtime.kind == "llm"
+        if variant.zoo_id and not (llm and container.data_kind == "archive"):
+            return self._named(variant.zoo_id, report, cancelled)
         if container.data_uri:
-            return self._data(container, report, cancelled)
+            data = self._data(container, report, cancelled)
+            return self._with_model(variant, data, report, cancelled) if llm else data
         model_id = model_id_of(container.environment)
-        if model_id is not None and model_id.startswith("s3://"):
+        if model_id is None or not (model_id.startswith("s3://") or (llm and model_id[0] != "/")):
+            return None
+        return self._named(model_id, report, cancelled)
+
+    def _named(self, model_id: str, report: Report, cancelled: Cancelled) -> Path:
+        """A model that lies in S3, in the zoo or on the hub."""
+        if model_id.startswith("s3://"):
             return self._prefix(model_id, report, cancelled)
-        if runtime.kind == "llm" and model_id is not None and not is_placed(model_id):
-            card = self._hub.card(model_id)
-            return self._weights.stage(card, report, cancelled, (self._hub.folder,))
-        return None
+        cards = self._cards()
+        card = next((card for card in cards if card.id == model_id), None)
+        card = card or cards.by_source(model_id)
+        if card is not None:
+            return self._weights.stage(card, report, cancelled)
+        if not is_hub_id(model_id):
+            raise StagingFailed(
+                Reason.PREPARE_FAILED,
+                f"The model id {model_id!r} is no model of the zoo, no hub id (org/name) and no S3 "
+                "URI. Correct HF_MODEL_ID, or option.model_id in serving.properties.",
+            )
+        made = self._hub.card(model_id)
+        return self._weights.stage(made, report, cancelled, (self._hub.folder,))
+
+    def _with_model(
+        self, variant: VariantSpec, data: Path, report: Report, cancelled: Cancelled
+    ) -> Path:
+        """The data, with the model that it goes with if it brings none itself."""
+        model_id = model_beside(data, variant)
+        if not model_id:
+            return data
+        model = self._named(model_id, report, cancelled)
+        return self._cache.get(
+            _joined(model.name, data.name), lambda into: lay_together(model, data, into), cancelled
+        )
 
     def _with_code(
         self, uri: str, model_dir: Path | None, report: Report, cancelled: Cancelled
     ) -> Path:
         """The model with the code that was submitted apart from it."""
         code = self._archive(uri, report, cancelled)
-        parts = f"{model_dir.name if model_dir is not None else ''}\n{code.name}"
-        name = f"joined-{hashlib.sha256(parts.encode()).hexdigest()[:32]}"
+        name = _joined(model_dir.name if model_dir is not None else "", code.name)
         return self._cache.get(name, lambda into: join(model_dir, code, into), cancelled)
 
     def _data(self, container: ContainerSpec, report: Report, cancelled: Cancelled) -> Path:
@@ -179,6 +203,12 @@ class DiskStager:
             lambda into: self._bucket.download_all(uri, objects, into, report, cancelled),
             cancelled,
         )
+
+
+def _joined(*parts: str) -> str:
+    """A directory name for what some others hold together."""
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return f"joined-{digest[:32]}"
 
 
 def _cancellable(cancelled: Cancelled) -> Callable[[str], None]:

@@ -54,7 +54,8 @@ def decode(body: bytes | str, content_type: str) -> Any:
             return json.loads(body)
         if kind == JSON_LINES:
             text = body if isinstance(body, str) else body.decode()
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            # Not splitlines: JSON texts may hold the other line ends that Unicode knows.
+            return [json.loads(line) for line in text.split("\n") if line.strip()]
         if kind == TEXT:
             return body if isinstance(body, str) else body.decode()
         if kind == CSV:

@@ -29,7 +29,7 @@ class SklearnDefaults(Defaults):
         kind = formats.media_type(content_type)
         if kind == formats.CSV:
             text = body if isinstance(body, str) else body.decode()
-            value: Any = [line.split(",") for line in text.splitlines() if line.strip()]
+            value: Any = [line.split(",") for line in text.split("\n") if line.strip()]
         else:
             value = formats.decode(body, content_type)
         try:

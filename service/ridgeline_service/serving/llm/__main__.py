@@ -12,6 +12,7 @@ import uvloop
 from ridgeline_service.serving.llm.errors import InvalidSetting
 from ridgeline_service.serving.llm.generation import Mailbox
 from ridgeline_service.serving.llm.model import Model, Seams
+from ridgeline_service.serving.llm.properties import read_properties
 from ridgeline_service.serving.llm.replica import Replica
 from ridgeline_service.serving.llm.server import Binding, ReplicaServer
 from ridgeline_service.serving.llm.settings import ModelSettings, model_dir, read_settings
@@ -25,9 +26,7 @@ _M_ARENA_MAX = -8  # of glibc's malloc.h
 def load(replica: Replica, mailbox: Mailbox, seams: Seams) -> tuple[ModelSettings, Model]:
     """Read the settings, then load what they ask for. Raises what is wrong with either."""
     directory = model_dir(os.environ)
-    properties = directory / "serving.properties"
-    text = properties.read_text() if properties.is_file() else ""
-    settings = read_settings(os.environ, text)
+    settings = read_settings(os.environ, read_properties(directory))
     for note in settings.notes:
         log.warning("%s", note)
     # Imported here: it brings the backends in, and the server answers before they are there.

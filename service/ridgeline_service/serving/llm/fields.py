@@ -1,8 +1,9 @@
 """Reading request bodies: JSON objects into typed requests, with complaints that name the field.
 
-An unknown field is refused only when it is nearly the name of a known one: that is a slip whose
-loss the caller would not notice. Others are ignored, because clients send fields of other servers.
-A field that we know and cannot honour is refused, unless its value asks for nothing.
+A field that we know and cannot honour is refused, unless its value asks for nothing. An unknown
+one is refused where it is nearly the name of a known one: that is a slip whose loss the caller
+would not notice. Others are ignored in bodies that many servers take, because clients send fields
+of all of them; a body that is ``closed`` says all there is to know, and refuses them.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ class Body(BaseModel):
     """Base of every request body.
 
     ``neutral`` lists fields we know and do not support, with the values that ask for nothing
-    (None always does); ``harmless`` those that change nothing in an answer.
+    (None always does); ``instead`` what may be asked for in the place of some; ``harmless`` those
+    that change nothing in an answer.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
     neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {}
+    instead: ClassVar[Mapping[str, str]] = {}
     harmless: ClassVar[frozenset[str]] = frozenset()
+    closed: ClassVar[bool] = False
 
     @classmethod
     def read(cls, body: Mapping[str, object], *, under: str = "") -> Self:
@@ -40,14 +44,16 @@ class Body(BaseModel):
         known = {*cls.model_fields, *cls.neutral, *cls.harmless}
         for name, value in (parsed.model_extra or {}).items():
             if name in cls.neutral:
-                _check_neutral(under + name, value, cls.neutral[name])
-            elif name not in known and (near := get_close_matches(name, known, 1, _NEAR)):
-                raise BadRequest(
-                    f"Unknown parameter {under + name!r}.",
-                    param=under + name,
-                    hint=f"Did you mean {near[0]!r}?",
-                    code="unknown_parameter",
-                )
+                _check_neutral(under + name, value, cls.neutral[name], cls.instead.get(name))
+            elif name not in known:
+                near = get_close_matches(name, known, 1, _NEAR)
+                if near or (cls.closed and value is not None):
+                    raise BadRequest(
+                        f"Unknown parameter {under + name!r}.",
+                        param=under + name,
+                        hint=f"Did you mean {near[0]!r}?" if near else "Leave it out.",
+                        code="unknown_parameter",
+                    )
         return parsed
 
 
@@ -83,10 +89,14 @@ def texts_or_tokens(
     return [], lists or [[item for item in given if isinstance(item, int)]]
 
 
-def _check_neutral(name: str, value: object, neutral: tuple[object, ...]) -> None:
+def _check_neutral(
+    name: str, value: object, neutral: tuple[object, ...], instead: str | None
+) -> None:
     if value is None or value in neutral:
         return
     allowed = f"Leave it out, or set it to {neutral[0]!r}." if neutral else "Leave it out."
+    if instead is not None:
+        allowed = f"Use {instead} in its place."
     raise UnsupportedParameter(
         f"{name} is not supported by this endpoint, and its value would matter.",
         param=name,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ridgeline_backends.engine import Constraint, Grammar
 from ridgeline_service.serving.llm.errors import BadRequest, GrammarTooComplex
+from ridgeline_service.serving.llm.schemas import with_objects
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -39,6 +40,8 @@ alternatives they are too many at the first that tells them apart."""
 
 _ADVICE = "; consider making your grammar"
 """The library's, to authors of grammars; few schemas are written as one."""
+
+_ONE_OF = "oneOf is not supported where more than one alternative may hold: use anyOf"
 
 _KEYS = re.compile(r"Unimplemented keys: (\[.*\])")
 
@@ -69,17 +72,20 @@ class GrammarSpec:
 
     @classmethod
     def json(cls, schema: object, param: str) -> GrammarSpec:
-        """A JSON schema, as an object or as its text. Raises BadRequest."""
-        if isinstance(schema, str):
-            try:
+        """A JSON schema, as an object or as its text. One that has ``properties`` and no type is of
+        an object, see `with_objects`. Raises BadRequest."""
+        try:
+            if isinstance(schema, str):
                 schema = json.loads(schema)
-            except ValueError as error:
-                raise _refused(param, f"the schema is not valid JSON: {error}") from None
-        if isinstance(schema, bool):
-            schema = {} if schema else {"not": {}}
-        if not isinstance(schema, Mapping):
-            raise _refused(param, "a JSON schema is an object")
-        return cls(Form.JSON, json.dumps(schema), param)
+            if isinstance(schema, bool):
+                schema = {} if schema else {"not": {}}
+            if not isinstance(schema, Mapping):
+                raise _refused(param, "a JSON schema is an object")
+            return cls(Form.JSON, json.dumps(with_objects(schema)), param)
+        except ValueError as error:
+            raise _refused(param, f"the schema is not valid JSON: {error}") from None
+        except RecursionError:
+            raise _refused(param, "the schema is nested too deeply") from None
 
     @classmethod
     def any_object(cls, param: str) -> GrammarSpec:
@@ -228,6 +234,8 @@ def _in_short(error: str) -> str:
     if keys is not None:
         names = ", ".join(json.loads(keys[1]))
         return f"keywords that are not supported: {names}"
+    if "coerce_one_of" in error:
+        return _ONE_OF  # the library names a setting of its own, which no caller has
     lines = [line.strip() for line in error.splitlines()]
     expression = next((line for line in lines if line.startswith("error: ")), None)
     return (expression or lines[0]).removeprefix("error: ").split(_ADVICE)[0].rstrip(".")

@@ -2,7 +2,7 @@
 
 Both take nearly the same request. LMI answers an object and streams JSON lines; TGI answers a list
 and streams server-sent events, with other names in the details. A list of inputs answers a list in
-both. Greedy unless ``do_sample`` is true or, when it is absent, a sampling parameter is given.
+both. When an answer is sampled they decide differently, see `Parameters.sampled`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ridgeline_service.serving.llm.generation import (
     TextForm,
     Token,
 )
-from ridgeline_service.serving.llm.model import TextModel, sampling
+from ridgeline_service.serving.llm.model import Keep, TextModel, sampling
 from ridgeline_service.serving.llm.parameters import SAME_NAMES, InputsBody, Parameters
 
 DJL_DEFAULT_NEW_TOKENS = 30
@@ -68,8 +68,7 @@ async def generate(
             param="parameters.decoder_input_details",
         )
     with_logprobs = bool(request.stream or parameters.details)
-    spec = parameters.grammar
-    grammar = await model.grammar(None if spec is None else spec.spec())
+    grammar = await model.grammar(parameters.form)
     keep_stop = parameters.include_stop_str_in_output
     form = TextForm(
         parameters.stops,
@@ -78,7 +77,8 @@ async def generate(
         model.tokenizer.special_ids if parameters.skip_special_tokens is False else frozenset(),
     )
     plans, asked = [], []
-    prompts = await _prompts(model, texts, parameters)
+    keep = None if parameters.truncate is None else Keep(parameters.truncate, end=True)
+    prompts = await model.encode_all(texts, add_special_tokens=True, param="inputs", keep=keep)
     for text, prompt, terms in zip(texts, prompts, request.terms(parameters), strict=True):
         params = _params(model, parameters, prompt, grammar, with_logprobs=with_logprobs, tgi=tgi)
         plans.append(SequencePlan(tuple(prompt), params, form, terms))
@@ -103,16 +103,6 @@ async def generate(
     return json_answer(made if batch or tgi else made[0])
 
 
-async def _prompts(
-    model: TextModel, texts: Sequence[str], parameters: Parameters
-) -> list[list[int]]:
-    """Token ids of the inputs; of one longer than ``truncate`` the last are kept."""
-    if parameters.truncate is None:
-        return await model.encode_all(texts, add_special_tokens=True, param="inputs")
-    encoded = await model.encode_unchecked(texts, add_special_tokens=True)
-    return [model.checked(ids[-parameters.truncate :], "inputs") for ids in encoded]
-
-
 def _params(
     model: TextModel,
     parameters: Parameters,
@@ -125,8 +115,7 @@ def _params(
     wanted = parameters.max_new_tokens
     if wanted is None:
         wanted = TGI_DEFAULT_NEW_TOKENS if tgi else DJL_DEFAULT_NEW_TOKENS
-    greedy = parameters.greedy
-    ignore_eos = bool(parameters.ignore_eos_token)
+    greedy = not parameters.sampled(tgi=tgi)
     names = {
         "max_tokens": "parameters.max_new_tokens",
         "min_tokens": "parameters.min_new_tokens",
@@ -139,14 +128,17 @@ def _params(
         top_k=0 if greedy else max(0, parameters.top_k or 0),
         top_p=1.0 if greedy else _or(parameters.top_p, 1.0),
         seed=parameters.seed,
-        stop_token_ids=model.stop_ids(parameters.stop_token_ids or (), ignore_eos=ignore_eos),
+        stop_token_ids=model.stop_ids(
+            parameters.stop_ids, ignore_eos=parameters.ignores_models_eos
+        ),
         logprobs=(parameters.top_n_tokens or 0) if with_logprobs else None,
-        ignore_eos=ignore_eos,
+        ignore_eos=parameters.ignores_models_eos,
         min_tokens=parameters.min_new_tokens or 0,
         min_p=0.0 if greedy else _or(parameters.min_p, 0.0),
         presence_penalty=_or(parameters.presence_penalty, 0.0),
         frequency_penalty=_or(parameters.frequency_penalty, 0.0),
         repetition_penalty=_or(parameters.repetition_penalty, 1.0),
+        logit_bias=model.biases(parameters.logit_bias or {}, "parameters.logit_bias"),
         prompt_logprobs=0 if parameters.decoder_input_details else None,
         grammar=grammar,
     )
@@ -202,7 +194,7 @@ def _details(request: _Request, finish: Finish, *, whole: bool) -> dict[str, obj
     }
     if not request.tgi:
         return {**details, "inputs": request.text}
-    details["seed"] = None if request.parameters.greedy else request.parameters.seed
+    details["seed"] = request.parameters.seed if request.parameters.sampled(tgi=True) else None
     if whole:
         return {**details, "prefill": []}
     return {**details, "input_length": len(request.prompt)}

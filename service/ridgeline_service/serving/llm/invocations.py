@@ -19,7 +19,7 @@ from ridgeline_service.serving.llm.embedding import unit
 from ridgeline_service.serving.llm.errors import BadRequest, ErrorStyle
 from ridgeline_service.serving.llm.fields import Body
 from ridgeline_service.serving.llm.inputs import generate
-from ridgeline_service.serving.llm.model import EmbeddingModel, Model, TextModel
+from ridgeline_service.serving.llm.model import EmbeddingModel, Keep, Model, TextModel
 from ridgeline_service.serving.llm.openai.chat import chat_completions
 from ridgeline_service.serving.llm.openai.completions import completions
 from ridgeline_service.serving.llm.openai.embeddings import MAX_INPUTS, embeddings
@@ -111,7 +111,10 @@ async def _embed(model: EmbeddingModel, body: Mapping[str, object]) -> Answer:
         raise BadRequest("Vectors always have unit length in this schema.", param="normalize")
     texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
     sequences = await model.encode_all(
-        texts, add_special_tokens=True, param="inputs", truncate=bool(request.truncate)
+        texts,
+        add_special_tokens=True,
+        param="inputs",
+        keep=Keep() if request.truncate else None,
     )
     vectors = await model.embedder.embed(sequences)
     return json_answer([unit(vector) for vector in vectors])

@@ -123,7 +123,8 @@ def _config(directory: Path) -> Mapping[str, object]:
     if not config:
         raise LoadFailed(
             "The model directory has no config.json.",
-            hint="Put a model in Hugging Face's layout there.",
+            hint="Put a model in Hugging Face's layout there, or name one: in HF_MODEL_ID, or as "
+            "option.model_id in serving.properties.",
         )
     return config
 

@@ -48,6 +48,15 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """How much of a text that is too long: ``count`` tokens (None: as many as the model takes),
+    from its beginning or, with ``end``, from its end."""
+
+    count: int | None = None
+    end: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Seams:
     """Ids and time, injected so that tests know both, and who hears of the engine's steps."""
 
@@ -74,25 +83,23 @@ class _Textual:
         """Why it can serve no longer, "" while it can."""
         return "" if self.hardware is None else self.hardware.broken
 
-    async def encode(self, text: str, *, add_special_tokens: bool, param: str) -> list[int]:
-        """One text as token ids. Raises BadRequest, ContextLengthExceeded."""
-        [ids] = await self.encode_all([text], add_special_tokens=add_special_tokens, param=param)
-        return ids
-
     async def encode_all(
-        self, texts: Sequence[str], *, add_special_tokens: bool, param: str, truncate: bool = False
+        self,
+        texts: Sequence[str],
+        *,
+        add_special_tokens: bool,
+        param: str,
+        keep: Keep | None = None,
     ) -> list[list[int]]:
         """Texts as token ids; long ones on a thread of their own, so that no step waits for them,
         and those that are too long whatever their tokens not at all.
 
-        Raises BadRequest, ContextLengthExceeded; ``truncate`` cuts a long text instead.
+        Raises BadRequest, ContextLengthExceeded; ``keep`` cuts a long text instead.
         """
-        if not truncate:
+        if keep is None:
             self._refuse_too_long(texts, param)
         encoded = await self.encode_unchecked(texts, add_special_tokens=add_special_tokens)
-        if truncate:
-            encoded = [self._truncated(ids) for ids in encoded]
-        return [self.checked(ids, param) for ids in encoded]
+        return [self.checked(self.cut(ids, keep), param) for ids in encoded]
 
     async def encode_unchecked(
         self, texts: Sequence[str], *, add_special_tokens: bool
@@ -113,13 +120,17 @@ class _Textual:
         if coverage is not None and any(coverage.exceeds(text, limit) for text in texts):
             raise ContextLengthExceeded(None, limit, param=param)
 
-    def _truncated(self, ids: list[int]) -> list[int]:
-        """Cut on the right; the special token that closes a text stays."""
-        limit = self.limits.max_input_tokens
-        if len(ids) <= limit:
+    def cut(self, ids: list[int], keep: Keep | None) -> list[int]:
+        """What is kept of a text; the special token that closes one stays when its end goes."""
+        if keep is None:
             return ids
+        count = self.limits.max_input_tokens if keep.count is None else keep.count
+        if len(ids) <= count:
+            return ids
+        if keep.end:
+            return ids[-count:]
         closing = ids[-1:] if self.tokenizer.piece(ids[-1]).special else []
-        return ids[: limit - len(closing)] + closing
+        return ids[: count - len(closing)] + closing
 
     def checked(self, ids: Sequence[int], param: str) -> list[int]:
         """Token ids that the model can take. Raises BadRequest, ContextLengthExceeded."""
@@ -129,10 +140,10 @@ class _Textual:
             raise ContextLengthExceeded(len(ids), self.limits.max_input_tokens, param=param)
         return list(ids)
 
-    def known_ids(self, ids: Sequence[int], param: str) -> list[int]:
+    def known_ids(self, ids: list[int], param: str, keep: Keep | None = None) -> list[int]:
         """Ids that came from outside. Raises BadRequest for one that is no token."""
         self.check_ids(ids, param)
-        return self.checked(ids, param)
+        return self.checked(self.cut(ids, keep), param)
 
     def check_ids(self, ids: Sequence[int], param: str) -> None:
         """Raises BadRequest for an id that is no token."""
@@ -160,16 +171,6 @@ class TextModel(_Textual):
     )
     adapters: dict[str, str] = field(default_factory=dict)
     """Where every LoRA adapter came from that was ever loaded, by name."""
-
-    async def chat_prompt(
-        self,
-        messages: Sequence[Message],
-        extra: Mapping[str, object],
-        tools: Sequence[Mapping[str, object]] = (),
-    ) -> list[int]:
-        """A conversation as token ids. Raises BadRequest when the model has no template for it."""
-        text = self.chat_text(messages, extra, tools)
-        return await self.encode(text, add_special_tokens=False, param="messages")
 
     def chat_text(
         self,
@@ -207,6 +208,18 @@ class TextModel(_Textual):
 
     def stop_ids(self, extra: Sequence[int], *, ignore_eos: bool) -> frozenset[int]:
         return frozenset(extra) | (frozenset() if ignore_eos else self.eos_token_ids)
+
+    def biases(self, given: Mapping[str, float], param: str) -> tuple[tuple[int, float], ...]:
+        """What is added to the logits of tokens. Raises BadRequest for an id that is no token."""
+        size = self.tokenizer.vocabulary_size
+        for token in given:
+            if not (token.isascii() and token.isdigit() and int(token) < size):
+                raise BadRequest(
+                    f"{param}: {token[:40]!r} is no token; ids go from 0 to {size - 1}.",
+                    param=param,
+                    code="invalid_value",
+                )
+        return tuple((int(token), bias) for token, bias in given.items())
 
     def adapter(self, name: str | None) -> str | None:
         """The LoRA adapter that a request's `model` names, if it names one.

@@ -9,10 +9,12 @@ from annotated_types import Ge, Gt, Le, Len
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from ridgeline_backends.engine import MAX_LOGPROBS
+from ridgeline_service.serving.llm import unsupported
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.fields import Body
 from ridgeline_service.serving.llm.generation import Terms
 from ridgeline_service.serving.llm.grammar import Form, GrammarSpec
+from ridgeline_service.serving.llm.openai.forms import FormBody
 
 MAX_INPUTS = 256
 
@@ -27,6 +29,7 @@ SAME_NAMES = (
     "presence_penalty",
     "frequency_penalty",
     "repetition_penalty",
+    "logit_bias",
 )
 
 Stops = Annotated[list[str], Len(max_length=16)]
@@ -51,7 +54,12 @@ class InputsGrammar(BaseModel):
         return GrammarSpec.json(value, _GRAMMAR)
 
 
-class Parameters(Body):
+class Parameters(FormBody):
+    """All of them are about generation, so that one we do not know is refused."""
+
+    under: ClassVar[str] = "parameters."
+    closed: ClassVar[bool] = True
+
     max_new_tokens: Annotated[int, Ge(1)] | None = None
     min_new_tokens: Annotated[int, Ge(0)] | None = None
     do_sample: bool | None = None
@@ -62,7 +70,9 @@ class Parameters(Body):
     stop: str | Stops | None = None
     stop_sequences: Stops | None = None
     stop_token_ids: Annotated[list[int], Len(max_length=64)] | None = None
+    eos_token_id: int | Annotated[list[int], Len(max_length=64)] | None = None
     ignore_eos_token: bool | None = None
+    ignore_eos: bool | None = None
     return_full_text: bool | None = None
     details: bool | None = None
     decoder_input_details: bool | None = None
@@ -72,6 +82,7 @@ class Parameters(Body):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
     grammar: InputsGrammar | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
@@ -80,19 +91,18 @@ class Parameters(Body):
     timeout: Annotated[float, Gt(0)] | None = None
 
     neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {
-        "best_of": (1,),
-        "early_stopping": (False,),
-        "length_penalty": (1,),
+        **unsupported.NEUTRAL,
         "logprobs": (),
-        "n": (1,),
-        "num_beams": (1,),
-        "prompt_logprobs": (),
-        "typical_p": (1,),
-        "watermark": (False,),
+        "stream": (False,),
     }
-    harmless: ClassVar[frozenset[str]] = frozenset(
-        {"spaces_between_special_tokens", "num_return_sequences", "use_cache", "stream"}
-    )
+    instead: ClassVar[Mapping[str, str]] = {
+        "logprobs": "details",
+        "max_length": "max_new_tokens",
+        "min_length": "min_new_tokens",
+        "stop_strings": "stop",
+        "stream": "the field of that name beside parameters",
+    }
+    harmless: ClassVar[frozenset[str]] = unsupported.HARMLESS | {"guided_decoding_backend"}
 
     @field_validator("temperature")
     @classmethod
@@ -111,10 +121,33 @@ class Parameters(Body):
         return given
 
     @property
-    def greedy(self) -> bool:
-        if self.do_sample is not None:
-            return not self.do_sample
-        return self.temperature is None and self.top_k is None and self.top_p is None
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a text besides the model's own, or in their place."""
+        own = self.eos_token_id
+        listed = [own] if isinstance(own, int) else own or []
+        return (*(self.stop_token_ids or ()), *(() if self._ignores_eos else listed))
+
+    @property
+    def ignores_models_eos(self) -> bool:
+        return self._ignores_eos or self.eos_token_id is not None
+
+    @property
+    def _ignores_eos(self) -> bool:
+        return bool(self.ignore_eos_token or self.ignore_eos)
+
+    def sampled(self, *, tgi: bool) -> bool:
+        """Whether tokens are drawn, as the image's own server decides. TGI draws whenever a value
+        changes the distribution, whatever ``do_sample`` says; LMI draws where ``do_sample`` is
+        true, or is absent and there is a temperature. With temperature 0 neither would."""
+        if self.temperature == 0:
+            return False
+        if not tgi:
+            return self.temperature is not None if self.do_sample is None else self.do_sample
+        narrowed = (self.top_k or 0) > 0 or (self.top_p is not None and self.top_p < 1)
+        return bool(self.do_sample) or self.temperature not in (None, 1) or narrowed
+
+    def _forms(self) -> list[GrammarSpec | None]:
+        return [*super()._forms(), None if self.grammar is None else self.grammar.spec()]
 
 
 class InputsBody(Body):
@@ -123,6 +156,10 @@ class InputsBody(Body):
     stream: bool | None = None
     adapters: str | list[str] | None = None
 
+    neutral: ClassVar[Mapping[str, tuple[object, ...]]] = dict.fromkeys(Parameters.model_fields, ())
+    instead: ClassVar[Mapping[str, str]] = {
+        name: f"parameters.{name}" for name in Parameters.model_fields
+    }
     harmless: ClassVar[frozenset[str]] = frozenset({"options", "model"})
 
     def terms(self, parameters: Parameters) -> list[Terms]:

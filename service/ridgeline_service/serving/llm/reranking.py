@@ -14,7 +14,7 @@ from operator import mul
 from ridgeline_backends.encoding import TokenPair
 from ridgeline_service.serving.llm.embedding import unit
 from ridgeline_service.serving.llm.errors import DAMAGED, BadRequest, GenerationFailed
-from ridgeline_service.serving.llm.model import EmbeddingModel, Model, RerankModel
+from ridgeline_service.serving.llm.model import EmbeddingModel, Keep, Model, RerankModel
 from ridgeline_service.serving.llm.watch import watching
 
 
@@ -68,9 +68,10 @@ async def _compared(model: EmbeddingModel, texts: Texts) -> Relevance:
     # A query that is compared with many documents is read once.
     kinds = zip(*texts.pairs, strict=True)
     distinct = [list(dict.fromkeys(kind)) for kind in kinds]
+    keeps = None, Keep() if texts.truncate else None
     encoded = [
-        await model.encode_all(own, add_special_tokens=True, param=param, truncate=cut)
-        for own, param, cut in zip(distinct, texts.params, (False, texts.truncate), strict=True)
+        await model.encode_all(own, add_special_tokens=True, param=param, keep=keep)
+        for own, param, keep in zip(distinct, texts.params, keeps, strict=True)
     ]
     vectors = await model.embedder.embed([*encoded[0], *encoded[1]])
     units = [unit(vector) for vector in vectors]

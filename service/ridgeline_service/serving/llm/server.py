@@ -23,7 +23,7 @@ import uvicorn
 
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.errors import BackendError
-from ridgeline_service.connections import STALL_S, ending_stalls
+from ridgeline_service.connections import ConnectionLimits, limited
 from ridgeline_service.serving.llm.app import App
 from ridgeline_service.serving.llm.errors import InvalidSetting
 from ridgeline_service.serving.llm.generation import Mailbox
@@ -81,7 +81,7 @@ class ReplicaServer(uvicorn.Server):
         *,
         linger_s: float = FAILED_LINGER_S,
         tracing: Tracing = NO_TRACING,
-        stall_s: float = STALL_S,
+        connections: ConnectionLimits | None = None,
     ) -> None:
         self.replica = Replica(binding.replica_id, time.monotonic)
         self.observer = Observer(tracing)
@@ -96,7 +96,7 @@ class ReplicaServer(uvicorn.Server):
                 host="127.0.0.1",
                 port=binding.port,
                 loop="uvloop",
-                http=ending_stalls(stall_s),
+                http=limited(connections),
                 ws="none",
                 lifespan="off",
                 access_log=False,

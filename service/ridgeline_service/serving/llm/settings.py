@@ -17,6 +17,7 @@ from ridgeline_backends.vllm.opening import is_installed
 from ridgeline_service.serving.llm.errors import InvalidSetting
 from ridgeline_service.serving.llm.invocations import Flavour
 from ridgeline_service.serving.llm.lora_modules import LoraModule, read_lora_modules
+from ridgeline_service.serving.llm.properties import MODEL_ID, properties_in
 from ridgeline_service.serving.llm.speculative import SpeculativeSettings, read_speculative
 
 DtypeName = Literal["bf16", "fp32"]
@@ -83,7 +84,11 @@ _TGI = {
     "HF_AUTO_CAST_TYPE": "dtype",
 }
 _OWN = {
-    "HF_MODEL_ID": "name",
+    # Weakest first, as the control plane chooses among them.
+    "MODEL_ID": "model_id",
+    "SM_VLLM_MODEL": "model_id",
+    "OPTION_MODEL_ID": "model_id",
+    "HF_MODEL_ID": "model_id",
     "VLLM_CPU_KVCACHE_SPACE": "kv_cache_gib",
     "RIDGELINE_BACKEND": "backend",
     "RIDGELINE_ENGINE": "engine",
@@ -206,7 +211,7 @@ def read_settings(
         )
     gib = integer("kv_cache_gib")
     return ModelSettings(
-        name=found["name"].value if "name" in found else "model",
+        name=next((found[key].value for key in ("name", "model_id") if key in found), "model"),
         backend=backend,
         engine=engine,
         flavour=_flavour(found),
@@ -249,8 +254,10 @@ def _collect(
         for name in sorted(present):
             if name.startswith(prefix):
                 yield from _lmi(name.removeprefix(prefix), name, present[name], notes)
-    for name, value in _properties(properties):
-        if name.startswith("option.") and value:
+    for name, value in properties_in(properties):
+        if name == MODEL_ID and value:
+            yield "model_id", _Setting(name, value)
+        elif name.startswith("option.") and value:
             key = name.removeprefix("option.").upper()
             yield from _lmi(key, f"serving.properties: {name}", value, notes)
         elif value:
@@ -260,18 +267,10 @@ def _collect(
 def _lmi(key: str, source: str, value: str, notes: list[str]) -> Iterator[tuple[str, _Setting]]:
     if key in _LMI:
         yield _LMI[key], _Setting(source, value)
-    elif key not in ("MODEL_ID", "MODEL"):
+    elif source not in _OWN:
         near = get_close_matches(key, _LMI, n=1, cutoff=0.8)
         meant = f" Did you mean {near[0]}?" if near else ""
         notes.append(f"{source}={value} is ignored: this server has no such option.{meant}")
-
-
-def _properties(text: str) -> Iterator[tuple[str, str]]:
-    for raw in text.splitlines():
-        line = raw.strip()
-        if line and line[0] not in "#!":
-            name, _, value = line.partition("=")
-            yield name.strip(), value.strip()
 
 
 def _dtype(setting: _Setting | None, notes: list[str]) -> DtypeName | None:

@@ -139,7 +139,8 @@ def _read(body: bytes, kind: Format) -> list[Any]:
             return [_CsvRow(row) for row in csv.reader(io.StringIO(text)) if row]
         if kind == "json":
             return [json.loads(text)]
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        # Not splitlines: JSON texts may hold the other line ends that Unicode knows.
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
     except (ValueError, csv.Error) as error:
         raise BadRows(f"a record is no {kind}: {error}") from error
 

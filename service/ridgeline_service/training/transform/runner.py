@@ -43,6 +43,10 @@ _FIRST_PAUSE_S = 0.5
 _ANSWER_SHOWN = 400
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 """Answers after which asking again may help."""
+_ONE_AT_A_TIME = (
+    ". It was sent all of these in one request (BatchStrategy MultiRecord): if it takes one record "
+    "a request, as language models do, use BatchStrategy SingleRecord with SplitType Line"
+)
 
 
 class TransformRunner(JobRunner):
@@ -182,6 +186,8 @@ class TransformRunner(JobRunner):
                     return answer
                 said = f"the model answered {answer.status}: {_message(answer.body)}"
                 cause = Cause.MODEL_FAILED if answer.status >= 500 else Cause.RECORD_INVALID
+                if cause is Cause.RECORD_INVALID and task.batch.count > 1:
+                    said += _ONE_AT_A_TIME
                 again = answer.status in _BUSY
             if not again or failures >= transform.retries:
                 raise InputFailed(cause, f"{_place(task)}: {said}.")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Le, Len
-from pydantic import Field
 
 from ridgeline_service.serving.llm.answers import (
     DONE,
@@ -28,7 +27,11 @@ from ridgeline_service.serving.llm.generation import (
 )
 from ridgeline_service.serving.llm.grammar import GrammarSpec
 from ridgeline_service.serving.llm.model import TextModel
-from ridgeline_service.serving.llm.openai.messages import ChatMessage, refuse_media, templated
+from ridgeline_service.serving.llm.openai.messages import (
+    ChatMessage,
+    ConversationBody,
+    refuse_media,
+)
 from ridgeline_service.serving.llm.openai.render import (
     Spelling,
     call_deltas,
@@ -47,7 +50,7 @@ from ridgeline_service.serving.llm.tools.definitions import (
 from ridgeline_service.serving.llm.tools.reading import AnswerReader
 
 
-class ChatBody(SamplingBody):
+class ChatBody(ConversationBody, SamplingBody):
     messages: Annotated[list[ChatMessage], Len(min_length=1)]
     max_completion_tokens: Annotated[int, Ge(1)] | None = None
     logprobs: bool | None = None
@@ -55,7 +58,6 @@ class ChatBody(SamplingBody):
     tools: Tools | None = None
     tool_choice: ToolChoice = None
     parallel_tool_calls: bool | None = None
-    chat_template_kwargs: dict[str, object] = Field(default_factory=dict)
 
     neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {
         **SamplingBody.neutral,
@@ -68,8 +70,6 @@ class ChatBody(SamplingBody):
         "web_search_options": (),
         "chat_template": (),
         "documents": ([],),
-        "add_generation_prompt": (True,),
-        "continue_final_message": (False,),
         "add_special_tokens": (False,),
         "echo": (False,),
     }
@@ -120,8 +120,9 @@ async def chat_completions(model: TextModel, body: Mapping[str, object]) -> Answ
     form = request.text_form(model, _marks(model) if use else frozenset())
     grammar = await model.grammar(_form(request, use))
     declared = use.declared if use else []
-    prompt = await model.chat_prompt(
-        templated(request.messages), request.chat_template_kwargs, declared
+    text = request.text(model, request.messages, declared)
+    [prompt] = await model.encode_all(
+        [text], add_special_tokens=False, param="messages", keep=request.keep
     )
     newer = request.max_completion_tokens is not None
     params = request.params(

@@ -99,7 +99,7 @@ async def completions(model: TextModel, body: Mapping[str, object]) -> Answer | 
     echo = bool(request.echo)
     include_usage, form = request.include_usage, request.text_form(model)
     grammar = await model.grammar(request.form)
-    prompts = await _read_prompts(model, request.prompt, echo=echo)
+    prompts = await _read_prompts(model, request)
     wanted = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
     params = [
         request.params(
@@ -173,16 +173,18 @@ def _check(request: CompletionBody, n: int) -> None:
         )
 
 
-async def _read_prompts(
-    model: TextModel, given: str | list[str] | list[int] | list[list[int]], *, echo: bool
-) -> list[_Prompt]:
-    texts, token_lists = texts_or_tokens(given)
+async def _read_prompts(model: TextModel, request: CompletionBody) -> list[_Prompt]:
+    texts, token_lists = texts_or_tokens(request.prompt)
+    keep = request.keep
     if texts:
-        encoded = await model.encode_all(texts, add_special_tokens=True, param="prompt")
-        pairs = zip(encoded, texts, strict=True)
-        return [_Prompt(ids, text if echo else "") for ids, text in pairs]
-    known = [model.known_ids(ids, "prompt") for ids in token_lists]
-    return [_Prompt(ids, model.tokenizer.decode(ids) if echo else "") for ids in known]
+        encoded = await model.encode_all(texts, add_special_tokens=True, param="prompt", keep=keep)
+    else:
+        encoded = [model.known_ids(ids, "prompt", keep) for ids in token_lists]
+    if not request.echo:
+        return [_Prompt(ids, "") for ids in encoded]
+    if texts and keep is None:
+        return [_Prompt(ids, text) for ids, text in zip(encoded, texts, strict=True)]
+    return [_Prompt(ids, model.tokenizer.decode(ids)) for ids in encoded]
 
 
 def _without(sequence: Completed) -> Completed:

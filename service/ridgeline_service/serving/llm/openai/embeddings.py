@@ -13,7 +13,8 @@ from ridgeline_service.serving.llm.answers import Answer, json_answer
 from ridgeline_service.serving.llm.embedding import unit
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.fields import Body, texts_or_tokens
-from ridgeline_service.serving.llm.model import EmbeddingModel
+from ridgeline_service.serving.llm.model import EmbeddingModel, Keep
+from ridgeline_service.serving.llm.openai.sampling import TruncateTo
 from ridgeline_service.serving.llm.simulated import encoded_usage
 
 MAX_INPUTS = 2048
@@ -28,7 +29,8 @@ class EmbeddingBody(Body):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
 
-    neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {"truncate_prompt_tokens": ()}
+    truncate_prompt_tokens: TruncateTo | None = None
+
     harmless: ClassVar[frozenset[str]] = frozenset({"user", "priority", "request_id"})
 
 
@@ -37,10 +39,12 @@ async def embeddings(model: EmbeddingModel, body: Mapping[str, object]) -> Answe
     request = EmbeddingBody.read(body)
     _check_dimensions(request.dimensions, model.embedder.dimensions)
     texts, sequences = texts_or_tokens(request.input)
+    asked = request.truncate_prompt_tokens
+    keep = None if asked is None else Keep(None if asked < 0 else asked)
     if texts:
-        sequences = await model.encode_all(texts, add_special_tokens=True, param="input")
+        sequences = await model.encode_all(texts, add_special_tokens=True, param="input", keep=keep)
     else:
-        sequences = [model.known_ids(ids, "input") for ids in sequences]
+        sequences = [model.known_ids(ids, "input", keep) for ids in sequences]
     made = await model.embedder.embed(sequences)
     vectors = [_cut(vector, request.dimensions) for vector in made]
     packed = request.encoding_format == "base64"

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, Field
 
 from ridgeline_service.serving.llm.errors import BadRequest, UnsupportedParameter
+from ridgeline_service.serving.llm.fields import Body
 from ridgeline_service.serving.llm.grammar import Form, GrammarSpec
 
 Schema = str | dict[str, object] | bool
@@ -25,20 +26,29 @@ class JsonSchema(BaseModel):
 
 
 class ResponseFormat(BaseModel):
+    """OpenAI's, where ``json_object`` may bring a schema: TGI's ``value``, llama.cpp's
+    ``schema``."""
+
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+    value: Schema | None = None
+    schema_: Schema | None = Field(default=None, alias="schema")
 
-    def spec(self) -> GrammarSpec | None:
-        """Raises BadRequest."""
+    def spec(self, param: str) -> GrammarSpec | None:
+        """``param`` is the field that holds it. Raises BadRequest."""
         if self.type == "text":
             return None
-        if self.type == "json_object":
-            return GrammarSpec.any_object("response_format")
-        if self.json_schema is None or self.json_schema.schema_ is None:
-            name = "response_format.json_schema" + ("" if self.json_schema is None else ".schema")
+        inner = None if self.json_schema is None else self.json_schema.schema_
+        if inner is not None:
+            return GrammarSpec.json(inner, f"{param}.json_schema.schema")
+        if self.type == "json_schema":
+            name = f"{param}.json_schema" + ("" if self.json_schema is None else ".schema")
             raise BadRequest(f"{name} is missing.", param=name, code="missing_parameter")
-        return GrammarSpec.json(self.json_schema.schema_, "response_format.json_schema.schema")
+        for name, schema in (("value", self.value), ("schema", self.schema_)):
+            if schema is not None:
+                return GrammarSpec.json(schema, f"{param}.{name}")
+        return GrammarSpec.any_object(param)
 
 
 class StructuredOutputs(BaseModel):
@@ -51,26 +61,43 @@ class StructuredOutputs(BaseModel):
     structural_tag: object = None
 
 
-def read_form(
-    response_format: ResponseFormat | None,
-    structured: StructuredOutputs | None,
-    guided: StructuredOutputs,
-) -> GrammarSpec | None:
-    """The one form that is asked for, or None. Raises BadRequest if there are several.
+class FormBody(Body):
+    """The fields that say what form an answer has. ``under`` stands before their names."""
 
-    ``guided`` holds the fields that begin with ``guided_``.
-    """
-    found = [] if response_format is None else [response_format.spec()]
-    found += _specs(guided, "guided_")
-    found += [] if structured is None else _specs(structured, "structured_outputs.")
-    asked = [spec for spec in found if spec is not None]
-    if len(asked) > 1:
-        raise BadRequest(
-            f"{asked[0].param} and {asked[1].param} both say what form the answer has.",
-            param=asked[1].param,
-            hint="Leave out one of the two.",
+    under: ClassVar[str] = ""
+
+    response_format: ResponseFormat | None = None
+    guided_json: Schema | None = None
+    guided_regex: str | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: str | None = None
+    structured_outputs: StructuredOutputs | None = None
+
+    @property
+    def form(self) -> GrammarSpec | None:
+        """The one form that is asked for, or None. Raises BadRequest, also if there are several."""
+        asked = [spec for spec in self._forms() if spec is not None]
+        if len(asked) > 1:
+            raise BadRequest(
+                f"{asked[0].param} and {asked[1].param} both say what form the answer has.",
+                param=asked[1].param,
+                hint="Leave out one of the two.",
+            )
+        return asked[0] if asked else None
+
+    def _forms(self) -> list[GrammarSpec | None]:
+        guided = StructuredOutputs.model_construct(
+            json_=self.guided_json,
+            regex=self.guided_regex,
+            choice=self.guided_choice,
+            grammar=self.guided_grammar,
         )
-    return asked[0] if asked else None
+        found = _specs(guided, f"{self.under}guided_")
+        if self.response_format is not None:
+            found.insert(0, self.response_format.spec(f"{self.under}response_format"))
+        if self.structured_outputs is not None:
+            found += _specs(self.structured_outputs, f"{self.under}structured_outputs.")
+        return found
 
 
 def _specs(given: StructuredOutputs, prefix: str) -> list[GrammarSpec | None]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ridgeline_service.serving.llm.errors import BadRequest
+from ridgeline_service.serving.llm.fields import Body
+from ridgeline_service.serving.llm.model import TextModel
 
 
 class TextPart(BaseModel):
@@ -56,9 +58,45 @@ class ChatMessage(BaseModel):
         return message
 
 
-def templated(messages: Sequence[ChatMessage]) -> list[dict[str, object]]:
-    """A conversation as a chat template expects it. Raises BadRequest."""
-    return [message.for_template(f"messages.{place}") for place, message in enumerate(messages)]
+class ConversationBody(Body):
+    """How a conversation becomes a prompt: with the beginning of the model's turn, or with
+    ``continue_final_message`` up to where the last message breaks off."""
+
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, object] = Field(default_factory=dict)
+
+    def text(
+        self,
+        model: TextModel,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Mapping[str, object]] = (),
+    ) -> str:
+        """Messages as the model sees them. Raises BadRequest."""
+        if self.continue_final_message and self.add_generation_prompt:
+            raise BadRequest(
+                "continue_final_message and add_generation_prompt cannot both be true.",
+                param="continue_final_message",
+                hint="Leave out one of the two.",
+            )
+        turn = not self.continue_final_message and self.add_generation_prompt is not False
+        turns = [one.for_template(f"messages.{place}") for place, one in enumerate(messages)]
+        variables = {"add_generation_prompt": turn, **self.chat_template_kwargs}
+        text = model.chat_text(turns, variables, tools)
+        return _until(text, str(turns[-1]["content"])) if self.continue_final_message else text
+
+
+def _until(text: str, said: str) -> str:
+    """A prompt without what the template puts behind the last message, and with the white space
+    at its end if the template leaves it there."""
+    place = text.rfind(said.strip())
+    if not said.strip() or place < 0:
+        raise BadRequest(
+            "continue_final_message: the last message says nothing that could be continued.",
+            param="continue_final_message",
+        )
+    kept = text.startswith(said.lstrip(), place)
+    return text[: place + len(said.lstrip() if kept else said.strip())]
 
 
 def refuse_media(messages: object) -> None:

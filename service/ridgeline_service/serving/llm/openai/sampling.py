@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Len
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
 
 from ridgeline_backends.engine import Grammar, SamplingParams
+from ridgeline_service.serving.llm import unsupported
 from ridgeline_service.serving.llm.errors import BadRequest
-from ridgeline_service.serving.llm.fields import Body
 from ridgeline_service.serving.llm.generation import Terms, TextForm
-from ridgeline_service.serving.llm.grammar import GrammarSpec
-from ridgeline_service.serving.llm.model import TextModel, sampling
-from ridgeline_service.serving.llm.openai.forms import (
-    Choices,
-    ResponseFormat,
-    Schema,
-    StructuredOutputs,
-    read_form,
-)
+from ridgeline_service.serving.llm.model import Keep, TextModel, sampling
+from ridgeline_service.serving.llm.openai.forms import FormBody
 from ridgeline_service.serving.llm.openai.render import Spelling
 
 MAX_N = 128
@@ -36,9 +29,20 @@ Stop = Annotated[list[str], Len(max_length=MAX_STOPS)]
 class StreamOptions(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
     include_usage: bool | None = None
+    continuous_usage_stats: Literal[False] | None = None
 
 
-class SamplingBody(Body):
+def _some(count: int) -> int:
+    if count < -1 or count == 0:
+        raise ValueError("must be at least 1, or -1 for as many as the model takes")
+    return count
+
+
+TruncateTo = Annotated[int, AfterValidator(_some)]
+"""Tokens that are kept of a prompt; -1: as many as the model takes."""
+
+
+class SamplingBody(FormBody):
     """Fields of OpenAI's own, then the extra ones that LLM servers understand by custom."""
 
     model: str | None = None
@@ -54,7 +58,6 @@ class SamplingBody(Body):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
-    response_format: ResponseFormat | None = None
 
     top_k: Annotated[int, Ge(-1)] | None = None
     min_p: float | None = None
@@ -64,11 +67,7 @@ class SamplingBody(Body):
     stop_token_ids: Annotated[list[int], Len(max_length=64)] | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
-    guided_json: Schema | None = None
-    guided_regex: str | None = None
-    guided_choice: Choices | None = None
-    guided_grammar: str | None = None
-    structured_outputs: StructuredOutputs | None = None
+    truncate_prompt_tokens: TruncateTo | None = None
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
     adapter: str | None = None
@@ -76,17 +75,18 @@ class SamplingBody(Body):
     timeout: Annotated[float, Gt(0)] | None = None
 
     neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {
-        "typical_p": (1,),
-        "length_penalty": (1,),
-        "use_beam_search": (False,),
-        "prompt_logprobs": (),
-        "truncate_prompt_tokens": (),
-        "bad_words": ([],),
-        "allowed_token_ids": (),
+        **unsupported.NEUTRAL,
         "detokenize": (True,),
         "moderation": (),
     }
-    harmless: ClassVar[frozenset[str]] = frozenset(
+    instead: ClassVar[Mapping[str, str]] = {
+        "eos_token_id": "stop_token_ids",
+        "max_length": "max_tokens",
+        "min_length": "min_tokens",
+        "num_return_sequences": "n",
+        "stop_strings": "stop",
+    }
+    harmless: ClassVar[frozenset[str]] = unsupported.HARMLESS | frozenset(
         {
             "guided_decoding_backend",
             "guided_whitespace_pattern",
@@ -98,7 +98,6 @@ class SamplingBody(Body):
             "request_id",
             "safety_identifier",
             "service_tier",
-            "spaces_between_special_tokens",
             "store",
             "user",
         }
@@ -118,17 +117,6 @@ class SamplingBody(Body):
             raise BadRequest("stop: a stop string cannot be empty.", param="stop")
         return given
 
-    @property
-    def form(self) -> GrammarSpec | None:
-        """What form the answer must have. Raises BadRequest."""
-        guided = StructuredOutputs.model_construct(
-            json_=self.guided_json,
-            regex=self.guided_regex,
-            choice=self.guided_choice,
-            grammar=self.guided_grammar,
-        )
-        return read_form(self.response_format, self.structured_outputs, guided)
-
     def text_form(self, model: TextModel, shown: frozenset[int] = frozenset()) -> TextForm:
         """How tokens become text; ``shown`` are special tokens that the caller must see."""
         if self.skip_special_tokens is False:
@@ -142,6 +130,12 @@ class SamplingBody(Body):
                 "stream_options is only allowed when stream is true.", param="stream_options"
             )
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def keep(self) -> Keep | None:
+        """What is kept of a prompt that is longer than asked for: its end, as in vLLM."""
+        asked = self.truncate_prompt_tokens
+        return None if asked is None else Keep(None if asked < 0 else asked, end=True)
 
     def spelling(self, model: TextModel) -> Spelling:
         return Spelling(model.tokenizer, by_id=bool(self.return_tokens_as_token_ids))
@@ -186,21 +180,10 @@ class SamplingBody(Body):
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
             repetition_penalty=_or(self.repetition_penalty, defaults.repetition_penalty),
-            logit_bias=self._biases(model),
+            logit_bias=model.biases(self.logit_bias or {}, "logit_bias"),
             prompt_logprobs=prompt_logprobs,
             grammar=grammar,
         )
-
-    def _biases(self, model: TextModel) -> tuple[tuple[int, float], ...]:
-        size = model.tokenizer.vocabulary_size
-        for token in self.logit_bias or {}:
-            if not (token.isascii() and token.isdigit() and int(token) < size):
-                raise BadRequest(
-                    f"logit_bias: {token[:40]!r} is no token; ids go from 0 to {size - 1}.",
-                    param="logit_bias",
-                    code="invalid_value",
-                )
-        return tuple((int(token), bias) for token, bias in (self.logit_bias or {}).items())
 
 
 def _or(value: float | None, default: float) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from annotated_types import Len
-from pydantic import Field
 
 from ridgeline_service.serving.llm.answers import Answer, json_answer
 from ridgeline_service.serving.llm.errors import BadRequest
@@ -14,8 +13,8 @@ from ridgeline_service.serving.llm.fields import Body
 from ridgeline_service.serving.llm.model import Model, TextModel
 from ridgeline_service.serving.llm.openai.messages import (
     ChatMessage,
+    ConversationBody,
     refuse_media,
-    templated,
 )
 from ridgeline_service.serving.llm.tools.definitions import Tools
 
@@ -23,15 +22,13 @@ MAX_TOKENS = 2**20
 """Tokens in a request to spell them."""
 
 
-class TokenizeBody(Body):
+class TokenizeBody(ConversationBody):
     model: str | None = None
     prompt: str | None = None
     messages: Annotated[list[ChatMessage], Len(min_length=1)] | None = None
     tools: Tools | None = None
     add_special_tokens: bool | None = None
-    add_generation_prompt: bool | None = None
     return_token_strs: bool | None = None
-    chat_template_kwargs: dict[str, object] = Field(default_factory=dict)
 
 
 class DetokenizeBody(Body):
@@ -53,14 +50,8 @@ async def tokenize(model: Model, body: Mapping[str, object]) -> Answer:
             raise BadRequest(
                 f"{model.name} is an embedding model and takes no messages.", param="messages"
             )
-        text = model.chat_text(
-            templated(request.messages),
-            {
-                "add_generation_prompt": request.add_generation_prompt is not False,
-                **request.chat_template_kwargs,
-            },
-            [tool.model_dump(exclude_none=True) for tool in request.tools or ()],
-        )
+        declared = [tool.model_dump(exclude_none=True) for tool in request.tools or ()]
+        text = request.text(model, request.messages, declared)
         special = bool(request.add_special_tokens)
     [ids] = await model.encode_unchecked([text], add_special_tokens=special)
     return json_answer(
