@@ -51,10 +51,17 @@ class ReplicaRoute:
 
 @dataclass(frozen=True)
 class VariantRoute:
+    """A variant of one deployment. While an update moves traffic a name comes twice, once for each
+    deployment: ``share`` is the part of the variant's requests that this one gets; with 0 it only
+    stands by. ``max_concurrency`` is how many requests a serverless variant takes at once."""
+
     name: str
     weight: float
     replicas: tuple[ReplicaRoute, ...]
     log_stream_prefix: str = ""
+    deployment: str = ""
+    share: float = 1.0
+    max_concurrency: int | None = None
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,37 @@ def test_blue_green_update_fails_no_request(service: Service, endpoint: str) -> 
     assert seen == sorted(seen), "an answer of the old version came after one of the new"
 
 
+def test_a_canary_shares_the_traffic_and_fails_no_request(service: Service, endpoint: str) -> None:
+    create(service, "framework-v3", model_archive(4.0))
+    before = invoke(service, endpoint, {"x": [1.0]})["y"][0]
+    sagemaker = service.client("sagemaker", retries=2)
+    size = {"Type": "CAPACITY_PERCENT", "Value": 25}
+    routing = {"Type": "CANARY", "CanarySize": size, "WaitIntervalInSeconds": 4}
+    policy = {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": 3}
+    sagemaker.update_endpoint(
+        EndpointName=endpoint,
+        EndpointConfigName="framework-v3",
+        DeploymentConfig={"BlueGreenUpdatePolicy": policy},
+    )
+    seen: dict[float, list[float]] = {}
+
+    def updated() -> bool:
+        described = sagemaker.describe_endpoint(EndpointName=endpoint)
+        answer = invoke(service, endpoint, {"x": [1.0]})["y"][0]
+        pending = described.get("PendingDeploymentSummary", {}).get("ProductionVariants")
+        if pending:
+            seen.setdefault(pending[0]["CurrentWeight"], []).append(answer)
+        return bool(described["EndpointStatus"] == "InService" and answer == 4.0)
+
+    until(updated, 90, every_s=0.01)
+    assert list(seen) == [0.0, 0.25, 1.0]
+    canary = seen[0.25]
+    assert set(canary) == {before, 4.0}
+    # The step may end between a description and the request that follows it.
+    assert abs(canary.count(4.0) - len(canary) / 4) <= 2
+    assert set(seen[1.0]) == {4.0}, "the old fleet stands by"
+
+
 def test_a_bad_update_leaves_the_old_version(service: Service, endpoint: str) -> None:
     create(service, "framework-bad", b"this is no archive")
     before = invoke(service, endpoint, {"x": [1.0]})["y"]

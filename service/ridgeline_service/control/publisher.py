@@ -16,6 +16,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from ridgeline_service.control.context import Context
+from ridgeline_service.control.endpoints.rollouts import Rollout
 from ridgeline_service.security.keys import RootKey, hash_bearer_key
 from ridgeline_service.snapshot import (
     ApiKey,
@@ -32,7 +33,12 @@ from ridgeline_service.snapshot import (
 )
 from ridgeline_service.store import endpoints as rows
 from ridgeline_service.store import journal, replicas
-from ridgeline_service.store.records import DeploymentRecord, EndpointRecord, ReplicaRecord
+from ridgeline_service.store.records import (
+    DeploymentRecord,
+    EndpointRecord,
+    ReplicaRecord,
+    VariantSpec,
+)
 from ridgeline_service.store.states import EndpointStatus
 
 ROOT_KEY_ID = "root"
@@ -95,7 +101,12 @@ class Publisher:
         deployments = {item.id: item for item in rows.all_deployments(connection)}
         serving = [item for item in replicas.all_replicas(connection) if item.serves]
         routes = [
-            _route(endpoint, deployments.get(endpoint.active_deployment or ""), serving)
+            _route(
+                endpoint,
+                deployments.get(endpoint.active_deployment or ""),
+                deployments.get(endpoint.pending_deployment or ""),
+                serving,
+            )
             for endpoint in rows.all_endpoints(connection)
             if endpoint.status is not EndpointStatus.DELETING
         ]
@@ -124,32 +135,63 @@ class Publisher:
 def _route(
     endpoint: EndpointRecord,
     deployment: DeploymentRecord | None,
+    pending: DeploymentRecord | None,
     serving: list[ReplicaRecord],
 ) -> EndpointRoute:
-    mine = [item for item in serving if deployment and item.deployment_id == deployment.id]
-    variants = deployment.variants if deployment is not None else ()
     return EndpointRoute(
         name=endpoint.name,
         arn=endpoint.arn,
         status=endpoint.status.value,
         task=deployment.task if deployment is not None else "",
         created_at=endpoint.created_at / 1e6,
-        variants=tuple(
-            VariantRoute(
-                name=variant.name,
-                weight=variant.weight,
-                replicas=tuple(
-                    ReplicaRoute(item.id, item.url, item.token)
-                    for item in mine
-                    if item.variant == variant.name
-                ),
-                log_stream_prefix=f"{variant.name}/",
-            )
-            for variant in variants
-        ),
+        variants=_variant_routes(endpoint, deployment, pending, serving),
         asynchronous=_async_route(deployment),
         capture=_capture_route(deployment),
     )
+
+
+def _variant_routes(
+    endpoint: EndpointRecord,
+    active: DeploymentRecord | None,
+    pending: DeploymentRecord | None,
+    serving: list[ReplicaRecord],
+) -> tuple[VariantRoute, ...]:
+    """Those of the deployment that serves, and of the one that an update moves traffic to."""
+    if active is None:
+        return ()
+    old = [_variant_route(active, variant, serving) for variant in active.variants]
+    if pending is None or not endpoint.traffic_step:
+        return tuple(old)
+    rollout = Rollout.of(endpoint.deployment_config)
+    shares = rollout.shares(pending.variants, endpoint.traffic_step)
+    new = [_variant_route(pending, variant, serving) for variant in pending.variants]
+    return (
+        *(replace(route, share=1.0 - shares.of(route.name)) for route in _weighed(old)),
+        *(replace(route, share=shares.of(route.name)) for route in _weighed(new)),
+    )
+
+
+def _variant_route(
+    deployment: DeploymentRecord, variant: VariantSpec, serving: list[ReplicaRecord]
+) -> VariantRoute:
+    return VariantRoute(
+        name=variant.name,
+        weight=variant.weight,
+        replicas=tuple(
+            ReplicaRoute(item.id, item.url, item.token)
+            for item in serving
+            if item.deployment_id == deployment.id and item.variant == variant.name
+        ),
+        log_stream_prefix=f"{variant.name}/",
+        deployment=deployment.id,
+        max_concurrency=(variant.serverless or {}).get("MaxConcurrency"),
+    )
+
+
+def _weighed(routes: list[VariantRoute]) -> list[VariantRoute]:
+    """With weights that sum to 1, since those of two deployments need not be of one scale."""
+    total = sum(route.weight for route in routes) or 1.0
+    return [replace(route, weight=route.weight / total) for route in routes]
 
 
 def _async_route(deployment: DeploymentRecord | None) -> AsyncRoute | None:

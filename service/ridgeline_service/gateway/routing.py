@@ -1,9 +1,11 @@
 """Which replica answers a request, and who waits when none is free.
 
 A variant is chosen by weight (smooth weighted round-robin: over any run each variant's share is
-right to within one request), then the replica of it with the fewest requests outstanding. When all
-are full, requests wait in order, up to a bound; what comes after is refused, not lost. Knows no
-HTTP: callers report how a replica fared.
+right to within one request), then the replica of it with the fewest requests outstanding. While an
+update moves traffic a variant's old and new fleet are chosen in the same way, by their shares. When
+all are full, requests wait in order, up to a bound; what comes after is refused, not lost. A
+serverless variant takes MaxConcurrency requests, those that wait included, and refuses the rest.
+Knows no HTTP: callers report how a replica fared.
 """
 
 from __future__ import annotations
@@ -59,10 +61,12 @@ class Lease:
 
 @dataclass
 class _Balance:
-    """What is remembered of one endpoint between requests."""
+    """What is remembered of one endpoint between requests: what each variant of each deployment is
+    owed, who waits, and what each variant works on."""
 
-    shares: dict[str, float] = field(default_factory=dict)
+    owed: dict[tuple[str, str], float] = field(default_factory=dict)
     queues: dict[str, deque[asyncio.Future[bool]]] = field(default_factory=dict)
+    running: Counter[str] = field(default_factory=Counter)
 
     @property
     def waiting(self) -> int:
@@ -105,8 +109,8 @@ class Router:
     ) -> Lease:
         """A slot on a replica, not one of ``excluded``, of the variant ``target`` if it is given.
 
-        Raises ValidationException, ThrottlingException (queue full, or waited too long) or
-        ServiceUnavailable (no replica).
+        Raises ValidationException, ThrottlingException (queue full, waited too long, or as many as
+        a serverless variant takes) or ServiceUnavailable (no replica).
         """
         lease = self._try(name, target, excluded, arriving=True)
         if lease is not None:
@@ -139,8 +143,10 @@ class Router:
         """The routes have changed: let everybody who waits look again, forget what is gone."""
         routes = self._snapshot().endpoints.values()
         routed = {r.replica_id for route in routes for v in route.variants for r in v.replicas}
+        known = {(v.deployment, v.name) for route in routes for v in route.variants}
         self._turn = {name: turn for name, turn in self._turn.items() if name in routed}
         for balance in self._balances.values():
+            balance.owed = {key: owed for key, owed in balance.owed.items() if key in known}
             for queue in balance.queues.values():
                 _wake(queue, everybody=True)
 
@@ -173,19 +179,22 @@ class Router:
         if target and target not in {variant.name for variant in endpoint.variants}:
             raise ValidationException(
                 f"Variant {target} not found in endpoint {name}. "
-                f"It has: {', '.join(variant.name for variant in endpoint.variants)}.",
+                f"It has: {', '.join(dict.fromkeys(v.name for v in endpoint.variants))}.",
                 code="ValidationError",
             )
-        if arriving and balance.queues.get(target):
-            return None
+        if arriving:
+            _check_concurrency(endpoint, target, balance)
+            if balance.queues.get(target):
+                return None
         free = [
             (variant, [r for r in replicas if self._has_room(r)])
             for variant, replicas in _candidates(endpoint, target, excluded)
+            if _may_run(variant, balance)
         ]
         free = [(variant, replicas) for variant, replicas in free if replicas]
         if not free:
             return None
-        chosen = _choose(balance.shares, [variant for variant, _ in free])
+        chosen = _choose(balance.owed, [variant for variant, _ in free], target)
         replicas = next(replicas for variant, replicas in free if variant is chosen)
         replica = min(
             replicas,
@@ -194,6 +203,7 @@ class Router:
         self._turns += 1
         self._turn[replica.replica_id] = self._turns
         self._outstanding[replica.replica_id] += 1
+        balance.running[chosen.name] += 1
         self._metrics.in_flight.labels(name).inc()
         return Lease(endpoint, chosen, replica, self._release)
 
@@ -206,33 +216,70 @@ class Router:
         if not self._outstanding[replica_id]:
             del self._outstanding[replica_id]
         self._metrics.in_flight.labels(lease.endpoint.name).dec()
+        balance = self._balances[lease.endpoint.name]
+        balance.running[lease.variant.name] -= 1
         for target in ("", lease.variant.name):
-            queue = self._balances[lease.endpoint.name].queues.get(target)
+            queue = balance.queues.get(target)
             if queue:
                 _wake(queue)
+
+
+def _check_concurrency(endpoint: EndpointRoute, target: str, balance: _Balance) -> None:
+    """Raises ThrottlingException if all variants that may answer are serverless and have as many
+    requests as they take."""
+    limits: dict[str, int] = {}
+    for variant in endpoint.variants:
+        if not variant.share or not (variant.name == target if target else variant.weight):
+            continue
+        if variant.max_concurrency is None:
+            return
+        limits[variant.name] = variant.max_concurrency
+    if not limits:
+        return
+    limit = sum(limits.values())
+    waiting = len(balance.queues.get(target, ())) if target else balance.waiting
+    if sum(balance.running[name] for name in limits) + waiting >= limit:
+        raise ThrottlingException(
+            f"Endpoint {endpoint.name} takes {limit} requests at once, which is MaxConcurrency of "
+            "its ServerlessConfig. Try again later, or raise it."
+        )
 
 
 def _candidates(
     endpoint: EndpointRoute, target: str, excluded: Collection[str]
 ) -> list[tuple[VariantRoute, list[ReplicaRoute]]]:
-    """Variants that may answer, each with its replicas; none without a replica."""
-    wanted = [v for v in endpoint.variants if (v.name == target if target else v.weight > 0)]
-    if not target and not any(v.replicas for v in wanted):
-        wanted = list(endpoint.variants)
-    found = [(v, [r for r in v.replicas if r.replica_id not in excluded]) for v in wanted]
+    """Variants that may answer, each with its replicas; none without a replica. One that gets no
+    traffic, or no longer, stands in where no other is left."""
+    named = [v for v in endpoint.variants if not target or v.name == target]
+    wanted = [v for v in named if v.share > 0 and (target or v.weight > 0)]
+    return _with_replicas(wanted, excluded) or _with_replicas(named, excluded)
+
+
+def _with_replicas(
+    variants: list[VariantRoute], excluded: Collection[str]
+) -> list[tuple[VariantRoute, list[ReplicaRoute]]]:
+    found = [(v, [r for r in v.replicas if r.replica_id not in excluded]) for v in variants]
     return [(variant, replicas) for variant, replicas in found if replicas]
 
 
-def _choose(shares: dict[str, float], variants: list[VariantRoute]) -> VariantRoute:
+def _may_run(variant: VariantRoute, balance: _Balance) -> bool:
+    limit = variant.max_concurrency
+    return limit is None or balance.running[variant.name] < limit
+
+
+def _choose(
+    owed: dict[tuple[str, str], float], variants: list[VariantRoute], target: str
+) -> VariantRoute:
+    """What is owed counts in requests, so that it holds when an update changes the weights."""
     if len(variants) == 1:
         return variants[0]
-    total = 0.0
-    for variant in variants:
-        weight = variant.weight or 1.0
-        total += weight
-        shares[variant.name] = shares.get(variant.name, 0.0) + weight
-    chosen = max(variants, key=lambda variant: shares[variant.name])
-    shares[chosen.name] -= total
+    portions = [((1.0 if target else v.weight) * v.share or 1.0) for v in variants]
+    total = sum(portions)
+    for variant, portion in zip(variants, portions, strict=True):
+        key = variant.deployment, variant.name
+        owed[key] = owed.get(key, 0.0) + portion / total
+    chosen = max(variants, key=lambda v: owed[v.deployment, v.name])
+    owed[chosen.deployment, chosen.name] -= 1.0
     return chosen
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, ProgrammingError
 
-from ridgeline.errors import Unavailable, Unsupported
+from ridgeline.errors import InvalidInput, Unavailable, Unsupported
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import Settings
 from ridgeline_service.store.fairlock import FairLock
 
-SCHEMA_HEAD = "0007"
+SCHEMA_HEAD = "0009"
 BUSY_TIMEOUT_MS = 15_000
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -104,9 +104,15 @@ def open_database(settings: Settings, data_dir: DataDir) -> Database:
 def connect(url: str) -> Database:
     """A database by its URL, not migrated. ``postgresql://`` means the psycopg 3 driver.
 
-    Raises Unsupported if the driver is not installed.
+    Raises Unsupported if the driver is not installed, InvalidInput for what is no URL.
     """
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise InvalidInput(
+            "database_url is no URL of a database.",
+            hint="Write postgresql://USER:PASSWORD@HOST/DATABASE, with %-escapes in the password.",
+        ) from None
     if parsed.drivername in {"postgresql", "postgres"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() != "sqlite":

@@ -26,6 +26,8 @@ class EndpointChanges(TypedDict, total=False):
     active_deployment: str | None
     pending_deployment: str | None
     deployment_config: Document | None
+    traffic_step: int
+    traffic_at: int
 
 
 def add_endpoint(connection: Connection, record: EndpointRecord) -> None:
@@ -132,6 +134,8 @@ def _endpoint(row: RowMapping) -> EndpointRecord:
         active_deployment=row["active_deployment"],
         pending_deployment=row["pending_deployment"],
         deployment_config=row["deployment_config"],
+        traffic_step=row["traffic_step"],
+        traffic_at=row["traffic_at"],
     )
 
 

@@ -27,6 +27,9 @@ class StoredRequest:
 
 @dataclass(frozen=True)
 class EndpointRecord:
+    """``traffic_step`` is how many steps the traffic of an update has gone to the pending
+    deployment, ``traffic_at`` when it took the last of them; both 0 without one."""
+
     arn: str
     name: str
     created_at: int
@@ -38,6 +41,8 @@ class EndpointRecord:
     active_deployment: str | None
     pending_deployment: str | None
     deployment_config: Document | None
+    traffic_step: int = 0
+    traffic_at: int = 0
 
 
 @dataclass(frozen=True)

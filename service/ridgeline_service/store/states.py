@@ -77,6 +77,7 @@ class Reason(StrEnum):
     HUNG = "Hung"
     DEVICE_FAILED = "DeviceFailed"
     CRASH_LOOP = "CrashLoop"
+    UPDATE_TIMEOUT = "UpdateTimeout"
     ROLLED_BACK = "RolledBack"
     SUPERSEDED = "Superseded"
     SCALED_IN = "ScaledIn"
@@ -124,6 +125,7 @@ _WORDS = {
     Reason.HUNG: "The model server stopped answering.",
     Reason.DEVICE_FAILED: "The device of the model server failed.",
     Reason.CRASH_LOOP: "The model server failed again and again.",
+    Reason.UPDATE_TIMEOUT: "The update was not done in time.",
     Reason.ROLLED_BACK: "The update failed; the former deployment serves on.",
     Reason.SUPERSEDED: "A newer deployment took over.",
     Reason.SCALED_IN: "The variant was scaled in.",
@@ -164,6 +166,9 @@ _NEXT_STEPS = {
     Reason.DEVICE_FAILED: "`ridgeline logs {endpoint}` has what it said before.",
     Reason.CRASH_LOOP: (
         "`ridgeline logs {endpoint}` has the whole log; update the endpoint with what is corrected."
+    ),
+    Reason.UPDATE_TIMEOUT: (
+        "Raise MaximumExecutionTimeoutInSeconds of the DeploymentConfig, then update again."
     ),
     Reason.ROLLED_BACK: "Correct the new endpoint config or its model, then update again.",
 }

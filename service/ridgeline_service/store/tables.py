@@ -40,6 +40,15 @@ def _named(name: str) -> Table:
     )
 
 
+owner = Table(
+    "owner",
+    metadata,
+    # One row.
+    Column("one", Integer, primary_key=True, autoincrement=False),
+    Column("data_dir_id", String(64), nullable=False),
+    Column("place", Text, nullable=False),
+)
+
 models = _named("models")
 endpoint_configs = _named("endpoint_configs")
 
@@ -57,6 +66,8 @@ endpoints = Table(
     Column("active_deployment", String(64)),
     Column("pending_deployment", String(64)),
     Column("deployment_config", JSON(none_as_null=True)),
+    Column("traffic_step", Integer, nullable=False, server_default="0"),
+    Column("traffic_at", BigInteger, nullable=False, server_default="0"),
     Index("ix_endpoints_created", "created_at", "name"),
 )
 

@@ -21,6 +21,11 @@ from ridgeline_service.store import endpoints as endpoint_rows
 
 NAMES = ("one", "two")
 HUNG_STARTS, STARTUP_TIMEOUT_S, QUIET_S = 4, 900, 70
+POLICIES = {
+    "at once": None,
+    "canary": ("CANARY", {"CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 10}}),
+    "linear": ("LINEAR", {"LinearStepSize": {"Type": "CAPACITY_PERCENT", "Value": 50}}),
+}
 CONFIGS = {"good": 1, "better": 2, "torn": 1, "mortal": 1}
 
 
@@ -32,6 +37,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.world = type(self).make_world()
         self.other: Any = None
         self.wanted: dict[str, tuple[str, int]] = {}
+        self.former: dict[str, tuple[str, int]] = {}
         self.disturbed: set[str] = set()
         self.ended: set[str] = set()
         self.was_serving: set[str] = set()
@@ -51,15 +57,21 @@ class Lifecycle(RuleBasedStateMachine):
         self.ended.discard(name)
         self.wanted[name] = (config, CONFIGS[config])
 
-    @rule(name=st.sampled_from(NAMES), config=st.sampled_from(sorted(CONFIGS)))
-    def update(self, name: str, config: str) -> None:
+    @rule(
+        name=st.sampled_from(NAMES),
+        config=st.sampled_from(sorted(CONFIGS)),
+        policy=st.sampled_from(sorted(POLICIES)),
+    )
+    def update(self, name: str, config: str, policy: str) -> None:
+        request = {"EndpointName": name, "EndpointConfigName": config, **deployment(policy)}
         try:
             failed = self.world.status(name) == "Failed"
-            self.world.update(name, config)
+            self.world.plane.endpoints.update(request)
         except AwsError:
             return
         works = config in ("good", "better")
         self.ended.discard(name)
+        self.former[name] = self.wanted[name]
         if works or failed:
             self.wanted[name] = (config, CONFIGS[config])
 
@@ -144,6 +156,8 @@ class Lifecycle(RuleBasedStateMachine):
             if name not in self.wanted:
                 assert name not in self.world.snapshot().endpoints
                 continue
+            if name in self.disturbed and self.rolled_back(name):
+                self.wanted[name] = self.former[name]
             config, count = self.wanted[name]
             status = self.world.status(name)
             serving = self.world.serving(name)
@@ -160,6 +174,10 @@ class Lifecycle(RuleBasedStateMachine):
         assert self.world.living() == expected, "no replica is lost and none is left"
         self.check_rows()
         self.disturbed.clear()
+
+    def rolled_back(self, name: str) -> bool:
+        """Replicas that are hurt while they bake end an update to what works, too."""
+        return bool(self.world.plane.endpoints.stages(name)["reason"] == "RolledBack")
 
     def check_rows(self) -> None:
         with self.world.databases[-1].read() as connection:
@@ -180,6 +198,20 @@ class Lifecycle(RuleBasedStateMachine):
         self.world.settle()
         assert self.world.launcher.processes == {}
         self.world.close()
+
+
+def deployment(policy: str) -> dict[str, Any]:
+    """The DeploymentConfig of an update, with waits that a tick or a few go over."""
+    if POLICIES[policy] is None:
+        return {}
+    kind, size = POLICIES[policy]
+    routing = {"Type": kind, "WaitIntervalInSeconds": 5, **size}
+    rest = {"TerminationWaitInSeconds": 10}
+    return {
+        "DeploymentConfig": {
+            "BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing, **rest}
+        }
+    }
 
 
 def test_any_history_settles_with_nothing_lost_and_nothing_left(make_world) -> None:

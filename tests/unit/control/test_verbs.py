@@ -117,6 +117,18 @@ class TestEndpointConfigs:
                 {"AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": "/tmp/x"}}},
                 "no S3 URI",
             ),
+            (
+                [variant()],
+                {
+                    "AsyncInferenceConfig": {
+                        "OutputConfig": {
+                            "S3OutputPath": "s3://b/out",
+                            "NotificationConfig": {"SuccessTopic": "arn:aws:sns:x:1:done"},
+                        }
+                    }
+                },
+                "(?s)NotificationConfig is not supported.*notify nobody.*OutputLocation",
+            ),
             ([variant()], {"ShadowProductionVariants": [variant("B")]}, "not supported"),
         ],
     )

@@ -166,3 +166,114 @@ async def test_refusals_name_the_fault() -> None:
         await router(Routes(status="Creating")).acquire("e")
     with pytest.raises(ValidationException, match="Variant x not found"):
         await router(Routes(variant("v", 1, 1))).acquire("e", target="x")
+
+
+def fleets(*shares: tuple[float, int], name: str = "v", weight: float = 1.0) -> list[VariantRoute]:
+    """A variant's fleets by (share, replicas), the old one first, as an update has them."""
+    return [
+        replace(variant(f"{name}{i}", weight, replicas), name=name, deployment=f"d{i}", share=share)
+        for i, (share, replicas) in enumerate(shares)
+    ]
+
+
+async def spread(subject: Router, requests: int, target: str = "") -> Counter[str]:
+    got: Counter[str] = Counter()
+    for _ in range(requests):
+        lease = await subject.acquire("e", target=target)
+        got[lease.variant.deployment] += 1
+        lease.release()
+    return got
+
+
+@settings(deadline=None)
+@given(
+    canary=st.integers(0, 100),
+    replicas=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    targeted=st.booleans(),
+)
+async def test_two_fleets_share_a_variants_requests(
+    canary: int, replicas: tuple[int, int], targeted: bool
+) -> None:
+    share = canary / 100
+    subject = router(Routes(*fleets((1 - share, replicas[0]), (share, replicas[1]))))
+    got = await spread(subject, 200, "v" if targeted else "")
+    assert abs(got["d1"] - 200 * share) <= 1
+
+
+async def test_weights_and_shares_multiply() -> None:
+    routes = [
+        *fleets((0.75, 1), (0.25, 2), name="a", weight=0.8),
+        *fleets((0.75, 1), (0.25, 1), name="b", weight=0.2),
+    ]
+    subject = router(Routes(*routes))
+    got: Counter[tuple[str, str]] = Counter()
+    for _ in range(100):
+        lease = await subject.acquire("e")
+        got[lease.variant.name, lease.variant.deployment] += 1
+        lease.release()
+    assert got == {("a", "d0"): 60, ("a", "d1"): 20, ("b", "d0"): 15, ("b", "d1"): 5}
+
+
+async def test_what_an_update_changes_counts_from_the_next_request() -> None:
+    routes = Routes(*fleets((1.0, 1), weight=50.0), variant("w", 1.0, 1))
+    subject = router(routes)
+    await spread(subject, 25)
+    routes.publish(*fleets((0.5, 1), (0.5, 1)))
+    subject.refresh()
+    got = await spread(subject, 20)
+    assert abs(got["d1"] - 10) <= 1, "what was owed under other weights is no debt now"
+
+
+async def test_the_old_fleet_stands_in_for_a_new_one_that_died() -> None:
+    """Before the routes say so, too: its replica was tried and refused the connection."""
+    subject = router(Routes(*fleets((0.0, 1), (1.0, 1))))
+    assert await spread(subject, 5) == {"d1": 5}
+    lease = await subject.acquire("e", excluded={"v1-0"})
+    assert lease.variant.deployment == "d0"
+    lease.release()
+    subject = router(Routes(*fleets((0.0, 1), (1.0, 0))))
+    assert await spread(subject, 5, "v") == {"d0": 5}
+
+
+async def test_the_old_fleet_does_not_stand_in_for_one_that_is_busy() -> None:
+    subject = router(Routes(*fleets((0.0, 1), (1.0, 1))), per_replica=1, busy_wait_s=0)
+    held = await subject.acquire("e")
+    with pytest.raises(ThrottlingException):
+        await subject.acquire("e")
+    held.release()
+
+
+def serverless(limit: int, replicas: int = 1, name: str = "v") -> VariantRoute:
+    return replace(variant(name, 1, replicas), max_concurrency=limit)
+
+
+async def test_a_serverless_variant_refuses_what_is_beyond_its_concurrency() -> None:
+    subject = router(Routes(serverless(2)))
+    held = [await subject.acquire("e") for _ in range(2)]
+    for target in ("", "v"):
+        with pytest.raises(ThrottlingException, match=r"takes 2 requests at once.*MaxCon"):
+            await subject.acquire("e", target=target)
+    held[0].release()
+    (await subject.acquire("e")).release()
+    held[1].release()
+
+
+async def test_who_waits_for_a_serverless_variants_replica_counts() -> None:
+    routes = Routes(serverless(1, replicas=0))
+    subject = router(routes)
+    waiting = asyncio.create_task(subject.acquire("e"))
+    await asyncio.sleep(0)
+    with pytest.raises(ThrottlingException, match="MaxConcurrency"):
+        await subject.acquire("e")
+    routes.publish(serverless(1))
+    subject.refresh()
+    (await asyncio.wait_for(waiting, 5)).release()
+
+
+async def test_both_fleets_of_a_serverless_variant_count_together() -> None:
+    subject = router(Routes(*(replace(f, max_concurrency=2) for f in fleets((0.5, 1), (0.5, 1)))))
+    held = [await subject.acquire("e") for _ in range(2)]
+    with pytest.raises(ThrottlingException):
+        await subject.acquire("e")
+    for lease in held:
+        lease.release()

@@ -10,7 +10,9 @@ import threading
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import IntegrityError
@@ -70,6 +72,33 @@ def test_opening_again_keeps_what_is_there(db, url, tmp_path):
     with again.read() as connection:
         assert MODELS.get(connection, "arn:model/kept") == model("kept")
     again.close()
+
+
+def test_a_migration_keeps_the_deployments_of_endpoints(url, tmp_path):
+    """SQLite makes a table anew for some changes, and what refers to the old one goes with it."""
+    old = connect(url or f"sqlite:///{tmp_path / 'old.db'}")
+    config = Config()
+    config.set_main_option(
+        "script_location", str(Path(database_module.__file__).parent / "migrations")
+    )
+    with old.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0007")
+        connection.exec_driver_sql(
+            "INSERT INTO endpoints (arn, name, created_at, modified_at, status, reason, "
+            "failure_reason, desired, active_deployment) "
+            "VALUES ('arn:e', 'e', 1, 1, 'InService', '', '', 'running', 'd')"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO deployments (id, endpoint_arn, created_at, config_name, config, variants, "
+            "task) VALUES ('d', 'arn:e', 1, 'c', '{}', '[]', '')"
+        )
+    old.migrate()
+    with old.read() as connection:
+        [endpoint] = endpoints.all_endpoints(connection)
+        assert (endpoint.traffic_step, endpoint.traffic_at) == (0, 0)
+        assert endpoints.get_deployment(connection, "d") is not None
+    old.close()
 
 
 def test_an_exception_leaves_nothing_of_its_transaction(db):

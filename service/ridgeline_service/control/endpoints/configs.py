@@ -158,6 +158,13 @@ def _check_async(config: Mapping[str, Any], *, serverless: bool) -> None:
             "AsyncInferenceConfig cannot be combined with serverless variants."
         )
     output = config["OutputConfig"]
+    if output.get("NotificationConfig"):
+        raise ValidationException(
+            "AsyncInferenceConfig: NotificationConfig is not supported by this service: it has no "
+            "SNS, and would notify nobody.",
+            hint="Leave it out, and look for the result at the OutputLocation that "
+            "InvokeEndpointAsync answers, or for an error at its FailureLocation.",
+        )
     for key in ("S3OutputPath", "S3FailurePath"):
         path = output.get(key)
         if path is not None and not path.startswith("s3://"):

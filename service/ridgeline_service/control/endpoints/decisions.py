@@ -3,8 +3,10 @@
 No database, no process, no clock: rows in, a decision out. The rules of blue/green, of scaling, of
 replacing what died and of giving up are all here.
 
-An endpoint has up to two deployments that matter: ``active`` serves, ``pending`` will. Replicas of
-any other deployment are drained, and the deployment is dropped when the last one is gone.
+An endpoint has up to two deployments that matter: ``active`` serves, ``pending`` will. While an
+update moves the traffic step by step both do, and ``active`` stays whole, so that going back costs
+nothing. Replicas of any other deployment are drained, and the deployment is dropped when the last
+one is gone.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from ridgeline_service.control.endpoints.failures import failure_text
+from ridgeline_service.control.endpoints.rollouts import Rollout
 from ridgeline_service.store.records import (
     DeploymentRecord,
     EndpointRecord,
@@ -121,14 +124,40 @@ def _retire(view: View, decision: Decision) -> None:
 
 
 def _bring_up(view: View, pending: DeploymentRecord, decision: Decision, now: int) -> None:
-    """The new deployment: start it, switch to it when all of it is ready, or give it up."""
+    """The new deployment: start it, move the traffic when all of it is ready, or give it up."""
+    rollout = Rollout.of(view.endpoint.deployment_config) if view.active else Rollout()
     failed = _first_failure(view, pending, now)
     if failed is not None:
-        _give_up(view, pending, decision, failed)
+        _give_up(view, pending, decision, failed.reason, failed.message)
         return
+    deadline = rollout.deadline(pending.created_at)
+    if deadline is not None:
+        if now >= deadline:
+            message = f"MaximumExecutionTimeoutInSeconds is {rollout.limit_s}."
+            _give_up(view, pending, decision, Reason.UPDATE_TIMEOUT, message)
+            return
+        decision.wait_until(deadline)
     _fill(view, pending, decision, now)
     if decision.starts or not _complete(view, pending):
         return
+    if _move_traffic(pending, rollout, decision, now):
+        _switch(view, pending, decision)
+
+
+def _move_traffic(
+    pending: DeploymentRecord, rollout: Rollout, decision: Decision, now: int
+) -> bool:
+    """Take the steps that are due. Returns whether all is moved and no rest is left."""
+    endpoint, last = decision.endpoint, rollout.steps(pending.variants)
+    step, since, due = rollout.advance(endpoint.traffic_step, endpoint.traffic_at, last, now)
+    if due is None:
+        return True
+    decision.endpoint = replace(endpoint, traffic_step=step, traffic_at=since)
+    decision.wait_until(due)
+    return False
+
+
+def _switch(view: View, pending: DeploymentRecord, decision: Decision) -> None:
     decision.endpoint = replace(
         decision.endpoint,
         status=EndpointStatus.IN_SERVICE,
@@ -136,6 +165,8 @@ def _bring_up(view: View, pending: DeploymentRecord, decision: Decision, now: in
         failure_reason="",
         active_deployment=pending.id,
         pending_deployment=None,
+        traffic_step=0,
+        traffic_at=0,
     )
     if view.active is not None:
         old = [item for item in view.replicas if item.deployment_id == view.active.id]
@@ -143,16 +174,18 @@ def _bring_up(view: View, pending: DeploymentRecord, decision: Decision, now: in
 
 
 def _give_up(
-    view: View, pending: DeploymentRecord, decision: Decision, failed: ReplicaRecord
+    view: View, pending: DeploymentRecord, decision: Decision, reason: Reason, message: str
 ) -> None:
     mine = [item for item in view.replicas if item.deployment_id == pending.id]
     decision.endpoint = replace(
         decision.endpoint,
-        reason=failed.reason,
-        failure_reason=failure_text(failed.reason, failed.message),
+        reason=reason,
+        failure_reason=failure_text(reason, message),
+        traffic_step=0,
+        traffic_at=0,
     )
     if view.active is None:
-        _stop(decision, mine, failed.reason)
+        _stop(decision, mine, reason)
         decision.endpoint = replace(decision.endpoint, status=EndpointStatus.FAILED)
         return
     _stop(decision, mine, Reason.ROLLED_BACK)

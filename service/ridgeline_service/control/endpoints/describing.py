@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ridgeline_service.control.endpoints.rollouts import Rollout, Shares
 from ridgeline_service.control.names import to_datetime
 from ridgeline_service.store.records import (
     DeploymentRecord,
@@ -25,6 +26,7 @@ def describe(
 ) -> dict[str, Any]:
     """The DescribeEndpoint response. Before the first deployment serves, it shows that one."""
     shown = active or pending
+    shares = _shares(endpoint, pending)
     response: dict[str, Any] = {
         "EndpointName": endpoint.name,
         "EndpointArn": endpoint.arn,
@@ -40,7 +42,7 @@ def describe(
         return response
     response["EndpointConfigName"] = shown.config_name
     response["ProductionVariants"] = [
-        _variant(variant, shown, replicas, endpoint) for variant in shown.variants
+        _variant(variant, shown, replicas, endpoint, shares) for variant in shown.variants
     ]
     for name in _COPIED:
         if name in shown.config:
@@ -53,7 +55,9 @@ def describe(
         response["PendingDeploymentSummary"] = {
             "EndpointConfigName": pending.config_name,
             "StartTime": to_datetime(pending.created_at),
-            "ProductionVariants": [_pending(item, pending, replicas) for item in pending.variants],
+            "ProductionVariants": [
+                _pending(item, pending, replicas, endpoint, shares) for item in pending.variants
+            ],
         }
     return response
 
@@ -73,8 +77,11 @@ def _variant(
     deployment: DeploymentRecord,
     replicas: Sequence[ReplicaRecord],
     endpoint: EndpointRecord,
+    shares: Shares | None,
 ) -> dict[str, Any]:
     shown = _common(variant, deployment, replicas)
+    if shares is not None:
+        shown["CurrentWeight"] = variant.weight * (1.0 - shares.of(variant.name))
     if endpoint.status is EndpointStatus.CREATING:
         shown["VariantStatus"] = [{"Status": "Creating", **_message(variant, replicas)}]
     elif endpoint.status is EndpointStatus.UPDATING:
@@ -83,13 +90,38 @@ def _variant(
 
 
 def _pending(
-    variant: VariantSpec, deployment: DeploymentRecord, replicas: Sequence[ReplicaRecord]
+    variant: VariantSpec,
+    deployment: DeploymentRecord,
+    replicas: Sequence[ReplicaRecord],
+    endpoint: EndpointRecord,
+    shares: Shares | None,
 ) -> dict[str, Any]:
     shown = _common(variant, deployment, replicas)
     if variant.serverless is None:
         shown["InstanceType"] = variant.instance_type
-    shown["VariantStatus"] = [{"Status": "Creating", **_message(variant, replicas)}]
+    if shares is None:
+        shown["CurrentWeight"] = 0.0
+        shown["VariantStatus"] = [{"Status": "Creating", **_message(variant, replicas)}]
+        return shown
+    share = shares.of(variant.name)
+    shown["CurrentWeight"] = variant.weight * share
+    shown["VariantStatus"] = [
+        {
+            "Status": status,
+            "StatusMessage": f"{share:.0%} of the variant's traffic goes to the new fleet.",
+            "StartTime": to_datetime(endpoint.traffic_at),
+        }
+        for status in (("Baking",) if share == 1.0 else ("ActivatingTraffic", "Baking"))
+    ]
     return shown
+
+
+def _shares(endpoint: EndpointRecord, pending: DeploymentRecord | None) -> Shares | None:
+    """What of the traffic an update has moved; None before it begins to."""
+    if pending is None or not endpoint.traffic_step:
+        return None
+    rollout = Rollout.of(endpoint.deployment_config)
+    return rollout.shares(pending.variants, endpoint.traffic_step)
 
 
 def _common(

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoints.decisions import Decision, Start, View, decide
+from ridgeline_service.control.endpoints.rollouts import Rollout
 from ridgeline_service.store import endpoints as rows
 from ridgeline_service.store import journal, replicas
 from ridgeline_service.store.records import ReplicaRecord
@@ -108,10 +109,17 @@ class EndpointLife:
             failure_reason=new.failure_reason,
             active_deployment=new.active_deployment,
             pending_deployment=new.pending_deployment,
+            traffic_step=new.traffic_step,
+            traffic_at=new.traffic_at,
             modified_at=self._context.now(),
         )
         if (new.status, new.reason) != (view.endpoint.status, view.endpoint.reason):
             self._context.event(connection, new.arn, new.status, new.reason, new.failure_reason)
+        if view.pending is not None and new.traffic_step > view.endpoint.traffic_step:
+            shares = Rollout.of(new.deployment_config).shares(
+                view.pending.variants, new.traffic_step
+            )
+            self._context.event(connection, new.arn, "TrafficMoved", message=f"{shares.words}.")
 
     def _add(self, connection: Connection, start: Start) -> None:
         context = self._context

@@ -184,7 +184,7 @@ class Planner:
         card = card or self._cards().by_source(model_id)
         if card is not None or (resolve(container.image).kind != "llm" and container.data_uri):
             return card
-        if _HUB_ID.match(model_id):
+        if is_hub_id(model_id):
             return None
         return self._known(model_id)
 
@@ -302,6 +302,11 @@ def model_id_of(environment: Mapping[str, str]) -> str | None:
 def is_placed(model_id: str) -> bool:
     """Whether the id names a place (a path in the container, an S3 URI) and no model."""
     return model_id.startswith(("/", "s3://"))
+
+
+def is_hub_id(model_id: str) -> bool:
+    """Whether it is written as the hub's ids are: org/name, with or without a revision."""
+    return _HUB_ID.match(model_id) is not None
 
 
 def zoo_id_in(uri: str, zoo_bucket: str) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ridgeline_service.control.endpoints.failures import failure_text
 from ridgeline_service.control.endpoints.replica_logs import last_lines
+from ridgeline_service.control.endpoints.rollouts import Rollout
 from ridgeline_service.control.names import log_stream
 from ridgeline_service.paths import DataDir
 from ridgeline_service.store.records import (
@@ -27,7 +28,8 @@ def progress_of(
     data_dir: DataDir,
     now: int,
 ) -> dict[str, Any]:
-    """The endpoint's stages are those of the replica that is furthest behind."""
+    """The endpoint's stages are those of the replica that is furthest behind, and then how far
+    the traffic of an update has moved to ``deployment``."""
     current = [
         replica
         for replica in replicas
@@ -40,7 +42,10 @@ def progress_of(
         "reason": endpoint.reason.value,
         "failure_reason": endpoint.failure_reason,
         "hint": endpoint.reason.next_step(endpoint.name),
-        "stages": [] if shown is None else _stages(shown, now),
+        "stages": [
+            *(() if shown is None else _stages(shown, now)),
+            *(() if deployment is None else _traffic(endpoint, deployment, now)),
+        ],
         "replicas": [_replica(replica, now) for replica in replicas],
         "log_tail": [] if shown is None else last_lines(data_dir, endpoint.name, shown, LOG_TAIL),
     }
@@ -56,6 +61,14 @@ def _slowest(replicas: Sequence[ReplicaRecord]) -> ReplicaRecord | None:
 
 def _stages(replica: ReplicaRecord, now: int) -> list[dict[str, Any]]:
     return [_stage(stage, now) for stage in replica.stages]
+
+
+def _traffic(endpoint: EndpointRecord, pending: DeploymentRecord, now: int) -> list[dict[str, Any]]:
+    if not endpoint.traffic_step:
+        return []
+    rollout = Rollout.of(endpoint.deployment_config)
+    shares = rollout.shares(pending.variants, endpoint.traffic_step)
+    return [_stage(Stage("traffic", began=endpoint.traffic_at, detail=shares.words), now)]
 
 
 def _stage(stage: Stage, now: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ridgeline_service.control.endpoints.configs import CONFIG_WORDS
 from ridgeline_service.control.endpoints.describing import describe, summary
 from ridgeline_service.control.endpoints.planning import Plan, Planner
 from ridgeline_service.control.endpoints.progress import progress_of
+from ridgeline_service.control.endpoints.rollouts import check_deployment_config
 from ridgeline_service.control.listing import (
     bad_token_refused,
     list_filter,
@@ -31,6 +32,7 @@ from ridgeline_service.store import endpoints as rows
 from ridgeline_service.store import journal, replicas
 from ridgeline_service.store.records import (
     DeploymentRecord,
+    Document,
     EndpointRecord,
     StoredRequest,
     VariantSpec,
@@ -64,6 +66,7 @@ class Endpoints:
                 raise already_exists("endpoint", arn)
             config, models = self._resolve(connection, request["EndpointConfigName"])
         plan = self._planner.plan(config, models)
+        check_deployment_config(request.get("DeploymentConfig"), plan.variants)
         now = context.now()
         deployment = self._deployment(arn, config, plan.variants)
         endpoint = EndpointRecord(
@@ -120,7 +123,8 @@ class Endpoints:
             )
 
     def update(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Blue/green: the deployment that serves goes on until the new one is ready."""
+        """Blue/green: the deployment that serves goes on until the new one is ready, and then the
+        traffic goes over as DeploymentConfig says."""
         context = self._context
         with context.db.read() as connection:
             endpoint = self._find(connection, request["EndpointName"])
@@ -132,18 +136,19 @@ class Endpoints:
             config, models, beside=active.variants if active is not None and serving else ()
         )
         variants = _retained(plan.variants, active, request)
+        deployment_config = _deployment_config(request, endpoint)
+        check_deployment_config(deployment_config, variants)
         deployment = self._deployment(endpoint.arn, config, variants)
         changes = rows.EndpointChanges(
             status=EndpointStatus.UPDATING,
             reason=Reason.REQUESTED,
             failure_reason="",
             pending_deployment=deployment.id,
+            deployment_config=deployment_config,
             modified_at=context.now(),
         )
         if endpoint.status is EndpointStatus.FAILED:
             changes["active_deployment"] = None
-        if not request.get("RetainDeploymentConfig"):
-            changes["deployment_config"] = request.get("DeploymentConfig")
         with context.db.write() as connection:
             self._find_updatable(connection, endpoint.name)
             rows.add_deployment(connection, deployment)
@@ -254,6 +259,16 @@ def _in_progress(endpoint: EndpointRecord) -> ValidationException:
         f'Cannot update in-progress endpoint "{endpoint.arn}".',
         hint=f"Its status is {endpoint.status}.",
     )
+
+
+def _deployment_config(request: Mapping[str, Any], endpoint: EndpointRecord) -> Document | None:
+    if not request.get("RetainDeploymentConfig"):
+        return request.get("DeploymentConfig")
+    if "DeploymentConfig" in request:
+        raise ValidationException(
+            "DeploymentConfig is given and RetainDeploymentConfig is true: they exclude each other."
+        )
+    return endpoint.deployment_config
 
 
 def _retained(
