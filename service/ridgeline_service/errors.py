@@ -6,6 +6,9 @@ appended to the message, because AWS clients show nothing else.
 
 from __future__ import annotations
 
+import errno
+import sqlite3
+
 from ridgeline.errors import RidgelineError
 
 
@@ -83,6 +86,20 @@ class ThrottlingException(AwsError):
 class ServiceUnavailable(AwsError):
     code = "ServiceUnavailable"
     http_status = 503
+
+
+def disk_full(error: BaseException, place: str = "the data directory") -> ServiceUnavailable | None:
+    """What to tell of an error that a full disk is the cause of; None for any other."""
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    else:
+        full = (
+            isinstance(error, sqlite3.Error)
+            and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        )
+    if not full:
+        return None
+    return ServiceUnavailable(f"No space left on device: free some in {place}, then try again.")
 
 
 class InternalFailure(AwsError):

@@ -29,6 +29,11 @@ class DataDir:
         return self.root / "root-key.json"
 
     @property
+    def identity(self) -> Path:
+        """An id that the directory keeps when it is moved."""
+        return self.root / "id"
+
+    @property
     def run(self) -> Path:
         """Sockets, pid records and the snapshot: what lives as long as the processes do."""
         return self.root / "run"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from ridgeline.errors import InvalidInput, did_you_mean
 from ridgeline_service.files import write_atomic
@@ -51,10 +54,43 @@ class Settings:
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class _Rule:
+    """What a setting may be, as a check and in words."""
+
+    holds: Callable[[Any], bool]
+    allowed: str
+
+
+def _text(pattern: str, allowed: str) -> _Rule:
+    return _Rule(lambda value: re.fullmatch(pattern, value) is not None, allowed)
+
+
+def _number(least: float, most: float) -> _Rule:
+    return _Rule(lambda value: least <= value <= most, f"from {least:g} to {most:g}")
+
+
+_RULES = {
+    "region": _text(r"[a-z0-9]+(-[a-z0-9]+)*", "a region's name, such as us-east-1"),
+    "account_id": _text(r"[0-9]{12}", "12 digits"),
+    "role_name": _text(r"[\w+=,.@-]{1,64}", "up to 64 letters, digits or characters of +=,.@-_"),
+    "host": _text(r"\S+", "an address to listen on, such as 127.0.0.1"),
+    "port": _number(0, 65535),
+    "database_url": _text(
+        r"|sqlite:///.+|postgres(ql)?(\+psycopg)?://.+",
+        "empty, sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE",
+    ),
+    "s3_endpoint": _text(r"|https?://[^\s/]+\S*", "empty or the http(s):// address of an S3"),
+    "max_instances": _number(1, 10_000),
+    "job_stop_grace_s": _number(0, 86_400),
+}
+
+
 def load_settings(data_dir: DataDir) -> Settings:
     """Read ``settings.json``; an absent file means defaults.
 
-    Raises InvalidInput for an unknown or ill-typed field, naming it.
+    Raises InvalidInput for a field that is unknown, of another type, or has a value that is not
+    allowed, naming it.
     """
     if not data_dir.settings.exists():
         return Settings()
@@ -62,17 +98,33 @@ def load_settings(data_dir: DataDir) -> Settings:
         raw = json.loads(data_dir.settings.read_text())
     except ValueError as error:
         raise InvalidInput(f"{data_dir.settings} is not valid JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise InvalidInput(
+            f"{data_dir.settings} must hold a JSON object of settings.",
+            hint='Such as {"port": 8080}. An absent file means the defaults.',
+        )
+    return Settings(**{name: _checked(data_dir, name, value) for name, value in raw.items()})
+
+
+def _checked(data_dir: DataDir, name: str, value: Any) -> Any:
     known = {field.name: type(field.default) for field in fields(Settings)}
-    for name, value in raw.items():
-        if name not in known:
-            raise InvalidInput(
-                f"{data_dir.settings}: unknown setting {name!r}", hint=did_you_mean(name, known)
-            )
-        if type(value) is not known[name]:
-            raise InvalidInput(
-                f"{data_dir.settings}: {name} must be of type {known[name].__name__}, got {value!r}"
-            )
-    return Settings(**raw)
+    if name not in known:
+        raise InvalidInput(
+            f"{data_dir.settings}: unknown setting {name!r}", hint=did_you_mean(name, known)
+        )
+    kind = known[name]
+    # JSON knows one kind of numbers.
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise InvalidInput(
+            f"{data_dir.settings}: {name} must be of type {kind.__name__}, got {value!r}"
+        )
+    rule = _RULES.get(name)
+    if rule is not None and not rule.holds(value):
+        shown = "what is there" if name == "database_url" else repr(value)
+        raise InvalidInput(f"{data_dir.settings}: {name} must be {rule.allowed}, not {shown}.")
+    return value
 
 
 def save_settings(data_dir: DataDir, settings: Settings) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from ridgeline.cli import _common
 from ridgeline.cli._common import AsJson, DataDir
+from ridgeline.errors import InvalidInput, NotFound
 
 app = typer.Typer(help="Keys of the service.", no_args_is_help=True)
 
@@ -15,8 +16,7 @@ app = typer.Typer(help="Keys of the service.", no_args_is_help=True)
 @app.command("ls")
 def ls(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List the keys, without their secrets."""
-    body: Any = _common.open_session(data_dir).api.get("keys")
-    keys = body.get("keys", []) if isinstance(body, dict) else body
+    keys = _listed(_common.open_session(data_dir).api)
     if as_json:
         _common.print_json(keys)
         return
@@ -65,13 +65,40 @@ def create(
 
 @app.command("rm")
 def rm(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key.")],
+    key: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of the key, or its name if no other has it.")
+    ],
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete a key. It stops working at once."""
-    _common.open_session(data_dir).api.delete("keys", key_id)
+    api = _common.open_session(data_dir).api
+    key_id = _id_of(key, _listed(api))
+    api.delete("keys", key_id)
     if as_json:
         _common.print_json({"deleted": key_id})
     else:
         _common.say(f"Deleted {key_id}.")
+
+
+def _listed(api: Any) -> list[dict[str, Any]]:
+    body: Any = api.get("keys")
+    found: list[dict[str, Any]] = body.get("keys", []) if isinstance(body, dict) else body
+    return found
+
+
+def _id_of(key: str, keys: list[dict[str, Any]]) -> str:
+    """The id of the one key that has this id, or else this name."""
+    if any(each["key_id"] == key for each in keys):
+        return key
+    named = [each["key_id"] for each in keys if each["name"] == key]
+    if not named:
+        raise NotFound(
+            f"There is no key with the id or name {key!r}.", hint="See `ridgeline keys ls`."
+        )
+    if len(named) > 1:
+        raise InvalidInput(
+            f"{len(named)} keys have the name {key!r}: {', '.join(named)}.",
+            hint="Name the one to delete by its id.",
+        )
+    return str(named[0])

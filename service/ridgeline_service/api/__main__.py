@@ -9,17 +9,21 @@ import argparse
 import logging
 import signal
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 
+from ridgeline.errors import RidgelineError
 from ridgeline_service.api.assemble import build_app
+from ridgeline_service.connections import limited
 from ridgeline_service.control import ControlPlane
 from ridgeline_service.paths import DataDir
 from ridgeline_service.security.keys import ensure_internal_key, ensure_root_key
-from ridgeline_service.settings import load_settings
-from ridgeline_service.store import open_database
+from ridgeline_service.settings import Settings, load_settings
+from ridgeline_service.store import Database, open_database
+from ridgeline_service.store.owner import claim_database
 from ridgeline_service.supervisor import handover
 
 # Requests in flight at SIGTERM may finish for this long; what runs replicas runs on without us.
@@ -44,13 +48,13 @@ def main(argv: list[str] | None = None) -> None:
     internal_key = ensure_internal_key(data_dir)
     listening = socket.socket(fileno=arguments.fd)
     handover.serve("control", data_dir, listening)
-    database = open_database(settings, data_dir)
+    database = _open(settings, data_dir)
     control = ControlPlane(database, settings, data_dir, store_url=arguments.store_url)
     app = build_app(control, settings, data_dir, internal_key)
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=limited(),
         lifespan="on",
         access_log=False,
         log_config=None,
@@ -65,6 +69,17 @@ def main(argv: list[str] | None = None) -> None:
         uvicorn.Server(config).run(sockets=[listening])
     finally:
         database.close()
+
+
+def _open(settings: Settings, data_dir: DataDir) -> Database:
+    """The database, if it is this directory's; else the process ends with what is wrong."""
+    try:
+        database = open_database(settings, data_dir)
+        if settings.database_url:
+            claim_database(database, data_dir)
+    except RidgelineError as error:
+        sys.exit(str(error))
+    return database
 
 
 def parse_arguments(argv: list[str] | None = None) -> Arguments:

@@ -16,7 +16,8 @@ from ridgeline_service.api.operations import Caller, Handler, Table
 from ridgeline_service.api.shapes import BY_SCOPE, BY_TARGET, SERVICES, Service
 from ridgeline_service.api.validation import SerializationException, Validator
 from ridgeline_service.api.wire import CborWire, Fault, JsonWire, QueryWire, Reply, Wire, read_form
-from ridgeline_service.errors import AccessDeniedException, UnknownOperation
+from ridgeline_service.errors import AccessDeniedException, InternalFailure, UnknownOperation
+from ridgeline_service.store.outage import log_failure, outage
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +82,9 @@ class Dispatcher:
             fault = _fault(error)
         except RecursionError:
             fault = _fault(SerializationException("The body is nested too deeply."))
-        except Exception:
-            log.exception("request %s: %s %s failed", request_id, call.scope, operation)
-            fault = Fault(
-                "InternalFailure",
-                f"An internal error occurred. Its cause is in the control plane's log under "
-                f"request {request_id}.",
-                500,
-            )
+        except Exception as error:  # noqa: BLE001 - the border: whatever it is, it is answered
+            log_failure(log, error, "request %s: %s %s failed", request_id, call.scope, operation)
+            fault = _fault(outage(error) or _bug(request_id))
         scope = call.scope if front is not None else "other"
         return Outcome(wire.fault(fault, request_id), scope, operation, fault.code)
 
@@ -185,6 +181,13 @@ class _Front:
             f"Credential should be scoped to correct service: {other.scope!r}.",
             code="InvalidSignatureException",
         )
+
+
+def _bug(request_id: str) -> InternalFailure:
+    return InternalFailure(
+        f"An internal error occurred. Its cause is in the control plane's log under request "
+        f"{request_id}."
+    )
 
 
 def _fault(error: RidgelineError) -> Fault:

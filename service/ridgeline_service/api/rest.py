@@ -4,6 +4,7 @@ as a small REST application with OpenAPI. Authentication is the gateway's.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any, Protocol
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Protocol
 from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
@@ -40,6 +42,9 @@ from ridgeline_service.api.rest_bodies import (
 from ridgeline_service.api.shapes import supported_operations
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.settings import Settings
+from ridgeline_service.store.outage import outage
+
+log = logging.getLogger(__name__)
 
 
 class ZooVerbs(Protocol):
@@ -236,6 +241,16 @@ def _answer_errors(app: FastAPI) -> None:
                 )
             )
         return _answer(InvalidInput(str(error.detail)))
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(InterfaceError)
+    @app.exception_handler(OSError)
+    def away(request: Request, error: Exception) -> JSONResponse:
+        known = outage(error)
+        if known is None:
+            raise error
+        log.error("%s %s failed: %s", request.method, request.url.path, known.message)
+        return _answer(known)
 
     @app.exception_handler(Exception)
     def bug(request: Request, error: Exception) -> JSONResponse:

@@ -21,7 +21,7 @@ from ridgeline.errors import NotReady
 from ridgeline_backends.registry import probe_all
 from ridgeline_service.paths import DataDir
 from ridgeline_service.runtime.sandbox import capability
-from ridgeline_service.supervisor.state import read_state
+from ridgeline_service.supervisor.state import StateUnreadable, read_state
 
 _LOW_DISK_BYTES = 2 * 2**30
 
@@ -100,7 +100,10 @@ def _disk(directory: DataDir) -> Finding:
 
 
 def _service(directory: DataDir) -> Finding:
-    state = read_state(directory)
+    try:
+        state = read_state(directory)
+    except StateUnreadable as error:
+        return Finding("service", False, str(error), needed=False)
     if state is None:
         return Finding("service", False, "not running; start it: ridgeline up", needed=False)
     try:

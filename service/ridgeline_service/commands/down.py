@@ -11,9 +11,10 @@ import typer
 from rich.console import Console
 
 from ridgeline_service.paths import DataDir
-from ridgeline_service.processes import end
+from ridgeline_service.processes import ProcessId, end
+from ridgeline_service.supervisor.lock import last_holder
 from ridgeline_service.supervisor.shutdown import stop_everything
-from ridgeline_service.supervisor.state import read_state
+from ridgeline_service.supervisor.state import StateUnreadable, find_children, read_state
 
 _SUPERVISOR_GRACE_S = 60.0
 
@@ -27,12 +28,12 @@ def down(
 ) -> None:
     """Stop the service and every replica. Data is kept; `ridgeline up` brings endpoints back."""
     directory = DataDir.find(data_dir)
-    state = read_state(directory)
-    if state is not None and state.supervisor.alive():
-        end(state.supervisor, _SUPERVISOR_GRACE_S)
+    supervisor, children = _processes(directory)
+    if supervisor is not None:
+        end(supervisor, _SUPERVISOR_GRACE_S)
     # The supervisor may have been killed, now or earlier: what it left is ended here.
-    stop_everything(directory, state.children if state else {})
-    stopped = state is not None
+    stop_everything(directory, children)
+    stopped = supervisor is not None or bool(children)
     if json_output:
         sys.stdout.write(json.dumps({"stopped": stopped, "data_dir": str(directory.root)}) + "\n")
         return
@@ -41,3 +42,12 @@ def down(
         console.print(f"Stopped. Data is kept in {directory.root}")
     else:
         console.print(f"Nothing was running on {directory.root}")
+
+
+def _processes(directory: DataDir) -> tuple[ProcessId | None, dict[str, ProcessId]]:
+    """The supervisor and its children, dead or alive, as they were recorded or else are found."""
+    try:
+        state = read_state(directory)
+    except StateUnreadable:
+        return last_holder(directory), find_children(directory)
+    return (state.supervisor, state.children) if state else (None, {})

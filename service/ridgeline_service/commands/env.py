@@ -137,10 +137,10 @@ def _proxy_variables(directory: DataDir, state: ServiceState) -> dict[str, str]:
 def _running_proxy(directory: DataDir) -> int | None:
     try:
         raw = json.loads((directory.proxy / "state.json").read_text())
-    except FileNotFoundError:
+        alive = ProcessId(raw["pid"], raw["start_time"]).alive()
+        return int(raw["port"]) if alive else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    alive = ProcessId(raw["pid"], raw["start_time"]).alive()
-    return int(raw["port"]) if alive else None
 
 
 def _start_proxy(directory: DataDir, state: ServiceState) -> int:

@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Connection
 
 from ridgeline_service.control.context import Context
 from ridgeline_service.store.claims import Claims
+from ridgeline_service.store.outage import log_failure
 
 CLAIM_S = 10.0
 HEARTBEAT_S = 3.0
@@ -159,8 +160,8 @@ class Driver(Generic[R]):
             if fresh is not None:
                 row = fresh
             again = HEARTBEAT_S if fresh is None else self._subject.step(fresh)
-        except Exception:  # one row's bug or a lost database must not stop the others
-            log.exception("a step of %s failed", name)
+        except Exception as error:  # noqa: BLE001 - one row's bug must not stop the others
+            log_failure(log, error, "a step of %s failed", name)
         finally:
             at = self._context.clock() + (0.0 if again is None else again)
             with self._lock:

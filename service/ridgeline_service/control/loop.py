@@ -24,6 +24,7 @@ from ridgeline_service.store import command_jobs, journal, replicas, tuning_jobs
 from ridgeline_service.store import jobs as job_rows
 from ridgeline_service.store.command_jobs import CommandJob
 from ridgeline_service.store.job_records import JobPhase, JobRecord
+from ridgeline_service.store.outage import log_failure
 from ridgeline_service.store.records import ReplicaRecord
 from ridgeline_service.store.states import Desired
 from ridgeline_service.store.tuning_records import TuningRecord
@@ -82,8 +83,9 @@ class Loop:
             self._wake.clear()
             try:
                 pause = self.tick()
-            except Exception:  # a bug or a database that is away must not end the loop
-                log.exception("the reconcilers failed; they go on in %s s", AFTER_A_BUG_S)
+            except Exception as error:  # noqa: BLE001 - nothing may end the loop
+                text = "the reconcilers failed and go on in %s s"
+                log_failure(log, error, text, AFTER_A_BUG_S)
                 pause = AFTER_A_BUG_S
             self._wake.wait(pause)
 

@@ -68,6 +68,7 @@ from ridgeline_service.snapshot import Credential
 from ridgeline_service.store import Database, command_jobs, replicas, tuning_jobs, warm_pools
 from ridgeline_service.store import jobs as job_rows
 from ridgeline_service.store.command_jobs import CommandJob, CommandKind
+from ridgeline_service.store.outage import log_failure
 from ridgeline_service.telemetry.samples import SampleStore
 from ridgeline_service.training.runners import ProcessRunners, Runners, Store
 from ridgeline_zoo import Catalog, load_cards
@@ -192,8 +193,8 @@ class ControlPlane:
         while not self._stopping.wait(SAMPLED_EVERY_S):
             try:
                 self._usage.sample()
-            except Exception:  # a database that is away must not end the thread
-                log.exception("what replicas use was not sampled")
+            except Exception as error:  # noqa: BLE001 - nothing may end the thread
+                log_failure(log, error, "what replicas use was not sampled")
 
     def _publish_catalogue(self) -> None:
         JumpStartCatalogue(self._settings, self._client(), self._cards).run(self._stopping)

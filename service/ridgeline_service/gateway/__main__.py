@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import uvicorn
 
-from ridgeline_service.connections import STALL_S, ending_stalls
+from ridgeline_service.connections import ConnectionLimits, limited
 from ridgeline_service.gateway.build import make_app
 from ridgeline_service.paths import DataDir
 from ridgeline_service.supervisor import handover
@@ -46,13 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def server_config(
-    app: Callable[..., Awaitable[None]], *, stall_s: float = STALL_S
+    app: Callable[..., Awaitable[None]], *, connections: ConnectionLimits | None = None
 ) -> uvicorn.Config:
     """How the public port is served."""
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http=ending_stalls(stall_s),
+        http=limited(connections),
         # A handshake would be answered before anybody asked for a key.
         ws="none",
         lifespan="on",

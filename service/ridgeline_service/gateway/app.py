@@ -17,7 +17,14 @@ from ridgeline_service.gateway.async_invoke import AsyncInvocations
 from ridgeline_service.gateway.auth import Authenticator
 from ridgeline_service.gateway.capture import Captures
 from ridgeline_service.gateway.dispatch import Destination, Room, destination
-from ridgeline_service.gateway.http import ClientGone, Exchange, Receive, Scope, Send
+from ridgeline_service.gateway.http import (
+    ClientGone,
+    Exchange,
+    MethodNotAllowed,
+    Receive,
+    Scope,
+    Send,
+)
 from ridgeline_service.gateway.invocations import Invocations
 from ridgeline_service.gateway.limits import Limiter
 from ridgeline_service.gateway.metrics import Metrics
@@ -105,8 +112,11 @@ class GatewayApp:
             raise AccessDeniedException("The request names no path.", code="AccessDenied")
         authenticator = rooms.authenticator
         match to.room:
-            case Room.HEALTH:
+            case Room.HEALTH if exchange.method in ("GET", "HEAD"):
                 await exchange.respond(200, _JSON, _HEALTHY)
+            case Room.HEALTH:
+                exchange.answer_headers.append(("allow", "GET, HEAD"))
+                raise MethodNotAllowed(f"/healthz takes no {exchange.method}: ask with GET.")
             case Room.S3:
                 await rooms.store.forward(exchange)
             case Room.RUNTIME:

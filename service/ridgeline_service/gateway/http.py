@@ -46,6 +46,11 @@ class PayloadTooLarge(AwsError):
     http_status = 413
 
 
+class MethodNotAllowed(AwsError):
+    code = "MethodNotAllowed"
+    http_status = 405
+
+
 class Exchange:
     """One request and the way to answer it. Header names are lower-case. ``answer_headers`` go out
     with whatever the answer is; ``endpoint`` and ``span`` are what is told of it."""

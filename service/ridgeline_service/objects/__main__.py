@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import uvicorn
 
+from ridgeline_service.connections import limited
 from ridgeline_service.objects.app import ObjectStoreApp
 from ridgeline_service.objects.forward import Forwarder
 from ridgeline_service.objects.storage import ObjectStore
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=limited(),
         ws="none",
         lifespan="on",
         access_log=False,

@@ -14,7 +14,7 @@ from typing import Any
 
 from nanio.errors import AccessDenied, S3Error
 
-from ridgeline_service.errors import AccessDeniedException
+from ridgeline_service.errors import AccessDeniedException, AwsError, disk_full
 from ridgeline_service.objects import operations
 from ridgeline_service.objects.forward import Forwarder
 from ridgeline_service.objects.http import (
@@ -88,15 +88,24 @@ class ObjectStoreApp:
         except S3Error as error:
             error.request_id = request_id
             response = _error(error)
-        except Exception:  # noqa: BLE001 - the border: a bug is logged, its traceback never sent
-            _log.exception("%s %s failed", scope["method"], scope["path"])
-            response = _error(S3Error(request_id=request_id))
+        except Exception as error:  # noqa: BLE001 - the border: a bug is logged, never sent
+            response = self._failed(error, scope, request_id)
         response.headers["x-amz-request-id"] = request_id
         if not body.begun and (b"expect", b"100-continue") in scope["headers"]:
             # The client will not send the body that it announced: the next bytes on this
             # connection could be taken for it.
             response.headers["connection"] = "close"
         await self._respond(send, response)
+
+    def _failed(self, error: Exception, scope: Scope, request_id: str) -> S3Response:
+        full = disk_full(error, str(self._store.root))
+        if full is None:
+            _log.exception("%s %s failed", scope["method"], scope["path"])
+            return _error(S3Error(request_id=request_id))
+        _log.error("%s %s failed: %s", scope["method"], scope["path"], full.message)
+        translated = _s3_error(full)
+        translated.request_id = request_id
+        return _error(translated)
 
     def _verified(self, scope: Scope, body: _Body) -> S3Request:
         pairs = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in scope["headers"]]
@@ -195,7 +204,7 @@ class _Body:
                 return
 
 
-def _s3_error(error: AccessDeniedException) -> S3Error:
+def _s3_error(error: AwsError) -> S3Error:
     translated = S3Error(str(error))
     translated.code = error.code
     translated.http_status = error.http_status

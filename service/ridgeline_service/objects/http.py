@@ -98,7 +98,7 @@ def parse_query(raw: bytes) -> dict[str, str]:
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """What a stored object answers with later: its type, encoding and the user's metadata."""
-    kept = {"content-type": headers.get("content-type", "binary/octet-stream")}
+    kept = {"content-type": headers.get("content-type") or "binary/octet-stream"}
     encodings = [item.strip() for item in headers.get("content-encoding", "").split(",")]
     encoding = ",".join(item for item in encodings if item not in ("", "aws-chunked"))
     if encoding:

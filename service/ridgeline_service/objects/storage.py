@@ -68,6 +68,7 @@ class ObjectStore:
         clock: Callable[[], float],
         new_id: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
+        self.root = root
         self._blobs = root / "blobs"
         self._clock = clock
         self._new_id = new_id

@@ -50,7 +50,12 @@ def _stop_proxy(data_dir: DataDir) -> None:
     state = data_dir.proxy / "state.json"
     try:
         raw = json.loads(state.read_text())
+        found = [ProcessId(raw["pid"], raw["start_time"])]
     except FileNotFoundError:
         return
-    end(ProcessId(raw["pid"], raw["start_time"]), _CHILD_GRACE_S)
+    except (ValueError, KeyError, TypeError):
+        module = "ridgeline_service.gateway.connect_proxy"
+        found = find_by_command(f"-m {module} --data-dir {data_dir.root} ")
+    for process in found:
+        end(process, _CHILD_GRACE_S)
     state.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """``run/supervisor.json``: where a service listens and which processes it is made of.
 
-Read by ``up``, ``down``, ``env`` and the client; it outlives the supervisor on purpose.
+Read by ``up``, ``down``, ``env`` and the client; it outlives the supervisor on purpose. What it
+says can be found out without it, from the command lines of the processes.
 """
 
 from __future__ import annotations
@@ -8,9 +9,20 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 
+from ridgeline.errors import InvalidInput
 from ridgeline_service.files import write_atomic
 from ridgeline_service.paths import DataDir
-from ridgeline_service.processes import ProcessId
+from ridgeline_service.processes import ProcessId, find_by_command
+
+MODULES = {
+    "objects": "ridgeline_service.objects",
+    "control": "ridgeline_service.api",
+    "gateway": "ridgeline_service.gateway",
+}
+
+
+class StateUnreadable(InvalidInput):
+    """The file is there and is not what was written: a power cut can leave it empty."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +42,28 @@ class ServiceState:
 
 
 def read_state(data_dir: DataDir) -> ServiceState | None:
-    """What was written last, or None when no service ever ran here or it was stopped."""
+    """What was written last, or None when no service ever ran here or it was stopped.
+
+    Raises StateUnreadable.
+    """
     try:
         raw = json.loads(data_dir.supervisor.read_text())
+        raw["supervisor"] = ProcessId(**raw["supervisor"])
+        raw["children"] = {name: ProcessId(**child) for name, child in raw["children"].items()}
+        return ServiceState(**raw)
     except FileNotFoundError:
         return None
-    raw["supervisor"] = ProcessId(**raw["supervisor"])
-    raw["children"] = {name: ProcessId(**child) for name, child in raw["children"].items()}
-    return ServiceState(**raw)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise StateUnreadable(
+            f"{data_dir.supervisor} is damaged.",
+            hint="Run `ridgeline down`, which does without it, and `ridgeline up` again.",
+        ) from None
+
+
+def find_children(data_dir: DataDir) -> dict[str, ProcessId]:
+    """The children that run, by their command lines."""
+    return {
+        name: process
+        for name, module in MODULES.items()
+        for process in find_by_command(f"-m {module} --data-dir {data_dir.root} ")
+    }

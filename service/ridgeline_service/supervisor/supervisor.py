@@ -9,7 +9,6 @@ It knows nothing of what the children do.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import select
 import signal
@@ -30,16 +29,17 @@ from ridgeline_service.processes import ProcessId, end, readable
 from ridgeline_service.security.keys import ensure_internal_key, ensure_root_key
 from ridgeline_service.supervisor import handover
 from ridgeline_service.supervisor.directory import prepare_directory
+from ridgeline_service.supervisor.lock import take_lock
 from ridgeline_service.supervisor.shutdown import stop_everything
-from ridgeline_service.supervisor.state import ServiceState, read_state
+from ridgeline_service.supervisor.state import (
+    MODULES,
+    ServiceState,
+    StateUnreadable,
+    find_children,
+    read_state,
+)
 
 BACKLOG = 2048
-CHILDREN = ("objects", "control", "gateway")
-_MODULES = {
-    "objects": "ridgeline_service.objects",
-    "control": "ridgeline_service.api",
-    "gateway": "ridgeline_service.gateway",
-}
 _READY_TIMEOUT_S = 60.0
 _PORT_ATTEMPTS = 20
 _PORT_PAUSE_S = 0.1
@@ -98,11 +98,11 @@ class Supervisor:
         self._lock = _lock(self._data_dir)
         ensure_root_key(self._data_dir)
         ensure_internal_key(self._data_dir)
-        previous = read_state(self._data_dir)
+        previous = self._previous()
         self._refuse_other_port(previous)
         spawned: list[Child] = []
         try:
-            for name in CHILDREN:
+            for name in MODULES:
                 self._children[name] = self._adopt(name, previous) or Child(
                     name, self._bind(name, previous)
                 )
@@ -220,7 +220,7 @@ class Supervisor:
         self._watch(child, ProcessId.of(started.pid) or ProcessId(started.pid, 0))
 
     def _command(self, child: Child) -> list[str]:
-        command = [sys.executable, "-m", _MODULES[child.name]]
+        command = [sys.executable, "-m", MODULES[child.name]]
         command += ["--data-dir", str(self._data_dir.root), "--fd", str(child.listening.fileno())]
         if child.name == "gateway":
             command += ["--control-url", self._children["control"].url]
@@ -266,6 +266,16 @@ class Supervisor:
                 end(child.process, 2.0)
                 os.close(child.pidfd)
                 child.process, child.pidfd = None, -1
+
+    def _previous(self) -> ServiceState | None:
+        """What ran here before. What cannot be adopted, for want of its addresses, is ended."""
+        try:
+            return read_state(self._data_dir)
+        except StateUnreadable as error:
+            self._log(f"{error.message} What still runs of the service starts anew.")
+        for process in find_children(self._data_dir).values():
+            end(process, 2.0)
+        return None
 
     def _refuse_other_port(self, previous: ServiceState | None) -> None:
         gateway = previous.children.get("gateway") if previous else None
@@ -323,18 +333,21 @@ class Supervisor:
 
 
 def _lock(data_dir: DataDir) -> TextIO:
-    lock = (data_dir.run / "lock").open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        state = read_state(data_dir)
-        where = f" at {state.url} (pid {state.supervisor.pid})" if state else ""
+    lock = take_lock(data_dir)
+    if lock is None:
         raise AlreadyExists(
-            f"Ridgeline is already running on {data_dir.root}{where}.",
+            f"Ridgeline is already running on {data_dir.root}{_whereabouts(data_dir)}.",
             hint="Stop it with `ridgeline down`, or use another --data-dir.",
-        ) from None
+        )
     return lock
+
+
+def _whereabouts(data_dir: DataDir) -> str:
+    try:
+        state = read_state(data_dir)
+    except StateUnreadable:
+        return ""
+    return f" at {state.url} (pid {state.supervisor.pid})" if state else ""
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -207,3 +207,36 @@ def test_large_metric_calls_come_compressed(served) -> None:
     assert sent == [b"gzip"] or sent == ["gzip"]
     listed = client.get_paginator("list_metrics").paginate(Namespace="Large")
     assert sum(len(page["Metrics"]) for page in listed) == 300
+
+
+def _query(**changes: Any) -> dict[str, Any]:
+    stat = {"Metric": {"Namespace": "N", "MetricName": "M"}, "Period": 60, "Stat": "Sum"}
+    return {"Id": "a", "MetricStat": stat | changes}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [_query(Period=7), _query(Period=90), _query() | {"Id": "Capital"}, _query() | {"Id": "a-b"}],
+)
+def test_metric_queries_that_cloudwatch_does_not_take(served, query: dict[str, Any]) -> None:
+    client = served.client("cloudwatch")
+    span = {"StartTime": NOW, "EndTime": NOW + timedelta(minutes=5)}
+    error = failure(client.get_metric_data, MetricDataQueries=[query], **span)
+    assert error["Code"] == "InvalidParameterValue"
+
+
+@pytest.mark.parametrize("period", [1, 5, 10, 30, 60, 300])
+def test_metric_periods_that_it_takes(served, period: int) -> None:
+    client = served.client("cloudwatch")
+    span = {"StartTime": NOW, "EndTime": NOW + timedelta(minutes=5)}
+    asked = {"Namespace": "N", "MetricName": "M", "Statistics": ["Sum"]}
+    assert client.get_metric_statistics(**asked, **span, Period=period)["Datapoints"] == []
+    error = failure(client.get_metric_statistics, **asked, **span, Period=period * 60 + 7)
+    assert error["Code"] == "InvalidParameterValue"
+
+
+def test_a_log_window_that_ends_before_it_starts(served) -> None:
+    error = failure(
+        served.client("logs").filter_log_events, logGroupName="/g", startTime=2000, endTime=1000
+    )
+    assert error["Code"] == "InvalidParameterException"

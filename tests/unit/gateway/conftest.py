@@ -20,6 +20,7 @@ from aiohttp import web
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from ridgeline_service.connections import ConnectionLimits
 from ridgeline_service.gateway.__main__ import server_config
 from ridgeline_service.gateway.build import make_app
 from ridgeline_service.gateway.routing import Limits
@@ -150,7 +151,11 @@ class World:
         self.store_url = self.serve(store)
 
     def start_gateway(
-        self, limits: Limits | None = None, *, stall_s: float = 60.0, **seams: Any
+        self,
+        limits: Limits | None = None,
+        *,
+        connections: ConnectionLimits | None = None,
+        **seams: Any,
     ) -> None:
         app = make_app(
             self.data_dir,
@@ -159,13 +164,13 @@ class World:
             limits=limits or Limits(absent_wait_s=0.3),
             **seams,
         )
-        self.url = self.serve(app, stall_s)
+        self.url = self.serve(app, connections)
 
-    def serve(self, app: Any, stall_s: float = 60.0) -> str:
+    def serve(self, app: Any, connections: ConnectionLimits | None = None) -> str:
         listening = socket.create_server(("127.0.0.1", 0))
 
         async def start() -> None:
-            config = server_config(app, stall_s=stall_s)
+            config = server_config(app, connections=connections)
             config.timeout_graceful_shutdown = 1
             server = uvicorn.Server(config)
             server.capture_signals = _no_signals  # type: ignore[method-assign]

@@ -16,6 +16,7 @@ from aiohttp import web
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from ridgeline_service.connections import ConnectionLimits
 from ridgeline_service.gateway.routing import Limits
 
 from .conftest import KEY, World
@@ -338,7 +339,8 @@ def test_a_slow_client_does_not_use_up_the_stores_time(world: World) -> None:
     fake = world.replica(store)
     fake.buffered = False
     world.store_url = fake.url
-    world.start_gateway(Limits(store_wait_s=60))
+    patient = ConnectionLimits(body_s=3600)
+    world.start_gateway(Limits(store_wait_s=60), connections=patient)
     request = urllib.request.Request(
         f"{world.url}/bucket/key",
         data=Late(b"x" * 16384),

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 import pytest
 from aiohttp import web
 
+from ridgeline_service.connections import ConnectionLimits
 from ridgeline_service.gateway.routing import Limits
 
 from .conftest import BEARER, World, route
 
-STALL_S = 0.5
+CONNECTIONS = ConnectionLimits(stall_s=0.5)
 PIECE = b"data: " + b"x" * 8184 + b"\n\n"
 ENDLESS = {"model": "smol", "stream": True, "messages": []}
 
@@ -48,7 +49,7 @@ def replica(world: World) -> Endless:
     world.publish(route("smol", world.replica(made), task="text-generation"))
     # One slot: who holds it holds everybody up.
     limits = Limits(per_replica=1, busy_wait_s=20)
-    world.start_gateway(limits, stall_s=STALL_S)
+    world.start_gateway(limits, connections=CONNECTIONS)
     return made
 
 

@@ -44,6 +44,14 @@ def test_bad_bucket_name_is_refused(s3: Any) -> None:
     assert _code(refused) == ("InvalidBucketName", 400)
 
 
+@pytest.mark.parametrize("given", [{}, {"ContentType": ""}])
+def test_an_object_without_a_type_has_the_usual_one(
+    s3: Any, bucket: str, given: dict[str, str]
+) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", **given)
+    assert s3.get_object(Bucket=bucket, Key="k")["ContentType"] == "binary/octet-stream"
+
+
 def test_object_keeps_bytes_type_and_metadata(s3: Any, bucket: str) -> None:
     body = b"hello " * 1000
     put = s3.put_object(

@@ -403,3 +403,18 @@ class TestZooAndKeys:
         assert fake.calls[-1].json == asked
         assert run("keys", "rm", "k1").exit_code == 0
         assert run("keys", "rm", "k2").exit_code == 4
+
+    def test_a_key_is_deleted_by_its_name_if_no_other_has_it(
+        self, fake: Any, run: Run, sdk_tools: Any
+    ) -> None:
+        names = {"k1": "ci", "k2": "twice", "k3": "twice", "k4": "k1"}
+        keys = [{"key_id": key_id, "name": name} for key_id, name in names.items()]
+        fake.rules["GET /api/keys"] = sdk_tools.Reply({"keys": keys})
+        for key_id in names:
+            fake.rules[f"DELETE /api/keys/{key_id}"] = sdk_tools.Reply(b"", 204)
+        assert json.loads(run("keys", "rm", "ci", "--json").stdout) == {"deleted": "k1"}
+        assert json.loads(run("keys", "rm", "k1", "--json").stdout) == {"deleted": "k1"}
+        refused = run("keys", "rm", "twice")
+        assert refused.exit_code != 0
+        assert "k2, k3" in refused.stderr
+        assert fake.calls[-1].method == "GET"

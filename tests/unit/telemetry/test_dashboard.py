@@ -114,3 +114,5 @@ def test_the_scrape_configuration_asks_where_the_gateway_answers() -> None:
     assert discovery["url"].endswith(TARGETS)
     for part in (gateway, replicas, discovery):
         assert part["authorization"]["credentials_file"]
+    # Prometheus 2.42 sends the bare key to a discovery that names no type.
+    assert discovery["authorization"]["type"] == "Bearer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ _MAX_DATUMS = 1000
 _MAX_VALUES = 150
 _RECENT_S = 3 * 3600
 _LARGEST = 2.0**360
+_SHORT_PERIODS = (1, 5, 10, 30)
+_ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
 _STATISTICS = ("SampleCount", "Sum", "Average", "Minimum", "Maximum")
 
 
@@ -89,7 +92,7 @@ class CloudWatchOperations:
         for name in extended:
             _check_statistic(name)
         start, end = _span(request)
-        period = request["Period"]
+        period = _period(request["Period"])
         if (end - start) / period > MAX_STATISTICS_POINTS:
             raise InvalidParameterCombination(
                 f"You have requested up to {int((end - start) / period)} datapoints, which "
@@ -124,6 +127,11 @@ class CloudWatchOperations:
         ids = [query["Id"] for query in queries]
         if len(set(ids)) != len(ids):
             raise InvalidParameterValue("The Ids of MetricDataQueries must be unique.")
+        for wrong in (each for each in ids if not _ID.fullmatch(each)):
+            raise InvalidParameterValue(
+                f"The Id {wrong[:60]!r} must begin with a small letter and hold letters, digits or "
+                "underscores."
+            )
         start, end = _span(request)
         limit = min(request.get("MaxDatapoints", MAX_DATAPOINTS), MAX_DATAPOINTS)
         if limit < 1:
@@ -201,7 +209,7 @@ class CloudWatchOperations:
         metric = metric_of(wanted["Namespace"], wanted["MetricName"], wanted.get("Dimensions", ()))
         merged: dict[float, Bucket] = {}
         for bucket in self._store.read(
-            metric, start=start, end=end, period=stat["Period"], unit=stat.get("Unit")
+            metric, start=start, end=end, period=_period(stat["Period"]), unit=stat.get("Unit")
         ):
             before = merged.get(bucket.start)
             samples = (before.samples if before else ()) + bucket.samples
@@ -250,6 +258,15 @@ def _check_statistic(name: str) -> None:
             f"Statistic {name[:60]!r} is not supported.",
             hint=f"Use {', '.join(_STATISTICS)} or a percentile such as p99.",
         )
+
+
+def _period(seconds: int) -> int:
+    if seconds not in _SHORT_PERIODS and seconds % 60:
+        raise InvalidParameterValue(
+            f"A Period of {seconds} s is not supported.",
+            hint="Use 1, 5, 10, 30 or a multiple of 60.",
+        )
+    return seconds
 
 
 def _span(request: Mapping[str, Any]) -> tuple[float, float]:

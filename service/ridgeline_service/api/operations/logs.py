@@ -114,13 +114,15 @@ class LogOperations:
             raise InvalidParameterException(
                 "logStreamNames and logStreamNamePrefix are mutually exclusive parameters."
             )
+        window = Window(request.get("startTime"), request.get("endTime"))
+        if window.start is not None and window.end is not None and window.end < window.start:
+            raise InvalidParameterException("endTime must not be before startTime.")
         matches = parse_filter(request.get("filterPattern", ""))
         streams = self._found(group, lambda: self._store.streams(group, prefix))
         positions = {item.name: 0 for item in streams if not names or item.name in names}
         if "nextToken" in request:
             known = _read_positions(request["nextToken"])
             positions = {name: known.get(name, start) for name, start in positions.items()}
-        window = Window(request.get("startTime"), request.get("endTime"))
         limit = request.get("limit", MAX_EVENTS)
 
         def collect() -> tuple[list[dict[str, object]], bool]:

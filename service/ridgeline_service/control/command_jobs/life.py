@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-
 from ridgeline_service.control.context import Context
 from ridgeline_service.endings import shortened, storable
 from ridgeline_service.store import command_jobs as rows
 from ridgeline_service.store.command_jobs import CommandJob, CommandKind
+from ridgeline_service.store.outage import DATABASE_AWAY
 from ridgeline_service.store.states import Desired
 
 DEFAULT_MAX_RUNTIME_S = 900
@@ -28,9 +27,6 @@ _LOOK_S = 0.5
 _ROOM_S = 1.0
 _BUG = 200
 """Characters of what a bug says of itself."""
-
-_AWAY = (OperationalError, InterfaceError)
-"""The database does not answer: the step is done again once it does."""
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +112,7 @@ class CommandLife:
         status, reason, result = self._outcome(job, watch, limit_s)
         try:
             self._end(job, status, reason, result)
-        except _AWAY:
+        except DATABASE_AWAY:  # the step is done again once it is back
             raise
         except Exception:  # what cannot be kept must not begin the job again either
             log.exception("what %s gave cannot be kept", job.arn)
@@ -133,7 +129,7 @@ class CommandLife:
             return ("FAILED", too_long, None) if watch.late else ("STOPPED", "", None)
         except CommandFailed as error:
             return "FAILED", str(error), error.result
-        except _AWAY:
+        except DATABASE_AWAY:
             raise
         except Exception as error:  # a bug must not begin the job again and again
             log.exception("%s ended by a bug", job.arn)
