@@ -103,7 +103,7 @@ def uniform(seed: int, index: int) -> float:
 
 
 def _picked(logits: Tensor, rows: Sequence[int]) -> Tensor:
-    return logits if len(rows) == logits.shape[0] else logits[list(rows)]
+    return logits if list(rows) == list(range(logits.shape[0])) else logits[list(rows)]
 
 
 def _choose(

@@ -158,6 +158,17 @@ def test_a_row_does_not_see_its_neighbours(data: st.DataObject, vocabulary: int,
         assert together[row].token_id in _allowed(logits[row], request)
 
 
+def test_rows_that_take_a_second_look_keep_their_own_tokens():
+    """A row whose top-p needs more tokens joins those that look at all of them, behind them: each
+    was given the token of another."""
+    logits = torch.randn(3, 3000, generator=torch.Generator().manual_seed(2)) * 4
+    all_at_once = SampleRequest(seed=0, index=0, temperature=0.01, top_k=300, top_p=0.01)
+    later = SampleRequest(seed=0, index=0, temperature=1.0, top_k=0, top_p=0.99)
+    requests = [all_at_once, later, all_at_once]
+    alone = tuple(sample(logits[row : row + 1], [one])[0] for row, one in enumerate(requests))
+    assert sample(logits, requests) == alone
+
+
 def test_a_broken_row_does_not_fail_its_neighbours():
     logits = torch.stack([torch.full((400,), torch.nan), torch.arange(400.0)])
     for chosen in ({}, {"top_p": 0.9}, {"top_k": 3}, {"min_p": 0.1}):
