@@ -58,6 +58,7 @@ def show(found: Plan[C], words: Words[C], asked: Shown, compared: Comparison | N
                 "options": [_json(one, words) for one in found.options],
                 "front": [str(one.setting) for one in found.front],
                 "near": [_json(one, words) for one in found.near],
+                "untried": [str(one.setting) for one in found.untried],
                 "left_out": dict(found.left_out),
                 "rooflines": [] if compared is None else compared.as_json,
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
@@ -110,11 +110,12 @@ C_co = TypeVar("C_co", bound=Candidate, covariant=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Generic[C_co]):
     """`options` meet the targets, cheapest first, and hold the wanted rate; `near` fit but miss
-    one, or were not tried at that rate; `left_out`: why the others of an instance type cannot be.
-    """
+    one; `untried` are dearer than enough that hold it; `left_out`: why the others of an instance
+    type cannot be."""
 
     options: tuple[C_co, ...]
     near: tuple[C_co, ...]
+    untried: tuple[C_co, ...]
     left_out: Mapping[str, str]
 
     @property
@@ -162,14 +163,14 @@ def ranked(sweep: Sweep[C], settings: Iterable[Setting], rps: float | None) -> P
     in_order = sorted(found, key=_rank)
     options = [one for one in in_order if not one.misses]
     near = [one for one in in_order if one.misses]
+    untried: list[C] = []
     if rps is not None:
         tried: list[C] = []
-        untried: list[C] = []
         for priced in (True, False):
             _try(sweep, [one for one in options if one.priced is priced], rps, tried, untried)
         options = sorted((one for one in tried if not one.misses), key=_rank)
-        near = [*(one for one in tried if one.misses), *near, *untried]
-    return Plan(options=tuple(options), near=tuple(near), left_out=left_out)
+        near = [*(one for one in tried if one.misses), *near]
+    return Plan(options=tuple(options), near=tuple(near), untried=tuple(untried), left_out=left_out)
 
 
 def _try(
@@ -188,7 +189,7 @@ def _try(
                 held += 1
                 fastest = min(fastest, found.pace.seconds)
         else:
-            untried.append(replace(one, misses=("it was not tried at the wanted rate",)))
+            untried.append(one)
 
 
 def settings_of(
