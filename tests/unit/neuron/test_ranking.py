@@ -37,10 +37,12 @@ class Timed(Candidate):
 
 @dataclass
 class Sweep:
-    """Of settings by batch: tokens a second, seconds of a token, and whether the rate is held."""
+    """Of settings by batch: tokens a second, seconds of a token, and whether the rate is held;
+    `grown`: instances under load."""
 
     settings: dict[int, tuple[float, float, bool]]
     bytes: dict[int, int] = field(default_factory=dict)
+    grown: dict[int, int] = field(default_factory=dict)
     tried: list[int] = field(default_factory=list)
 
     def core_bytes(self, setting: Setting) -> int:
@@ -52,7 +54,7 @@ class Sweep:
     def option(self, setting: Setting) -> Timed:
         rate, seconds, _ = self.settings[setting.batch]
         return Timed(
-            setting=setting, core_bytes=1, instances=1, wanted=None, misses=(), rate=rate,
+            setting=setting, core_bytes=1, instances=1, wanted=rate, misses=(), rate=rate,
             seconds=seconds,
         )  # fmt: skip
 
@@ -60,7 +62,7 @@ class Sweep:
         batch = option.setting.batch
         self.tried.append(batch)
         if self.settings[batch][2]:
-            return replace(option, held=True)
+            return replace(option, held=True, instances=self.grown.get(batch, 1))
         return replace(option, misses=(f"at {rps:g} requests a second it misses its targets",))
 
 
@@ -94,16 +96,25 @@ def test_dearer_options_are_tried_for_their_speed() -> None:
     assert not found.near
 
 
+def test_what_grows_dearer_under_load_does_not_keep_cheaper_ones_from_a_try() -> None:
+    sweep = Sweep({batch: (1000 - batch, 0.02, True) for batch in range(1, 9)})
+    sweep.grown = dict.fromkeys(range(1, 6), 3)
+    found = plan(sweep, rps=5)
+    assert batches(found.options) == [6, 1, 2, 3, 4, 5]
+    assert batches(found.untried) == [7, 8]
+
+
 @given(
     st.lists(
         st.tuples(st.floats(1, 1000), st.floats(0.001, 0.1), st.booleans()), min_size=1, max_size=60
     ),
     st.booleans(),
+    st.lists(st.integers(1, 3), min_size=60, max_size=60),
 )
 def test_every_setting_is_an_option_or_near_once(
-    settings: list[tuple[float, float, bool]], priced: bool
+    settings: list[tuple[float, float, bool]], priced: bool, grown: list[int]
 ) -> None:
-    sweep = Sweep(dict(enumerate(settings, 1)))
+    sweep = Sweep(dict(enumerate(settings, 1)), grown=dict(enumerate(grown, 1)))
     found = plan(sweep, rps=1.0, priced=priced)
     every = [*found.options, *found.near, *found.untried]
     assert sorted(batches(every)) == sorted(sweep.settings)

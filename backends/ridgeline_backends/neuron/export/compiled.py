@@ -67,8 +67,7 @@ def compile_module(
     `weights` is the state dict of the module that `make` makes for one core, whole tensors.
     Raises `UnsupportedOperator`, `DynamicShape`, `NotSharded`, `InvalidWeights` and `InvalidInput`.
     """
-    kwargs = dict(example_kwargs or {})
-    args = checked_example(example, kwargs)
+    args, kwargs = checked_example(example, example_kwargs or {})
     module = _made(make, tensor_parallel)
     expected = expected_of(module)
     given = matched(expected, weights, tensor_parallel)
@@ -79,8 +78,9 @@ def compile_module(
     def load(name: str) -> list[Tensor]:
         made = translated.constants.get(name)
         if made is not None:
+            check_range(name, made)
             return [made.clone()] * tensor_parallel
-        check_range(name, given[name], translated.weights[name].dtype)
+        check_range(name, given[name])
         parts = parts_of(given[name], expected[name].axis, tensor_parallel)
         own = {id(part): stored(part, translated.weights[name].dtype) for part in parts}
         return [own[id(part)] for part in parts]
@@ -99,6 +99,7 @@ def _begin(
     kept = memory.tensor(name)
     assert kept is not None, "what is written stays in memory"
     assert value is not None, "a module has its buffers"
+    check_range(name, value)
     axis = expected[name].axis if name in expected else None
     parts = parts_of(value, axis, memory.cores)
     tensor, spread = kept
@@ -113,8 +114,7 @@ def trace_module(
     tensor_parallel: int = 1,
 ) -> Program:
     """The program alone, without weights. Raises as `compile_module` does."""
-    kwargs = dict(example_kwargs or {})
-    args = checked_example(example, kwargs)
+    args, kwargs = checked_example(example, example_kwargs or {})
     module = _made(make, tensor_parallel)
     return Translation(decomposed(exported(module, args, kwargs)), tensor_parallel).program()
 

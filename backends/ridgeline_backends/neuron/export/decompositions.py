@@ -29,6 +29,8 @@ def searchsorted(
     edges = edges.unsqueeze(-2) if edges.ndim > 1 else edges
     wide = values.unsqueeze(-1)
     below = edges <= wide if right or side == "right" else edges < wide
+    if values.is_floating_point():
+        below = below | wide.isnan()  # behind all
     return below.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
 
 

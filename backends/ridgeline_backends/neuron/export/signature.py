@@ -5,13 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import isnan
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as nests
 
-from ridgeline_backends.neuron.execute.rounding import element_type, rounded
+from ridgeline_backends.neuron.execute.rounding import (
+    LARGEST_E4M3,
+    element_type,
+    largest_8_bit,
+    rounded,
+)
 from ridgeline_backends.neuron.export.errors import InvalidInput
 from ridgeline_backends.neuron.program import ElementType, Form
 
@@ -47,7 +53,7 @@ class Signature:
                 hint="Give the arguments that the example had, by place or by name as there.",
             )
         ordered = {name: kwargs[name] for name in names.context}
-        leaves, spec = nests.tree_flatten((tuple(args), ordered))
+        leaves, spec = nests.tree_flatten(_in_order((tuple(args), ordered), self.given))
         if spec != self.given:
             raise InvalidInput(
                 "The arguments are nested otherwise than those of the example.",
@@ -57,7 +63,7 @@ class Signature:
         for wanted, one in zip(self.inputs, leaves, strict=True):
             if isinstance(wanted, Named):
                 kept[wanted.name] = _held(wanted, self.forms[wanted.name], one)
-            elif isinstance(one, Tensor) or type(one) is not type(wanted) or one != wanted:
+            elif isinstance(one, Tensor) or not _same(one, wanted):
                 shown = f"a tensor {list(one.shape)}" if isinstance(one, Tensor) else repr(one)
                 raise InvalidInput(
                     f"An argument is {shown}, and the module was compiled for {wanted!r} there.",
@@ -72,21 +78,46 @@ class Signature:
         return nests.tree_unflatten(leaves, self.gives)
 
 
-def checked_example(args: Sequence[object], kwargs: Mapping[str, object]) -> tuple[object, ...]:
-    """The example's arguments by place. Raises `InvalidInput` for what no program takes."""
+def checked_example(
+    args: Sequence[object], kwargs: Mapping[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
+    """The example's arguments by place and by name, each tensor one of its own: of one that is
+    there twice `torch.export` makes one input. Raises `InvalidInput` for what no program takes."""
     if isinstance(args, Tensor | Mapping | str) or not isinstance(args, Sequence):
         raise InvalidInput(
             f"example is of type {type(args).__name__}, not a sequence of arguments.",
             hint="Pass a tuple with one for each argument of forward, such as (x,).",
         )
-    for path, one in nests.tree_flatten_with_path((tuple(args), dict(kwargs)))[0]:
+    whole = tuple(args), dict(kwargs)
+    for path, one in nests.tree_flatten_with_path(whole)[0]:
         if not isinstance(one, Tensor) and not isinstance(one, _VALUES):
             raise InvalidInput(
                 f"{_place(path)} is of type {type(one).__name__}, which no program takes.",
                 hint="Pass tensors, numbers, strings or None, in tuples, lists and dicts; give "
                 "other objects to the module when it is made.",
             )
-    return tuple(args)
+    leaves, spec = nests.tree_flatten(whole)
+    own = [one.clone() if isinstance(one, Tensor) else one for one in leaves]
+    found: tuple[tuple[object, ...], dict[str, object]] = nests.tree_unflatten(own, spec)
+    return found
+
+
+def _in_order(given: Any, wanted: nests.TreeSpec) -> Any:
+    """With the keys of dicts in the order of the example, where they are the same."""
+    children = wanted.children()
+    if type(given) is dict and wanted.type is dict and set(given) == set(wanted.context):
+        pairs = zip(wanted.context, children, strict=True)
+        return {key: _in_order(given[key], child) for key, child in pairs}
+    if type(given) in (tuple, list) and len(given) == len(children):
+        pairs = zip(given, children, strict=True)
+        return type(given)(_in_order(one, child) for one, child in pairs)
+    return given
+
+
+def _same(one: object, wanted: object) -> bool:
+    if type(one) is not type(wanted):
+        return False
+    return one == wanted or (isinstance(one, float) and isnan(one) and isnan(cast(float, wanted)))
 
 
 def _place(path: Sequence[Any]) -> str:
@@ -117,6 +148,12 @@ def _held(wanted: Named, form: Form, given: object) -> Tensor:
             f"Input {name!r} is {given.dtype} {list(given.shape)}, and the module was compiled for "
             f"{form.dtype} {list(form.shape)}.",
             hint="Pad or convert it to that, or compile the module for this shape too.",
+        )
+    if (most := largest_8_bit(given)) > LARGEST_E4M3:
+        raise InvalidInput(
+            f"Input {name!r} has numbers up to {most:g}, and 8-bit floats of a core end at "
+            f"{LARGEST_E4M3:g}.",
+            hint="Halve the numbers and double the scale that they are multiplied with.",
         )
     if form.dtype.floating:
         return rounded(given.float(), form.dtype)

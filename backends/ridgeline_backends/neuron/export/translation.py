@@ -44,7 +44,8 @@ _NO_NUMBERS = ("device", "pin_memory", "layout", "memory_format", "non_blocking"
 
 _OVERFLOWING = (
     *("mul", "add", "sub", "rsub", "neg", "pow", "sum", "prod", "cumsum", "cumprod"),
-    *("bitwise_left_shift", "__lshift__", "_to_copy"),
+    *("abs", "div", "floor_divide", "bitwise_left_shift", "__lshift__", "_to_copy"),
+    *("scatter_add", "scatter_reduce", "index_add", "index_put"),
 )
 """Operators whose results may lie beyond 32 bits, and begin anew there."""
 

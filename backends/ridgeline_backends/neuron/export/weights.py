@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ridgeline_backends.neuron.execute.rounding import LARGEST_E4M3
+from ridgeline_backends.neuron.execute.rounding import LARGEST_E4M3, largest_8_bit
 from ridgeline_backends.neuron.export.errors import InvalidWeights
 from ridgeline_backends.neuron.export.layers import PARTITION, WHOLE
-from ridgeline_backends.neuron.program import ElementType
 
 _OWN_PART = (
     " What a core makes for its own part, and no layer cuts, is no weight: register such a buffer "
@@ -131,12 +130,10 @@ def _a(value: object) -> str:
     return f"of type {type(value).__name__}"
 
 
-def check_range(name: str, tensor: Tensor, dtype: ElementType) -> None:
+def check_range(name: str, tensor: Tensor) -> None:
     """Raises `InvalidWeights` for 8-bit floats that a core does not have: its own end at 240, those
     of checkpoints at 448."""
-    if dtype is not ElementType.FP8_E4M3 or not tensor.numel():
-        return
-    most = float(tensor.float().abs().max())
+    most = largest_8_bit(tensor)
     if most > LARGEST_E4M3:
         raise InvalidWeights(
             f"Weight {name!r} has numbers up to {most:g}, and 8-bit floats of a core end at "

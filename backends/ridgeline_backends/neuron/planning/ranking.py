@@ -179,15 +179,18 @@ def _try(
     """Simulate the cheapest until enough hold the rate, and of dearer ones those that are faster
     than all that do by what is worth saying."""
     held = 0
-    fastest = inf
+    fastest = cheapest = inf
     for place, one in enumerate(options):
-        cheap = held < _ENOUGH and place < _TRIES
-        if cheap or (held and one.pace.seconds * WORTH_SAYING < fastest):
+        # Under load an option may take more instances than on average, and cost more.
+        enough = held >= _ENOUGH and _cost(one) >= cheapest
+        few = not enough and (place < _TRIES or _cost(one) < cheapest < inf)
+        if few or (held and one.pace.seconds * WORTH_SAYING < fastest):
             found = sweep.under_load(one, rps)
             tried.append(found)
             if not found.misses:
                 held += 1
                 fastest = min(fastest, found.pace.seconds)
+                cheapest = min(cheapest, _cost(found))
         else:
             untried.append(one)
 
@@ -255,6 +258,9 @@ def _rank(one: Candidate) -> tuple[bool, bool, float, str]:
     """The cheapest first; behind them those without a price, by the cores that they keep busy:
     cores of different chips are not worth the same, but those that no row was published of, whose
     times are the least sure, come last."""
-    cost = one.usd_per_million
-    unsure = cost is None and one.pace.label == "prior-only"
-    return cost is None, unsure, one.core_seconds if cost is None else cost, str(one.setting)
+    unsure = not one.priced and one.pace.label == "prior-only"
+    return not one.priced, unsure, _cost(one), str(one.setting)
+
+
+def _cost(one: Candidate) -> float:
+    return one.core_seconds if one.usd_per_million is None else one.usd_per_million

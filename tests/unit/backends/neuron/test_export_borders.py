@@ -222,7 +222,13 @@ def test_whole_numbers_of_32_bits_begin_anew_beyond_the_last() -> None:
     """As a table's hashed ids do; 64-bit ones are computed as they are."""
 
     def hashed(x: Tensor) -> list[Tensor]:
-        return [x * x, x + 2147483647, (x << 17) - x, x.cumsum(0), -(x * 40000), x * x % 1009]
+        places = torch.zeros_like(x).long()
+        return [
+            *(x * x, x + 2147483647, (x << 17) - x, x.cumsum(0), -(x * 40000), x * x % 1009),
+            *((x - 2147483643).abs(), torch.div(x - 2147483643, -1, rounding_mode="floor")),
+            *(x.scatter_add(0, places, x), x.index_add(0, places, x)),
+            x.index_put((places,), x, accumulate=True),
+        ]
 
     for dtype in (torch.int32, torch.int64):
         given = torch.tensor([70000, -5, 2147483640 % 2**31], dtype=dtype)
@@ -246,6 +252,10 @@ def test_8_bit_floats_beyond_those_of_a_core_are_refused() -> None:
     assert torch.allclose(found(x), fits(x))
     with pytest.raises(InvalidWeights, match=r"'table' has numbers up to 448.* end at 240"):
         compile_module(lambda: Scaled(448.0), (x,), weights=beyond.state_dict())
+    given = torch.tensor([448.0, 1.0]).to(torch.float8_e4m3fn)
+    doubled = compiled(lambda y: y.float() * 2, torch.zeros(2).to(torch.float8_e4m3fn))
+    with pytest.raises(InvalidInput, match="numbers up to 448"):
+        doubled(given)
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,22 @@ def test_arguments_come_by_place_by_name_and_nested() -> None:
     same(found(pair, 2.0, **dict(reversed(names.items()))), forward(pair, 2.0, **names))
 
 
+def test_a_tensor_that_the_example_has_twice_is_two_inputs() -> None:
+    found = compiled(lambda x, y, z: x - 2 * y + z, X, X, z=X)
+    same(found(X, 3 * X, z=5 * X), X - 6 * X + 5 * X)
+
+
+def test_dicts_may_have_another_order_and_nan_is_nan() -> None:
+    def forward(
+        pair: Mapping[str, Tensor], fill: float, rest: list[Mapping[str, Tensor]]
+    ) -> Tensor:
+        return (pair["a"] - pair["b"] + rest[0]["c"] * rest[0]["d"]).nan_to_num(fill)
+
+    found = compiled(forward, {"a": X, "b": X}, float("nan"), [{"c": X, "d": X}])
+    pair, rest = {"b": 2 * X, "a": X}, [{"d": X, "c": 3 * X}]
+    same(found(pair, float("nan"), rest), forward(pair, float("nan"), rest))
+
+
 @pytest.mark.parametrize(
     ("args", "kwargs", "message"),
     [
