@@ -22,7 +22,7 @@ from urllib.parse import quote
 from ridgeline.errors import InternalError, NotReady, Unavailable
 from ridgeline_service.files import write_atomic
 from ridgeline_service.paths import DataDir
-from ridgeline_service.processes import ProcessId
+from ridgeline_service.processes import ProcessId, find_by_command
 from ridgeline_service.runtime import shim
 
 LOG_LIMIT_BYTES = 512 << 20
@@ -120,9 +120,9 @@ class ProcessKeeper:
         """How it ended; None while it runs, or when its shim was killed before it could say."""
         try:
             raw = json.loads((self.folder(id_) / "exit.json").read_text())
-        except FileNotFoundError:
+            return ExitStatus(code=raw["code"], signal=raw["signal"], at=raw["at"])
+        except (FileNotFoundError, ValueError, TypeError, KeyError):  # or its disk did not keep it
             return None
-        return ExitStatus(code=raw["code"], signal=raw["signal"], at=raw["at"])
 
     def ask_to_stop(self, record: ProcessRecord) -> None:
         """SIGTERM, and no waiting."""
@@ -221,6 +221,20 @@ def _read_record(path: Path) -> ProcessRecord | None:
         return ProcessRecord(**json.loads(path.read_text()))
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError):
+        return _found_again(path.parent)
+
+
+def _found_again(folder: Path) -> ProcessRecord | None:
+    """A process whose record the disk lost, by the order that it was started with and the command
+    line of its shim, which is older than what that started."""
+    try:
+        order = shim.read_spec(str(folder / "spec.json"))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    for process in find_by_command(str(folder)):
+        return ProcessRecord(order.id, process.pid, process.start_time, order.token, order.port)
+    return None
 
 
 def _kill_by_token(token: str) -> None:

@@ -98,6 +98,8 @@ def write_private(path: str, value: dict[str, object]) -> None:
     handle = os.open(f"{path}.new", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(f"{path}.new", path)
 
 

@@ -94,6 +94,8 @@ def ensure_root_key(data_dir: DataDir, random: RandomBytes = secrets.token_bytes
 def ensure_internal_key(data_dir: DataDir, random: RandomBytes = secrets.token_bytes) -> str:
     """The key by which the control plane knows the gateway; made first if there is none."""
     path = data_dir.internal_key
+    if path.exists() and not path.read_text().strip():
+        path.unlink()  # what a disk made of it: whoever sends no key would have it
     if not path.exists():
         _create_once(path, random(32).hex())
     path.chmod(0o600)

@@ -268,6 +268,22 @@ launcher.start(ReplicaSpec("r-1", "llm", "llm", python, (str(python), "-I", "-S"
     assert bench.launcher.records() == []
 
 
+@pytest.mark.parametrize("left", ["", "{", "[]", '{"id": 1}'])
+def test_a_process_whose_record_was_damaged_is_found_and_stopped(bench: Bench, left: str) -> None:
+    """As after a power cut: neither `down` nor the next start could go on."""
+    record = bench.start(SLEEP)
+    until(lambda: "up" in bench.log())
+    folder = bench.data_dir.replicas / "r-1"
+    (folder / "process.json").write_text(left)
+    (folder / "exit.json").write_text(left)
+    assert bench.launcher.exit_status("r-1") is None
+    [found] = bench.launcher.records()
+    assert found == record
+    (folder / "exit.json").unlink()
+    bench.launcher.stop(found, 5)
+    assert bench.launcher.records() == []
+
+
 def test_remove_refuses_what_runs_and_deletes_what_ended(bench: Bench) -> None:
     record = bench.start(
         "import os, signal; os.makedirs('locked/x'); os.chmod('locked', 0); "

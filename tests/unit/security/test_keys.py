@@ -76,3 +76,12 @@ def test_a_bearer_key_is_found_by_its_hash_alone() -> None:
     assert keys.find_bearer_key(mine + "x", known) is None
     assert keys.find_bearer_key("", known) is None
     assert keys.find_bearer_key("\udcff", known) is None
+
+
+def test_an_internal_key_that_a_disk_emptied_is_made_anew(tmp_path: Path) -> None:
+    """Whoever sends no key at all had it."""
+    data_dir = DataDir(tmp_path)
+    keys.ensure_internal_key(data_dir)
+    for left in ("", "\n"):
+        data_dir.internal_key.write_text(left)
+        assert len(keys.ensure_internal_key(data_dir)) == 64
