@@ -234,3 +234,13 @@ def test_any_json_is_read_or_refused_with_a_fault(
         faults = len(error.faults)
         str(error).encode()
     assert (read == 1) != (faults > 0)
+
+
+def test_a_template_is_one_beside_the_records_of_the_channel(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("data/train.jsonl", "data/template.json", "template.json"):
+        (tmp_path / name).write_text("{}\n")
+    jsonl_files(tmp_path, "training", also="template.json")
+    assert "not read, since only *.jsonl is: data/template.json" in capsys.readouterr().out

@@ -78,12 +78,16 @@ def read_records(paths: Sequence[Path], parse: Parse[T]) -> list[T]:
 
 def jsonl_files(folder: Path, channel: str, *, also: str = "") -> list[Path]:
     """The .jsonl files of a channel, by name. Raises RecipeFailed if there are none, and logs which
-    others are not read. ``also`` names one that the caller reads."""
+    others are not read. ``also`` names one of the folder itself that the caller reads."""
     if not folder.is_dir():
         raise RecipeFailed(f"The job has no channel {channel!r}: fit({{{channel!r}: 's3://...'}}).")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     chosen = [path for path in files if path.suffix == ".jsonl"]
-    others = [path.name for path in files if path.suffix != ".jsonl" and path.name != also]
+    others = [
+        str(path.relative_to(folder))
+        for path in files
+        if path.suffix != ".jsonl" and path != folder / also
+    ]
     if not chosen:
         there = listed([path.name for path in files]) or "nothing"
         raise RecipeFailed(

@@ -21,11 +21,13 @@ _COUNT_FROM_PADDING = ("roberta", "xlm-roberta", "mpnet")
 def require_positions(folder: Path, max_length: int) -> None:
     """Raises RecipeFailed where the base model has fewer positions than ``max_length``."""
     config = json.loads((folder / "config.json").read_text())
-    most = (config.get("text_config") or config).get("max_position_embeddings")
+    text = config.get("text_config") or config
+    most = text.get("max_position_embeddings", text.get("n_positions"))
     if not isinstance(most, int):
         return
     if config.get("model_type") in _COUNT_FROM_PADDING:
-        most -= int(config.get("pad_token_id", 1)) + 1
+        padding = config.get("pad_token_id")
+        most -= (1 if padding is None else padding) + 1
     if max_length > most:
         raise RecipeFailed(
             f"Hyperparameter max_length: the base model takes at most {most} tokens, "
