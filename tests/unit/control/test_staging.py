@@ -133,7 +133,10 @@ class TestModelNamedInData:
         with pytest.raises(StagingFailed, match="org/unknown is no model of the zoo"):
             self.stage(bench, settings, HF_MODEL_ID="org/unknown")
 
-    @pytest.mark.parametrize("line", [b"option.model_id=/opt/ml/model", b"option.dtype=fp32"])
+    @pytest.mark.parametrize(
+        "line",
+        [b"option.model_id=/opt/ml/model", b"option.model_id=./sub", b"option.dtype=fp32"],
+    )
     def test_a_model_that_lies_in_its_data_is_served_from_there(self, bench, line):
         files = {"serving.properties": line, "config.json": b"{}", "w": b"w"}
         assert self.stage(bench, files) == files

@@ -28,7 +28,10 @@ def given(parameters: dict[str, object]) -> dict[str, object]:
         ({"bad_words_ids": [[1]]}, "set it to []"),
         ({"max_time": 1.5}, "Leave it out"),
         ({"num_beams": 4}, "set it to 1"),
-        ({"stream": True}, "beside parameters"),
+        ({"bad_sequences": ["x"]}, "set it to []"),
+        ({"output_formatter": "sse"}, "set it to 'json'"),
+        ({"return_tensors": True}, "set it to False"),
+        ({"typical_p": 0.95}, "set it to 1"),
         ({"from_nowhere": 1}, "Leave it out"),
     ],
 )
@@ -52,6 +55,10 @@ def test_a_parameter_that_would_be_lost_is_refused_by_name(
         {"use_cache": True, "pad_token_id": 0, "return_dict_in_generate": False},
         {"typical_p": 1.0, "watermark": False, "best_of": 1, "max_time": None},
         {"from_nowhere": None},
+        {"min_length": 1, "bad_sequences": [], "output_formatter": "json", "detokenize": True},
+        {"return_tensors": False, "padding": True, "truncation": True},
+        {"request_id": "r-1", "user": "u-1"},
+        {"early_stopping": True, "length_penalty": 2.0, "num_beams": 1},
     ],
 )
 def test_a_parameter_that_asks_for_nothing_is_taken(of: Any, parameters: dict[str, object]) -> None:
@@ -109,11 +116,50 @@ def test_biases_among_parameters(of: Any) -> None:
     assert "parameters.logit_bias: '999' is no token" in refused.json["error"]
 
 
-def test_a_parameter_beside_inputs_is_told_its_place(of: Any) -> None:
-    reply = of().post("/invocations", {"inputs": "x", "max_new_tokens": 5})
+@pytest.mark.parametrize(
+    ("extra", "hint"),
+    [
+        ({"max_new_tokens": 5}, "Use parameters.max_new_tokens"),
+        ({"max_length": 5}, "Use parameters.max_new_tokens"),
+        ({"max_tokens": 5}, "Did you mean 'parameters.max_new_tokens'?"),
+        ({"no_repeat_ngram_size": 2}, "set it to 0"),
+        ({"logprobs": 2}, "Use parameters.details"),
+    ],
+)
+def test_a_parameter_beside_inputs_is_told_its_place(
+    of: Any, extra: dict[str, object], hint: str
+) -> None:
+    served = of()
+    reply = served.post("/invocations", {"inputs": "x", **extra})
 
     assert reply.status == 400
-    assert "Use parameters.max_new_tokens" in reply.json["error"]
+    assert hint in reply.json["error"]
+    assert served.engine.submitted == []
+
+
+def test_fields_beside_inputs_that_ask_for_nothing_are_taken(of: Any) -> None:
+    body = {"inputs": "x", "num_beams": 1, "truncation": True, "use_cache": True, "user": "u"}
+    assert of().post("/invocations", body).status == 200
+
+
+@pytest.mark.parametrize("flavour", [Flavour.DJL, Flavour.TGI])
+def test_a_stream_may_be_asked_for_among_parameters(of: Any, flavour: Flavour) -> None:
+    served = of(flavour=flavour)
+    beside = served.post("/invocations", {"inputs": "x", "stream": True})
+    within = served.post("/invocations", given({"stream": True}))
+
+    assert within.headers["content-type"] == beside.headers["content-type"]
+    assert (within.status, within.body) == (200, beside.body)
+    several = served.post("/invocations", {"inputs": ["x"], "parameters": {"stream": True}})
+    assert (several.status, "cannot be streamed" in several.json["error"]) == (400, True)
+
+
+def test_template_variables_of_null_ask_for_nothing(of: Any) -> None:
+    served = of()
+    for extra in ({}, {"chat_template_kwargs": None}):
+        assert served.post(CHAT, {**HELLO, **extra}).status == 200
+    first, second = served.engine.submitted
+    assert first.prompt == second.prompt
 
 
 @pytest.mark.parametrize(
@@ -125,10 +171,6 @@ def test_a_parameter_beside_inputs_is_told_its_place(of: Any) -> None:
         ({"allowed_token_ids": [1]}, "allowed_token_ids"),
         ({"bad_words": ["x"]}, "bad_words"),
         ({"chat_template": "x"}, "chat_template"),
-        (
-            {"stream": True, "stream_options": {"continuous_usage_stats": True}},
-            "stream_options.continuous_usage_stats",
-        ),
     ],
 )
 def test_a_chat_is_told_what_it_cannot_have(of: Any, extra: dict[str, object], param: str) -> None:

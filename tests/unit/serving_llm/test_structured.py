@@ -29,6 +29,7 @@ from ridgeline_backends.engine import EngineOutput, FinishReason, LLMEngine, Sam
 from ridgeline_backends.sampling import results, wanted_rows
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.grammar import Form, GrammarCompiler, GrammarSpec
+from ridgeline_service.serving.llm.schemas import with_objects
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
 
 EOS = 256
@@ -284,6 +285,47 @@ def test_a_schema_that_says_what_it_is_of_stays_as_it_is(model: Model) -> None:
     schema = {"type": ["string"], "properties": {"a": {}}, "maxLength": 2}
     for text, _ in model.answers([GrammarSpec.json(schema, "x")] * 5):
         assert isinstance(json.loads(text), str)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"anyOf": [{"type": "null"}], **CITY},
+        {"type": ["null"], "allOf": [CITY]},
+        {"anyOf": [{"type": "object", "maxProperties": 0}, {"type": "null"}], **CITY},
+        {"type": ["object", "null"], "allOf": [CITY]},
+        {"type": ["object", "null"], "anyOf": [CITY]},
+        {"allOf": [{"type": ["object", "null"]}, CITY]},
+        {"oneOf": [{"type": "string"}, {"type": "object"}], **CITY},
+        {"allOf": [{"anyOf": [{"type": "null"}, {"type": "object"}]}], **CITY},
+        {"not": {"type": "object"}, **CITY},
+    ],
+)
+def test_a_schema_that_says_elsewhere_what_it_is_of_allows_all_of_it(
+    schema: dict[str, object],
+) -> None:
+    made = jsonschema.Draft202012Validator(with_objects(schema))
+    for value in (None, "x", {}, OSLO, 5):
+        assert made.is_valid(value) == jsonschema.Draft202012Validator(schema).is_valid(value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {**CITY, "anyOf": [{"required": ["city"]}, {"maxProperties": 0}]},
+        {"allOf": [CITY, CITY]},
+        {"allOf": [{"properties": {"city": CITY}, "required": ["city"]}]},
+    ],
+)
+def test_one_that_says_it_nowhere_is_of_an_object(schema: dict[str, object]) -> None:
+    made = jsonschema.Draft202012Validator(with_objects(schema))
+    assert made.is_valid(OSLO) or made.is_valid({"city": OSLO})
+    assert not any(made.is_valid(value) for value in (None, "x", 5))
+
+
+def test_a_nullable_object_may_be_null(model: Model) -> None:
+    [(text, _)] = model.answers([GrammarSpec.json({"type": ["null"], "allOf": [CITY]}, "x")])
+    assert json.loads(text) is None
 
 
 def test_a_schema_nested_too_deeply_is_refused() -> None:

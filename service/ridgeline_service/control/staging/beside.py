@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from ridgeline_service.control.endpoints.planning import model_id_of
-from ridgeline_service.serving.llm.properties import model_named_in, read_properties
+from ridgeline_service.serving.llm.properties import is_path, model_named_in, read_properties
 from ridgeline_service.store.records import VariantSpec
 
 
@@ -18,7 +18,7 @@ def model_beside(data: Path, variant: VariantSpec) -> str:
     named = model_named_in(read_properties(data)) or variant.zoo_id
     if not named and not (data / "config.json").is_file():
         named = model_id_of(variant.container.environment) or ""
-    return "" if named.startswith("/") else named
+    return "" if is_path(named) else named
 
 
 def lay_together(model: Path, data: Path, into: Path) -> None:

@@ -12,6 +12,7 @@ import uvloop
 from ridgeline_service.serving.llm.errors import InvalidSetting
 from ridgeline_service.serving.llm.generation import Mailbox
 from ridgeline_service.serving.llm.model import Model, Seams
+from ridgeline_service.serving.llm.model_folder import model_folder
 from ridgeline_service.serving.llm.properties import read_properties
 from ridgeline_service.serving.llm.replica import Replica
 from ridgeline_service.serving.llm.server import Binding, ReplicaServer
@@ -25,8 +26,10 @@ _M_ARENA_MAX = -8  # of glibc's malloc.h
 
 def load(replica: Replica, mailbox: Mailbox, seams: Seams) -> tuple[ModelSettings, Model]:
     """Read the settings, then load what they ask for. Raises what is wrong with either."""
-    directory = model_dir(os.environ)
-    settings = read_settings(os.environ, read_properties(directory))
+    data = model_dir(os.environ)
+    properties = read_properties(data)
+    settings = read_settings(os.environ, properties)
+    directory = model_folder(data, properties)
     for note in settings.notes:
         log.warning("%s", note)
     # Imported here: it brings the backends in, and the server answers before they are there.

@@ -47,11 +47,12 @@ class Body(BaseModel):
                 _check_neutral(under + name, value, cls.neutral[name], cls.instead.get(name))
             elif name not in known:
                 near = get_close_matches(name, known, 1, _NEAR)
+                meant = [cls.instead.get(one, one) for one in near]
                 if near or (cls.closed and value is not None):
                     raise BadRequest(
                         f"Unknown parameter {under + name!r}.",
                         param=under + name,
-                        hint=f"Did you mean {near[0]!r}?" if near else "Leave it out.",
+                        hint=f"Did you mean {meant[0]!r}?" if meant else "Leave it out.",
                         code="unknown_parameter",
                     )
         return parsed

@@ -139,6 +139,11 @@ class SequenceReader:
         self._matcher = StopMatcher(plan.form.stops, keep=plan.form.keep_stop)
         self._usage = Usage(prompt_tokens=len(plan.prompt))
 
+    @property
+    def usage(self) -> Usage:
+        """Of what was fed so far."""
+        return self._usage
+
     def feed(self, output: EngineOutput) -> Chunk:
         """Raises what `errors.failure_of` makes of a sequence that the engine gave up."""
         failure = failure_of(output)
@@ -266,6 +271,11 @@ class Generation:
     def __exit__(self, *_: object) -> None:
         self.cancel()
 
+    @property
+    def usages(self) -> list[Usage]:
+        """Of every sequence so far: what the chunks that were handed out tell together."""
+        return [reader.usage for reader in self._readers]
+
     def cancel(self) -> None:
         """End every sequence that still runs. Harmless when none does."""
         self._end_all()
@@ -351,15 +361,15 @@ def fan_out(
     ]
 
 
-def total_usage(finishes: Sequence[Finish], n: int) -> Usage:
+def total_usage(usages: Sequence[Usage], n: int) -> Usage:
     """Usage of a request of ``n`` sequences a prompt: each prompt counts once."""
-    first_of_each = [finish.usage for finish in finishes[::n]]
+    first_of_each = usages[::n]
     return Usage(
         sum(usage.prompt_tokens for usage in first_of_each),
-        sum(finish.usage.completion_tokens for finish in finishes),
+        sum(usage.completion_tokens for usage in usages),
         sum(usage.cached_tokens for usage in first_of_each),
         # Of several the times overlap: they are told one by one nowhere.
-        finishes[0].usage.simulated if len(finishes) == 1 else None,
+        usages[0].simulated if len(usages) == 1 else None,
     )
 
 

@@ -60,14 +60,15 @@ async def generate(
     parameters = Parameters.read(request.parameters or {}, under="parameters.")
     batch = not isinstance(request.inputs, str)
     texts = [request.inputs] if isinstance(request.inputs, str) else request.inputs
-    if batch and request.stream:
+    stream = bool(request.stream or parameters.stream)
+    if batch and stream:
         raise BadRequest("A list of inputs cannot be streamed.", param="stream")
-    if parameters.decoder_input_details and (request.stream or not parameters.details):
+    if parameters.decoder_input_details and (stream or not parameters.details):
         raise BadRequest(
             "parameters.decoder_input_details needs details, and a whole answer (no stream).",
             param="parameters.decoder_input_details",
         )
-    with_logprobs = bool(request.stream or parameters.details)
+    with_logprobs = stream or bool(parameters.details)
     grammar = await model.grammar(parameters.form)
     keep_stop = parameters.include_stop_str_in_output
     form = TextForm(
@@ -84,7 +85,7 @@ async def generate(
         plans.append(SequencePlan(tuple(prompt), params, form, terms))
         asked.append(_Request(tgi, text, tuple(prompt), parameters))
     generation = model.start(plans)
-    if request.stream:
+    if stream:
         frame: Callable[[object], bytes] = event if tgi else json_line
         render = _tgi_events if tgi else _djl_lines
         return StreamAnswer(

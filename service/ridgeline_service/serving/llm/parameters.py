@@ -89,18 +89,18 @@ class Parameters(FormBody):
     adapter_id: str | None = None
     priority: int | None = None
     timeout: Annotated[float, Gt(0)] | None = None
+    stream: bool | None = None
 
     neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {
         **unsupported.NEUTRAL,
         "logprobs": (),
-        "stream": (False,),
+        "output_formatter": ("json",),
     }
     instead: ClassVar[Mapping[str, str]] = {
         "logprobs": "details",
         "max_length": "max_new_tokens",
         "min_length": "min_new_tokens",
         "stop_strings": "stop",
-        "stream": "the field of that name beside parameters",
     }
     harmless: ClassVar[frozenset[str]] = unsupported.HARMLESS | {"guided_decoding_backend"}
 
@@ -156,11 +156,18 @@ class InputsBody(Body):
     stream: bool | None = None
     adapters: str | list[str] | None = None
 
-    neutral: ClassVar[Mapping[str, tuple[object, ...]]] = dict.fromkeys(Parameters.model_fields, ())
-    instead: ClassVar[Mapping[str, str]] = {
-        name: f"parameters.{name}" for name in Parameters.model_fields
+    neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {
+        **Parameters.neutral,
+        **dict.fromkeys(Parameters.model_fields, ()),
     }
-    harmless: ClassVar[frozenset[str]] = frozenset({"options", "model"})
+    instead: ClassVar[Mapping[str, str]] = {
+        name: f"parameters.{meant}"
+        for name, meant in {
+            **{name: name for name in Parameters.model_fields},
+            **Parameters.instead,
+        }.items()
+    }
+    harmless: ClassVar[frozenset[str]] = Parameters.harmless | {"options", "model"}
 
     def terms(self, parameters: Parameters) -> list[Terms]:
         """Of each input. `adapters` is LMI's, one name for every input or one for each;

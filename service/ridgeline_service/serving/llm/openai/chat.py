@@ -34,6 +34,7 @@ from ridgeline_service.serving.llm.openai.messages import (
 )
 from ridgeline_service.serving.llm.openai.render import (
     Spelling,
+    UsageTold,
     call_deltas,
     chat_logprobs,
     chat_message,
@@ -95,7 +96,7 @@ class _Asked:
     head: Mapping[str, object]
     n: int
     logprobs: bool
-    include_usage: bool
+    usage: UsageTold
     tools: ToolUse | None
     spelling: Spelling
     prompt: Sequence[int] | None
@@ -116,7 +117,7 @@ async def chat_completions(model: TextModel, body: Mapping[str, object]) -> Answ
     """Answer one request. Raises BadRequest and the engine's refusals."""
     refuse_media(body.get("messages"))
     request = ChatBody.read(body)
-    include_usage, logprobs, use = request.include_usage, request.logprob_count, request.tool_use
+    usage_told, logprobs, use = request.usage_told, request.logprob_count, request.tool_use
     form = request.text_form(model, _marks(model) if use else frozenset())
     grammar = await model.grammar(_form(request, use))
     declared = use.declared if use else []
@@ -145,7 +146,7 @@ async def chat_completions(model: TextModel, body: Mapping[str, object]) -> Answ
         head,
         n,
         logprobs is not None,
-        include_usage,
+        usage_told,
         use,
         request.spelling(model),
         prompt if request.return_token_ids else None,
@@ -169,7 +170,7 @@ async def chat_completions(model: TextModel, body: Mapping[str, object]) -> Answ
                 **({"token_ids": token_ids(sequence.tokens)} if asked.token_ids else {}),
             }
         )
-    usage = total_usage([sequence.finish for sequence in done], n)
+    usage = total_usage([sequence.finish.usage for sequence in done], n)
     return json_answer(
         {
             **head,
@@ -201,8 +202,6 @@ def _reason(finish: Finish, reader: AnswerReader) -> str:
 
 async def _stream(asked: _Asked, generation: Generation) -> AsyncIterator[bytes]:
     head = {**asked.head, "object": "chat.completion.chunk"}
-    no_usage = {"usage": None} if asked.include_usage else {}
-    finishes: list[Finish | None] = [None] * asked.n
     readers = [asked.reader() for _ in range(asked.n)]
     opened: set[int] = set()
     sent: list[bool] = []
@@ -214,7 +213,8 @@ async def _stream(asked: _Asked, generation: Generation) -> AsyncIterator[bytes]
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
         prompt = {} if sent else asked.prompt_token_ids
         sent.append(True)
-        return event({**head, "choices": [{**choice, **more}], **no_usage, **prompt})
+        usage = asked.usage.beside(lambda: generation.usages, asked.n)
+        return event({**head, "choices": [{**choice, **more}], **usage, **prompt})
 
     def of_tokens(news: Chunk) -> dict[str, object]:
         """What is told of the tokens themselves."""
@@ -245,10 +245,9 @@ async def _stream(asked: _Asked, generation: Generation) -> AsyncIterator[bytes]
             yield chunk(news.index, part, more)
             more = {}
         if news.finish is not None:
-            finishes[news.index] = news.finish
             reason = _reason(news.finish, readers[news.index])
             yield chunk(news.index, {}, {} if parts else more, reason)
-    if asked.include_usage:
-        usage = total_usage([finish for finish in finishes if finish is not None], asked.n)
+    if asked.usage is not UsageTold.NEVER:
+        usage = total_usage(generation.usages, asked.n)
         yield event({**head, "choices": [], "usage": usage_object(usage)})
     yield DONE

@@ -24,6 +24,7 @@ from ridgeline_service.serving.llm.generation import (
     FinishCause,
     Generation,
     Token,
+    Usage,
     fan_out,
     total_usage,
 )
@@ -31,6 +32,7 @@ from ridgeline_service.serving.llm.model import TextModel
 from ridgeline_service.serving.llm.openai.render import (
     CompletionLogprobs,
     Spelling,
+    UsageTold,
     token_ids,
     usage_object,
 )
@@ -76,7 +78,7 @@ class _Asked:
     n: int
     logprobs: bool
     echo: bool
-    include_usage: bool
+    usage: UsageTold
     nothing: bool
     spelling: Spelling
     token_ids: bool
@@ -97,7 +99,7 @@ async def completions(model: TextModel, body: Mapping[str, object]) -> Answer | 
     n = request.n or 1
     _check(request, n)
     echo = bool(request.echo)
-    include_usage, form = request.include_usage, request.text_form(model)
+    usage_told, form = request.usage_told, request.text_form(model)
     grammar = await model.grammar(request.form)
     prompts = await _read_prompts(model, request)
     wanted = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
@@ -128,7 +130,7 @@ async def completions(model: TextModel, body: Mapping[str, object]) -> Answer | 
         n=n,
         logprobs=request.logprobs is not None,
         echo=echo,
-        include_usage=include_usage,
+        usage=usage_told,
         nothing=wanted == 0,
         spelling=request.spelling(model),
         token_ids=bool(request.return_token_ids),
@@ -154,7 +156,7 @@ async def completions(model: TextModel, body: Mapping[str, object]) -> Answer | 
                 **asked.of_tokens(index, sequence.tokens, first=True),
             }
         )
-    usage = total_usage([sequence.finish for sequence in done], n)
+    usage = total_usage([sequence.finish.usage for sequence in done], n)
     return json_answer({**head, "choices": choices, "usage": usage_object(usage)})
 
 
@@ -193,14 +195,19 @@ def _without(sequence: Completed) -> Completed:
 
 
 def _unused(finish: Finish) -> Finish:
-    return Finish(FinishCause.LENGTH, replace(finish.usage, completion_tokens=0))
+    return Finish(FinishCause.LENGTH, _unmade(finish.usage))
+
+
+def _unmade(usage: Usage) -> Usage:
+    return replace(usage, completion_tokens=0)
 
 
 async def _stream(asked: _Asked, generation: Generation) -> AsyncIterator[bytes]:
-    no_usage = {"usage": None} if asked.include_usage else {}
+    def usages() -> list[Usage]:
+        return [_unmade(one) if asked.nothing else one for one in generation.usages]
+
     pending = [prompt.echo for prompt in asked.prompts]
     scored = [CompletionLogprobs(asked.spelling) for _ in asked.prompts]
-    finishes: list[Finish | None] = [None] * len(asked.prompts)
     opened: set[int] = set()
     async for given in generation.chunks():
         news = given
@@ -213,7 +220,6 @@ async def _stream(asked: _Asked, generation: Generation) -> AsyncIterator[bytes]
         scored[index].tokens(news.tokens)
         logprobs = scored[index].take() if asked.logprobs else None
         text, pending[index] = pending[index] + news.text, ""
-        finishes[index] = news.finish
         ids = asked.of_tokens(index, news.tokens, first=index not in opened)
         if not (text or news.finish or (logprobs and logprobs["tokens"]) or ids):
             continue
@@ -225,8 +231,9 @@ async def _stream(asked: _Asked, generation: Generation) -> AsyncIterator[bytes]
             "finish_reason": news.finish.cause.openai if news.finish else None,
             **ids,
         }
-        yield event({**asked.head, "choices": [choice], **no_usage})
-    if asked.include_usage:
-        usage = total_usage([finish for finish in finishes if finish is not None], asked.n)
-        yield event({**asked.head, "choices": [], "usage": usage_object(usage)})
+        usage = asked.usage.beside(usages, asked.n)
+        yield event({**asked.head, "choices": [choice], **usage})
+    if asked.usage is not UsageTold.NEVER:
+        total = total_usage(usages(), asked.n)
+        yield event({**asked.head, "choices": [], "usage": usage_object(total)})
     yield DONE

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.fields import Body
@@ -64,7 +64,7 @@ class ConversationBody(Body):
 
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    chat_template_kwargs: dict[str, object] = Field(default_factory=dict)
+    chat_template_kwargs: dict[str, object] | None = None
 
     def text(
         self,
@@ -81,7 +81,7 @@ class ConversationBody(Body):
             )
         turn = not self.continue_final_message and self.add_generation_prompt is not False
         turns = [one.for_template(f"messages.{place}") for place, one in enumerate(messages)]
-        variables = {"add_generation_prompt": turn, **self.chat_template_kwargs}
+        variables = {"add_generation_prompt": turn, **(self.chat_template_kwargs or {})}
         text = model.chat_text(turns, variables, tools)
         return _until(text, str(turns[-1]["content"])) if self.continue_final_message else text
 

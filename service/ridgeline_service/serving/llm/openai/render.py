@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import Enum
 
 from ridgeline_backends.engine import TokenLogprobs
 from ridgeline_service.serving.llm.answers import written_logprob
-from ridgeline_service.serving.llm.generation import Token, Usage
+from ridgeline_service.serving.llm.generation import Token, Usage, total_usage
 from ridgeline_service.serving.llm.model import Model, TextModel
 from ridgeline_service.serving.llm.simulated import simulated_object
 from ridgeline_service.serving.llm.text.tokenizer import TextTokenizer
 from ridgeline_service.serving.llm.tools.calls import CallDelta
 from ridgeline_service.serving.llm.tools.parsing import Delta
+
+
+class UsageTold(Enum):
+    """Where a stream tells the usage of its request."""
+
+    NEVER = "never"
+    LAST = "in its last chunk"
+    THROUGHOUT = "in every chunk, so far"
+
+    def beside(self, usages: Callable[[], Sequence[Usage]], n: int) -> dict[str, object]:
+        """What a chunk with choices says of it; ``usages`` of all sequences so far."""
+        if self is UsageTold.NEVER:
+            return {}
+        throughout = self is UsageTold.THROUGHOUT
+        return {"usage": usage_object(total_usage(usages(), n)) if throughout else None}
 
 
 def usage_object(usage: Usage) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
@@ -14,7 +14,7 @@ from ridgeline_service.serving.llm.errors import BadRequest
 from ridgeline_service.serving.llm.generation import Terms, TextForm
 from ridgeline_service.serving.llm.model import Keep, TextModel, sampling
 from ridgeline_service.serving.llm.openai.forms import FormBody
-from ridgeline_service.serving.llm.openai.render import Spelling
+from ridgeline_service.serving.llm.openai.render import Spelling, UsageTold
 
 MAX_N = 128
 """Sequences of one prompt, as in OpenAI's API."""
@@ -29,7 +29,7 @@ Stop = Annotated[list[str], Len(max_length=MAX_STOPS)]
 class StreamOptions(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
     include_usage: bool | None = None
-    continuous_usage_stats: Literal[False] | None = None
+    continuous_usage_stats: bool | None = None
 
 
 def _some(count: int) -> int:
@@ -76,7 +76,6 @@ class SamplingBody(FormBody):
 
     neutral: ClassVar[Mapping[str, tuple[object, ...]]] = {
         **unsupported.NEUTRAL,
-        "detokenize": (True,),
         "moderation": (),
     }
     instead: ClassVar[Mapping[str, str]] = {
@@ -95,11 +94,9 @@ class SamplingBody(FormBody):
             "prompt_cache_key",
             "prompt_cache_options",
             "prompt_cache_retention",
-            "request_id",
             "safety_identifier",
             "service_tier",
             "store",
-            "user",
         }
     )
 
@@ -124,12 +121,16 @@ class SamplingBody(FormBody):
         return TextForm(tuple(self.stops), bool(self.include_stop_str_in_output), shown)
 
     @property
-    def include_usage(self) -> bool:
-        if self.stream_options is not None and not self.stream:
+    def usage_told(self) -> UsageTold:
+        """`continuous_usage_stats` as in vLLM: it says how, and `include_usage` whether."""
+        options = self.stream_options
+        if options is not None and not self.stream:
             raise BadRequest(
                 "stream_options is only allowed when stream is true.", param="stream_options"
             )
-        return bool(self.stream_options and self.stream_options.include_usage)
+        if options is None or not options.include_usage:
+            return UsageTold.NEVER
+        return UsageTold.THROUGHOUT if options.continuous_usage_stats else UsageTold.LAST
 
     @property
     def keep(self) -> Keep | None:
