@@ -10,18 +10,25 @@ A sender is waited for as little: a head has ``head_s`` seconds from its first b
 from the connection's begin), a body is over when nothing of it came for ``body_s``. A head has up
 to ``head_bytes``, since the parser joins the pieces of a long line again with every one that comes.
 None of this runs while a request is being answered; idle time between two requests is uvicorn's
-``timeout_keep_alive``.
+``timeout_keep_alive``. Many clients read only when they have sent all, so what is left of a body
+that was answered early is read and dropped while it comes, for up to ``rest_s``.
+
+One timer stands for a sender and looks at when it last sent: to set one for each piece would cost a
+tenth of a large body's time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 log = logging.getLogger(__name__)
@@ -32,6 +39,9 @@ _HEADER_OVERHEAD = 32
 # the connection would be reset, and the refusal lost with it.
 _LINGER_BYTES = 1024 * 1024
 _LINGER_S = 2.0
+# Timers run before reads: in a process that was itself held up, what clients sent meanwhile is
+# found only now. So who seems to be late has one more look.
+_LAST_LOOK_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,7 @@ class ConnectionLimits:
     stall_s: float = 60.0
     head_s: float = 30.0
     body_s: float = 60.0
+    rest_s: float = 3600.0
     head_bytes: int = 64 * 1024
 
 
@@ -56,6 +67,19 @@ class _HeadTooLarge(Exception):
     """Ends the parser, which calls it an invalid request."""
 
 
+class _Flow(FlowControl):
+    """Knows when the application last asked for more of a body, be it by 100 Continue."""
+
+    def __init__(self, transport: asyncio.Transport, clock: Callable[[], float]) -> None:
+        super().__init__(transport)
+        self._clock = clock
+        self.asked_at = 0.0
+
+    def resume_reading(self) -> None:
+        super().resume_reading()
+        self.asked_at = self._clock()
+
+
 def limited(limits: ConnectionLimits | None = None) -> type[HttpToolsProtocol]:
     """uvicorn's protocol with these limits, for ``uvicorn.Config(http=...)``."""
     chosen = limits or ConnectionLimits()
@@ -69,9 +93,13 @@ def limited(limits: ConnectionLimits | None = None) -> type[HttpToolsProtocol]:
 class _LimitedConnection(HttpToolsProtocol):
     limits: ConnectionLimits
 
+    _flow: _Flow
     _stalled: asyncio.TimerHandle | None = None
-    _overdue: asyncio.TimerHandle | None = None
+    _watch: asyncio.TimerHandle | None = None
     _owed = _Part.NONE
+    _since = 0.0
+    _rest_ends = math.inf
+    _looked_twice_for = -1.0
     _part = _Part.NONE
     _advanced = False
     _without_advance = 0
@@ -81,11 +109,14 @@ class _LimitedConnection(HttpToolsProtocol):
         self, transport: asyncio.Transport
     ) -> None:
         super().connection_made(transport)
+        self.flow = self._flow = _Flow(transport, self.loop.time)
         self._wait_for(_Part.HEAD)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._at_ease()
-        self._wait_for(_Part.NONE, again=True)
+        self._wait_for(_Part.NONE)
+        if self._watch is not None:
+            self._watch.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -105,6 +136,7 @@ class _LimitedConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._enter(_Part.HEAD)
+        self._rest_ends = math.inf
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -125,7 +157,13 @@ class _LimitedConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._part is not _Part.NONE and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._refused:
+            self._end_refused()
+        elif self._part is not _Part.NONE:
+            if not self._answering():
+                self._rest_ends = self.loop.time() + self.limits.rest_s
             self._note_what_is_owed()
 
     def send_400_response(self, msg: str) -> None:
@@ -136,11 +174,14 @@ class _LimitedConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stalled = self.loop.call_later(self.limits.stall_s, self._give_up)
+        self._stalled = self.loop.call_later(self.limits.stall_s, self._look_at_the_reader_again)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._at_ease()
+
+    def _look_at_the_reader_again(self) -> None:
+        self._stalled = self.loop.call_later(_LAST_LOOK_S, self._give_up)
 
     def _give_up(self) -> None:
         log.warning("A reader took nothing for %g s: its connection is closed", self.limits.stall_s)
@@ -157,8 +198,10 @@ class _LimitedConnection(HttpToolsProtocol):
         self._advanced = True
 
     def _head_size(self) -> int:
-        fields = sum(len(name) + len(value) + _HEADER_OVERHEAD for name, value in self.headers)
-        return len(self.url) + fields
+        size = len(self.url) + len(self.headers) * _HEADER_OVERHEAD
+        for name, value in self.headers:
+            size += len(name) + len(value)
+        return size
 
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -167,50 +210,88 @@ class _LimitedConnection(HttpToolsProtocol):
         """Wait for what the client has yet to send, once it is its turn."""
         if self.pipeline:
             self._wait_for(_Part.NONE)
-        elif self._part is _Part.BODY and not self.cycle.response_started:
-            self._wait_for(_Part.BODY, again=True)
+        elif self._part is _Part.BODY and not self._answer_is_under_way():
+            self._wait_for(_Part.BODY)
+            self._count_from_now()
         elif self._answering():
             self._wait_for(_Part.NONE)
         else:
-            # The rest of a body that was answered before its end gets no time for each piece.
-            self._wait_for(_Part.BODY if self._part is _Part.BODY else _Part.HEAD)
+            self._wait_for(_Part.HEAD)
 
-    def _wait_for(self, part: _Part, *, again: bool = False) -> None:
-        if part is self._owed and not again:
+    def _answer_is_under_way(self) -> bool:
+        return self.cycle.response_started and not self.cycle.response_complete
+
+    def _wait_for(self, part: _Part) -> None:
+        if part is self._owed:
             return
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
         self._owed = part
         if part is not _Part.NONE:
-            seconds = self.limits.head_s if part is _Part.HEAD else self.limits.body_s
-            self._overdue = self.loop.call_later(seconds, self._call_time)
+            self._count_from_now()
+            self._look_at(self._deadline())
 
-    def _call_time(self) -> None:
-        answering = self._answering()
-        if answering and self._application_takes_its_time():
-            self._wait_for(_Part.BODY, again=True)
+    def _count_from_now(self) -> None:
+        self._since = self.loop.time()
+
+    def _deadline(self) -> float:
+        if self._owed is _Part.HEAD:
+            return self._since + self.limits.head_s
+        since = max(self._since, self._flow.asked_at)
+        return min(since + self.limits.body_s, self._rest_ends)
+
+    def _look_at(self, when: float) -> None:
+        """Look then at the latest. What is owed no more is found out by that look."""
+        if self._watch is not None:
+            if self._watch.when() <= when:
+                return
+            self._watch.cancel()
+        self._watch = self.loop.call_at(when, self._look)
+
+    def _look(self) -> None:
+        self._watch = None
+        if self._owed is _Part.NONE:
             return
-        if self._part is _Part.HEAD or (self._part is _Part.BODY and answering):
-            self._say(HTTPStatus.REQUEST_TIMEOUT)
-        self.transport.close()
+        if self._application_takes_its_time():
+            self._count_from_now()
+        now, deadline = self.loop.time(), self._deadline()
+        if now < deadline:
+            self._look_at(deadline)
+        elif deadline != self._looked_twice_for:
+            self._looked_twice_for = deadline
+            self._look_at(now + _LAST_LOOK_S)
+        else:
+            self._call_time()
 
     def _application_takes_its_time(self) -> bool:
         """Whether it is not the client that the body waits for."""
+        if not self._answering():
+            return False
         cycle = self.cycle
-        asked = not cycle.waiting_for_100_continue and not self.flow.read_paused
-        return cycle.response_started or not asked
+        return cycle.response_started or cycle.waiting_for_100_continue or self.flow.read_paused
+
+    def _call_time(self) -> None:
+        if self._part is _Part.HEAD or (self._part is _Part.BODY and self._answering()):
+            self._say(HTTPStatus.REQUEST_TIMEOUT)
+        self.transport.close()
 
     def _refuse_head(self) -> None:
         self._refused = True
-        self._wait_for(_Part.NONE)
-        if self._part is not _Part.HEAD or self._answering():
-            self.transport.close()
-            return
-        self._say(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        self.transport.write_eof()
         self._without_advance = 0
-        self._overdue = self.loop.call_later(_LINGER_S, self.transport.abort)
+        self._wait_for(_Part.NONE)
+        if self._part is _Part.BODY and self._answering():
+            self.transport.close()
+        else:
+            self._end_refused()
+
+    def _end_refused(self) -> None:
+        """End the connection, once the requests before are answered."""
+        if self._answering():
+            return
+        if self._part is _Part.HEAD:
+            self._say(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        self.transport.write_eof()
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = self.loop.call_later(_LINGER_S, self.transport.abort)
 
     def _drop(self, data: bytes) -> None:
         self._without_advance += len(data)

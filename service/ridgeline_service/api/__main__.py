@@ -23,7 +23,6 @@ from ridgeline_service.paths import DataDir
 from ridgeline_service.security.keys import ensure_internal_key, ensure_root_key
 from ridgeline_service.settings import Settings, load_settings
 from ridgeline_service.store import Database, open_database
-from ridgeline_service.store.owner import claim_database
 from ridgeline_service.supervisor import handover
 
 # Requests in flight at SIGTERM may finish for this long; what runs replicas runs on without us.
@@ -74,12 +73,9 @@ def main(argv: list[str] | None = None) -> None:
 def _open(settings: Settings, data_dir: DataDir) -> Database:
     """The database, if it is this directory's; else the process ends with what is wrong."""
     try:
-        database = open_database(settings, data_dir)
-        if settings.database_url:
-            claim_database(database, data_dir)
+        return open_database(settings, data_dir)
     except RidgelineError as error:
         sys.exit(str(error))
-    return database
 
 
 def parse_arguments(argv: list[str] | None = None) -> Arguments:

@@ -5,6 +5,7 @@ Public: ``Database``, ``open_database`` and the record types. Only ``control`` i
 
 from __future__ import annotations
 
-from ridgeline_service.store.database import Database, open_database
+from ridgeline_service.store.database import Database
+from ridgeline_service.store.opening import open_database
 
 __all__ = ["Database", "open_database"]

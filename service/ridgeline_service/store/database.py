@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
 
-from ridgeline.errors import InvalidInput, Unavailable, Unsupported
-from ridgeline_service.paths import DataDir
-from ridgeline_service.settings import Settings
+from ridgeline.errors import InvalidInput, Unsupported
 from ridgeline_service.store.fairlock import FairLock
 
 SCHEMA_HEAD = "0009"
@@ -79,26 +77,6 @@ class Database:
         except (OperationalError, ProgrammingError):
             return None  # a new database has no such table
         return None if row is None else str(row[0])
-
-
-def open_database(settings: Settings, data_dir: DataDir) -> Database:
-    """Connect to the configured database and migrate it.
-
-    Raises Unavailable if it cannot be reached or written, naming which one.
-    """
-    url = settings.database_url or f"sqlite:///{data_dir.database}"
-    if not settings.database_url:
-        data_dir.database.parent.mkdir(parents=True, exist_ok=True)
-    database = connect(url)
-    try:
-        database.migrate()
-    except DBAPIError as error:
-        database.close()
-        raise Unavailable(
-            f"the database {make_url(url).render_as_string()} cannot be used: {error.orig}",
-            hint="Check database_url in settings.json, that the server runs and the disk has room.",
-        ) from error
-    return database
 
 
 def connect(url: str) -> Database:

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from ridgeline_service.errors import ServiceUnavailable, disk_full
 
+# Also what SQLite, and at times a driver, raises for a statement that is wrong: see `outage`.
 DATABASE_AWAY = (OperationalError, InterfaceError)
+
+_SQLITE_AWAY = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
+# SQLSTATE classes and codes (PostgreSQL, appendix A): connection, resources, the operator or the
+# system at fault, deadlock, lock not had.
+_POSTGRES_AWAY = ("08", "53", "57P0", "58", "40", "55P03")
 
 
 def outage(error: BaseException) -> ServiceUnavailable | None:
@@ -16,9 +33,11 @@ def outage(error: BaseException) -> ServiceUnavailable | None:
     any other."""
     if not isinstance(error, DATABASE_AWAY):
         return disk_full(error)
-    full = disk_full(error.orig) if error.orig is not None else None
-    said = " ".join(str(error.orig).split())[:300].rstrip(".")
-    return full or ServiceUnavailable(
+    cause = error.orig
+    if cause is None or not _is_away(cause):
+        return None
+    said = " ".join(str(cause).split())[:300].rstrip(".")
+    return disk_full(cause) or ServiceUnavailable(
         f"The database cannot be used: {said}.",
         hint="Check that its server runs and can be reached, then try again.",
     )
@@ -31,3 +50,12 @@ def log_failure(log: logging.Logger, error: BaseException, text: str, *values: o
         log.exception(text, *values)
     else:
         log.error(f"{text}: %s", *values, known.message)
+
+
+def _is_away(cause: BaseException) -> bool:
+    if isinstance(cause, sqlite3.Error):
+        # The lower byte is the code, the others its particulars.
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _SQLITE_AWAY
+    state = getattr(cause, "sqlstate", None)
+    # What reached no server, or lost it, has no state.
+    return state is None or state.startswith(_POSTGRES_AWAY)

@@ -6,17 +6,27 @@ id lies in the directory, so that it moves with it.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
 import uuid
+from pathlib import Path
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ridgeline.errors import InvalidInput
-from ridgeline_service.files import write_atomic
 from ridgeline_service.paths import DataDir
 from ridgeline_service.store.database import Database
 from ridgeline_service.store.tables import owner
+
+
+def check_owner(database: Database, data_dir: DataDir) -> None:
+    """Raises InvalidInput if the database is another directory's, naming that. Changes nothing in
+    it, and needs no tables."""
+    with database.read() as connection:
+        found = _owner(connection) if inspect(connection).has_table(owner.name) else None
+    _refuse_if_of_another(found, data_dir)
 
 
 def claim_database(database: Database, data_dir: DataDir) -> None:
@@ -35,7 +45,11 @@ def claim_database(database: Database, data_dir: DataDir) -> None:
         # Somebody else was faster.
         with database.read() as connection:
             found = _owner(connection)
-    if found is not None and found[0] != own:
+    _refuse_if_of_another(found, data_dir)
+
+
+def _refuse_if_of_another(found: tuple[str, str] | None, data_dir: DataDir) -> None:
+    if found is not None and found[0] != _own_id(data_dir):
         raise InvalidInput(
             f"The database of {data_dir.root} belongs to another data directory, {found[1]}.",
             hint=f"Name a database of its own as database_url in {data_dir.settings}. If the other "
@@ -49,12 +63,25 @@ def _owner(connection: Connection) -> tuple[str, str] | None:
 
 
 def _own_id(data_dir: DataDir) -> str:
+    """The directory's id, made by whoever asks first. It must outlive a power cut: the database
+    knows the directory by it."""
+    data_dir.root.mkdir(parents=True, exist_ok=True)
+    opened = os.open(data_dir.identity, os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(opened, "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        kept = file.read().strip()
+        if not kept:
+            kept = uuid.uuid4().hex
+            file.write(kept + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            _sync_folder(data_dir.root)
+    return kept
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        kept = data_dir.identity.read_text().strip()
-    except FileNotFoundError:
-        kept = ""
-    if kept:
-        return kept
-    made = uuid.uuid4().hex
-    write_atomic(data_dir.identity, made + "\n", mode=0o600, durable=True)
-    return made
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -225,7 +225,7 @@ def test_metric_queries_that_cloudwatch_does_not_take(served, query: dict[str, A
     assert error["Code"] == "InvalidParameterValue"
 
 
-@pytest.mark.parametrize("period", [1, 5, 10, 30, 60, 300])
+@pytest.mark.parametrize("period", [1, 5, 10, 20, 30, 60, 300])
 def test_metric_periods_that_it_takes(served, period: int) -> None:
     client = served.client("cloudwatch")
     span = {"StartTime": NOW, "EndTime": NOW + timedelta(minutes=5)}

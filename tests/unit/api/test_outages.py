@@ -15,10 +15,16 @@ def refused_connection() -> Exception:
     return OperationalError("SELECT 1", {}, Exception(said))
 
 
-def full_database() -> Exception:
-    cause = sqlite3.OperationalError("database or disk is full")
-    cause.sqlite_errorcode = sqlite3.SQLITE_FULL
+def of_sqlite(said: str, code: int) -> Exception:
+    cause = sqlite3.OperationalError(said)
+    cause.sqlite_errorcode = code
     return OperationalError("INSERT", {}, cause)
+
+
+def of_postgres(said: str, state: str) -> Exception:
+    cause = Exception(said)
+    cause.sqlstate = state  # type: ignore[attr-defined]
+    return OperationalError("SELECT 1", {}, cause)
 
 
 OUTAGES = [
@@ -26,7 +32,18 @@ OUTAGES = [
         refused_connection(),
         'The database cannot be used: connection to server at "127.0.0.1", port',
     ),
-    (full_database(), "No space left on device: free some in the data directory"),
+    (
+        of_sqlite("database is locked", sqlite3.SQLITE_BUSY_SNAPSHOT),
+        "The database cannot be used: database is locked.",
+    ),
+    (
+        of_postgres("the database system is shutting down", "57P03"),
+        "The database cannot be used: the database system is shutting down.",
+    ),
+    (
+        of_sqlite("database or disk is full", sqlite3.SQLITE_FULL),
+        "No space left on device: free some in the data directory",
+    ),
     (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: free some in"),
 ]
 
@@ -72,9 +89,17 @@ def test_a_call_of_ours(
     assert said in line.getMessage()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "broken"),
+        of_sqlite("no such column: nonsense", sqlite3.SQLITE_ERROR),
+        of_postgres("a row is too large", "54000"),
+    ],
+)
 def test_another_error_of_the_system_is_a_bug_with_its_traceback(
-    direct: Any, control: Any, monkeypatch: Any, caplog: Any
+    direct: Any, control: Any, monkeypatch: Any, caplog: Any, error: Exception
 ) -> None:
-    monkeypatch.setattr(control, "keys", Failing(OSError(errno.EIO, "broken")))
+    monkeypatch.setattr(control, "keys", Failing(error))
     assert direct.send("GET", "/api/keys", service="api").status == 500
     assert "Traceback" in caplog.text

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import alembic.command
 import pytest
+from sqlalchemy import select
 
+import ridgeline_service.store.database as database_module
 from ridgeline.errors import InvalidInput
 from ridgeline_service.paths import DataDir
+from ridgeline_service.settings import Settings
+from ridgeline_service.store import open_database
 from ridgeline_service.store.database import Database, connect
 from ridgeline_service.store.owner import claim_database
+from ridgeline_service.store.tables import owner
 
 
 @pytest.fixture
@@ -40,6 +48,42 @@ def test_a_moved_directory_keeps_its_database(database: Database, tmp_path: Path
     claim_database(database, new)
     with pytest.raises(InvalidInput, match=f":{new.root}\\."):
         claim_database(database, old)
+
+
+def test_first_starts_at_once_agree_on_one_id(tmp_path: Path) -> None:
+    data_dir = DataDir(tmp_path / "new")
+    databases = [connect(f"sqlite:///{tmp_path / f'{number}.db'}") for number in range(8)]
+    for database in databases:
+        database.migrate()
+    together = threading.Barrier(len(databases))
+
+    def start(database: Database) -> None:
+        together.wait()
+        claim_database(database, data_dir)
+
+    with ThreadPoolExecutor(len(databases)) as pool:
+        list(pool.map(start, databases))
+    ids = set()
+    for database in databases:
+        with database.read() as connection:
+            ids.add(connection.execute(select(owner.c.data_dir_id)).scalar_one())
+    assert ids == {data_dir.identity.read_text().strip()}
+
+
+def test_who_is_refused_has_migrated_nothing(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_database(database, DataDir(tmp_path / "first"))
+    # To a newer version the schema would be an old one.
+    monkeypatch.setattr(database_module, "SCHEMA_HEAD", "newer")
+    migrated: list[object] = []
+    monkeypatch.setattr(alembic.command, "upgrade", lambda *_: migrated.append(_))
+    settings = Settings(database_url=str(database.engine.url))
+    with pytest.raises(InvalidInput, match="belongs to another data directory"):
+        open_database(settings, DataDir(tmp_path / "second"))
+    assert migrated == []
+    open_database(settings, DataDir(tmp_path / "first")).close()
+    assert migrated
 
 
 @pytest.mark.parametrize("url", ["postgresql://u:secret@host:port/db", "postgresql:secret"])

@@ -26,7 +26,7 @@ _MAX_DATUMS = 1000
 _MAX_VALUES = 150
 _RECENT_S = 3 * 3600
 _LARGEST = 2.0**360
-_SHORT_PERIODS = (1, 5, 10, 30)
+_SHORT_PERIODS = (1, 5, 10, 20, 30)
 _ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
 _STATISTICS = ("SampleCount", "Sum", "Average", "Minimum", "Maximum")
 
@@ -264,7 +264,7 @@ def _period(seconds: int) -> int:
     if seconds not in _SHORT_PERIODS and seconds % 60:
         raise InvalidParameterValue(
             f"A Period of {seconds} s is not supported.",
-            hint="Use 1, 5, 10, 30 or a multiple of 60.",
+            hint=f"Use {', '.join(map(str, _SHORT_PERIODS))} or a multiple of 60.",
         )
     return seconds
 
