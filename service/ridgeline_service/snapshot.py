@@ -7,7 +7,9 @@ running replicas and the keys that may call. So endpoints answer on while the co
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,19 @@ class ReplicaRoute:
 
 
 @dataclass(frozen=True)
+class CaptureRoute:
+    """Where requests are kept, and which: ``percent`` of them, what was asked, what was answered.
+    Bodies of ``csv_types`` and ``json_types`` as text. ``destination`` ends without a slash."""
+
+    destination: str
+    percent: int
+    input: bool
+    output: bool
+    csv_types: tuple[str, ...]
+    json_types: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class VariantRoute:
     """A variant of one deployment. While an update moves traffic a name comes twice, once for each
     deployment: ``share`` is the part of the variant's requests that this one gets; with 0 it only
@@ -62,6 +77,7 @@ class VariantRoute:
     deployment: str = ""
     share: float = 1.0
     max_concurrency: int | None = None
+    capture: CaptureRoute | None = None
 
 
 @dataclass(frozen=True)
@@ -71,19 +87,6 @@ class AsyncRoute:
     output_path: str
     failure_path: str = ""
     max_concurrent: int = 4
-
-
-@dataclass(frozen=True)
-class CaptureRoute:
-    """Where requests are kept, and which: ``percent`` of them, what was asked, what was answered.
-    Bodies of ``csv_types`` and ``json_types`` as text. ``destination`` ends without a slash."""
-
-    destination: str
-    percent: int
-    input: bool
-    output: bool
-    csv_types: tuple[str, ...]
-    json_types: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,6 @@ class EndpointRoute:
     created_at: float
     variants: tuple[VariantRoute, ...]
     asynchronous: AsyncRoute | None = None
-    capture: CaptureRoute | None = None
 
 
 @dataclass(frozen=True)
@@ -117,21 +119,29 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Read the file. Raises FileNotFoundError before the control plane's first start."""
-    raw = json.loads(path.read_text())
-    return Snapshot(
-        version=raw["version"],
-        region=raw["region"],
-        account_id=raw["account_id"],
-        credentials=tuple(Credential(**item) for item in raw["credentials"]),
-        api_keys=tuple(ApiKey(**item) for item in raw["api_keys"]),
-        limits=tuple(KeyLimits(**item) for item in raw["limits"]),
-        endpoints={name: _endpoint(item) for name, item in raw["endpoints"].items()},
-    )
+    """Read the file. What another version knows and this one does not is left out.
+
+    Raises FileNotFoundError before the control plane's first start, and ValueError for a file that
+    is damaged or lacks what it must have.
+    """
+    try:
+        raw = json.loads(path.read_text())
+        return Snapshot(
+            version=raw["version"],
+            region=raw["region"],
+            account_id=raw["account_id"],
+            credentials=tuple(Credential(**_known(Credential, c)) for c in raw["credentials"]),
+            api_keys=tuple(ApiKey(**_known(ApiKey, item)) for item in raw["api_keys"]),
+            limits=tuple(KeyLimits(**_known(KeyLimits, item)) for item in raw["limits"]),
+            endpoints={name: _endpoint(item) for name, item in raw["endpoints"].items()},
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no snapshot: {error!r}") from error
 
 
 class SnapshotReader:
-    """The newest snapshot: re-read when the file was replaced, else one stat call."""
+    """The newest snapshot: re-read when the file was replaced, else one stat call. While the file
+    is damaged the last good one holds: the control plane writes it anew when it starts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -145,34 +155,42 @@ class SnapshotReader:
             return self._snapshot
         stamp = (status.st_mtime_ns, status.st_ino)
         if stamp != self._stamp:
-            self._snapshot = read_snapshot(self._path)
+            try:
+                self._snapshot = read_snapshot(self._path)
+            except ValueError:
+                return self._snapshot
             self._stamp = stamp
         return self._snapshot
 
 
-def _endpoint(raw: dict[str, object]) -> EndpointRoute:
-    values = dict(raw)
-    asynchronous, capture = values.pop("asynchronous"), values.pop("capture", None)
-    variants = values.pop("variants")
-    assert isinstance(variants, list)
-    return EndpointRoute(
-        **values,  # type: ignore[arg-type]
-        variants=tuple(_variant(item) for item in variants),
-        asynchronous=AsyncRoute(**asynchronous) if isinstance(asynchronous, dict) else None,
-        capture=_capture(capture) if isinstance(capture, dict) else None,
-    )
+def _endpoint(raw: Mapping[str, Any]) -> EndpointRoute:
+    asynchronous = raw["asynchronous"]
+    known = _known(EndpointRoute, raw) | {
+        "variants": tuple(_variant(item) for item in raw["variants"]),
+        "asynchronous": asynchronous and AsyncRoute(**_known(AsyncRoute, asynchronous)),
+    }
+    return EndpointRoute(**known)
 
 
-def _capture(raw: dict[str, Any]) -> CaptureRoute:
+def _variant(raw: Mapping[str, Any]) -> VariantRoute:
+    capture = raw.get("capture")
+    known = _known(VariantRoute, raw) | {
+        "replicas": tuple(ReplicaRoute(**_known(ReplicaRoute, item)) for item in raw["replicas"]),
+        "capture": capture and _capture(capture),
+    }
+    return VariantRoute(**known)
+
+
+def _capture(raw: Mapping[str, Any]) -> CaptureRoute:
     lists = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
-    return CaptureRoute(**{**raw, **lists})
+    return CaptureRoute(**_known(CaptureRoute, {**raw, **lists}))
 
 
-def _variant(raw: dict[str, object]) -> VariantRoute:
-    values = dict(raw)
-    replicas = values.pop("replicas")
-    assert isinstance(replicas, list)
-    return VariantRoute(
-        **values,  # type: ignore[arg-type]
-        replicas=tuple(ReplicaRoute(**item) for item in replicas),
-    )
+def _known(kind: type, raw: Mapping[str, Any]) -> dict[str, Any]:
+    names = _names(kind)
+    return {name: value for name, value in raw.items() if name in names}
+
+
+@cache
+def _names(kind: Any) -> frozenset[str]:
+    return frozenset(item.name for item in fields(kind))

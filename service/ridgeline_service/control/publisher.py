@@ -16,7 +16,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.endpoints.rollouts import Rollout
+from ridgeline_service.control.endpoints.rollouts import Rollout, Shares
 from ridgeline_service.security.keys import RootKey, hash_bearer_key
 from ridgeline_service.snapshot import (
     ApiKey,
@@ -83,8 +83,8 @@ class Publisher:
     def _current(self) -> Snapshot | None:
         try:
             return read_snapshot(self._context.data_dir.snapshot)
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None  # none yet, or written by another version: it is written anew
+        except (FileNotFoundError, ValueError):
+            return None  # none yet, or damaged: it is written anew
 
     @contextmanager
     def _file_lock(self) -> Iterator[None]:
@@ -134,36 +134,46 @@ class Publisher:
 
 def _route(
     endpoint: EndpointRecord,
-    deployment: DeploymentRecord | None,
+    active: DeploymentRecord | None,
     pending: DeploymentRecord | None,
     serving: list[ReplicaRecord],
 ) -> EndpointRoute:
+    shares = _shares(endpoint, active, pending)
+    # A request that is accepted for later has no replica yet: it goes by what most of them meet.
+    leading = pending if shares is not None and shares.overall > 0.5 else active
     return EndpointRoute(
         name=endpoint.name,
         arn=endpoint.arn,
         status=endpoint.status.value,
-        task=deployment.task if deployment is not None else "",
+        task=active.task if active is not None else "",
         created_at=endpoint.created_at / 1e6,
-        variants=_variant_routes(endpoint, deployment, pending, serving),
-        asynchronous=_async_route(deployment),
-        capture=_capture_route(deployment),
+        variants=_variant_routes(active, pending, shares, serving),
+        asynchronous=_async_route(leading),
     )
 
 
+def _shares(
+    endpoint: EndpointRecord, active: DeploymentRecord | None, pending: DeploymentRecord | None
+) -> Shares | None:
+    """What of the traffic an update has moved; None where it has moved none."""
+    if active is None or pending is None or not endpoint.traffic_step:
+        return None
+    rollout = Rollout.of(endpoint.deployment_config)
+    return rollout.shares(pending.variants, endpoint.traffic_step)
+
+
 def _variant_routes(
-    endpoint: EndpointRecord,
     active: DeploymentRecord | None,
     pending: DeploymentRecord | None,
+    shares: Shares | None,
     serving: list[ReplicaRecord],
 ) -> tuple[VariantRoute, ...]:
     """Those of the deployment that serves, and of the one that an update moves traffic to."""
     if active is None:
         return ()
     old = [_variant_route(active, variant, serving) for variant in active.variants]
-    if pending is None or not endpoint.traffic_step:
+    if pending is None or shares is None:
         return tuple(old)
-    rollout = Rollout.of(endpoint.deployment_config)
-    shares = rollout.shares(pending.variants, endpoint.traffic_step)
     new = [_variant_route(pending, variant, serving) for variant in pending.variants]
     return (
         *(replace(route, share=1.0 - shares.of(route.name)) for route in _weighed(old)),
@@ -185,6 +195,7 @@ def _variant_route(
         log_stream_prefix=f"{variant.name}/",
         deployment=deployment.id,
         max_concurrency=(variant.serverless or {}).get("MaxConcurrency"),
+        capture=_capture_route(deployment),
     )
 
 
@@ -206,8 +217,8 @@ def _async_route(deployment: DeploymentRecord | None) -> AsyncRoute | None:
     )
 
 
-def _capture_route(deployment: DeploymentRecord | None) -> CaptureRoute | None:
-    config = deployment.config.get("DataCaptureConfig") if deployment is not None else None
+def _capture_route(deployment: DeploymentRecord) -> CaptureRoute | None:
+    config = deployment.config.get("DataCaptureConfig")
     if config is None or not config.get("EnableCapture", True):
         return None
     kinds = config.get("CaptureContentTypeHeader") or {}

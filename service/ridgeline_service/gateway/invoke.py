@@ -132,7 +132,7 @@ async def invoke(
         ],
         answer.body,
     )
-    capture = answer.lease.endpoint.capture
+    capture = answer.lease.variant.capture
     if capture is not None and captures.wanted(capture):
         captures.record(capture, answer.lease, headers, body, answer.headers, answer.body)
 

@@ -189,7 +189,7 @@ class Router:
         free = [
             (variant, [r for r in replicas if self._has_room(r)])
             for variant, replicas in _candidates(endpoint, target, excluded)
-            if _may_run(variant, balance)
+            if _may_run(endpoint, variant, balance)
         ]
         free = [(variant, replicas) for variant, replicas in free if replicas]
         if not free:
@@ -227,18 +227,18 @@ class Router:
 def _check_concurrency(endpoint: EndpointRoute, target: str, balance: _Balance) -> None:
     """Raises ThrottlingException if all variants that may answer are serverless and have as many
     requests as they take."""
-    limits: dict[str, int] = {}
-    for variant in endpoint.variants:
-        if not variant.share or not (variant.name == target if target else variant.weight):
-            continue
-        if variant.max_concurrency is None:
-            return
-        limits[variant.name] = variant.max_concurrency
-    if not limits:
+    names = {
+        variant.name
+        for variant in endpoint.variants
+        if variant.share and (variant.name == target if target else variant.weight)
+    }
+    limits = [_concurrency(endpoint, name) for name in names]
+    known = [limit for limit in limits if limit is not None]
+    if not known or len(known) < len(limits):
         return
-    limit = sum(limits.values())
+    limit = sum(known)
     waiting = len(balance.queues.get(target, ())) if target else balance.waiting
-    if sum(balance.running[name] for name in limits) + waiting >= limit:
+    if sum(balance.running[name] for name in names) + waiting >= limit:
         raise ThrottlingException(
             f"Endpoint {endpoint.name} takes {limit} requests at once, which is MaxConcurrency of "
             "its ServerlessConfig. Try again later, or raise it."
@@ -262,9 +262,20 @@ def _with_replicas(
     return [(variant, replicas) for variant, replicas in found if replicas]
 
 
-def _may_run(variant: VariantRoute, balance: _Balance) -> bool:
-    limit = variant.max_concurrency
+def _may_run(endpoint: EndpointRoute, variant: VariantRoute, balance: _Balance) -> bool:
+    limit = _concurrency(endpoint, variant.name)
     return limit is None or balance.running[variant.name] < limit
+
+
+def _concurrency(endpoint: EndpointRoute, name: str) -> int | None:
+    """How many requests a variant takes at once, None for any number. While an update moves its
+    traffic the larger MaxConcurrency holds for both fleets together, so that what one of them would
+    refuse does not all go to the other."""
+    fleets = [variant for variant in endpoint.variants if variant.name == name]
+    used = [variant for variant in fleets if variant.share] or fleets
+    limits = [variant.max_concurrency for variant in used]
+    known = [limit for limit in limits if limit is not None]
+    return max(known) if len(known) == len(limits) else None
 
 
 def _choose(

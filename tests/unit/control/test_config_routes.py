@@ -52,9 +52,9 @@ def test_data_capture_reaches_the_route_once_the_endpoint_serves(world):
         world.endpoint(name, name)
         assert world.describe(name)["DataCaptureConfig"]["CaptureStatus"] == "Stopped"
     world.settle()
-    assert world.route("off").capture is None
+    assert [variant.capture for variant in world.route("off").variants] == [None]
     assert world.describe("off")["DataCaptureConfig"]["CaptureStatus"] == "Stopped"
-    route = world.route("on").capture
+    [route] = [variant.capture for variant in world.route("on").variants]
     assert (route.destination, route.percent) == ("s3://b/kept", 40)
     assert (route.input, route.output) == (True, True)
     assert (route.csv_types, route.json_types) == ((), ("application/json",))

@@ -26,6 +26,8 @@ POLICIES = {
     "canary": ("CANARY", {"CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 10}}),
     "linear": ("LINEAR", {"LinearStepSize": {"Type": "CAPACITY_PERCENT", "Value": 50}}),
 }
+# A new replica loads for longer than a rest, and a frail one dies before a rest is over.
+LOAD_S, REST_S, FRAIL_S = 6.0, 5, 9
 CONFIGS = {"good": 1, "better": 2, "torn": 1, "mortal": 1}
 
 
@@ -39,13 +41,19 @@ class Lifecycle(RuleBasedStateMachine):
         self.wanted: dict[str, tuple[str, int]] = {}
         self.former: dict[str, tuple[str, int]] = {}
         self.disturbed: set[str] = set()
+        self.dying = False
         self.ended: set[str] = set()
         self.was_serving: set[str] = set()
+        self.world.load_s = LOAD_S
         self.world.model("good")
         self.world.model("torn", LOAD="fails")
         self.world.model("mortal", DIES_AFTER="1")
+        self.world.model("frail", DIES_AFTER=str(FRAIL_S))
+        self.world.config("frail", "frail")
         for name, count in CONFIGS.items():
             self.world.config(name, "good" if name == "better" else name, count=count)
+        self.create("one", "good")
+        self.world.settle()
 
     @rule(name=st.sampled_from(NAMES), config=st.sampled_from(sorted(CONFIGS)))
     def create(self, name: str, config: str) -> None:
@@ -74,6 +82,19 @@ class Lifecycle(RuleBasedStateMachine):
         self.former[name] = self.wanted[name]
         if works or failed:
             self.wanted[name] = (config, CONFIGS[config])
+
+    @rule(name=st.sampled_from(NAMES), policy=st.sampled_from(("canary", "linear")))
+    def update_to_what_dies_under_traffic(self, name: str, policy: str) -> None:
+        """It is never promoted: what is wanted stays what it was."""
+        request = {"EndpointName": name, "EndpointConfigName": "frail", **deployment(policy)}
+        try:
+            if self.world.status(name) != "InService":
+                return
+            self.world.plane.endpoints.update(request)
+        except AwsError:
+            return
+        self.former[name] = self.wanted[name]
+        self.dying = True
 
     @rule(name=st.sampled_from(NAMES), count=st.integers(1, 3))
     def scale(self, name: str, count: int) -> None:
@@ -145,7 +166,7 @@ class Lifecycle(RuleBasedStateMachine):
                 raise AssertionError(f"{name} lost its routes in {self.world.status(name)}")
 
     @invariant()
-    @precondition(lambda self: hasattr(self, "world") and not self.disturbed)
+    @precondition(lambda self: hasattr(self, "world") and not self.disturbed and not self.dying)
     def routes_lead_to_living_replicas(self) -> None:
         for name in NAMES:
             assert set(self.world.serving(name)) <= self.world.living()
@@ -161,6 +182,8 @@ class Lifecycle(RuleBasedStateMachine):
             config, count = self.wanted[name]
             status = self.world.status(name)
             serving = self.world.serving(name)
+            if status == "InService":
+                assert self.world.describe(name)["EndpointConfigName"] == config
             if config in ("good", "better"):
                 # A first replica that hangs, or enough hurt ones in a row, end it for good.
                 assert status == "InService" or name in self.disturbed | self.ended, (name, status)
@@ -174,6 +197,7 @@ class Lifecycle(RuleBasedStateMachine):
         assert self.world.living() == expected, "no replica is lost and none is left"
         self.check_rows()
         self.disturbed.clear()
+        self.dying = False
 
     def rolled_back(self, name: str) -> bool:
         """Replicas that are hurt while they bake end an update to what works, too."""
@@ -205,8 +229,8 @@ def deployment(policy: str) -> dict[str, Any]:
     if POLICIES[policy] is None:
         return {}
     kind, size = POLICIES[policy]
-    routing = {"Type": kind, "WaitIntervalInSeconds": 5, **size}
-    rest = {"TerminationWaitInSeconds": 10}
+    routing = {"Type": kind, "WaitIntervalInSeconds": REST_S, **size}
+    rest = {"TerminationWaitInSeconds": REST_S}
     return {
         "DeploymentConfig": {
             "BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing, **rest}

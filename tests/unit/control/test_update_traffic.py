@@ -195,6 +195,115 @@ def test_the_traffic_rests_while_a_replica_of_the_new_fleet_is_replaced(world):
     assert seen_shares(world)[-1] == ([0.0, 1.0], 120.0)
 
 
+def kill(world, replica: str) -> None:
+    """It dies, and the control plane notices."""
+    world.launcher.processes[replica].alive = False
+    while replica in world.serving("e"):
+        world.tick(0.5)
+
+
+def test_a_new_fleet_that_dies_ends_the_update_however_long_another_would_load(world):
+    begin(world, policy("CANARY", 30, 30, CanarySize=10))
+    old = world.serving("e")
+    world.load_s = 40
+    until_moving(world)
+    [new] = set(world.serving("e")) - set(old)
+    kill(world, new)
+    world.tick()
+    assert (shares(world), world.serving("e")) == ([1.0], old), "at once"
+    world.settle()
+    assert world.status("e") == "InService"
+    assert world.describe("e")["EndpointConfigName"] == "e"
+    assert "ended by itself" in world.describe("e")["FailureReason"]
+    assert world.living() == set(old) == set(world.serving("e"))
+
+
+def replaced(world, old: list[str]) -> str:
+    """One of the two new replicas dies and another takes its place; the one that stayed."""
+    victim, stayed = set(world.serving("e")) - set(old)
+    kill(world, victim)
+    while len(world.serving("e")) < 4:
+        world.tick(1.0)
+    return stayed
+
+
+@pytest.mark.parametrize(("passed", "share", "rest"), [(10, [0.9, 0.1], 60), (70, [0.0, 1.0], 120)])
+def test_a_rest_begins_anew_when_a_replica_was_replaced(world, passed, share, rest):
+    begin(world, CANARY, count=2)
+    old = world.serving("e")
+    until_moving(world)
+    world.tick(passed)
+    replaced(world, old)
+    assert shares(world) == share
+    world.tick(rest - 1)
+    assert (world.status("e"), shares(world)) == ("Updating", share)
+    world.tick(1)
+    assert shares(world) == ([0.0, 1.0] if rest == 60 else [1.0])
+
+
+@pytest.mark.parametrize("passed", [10, 70])
+def test_a_second_replica_that_dies_under_traffic_ends_the_update(world, passed):
+    begin(world, CANARY, count=2)
+    old = world.serving("e")
+    until_moving(world)
+    world.tick(passed)
+    stayed = replaced(world, old)
+    world.tick(40)
+    kill(world, stayed)
+    world.tick()
+    assert (shares(world), set(world.serving("e"))) == ([1.0], set(old))
+    world.settle()
+    described = world.describe("e")
+    assert (described["EndpointStatus"], described["EndpointConfigName"]) == ("InService", "e")
+    assert world.living() == set(old)
+
+
+def test_what_a_deployment_serves_is_captured_and_answered_by_its_own_configuration(world):
+    world.model("m")
+    for name in ("e", "c2"):
+        world.plane.endpoint_configs.create(
+            {
+                "EndpointConfigName": name,
+                "ProductionVariants": [
+                    {
+                        "VariantName": "A",
+                        "ModelName": "m",
+                        "InitialInstanceCount": 1,
+                        "InstanceType": "ml.m5.large",
+                    }
+                ],
+                "DataCaptureConfig": {
+                    "InitialSamplingPercentage": 100,
+                    "DestinationS3Uri": f"s3://kept/{name}",
+                    "CaptureOptions": [{"CaptureMode": "InputAndOutput"}],
+                },
+                "AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": f"s3://out/{name}"}},
+            }
+        )
+    world.endpoint("e", "e")
+    world.settle()
+    update(world, DeploymentConfig=CANARY)
+    until_moving(world)
+    assert [v.capture.destination for v in world.route("e").variants] == [
+        "s3://kept/e",
+        "s3://kept/c2",
+    ]
+    assert world.route("e").asynchronous.output_path == "s3://out/e"
+    world.tick(60)
+    assert shares(world) == [0.0, 1.0]
+    assert world.route("e").asynchronous.output_path == "s3://out/c2", "it has most of the traffic"
+
+
+def test_weights_are_shown_without_traces_of_binary_fractions(world):
+    begin(world, policy("LINEAR", 30, 0, LinearStepSize=40))
+    until_moving(world)
+    world.tick(30)
+    described = world.describe("e")
+    assert described["ProductionVariants"][0]["CurrentWeight"] == 0.2
+    [new] = described["PendingDeploymentSummary"]["ProductionVariants"]
+    assert new["CurrentWeight"] == 0.8
+
+
 @pytest.mark.parametrize("passed", [0, 30, 100])
 def test_nothing_else_may_change_it_but_deletion_which_leaves_nothing(world, passed):
     begin(world, CANARY)

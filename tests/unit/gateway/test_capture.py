@@ -45,8 +45,8 @@ class Store:
 
 
 def lease() -> Lease:
-    variant = VariantRoute("blue", 1.0, ())
-    endpoint = EndpointRoute("e", "arn", "InService", "", 0.0, (variant,), capture=BOTH)
+    variant = VariantRoute("blue", 1.0, (), capture=BOTH)
+    endpoint = EndpointRoute("e", "arn", "InService", "", 0.0, (variant,))
     return Lease(endpoint, variant, ReplicaRoute("r", "http://x", "t"), lambda _: None)
 
 
@@ -192,7 +192,10 @@ def test_answers_through_the_gateway_are_kept_and_failures_are_not(world: World)
     good, bad = world.replica(echo), world.replica(fails)
     capture = replace(BOTH, destination="s3://kept")
     world.publish(
-        replace(route("good", good), capture=capture), replace(route("bad", bad), capture=capture)
+        *(
+            replace(made, variants=tuple(replace(v, capture=capture) for v in made.variants))
+            for made in (route("good", good), route("bad", bad))
+        )
     )
     world.start_gateway()
     world.client("s3").create_bucket(Bucket="kept")

@@ -277,3 +277,27 @@ async def test_both_fleets_of_a_serverless_variant_count_together() -> None:
         await subject.acquire("e")
     for lease in held:
         lease.release()
+
+
+@pytest.mark.parametrize(("old", "new"), [(2, 6), (6, 2)])
+async def test_two_fleets_of_unlike_concurrency_keep_their_shares(old: int, new: int) -> None:
+    """The larger one is for both: what the smaller would refuse does not all go to the other."""
+    first, second = fleets((0.5, 1), (0.5, 1))
+    subject = router(
+        Routes(replace(first, max_concurrency=old), replace(second, max_concurrency=new))
+    )
+    held = [await subject.acquire("e") for _ in range(6)]
+    assert Counter(lease.variant.deployment for lease in held) == {"d0": 3, "d1": 3}
+    with pytest.raises(ThrottlingException, match="takes 6 requests"):
+        await subject.acquire("e")
+    for lease in held:
+        lease.release()
+
+
+async def test_a_fleet_that_only_stands_by_limits_nothing() -> None:
+    first, second = fleets((0.0, 1), (1.0, 1))
+    subject = router(Routes(replace(first, max_concurrency=9), replace(second, max_concurrency=1)))
+    held = await subject.acquire("e")
+    with pytest.raises(ThrottlingException, match="takes 1 requests"):
+        await subject.acquire("e")
+    held.release()

@@ -16,6 +16,12 @@ from dataclasses import dataclass, field, replace
 
 from ridgeline_service.control.endpoints.failures import failure_text
 from ridgeline_service.control.endpoints.rollouts import Rollout
+from ridgeline_service.control.endpoints.streaks import (
+    START_ATTEMPTS,
+    failure_while_baking,
+    lasting_failure,
+    streak,
+)
 from ridgeline_service.store.records import (
     DeploymentRecord,
     EndpointRecord,
@@ -24,9 +30,7 @@ from ridgeline_service.store.records import (
 )
 from ridgeline_service.store.states import Desired, EndpointStatus, Reason, ReplicaStatus
 
-START_ATTEMPTS = 3
 CRASH_LIMIT = 8
-STABLE_US = 60 * 1_000_000
 FAILED_KEPT = 10
 MAX_BACKOFF_S = 60
 
@@ -127,6 +131,8 @@ def _bring_up(view: View, pending: DeploymentRecord, decision: Decision, now: in
     """The new deployment: start it, move the traffic when all of it is ready, or give it up."""
     rollout = Rollout.of(view.endpoint.deployment_config) if view.active else Rollout()
     failed = _first_failure(view, pending, now)
+    if failed is None and view.endpoint.traffic_step:
+        failed = failure_while_baking(_fleets(view, pending))
     if failed is not None:
         _give_up(view, pending, decision, failed.reason, failed.message)
         return
@@ -140,16 +146,21 @@ def _bring_up(view: View, pending: DeploymentRecord, decision: Decision, now: in
     _fill(view, pending, decision, now)
     if decision.starts or not _complete(view, pending):
         return
-    if _move_traffic(pending, rollout, decision, now):
+    if _move_traffic(view, pending, rollout, decision, now):
         _switch(view, pending, decision)
 
 
 def _move_traffic(
-    pending: DeploymentRecord, rollout: Rollout, decision: Decision, now: int
+    view: View, pending: DeploymentRecord, rollout: Rollout, decision: Decision, now: int
 ) -> bool:
-    """Take the steps that are due. Returns whether all is moved and no rest is left."""
+    """Take the steps that are due. Returns whether all is moved and no rest is left.
+
+    A rest begins anew when a replica was replaced: it counts only while the fleet is whole.
+    """
     endpoint, last = decision.endpoint, rollout.steps(pending.variants)
-    step, since, due = rollout.advance(endpoint.traffic_step, endpoint.traffic_at, last, now)
+    serving = [item for mine in _fleets(view, pending) for item in _serving(mine)]
+    began = max(endpoint.traffic_at, *(item.ready_at or 0 for item in serving), 0)
+    step, since, due = rollout.advance(endpoint.traffic_step, began, last, now)
     if due is None:
         return True
     decision.endpoint = replace(endpoint, traffic_step=step, traffic_at=since)
@@ -256,8 +267,8 @@ def _judge_crashes(view: View, active: DeploymentRecord, decision: Decision, now
     """Say that replicas fail again and again; end an endpoint of which nothing is left."""
     looping = [
         failures[-1]
-        for variant in active.variants
-        if len(failures := _streak(_of(view, active, variant), now)) >= START_ATTEMPTS
+        for mine in _fleets(view, active)
+        if len(failures := streak(mine, now)) >= START_ATTEMPTS
     ]
     if not looping:
         if decision.endpoint.reason is Reason.CRASH_LOOP and _complete(view, active):
@@ -269,9 +280,7 @@ def _judge_crashes(view: View, active: DeploymentRecord, decision: Decision, now
         reason=Reason.CRASH_LOOP,
         failure_reason=failure_text(last.reason, last.message),
     )
-    spent = any(
-        len(_streak(_of(view, active, variant), now)) >= CRASH_LIMIT for variant in active.variants
-    )
+    spent = any(len(streak(mine, now)) >= CRASH_LIMIT for mine in _fleets(view, active))
     living = any(
         not replica.status.ended for replica in view.replicas if replica.deployment_id == active.id
     )
@@ -310,12 +319,12 @@ def _replace_missing(
     now: int,
 ) -> None:
     """Start them at once after a first failure, later with a growing pause, and not for ever."""
-    streak = _streak(mine, now)
-    if len(streak) >= CRASH_LIMIT:
+    failures = streak(mine, now)
+    if len(failures) >= CRASH_LIMIT:
         return
-    if len(streak) >= 2:
-        pause_s = min(2 ** (len(streak) - 2), MAX_BACKOFF_S)
-        due = streak[-1].changed_at + pause_s * 1_000_000
+    if len(failures) >= 2:
+        pause_s = min(2 ** (len(failures) - 2), MAX_BACKOFF_S)
+        due = failures[-1].changed_at + pause_s * 1_000_000
         if now < due:
             decision.wait_until(due)
             return
@@ -336,52 +345,24 @@ def _forget(mine: list[ReplicaRecord], decision: Decision) -> None:
 
 def _complete(view: View, deployment: DeploymentRecord) -> bool:
     """Every variant has exactly as many serving replicas as it should, and nothing in motion."""
-    for variant in deployment.variants:
-        mine = _of(view, deployment, variant)
-        if sum(item.serves for item in mine) != variant.count:
-            return False
-    return True
+    return all(
+        len(_serving(mine)) == variant.count
+        for variant, mine in zip(deployment.variants, _fleets(view, deployment), strict=True)
+    )
 
 
 def _first_failure(view: View, deployment: DeploymentRecord, now: int) -> ReplicaRecord | None:
-    for variant in deployment.variants:
-        found = _failure_of(_of(view, deployment, variant), now)
-        if found is not None:
-            return found
-    return None
+    found = (lasting_failure(mine, now) for mine in _fleets(view, deployment))
+    return next((item for item in found if item is not None), None)
 
 
-def _failure_of(mine: list[ReplicaRecord], now: int) -> ReplicaRecord | None:
-    """The failure that proves that trying again does not help."""
-    streak = _streak(mine, now)
-    final = [item for item in streak if not item.reason.retried]
-    if final:
-        return final[0]
-    return streak[-1] if len(streak) >= START_ATTEMPTS else None
+def _fleets(view: View, deployment: DeploymentRecord) -> list[list[ReplicaRecord]]:
+    """The replicas of each variant, in the order of the variants."""
+    return [_of(view, deployment, variant) for variant in deployment.variants]
 
 
-def _streak(mine: list[ReplicaRecord], now: int) -> list[ReplicaRecord]:
-    """Failures since the variant last proved stable, oldest first.
-
-    It is stable once a replica served for a minute: one that then dies is the first of a new
-    streak, and one that still serves ends the streak before it.
-    """
-    failed = sorted(
-        (item for item in mine if item.status is ReplicaStatus.FAILED),
-        key=lambda item: (item.changed_at, item.id),
-    )
-    streak: list[ReplicaRecord] = []
-    for item in failed:
-        if item.ready_at is not None and item.changed_at - item.ready_at >= STABLE_US:
-            streak = []
-        streak.append(item)
-    proven = [
-        item.created_at
-        for item in mine
-        if item.serves and item.ready_at is not None and now - item.ready_at >= STABLE_US
-    ]
-    newest = max(proven, default=None)
-    return [item for item in streak if newest is None or item.changed_at > newest]
+def _serving(mine: list[ReplicaRecord]) -> list[ReplicaRecord]:
+    return [item for item in mine if item.serves]
 
 
 def _of(view: View, deployment: DeploymentRecord, variant: VariantSpec) -> list[ReplicaRecord]:

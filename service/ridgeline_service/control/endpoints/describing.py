@@ -81,7 +81,7 @@ def _variant(
 ) -> dict[str, Any]:
     shown = _common(variant, deployment, replicas)
     if shares is not None:
-        shown["CurrentWeight"] = variant.weight * (1.0 - shares.of(variant.name))
+        shown["CurrentWeight"] = _part(variant.weight, 1.0 - shares.of(variant.name))
     if endpoint.status is EndpointStatus.CREATING:
         shown["VariantStatus"] = [{"Status": "Creating", **_message(variant, replicas)}]
     elif endpoint.status is EndpointStatus.UPDATING:
@@ -104,7 +104,7 @@ def _pending(
         shown["VariantStatus"] = [{"Status": "Creating", **_message(variant, replicas)}]
         return shown
     share = shares.of(variant.name)
-    shown["CurrentWeight"] = variant.weight * share
+    shown["CurrentWeight"] = _part(variant.weight, share)
     shown["VariantStatus"] = [
         {
             "Status": status,
@@ -114,6 +114,11 @@ def _pending(
         for status in (("Baking",) if share == 1.0 else ("ActivatingTraffic", "Baking"))
     ]
     return shown
+
+
+def _part(weight: float, share: float) -> float:
+    """Without the traces that binary fractions leave in the last places."""
+    return round(weight * share, 9)
 
 
 def _shares(endpoint: EndpointRecord, pending: DeploymentRecord | None) -> Shares | None:

@@ -1,0 +1,61 @@
+"""Which failures of replicas under traffic end an update."""
+
+from __future__ import annotations
+
+import pytest
+
+from ridgeline_service.control.endpoints.streaks import failure_while_baking
+from ridgeline_service.store.records import ReplicaRecord
+from ridgeline_service.store.states import Desired, Reason, ReplicaStatus
+
+
+def fleet(states: str) -> list[ReplicaRecord]:
+    """A replica for each letter: (s)erving, (l)oading, (d)ied under traffic, (n)ever was ready."""
+    return [replica(f"{state}{number}", state, number) for number, state in enumerate(states)]
+
+
+def replica(name: str, state: str, changed_at: int) -> ReplicaRecord:
+    statuses = {"s": ReplicaStatus.READY, "l": ReplicaStatus.LOADING}
+    return ReplicaRecord(
+        id=name,
+        endpoint_arn="arn",
+        deployment_id="new",
+        variant="A",
+        status=statuses.get(state, ReplicaStatus.FAILED),
+        reason=Reason.NONE,
+        message="",
+        desired=Desired.RUNNING,
+        created_at=0,
+        changed_at=changed_at,
+        launched_at=0,
+        ready_at=0 if state in "sd" else None,
+        memory_bytes=1,
+        port=1,
+        token="",
+        pid=None,
+        start_time=None,
+        task="",
+    )
+
+
+@pytest.mark.parametrize(
+    ("fleets", "ends"),
+    [
+        (["s"], None),
+        (["ss", "s"], None),
+        (["d"], "d0"),
+        (["dl"], "d0"),
+        (["ds"], None),
+        (["dsl"], None),
+        (["dsd"], "d2"),
+        (["ns"], None),
+        (["nnl"], None),
+        (["nds"], None),
+        (["sss", "dl"], "d0"),
+        (["ds", "sd"], "d1"),
+        (["ds", "s"], None),
+    ],
+)
+def test_the_last_of_a_variant_or_a_second_one_ends_it(fleets, ends):
+    found = failure_while_baking([fleet(states) for states in fleets])
+    assert (found.id if found else None) == ends
