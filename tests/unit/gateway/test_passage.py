@@ -174,7 +174,7 @@ def test_control_plane_that_hangs(
     world: World, service: str, call: str, arguments: dict[str, Any]
 ) -> None:
     world.control.handler = hang
-    world.start_gateway(Limits(control_wait_s=0.05))
+    world.start_gateway(Limits(control_wait_s=0.3))
     with pytest.raises(ClientError) as waited:
         getattr(world.client(service), call)(**arguments)
     assert unavailable(waited) == (
