@@ -9,8 +9,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from ridgeline_service.errors import ServiceUnavailable, disk_full
 
-# Also what SQLite, and at times a driver, raises for a statement that is wrong: see `outage`.
-DATABASE_AWAY = (OperationalError, InterfaceError)
+# Also what SQLite, and at times a driver, raises for a statement that is wrong.
+_RAISED = (OperationalError, InterfaceError)
 
 _SQLITE_AWAY = frozenset(
     {
@@ -31,7 +31,7 @@ _POSTGRES_AWAY = ("08", "53", "57P0", "58", "40", "55P03")
 def outage(error: BaseException) -> ServiceUnavailable | None:
     """What to tell of an error that passes when the database or the disk is well again; None for
     any other."""
-    if not isinstance(error, DATABASE_AWAY):
+    if not isinstance(error, _RAISED):
         return disk_full(error)
     cause = error.orig
     if cause is None or not _is_away(cause):
@@ -41,6 +41,11 @@ def outage(error: BaseException) -> ServiceUnavailable | None:
         f"The database cannot be used: {said}.",
         hint="Check that its server runs and can be reached, then try again.",
     )
+
+
+def is_database_away(error: BaseException) -> bool:
+    """Whether it passes when the database is well again."""
+    return isinstance(error, _RAISED) and error.orig is not None and _is_away(error.orig)
 
 
 def log_failure(log: logging.Logger, error: BaseException, text: str, *values: object) -> None:

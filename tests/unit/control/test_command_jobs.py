@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,22 @@ def test_a_bug_ends_the_job_and_its_traceback_is_logged(
     assert found["FailureReason"].startswith("InternalServerError: KeyError: 'modules'")
     assert "Traceback" not in found["FailureReason"]
     assert "Traceback" in caplog.text
+
+
+def test_a_statement_of_ours_that_is_wrong_ends_the_job_too(context: Context) -> None:
+    """SQLite raises for it what it raises when it is away: the job was begun again and again."""
+
+    def broken(job: CommandJob, cancelled: Cancelled) -> Mapping[str, Any]:
+        with sqlite3.connect(":memory:") as connection:
+            try:
+                connection.execute("SELECT 1 FROM nowhere")
+            except sqlite3.OperationalError as error:
+                raise OperationalError("SELECT", {}, error) from error
+        raise AssertionError
+
+    found = lived(context, broken)
+    assert found["CompilationJobStatus"] == "FAILED"
+    assert "no such table" in found["FailureReason"]
 
 
 def test_a_reason_that_no_database_takes_ends_the_job_all_the_same(context: Context) -> None:

@@ -17,7 +17,7 @@ from ridgeline_service.control.context import Context
 from ridgeline_service.endings import shortened, storable
 from ridgeline_service.store import command_jobs as rows
 from ridgeline_service.store.command_jobs import CommandJob, CommandKind
-from ridgeline_service.store.outage import DATABASE_AWAY
+from ridgeline_service.store.outage import is_database_away
 from ridgeline_service.store.states import Desired
 
 DEFAULT_MAX_RUNTIME_S = 900
@@ -112,9 +112,9 @@ class CommandLife:
         status, reason, result = self._outcome(job, watch, limit_s)
         try:
             self._end(job, status, reason, result)
-        except DATABASE_AWAY:  # the step is done again once it is back
-            raise
-        except Exception:  # what cannot be kept must not begin the job again either
+        except Exception as error:  # what cannot be kept must not begin the job again either
+            if is_database_away(error):
+                raise  # the step is done again once it is back
             log.exception("what %s gave cannot be kept", job.arn)
             self._end(job, "FAILED", "InternalServerError: What the job gave cannot be kept.")
 
@@ -129,9 +129,9 @@ class CommandLife:
             return ("FAILED", too_long, None) if watch.late else ("STOPPED", "", None)
         except CommandFailed as error:
             return "FAILED", str(error), error.result
-        except DATABASE_AWAY:
-            raise
         except Exception as error:  # a bug must not begin the job again and again
+            if is_database_away(error):
+                raise
             log.exception("%s ended by a bug", job.arn)
             said = shortened(" ".join(f"{type(error).__name__}: {error}".split()), _BUG)
             return "FAILED", f"InternalServerError: {said}", None
