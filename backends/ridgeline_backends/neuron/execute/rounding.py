@@ -44,13 +44,6 @@ def element_type(dtype: torch.dtype) -> ElementType | None:
     return next((own for own, kept in _TORCH.items() if kept is narrowed), None)
 
 
-def largest_8_bit(x: Tensor) -> float:
-    """The largest size of a number of x, where x has the 8-bit floats of checkpoints; else 0."""
-    if x.dtype is not torch.float8_e4m3fn or not x.numel():
-        return 0.0
-    return float(x.float().abs().max())
-
-
 def rounded(x: Tensor, dtype: ElementType) -> Tensor:
     """x with every number the nearest that the type has, ties to even; float32 again. Whole numbers
     of 8 bits begin anew beyond the last."""

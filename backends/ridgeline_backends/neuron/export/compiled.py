@@ -78,9 +78,9 @@ def compile_module(
     def load(name: str) -> list[Tensor]:
         made = translated.constants.get(name)
         if made is not None:
-            check_range(name, made)
+            check_range(f"Weight {name!r}", made)
             return [made.clone()] * tensor_parallel
-        check_range(name, given[name])
+        check_range(f"Weight {name!r}", given[name])
         parts = parts_of(given[name], expected[name].axis, tensor_parallel)
         own = {id(part): stored(part, translated.weights[name].dtype) for part in parts}
         return [own[id(part)] for part in parts]
@@ -99,7 +99,7 @@ def _begin(
     kept = memory.tensor(name)
     assert kept is not None, "what is written stays in memory"
     assert value is not None, "a module has its buffers"
-    check_range(name, value)
+    check_range(f"Weight {name!r}", value)
     axis = expected[name].axis if name in expected else None
     parts = parts_of(value, axis, memory.cores)
     tensor, spread = kept

@@ -12,13 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as nests
 
-from ridgeline_backends.neuron.execute.rounding import (
-    LARGEST_E4M3,
-    element_type,
-    largest_8_bit,
-    rounded,
-)
+from ridgeline_backends.neuron.execute.rounding import element_type, rounded
 from ridgeline_backends.neuron.export.errors import InvalidInput
+from ridgeline_backends.neuron.export.weights import check_range
 from ridgeline_backends.neuron.program import ElementType, Form
 
 _VALUES = (bool, int, float, complex, str, type(None), torch.dtype, torch.device)
@@ -149,12 +145,7 @@ def _held(wanted: Named, form: Form, given: object) -> Tensor:
             f"{form.dtype} {list(form.shape)}.",
             hint="Pad or convert it to that, or compile the module for this shape too.",
         )
-    if (most := largest_8_bit(given)) > LARGEST_E4M3:
-        raise InvalidInput(
-            f"Input {name!r} has numbers up to {most:g}, and 8-bit floats of a core end at "
-            f"{LARGEST_E4M3:g}.",
-            hint="Halve the numbers and double the scale that they are multiplied with.",
-        )
+    check_range(f"Input {name!r}", given, InvalidInput)
     if form.dtype.floating:
         return rounded(given.float(), form.dtype)
     return given if form.dtype is ElementType.BOOL else given.long()

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ridgeline_backends.neuron.execute.rounding import LARGEST_E4M3, largest_8_bit
-from ridgeline_backends.neuron.export.errors import InvalidWeights
+from ridgeline_backends.neuron.execute.rounding import LARGEST_E4M3
+from ridgeline_backends.neuron.export.errors import CompileError, InvalidWeights
 from ridgeline_backends.neuron.export.layers import PARTITION, WHOLE
 
 _OWN_PART = (
@@ -130,13 +130,15 @@ def _a(value: object) -> str:
     return f"of type {type(value).__name__}"
 
 
-def check_range(name: str, tensor: Tensor) -> None:
-    """Raises `InvalidWeights` for 8-bit floats that a core does not have: its own end at 240, those
-    of checkpoints at 448."""
-    most = largest_8_bit(tensor)
+def check_range(what: str, tensor: Tensor, refusal: type[CompileError] = InvalidWeights) -> None:
+    """Raises `refusal` for 8-bit floats that a core does not have: its own end at 240, those of
+    checkpoints at 448."""
+    if tensor.dtype is not torch.float8_e4m3fn or not tensor.numel():
+        return
+    most = float(tensor.float().abs().max())
     if most > LARGEST_E4M3:
-        raise InvalidWeights(
-            f"Weight {name!r} has numbers up to {most:g}, and 8-bit floats of a core end at "
+        raise refusal(
+            f"{what} has numbers up to {most:g}, and 8-bit floats of a core end at "
             f"{LARGEST_E4M3:g}.",
             hint="Halve the numbers and double the scale that they are multiplied with.",
         )
