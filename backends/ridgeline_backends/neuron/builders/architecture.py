@@ -12,7 +12,8 @@ from ridgeline_backends.neuron.operations.elementwise import UnaryFunction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfAttention:
-    """`rope`: which of the model's rotary tables turns the queries and keys; None: none does."""
+    """`rope`: which of the model's rotary tables turns the queries and keys; None: none does.
+    `kept`: entries of its cache, where a state stands as so many; None: one of each position."""
 
     heads: int
     kv_heads: int
@@ -20,6 +21,7 @@ class SelfAttention:
     scale: float
     rope: int | None = None
     window: int | None = None
+    kept: int | None = None
     softcap: float | None = None
     qk_norm: bool = False
     bias: bool = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ridgeline_backends.errors import InvalidModel
+from ridgeline_backends.errors import InvalidModel, UnsupportedModel
 from ridgeline_backends.models.config import DECODER_ARCHITECTURES, decoder_config
 from ridgeline_backends.models.reader import Reader
 from ridgeline_backends.neuron.builders.architecture import (
@@ -22,6 +22,16 @@ from ridgeline_backends.neuron.builders.architecture import (
     SelfAttention,
     dense,
 )
+from ridgeline_backends.neuron.builders.layer_kinds import (
+    FULL,
+    NAMES,
+    RECURRENT,
+    is_sparse,
+    mixer_kind,
+)
+from ridgeline_backends.neuron.builders.recurrences import STATE, recurrence
+from ridgeline_backends.neuron.builders.spellings import in_common_words, language_model
+from ridgeline_backends.neuron.builders.unread import Noted
 from ridgeline_backends.neuron.operations.elementwise import UnaryFunction
 
 _PLAIN_MLP = {
@@ -30,14 +40,19 @@ _PLAIN_MLP = {
     "biogpt",
     "bloom",
     "codegen",
+    "ctrl",
     "falcon",
     "gpt2",
     "gpt_bigcode",
     "gpt_neo",
     "gpt_neox",
+    "gpt_neox_japanese",
     "gptj",
+    "jais2",
     "mpt",
+    "nanochat",
     "nemotron",
+    "openai-gpt",
     "opt",
     "persimmon",
     "phi",
@@ -46,10 +61,10 @@ _PLAIN_MLP = {
 }
 """MLPs of two matrices, not three."""
 
-_RMS_NORM_ALL_THE_SAME = {"apertus", "arcee"}
+_RMS_NORM_ALL_THE_SAME = {"apertus", "arcee", "nanochat"}
 _LAYER_NORM = {*_PLAIN_MLP, "cohere", "cohere2", "orion", "stablelm"} - _RMS_NORM_ALL_THE_SAME
 _PARALLEL = {"codegen", "cohere", "cohere2", "falcon", "gptj", "phi"}
-_LEARNED_POSITIONS = {"biogpt", "gpt2", "gpt_bigcode", "gpt_neo", "opt", "xglm"}
+_LEARNED_POSITIONS = {"biogpt", "gpt2", "gpt_bigcode", "gpt_neo", "openai-gpt", "opt", "xglm"}
 _NO_POSITIONS = {"bloom"}
 _BIASED = {"bloom", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "opt", "phi", "starcoder2"}
 _FUNCTIONS: dict[str, UnaryFunction] = {
@@ -61,27 +76,45 @@ _FUNCTIONS: dict[str, UnaryFunction] = {
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
-_FULL = ("full_attention", "attention", "global")
-_STATE = 64
-"""Layers whose work does not grow with the context (linear attention, recurrences, short
-convolutions) stand as attention over so many keys."""
+_EXPERTS_THAT_ATTEND = ("jetmoe",)
 
-_HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
+_HIDDEN = ("hidden_size", "n_embd", "n_embed", "d_model", "dim")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-_HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
+_HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads")
 _KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num")
-_INTERMEDIATE = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "hidden_dim")
+_HEAD_DIM = ("head_dim", "kv_channels", "attention_head_dim")
+_VOCAB = ("vocab_size", "padded_vocab_size")
+_INTERMEDIATE = (
+    "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "ff_intermediate_size",
+    "hidden_dim", "dff", "dim_ff",
+)  # fmt: skip
 _POSITIONS = ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len")
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-_CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts")
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+_CHOSEN = (
+    "num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "moe_k",
+    "moe_top_k", "top_k_experts", "num_selected_experts",
+)  # fmt: skip
+_OWN = ("moe_intermediate_size", "expert_ffn_hidden_size")
+_SHARED = (
+    "shared_expert_intermediate_size", "shared_intermediate_size",
+    "moe_shared_expert_intermediate_size",
+)  # fmt: skip
+_SHARED_COUNT = (
+    "n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert",
+)  # fmt: skip
 
 
 def decoder_architecture(config: Mapping[str, object]) -> DecoderArchitecture:
-    """Raises `InvalidModel` for a size that is missing or of the wrong kind, and for a family that
-    runs `UnsupportedModel` too."""
+    """Raises `InvalidModel` for a size that is missing or of the wrong kind; `UnsupportedModel` for
+    a setting that may change sizes and is not known, and of a family that runs for more."""
     if runs(config):
         return dense(decoder_config(config))
-    return _ShapeReader(_language_model(config)).read()
+    settings = Noted(in_common_words(language_model(config)), read=NAMES)
+    if settings.get("model_type") in _EXPERTS_THAT_ATTEND:
+        raise UnsupportedModel("Models whose attention is made by experts are not modelled.")
+    found = _ShapeReader(settings).read()
+    settings.refuse_unread()
+    return found
 
 
 def context_length(config: Mapping[str, object]) -> int | None:
@@ -90,7 +123,7 @@ def context_length(config: Mapping[str, object]) -> int | None:
     Raises as `decoder_architecture`."""
     if runs(config):
         return decoder_config(config).context_length
-    settings = _language_model(config)
+    settings = language_model(config)
     name = next((one for one in _POSITIONS if settings.get(one)), None)
     if name is None or settings.get("model_type") in _NO_POSITIONS:
         return None
@@ -110,29 +143,18 @@ def runs(config: Mapping[str, object]) -> bool:
     return isinstance(names, list) and any(name in DECODER_ARCHITECTURES for name in names)
 
 
-def _language_model(config: Mapping[str, object]) -> Mapping[str, object]:
-    """Its own settings, where the config is of a model with parts for images or sound too."""
-    text = Reader(config).section("text_config") or Reader(config).section("llm_config")
-    if not text:
-        return config
-    tied = config.get("tie_word_embeddings")
-    return text if tied is None else {**text, "tie_word_embeddings": tied}
-
-
 class _ShapeReader:
     def __init__(self, config: Mapping[str, object]) -> None:
         self._config = config
         self._read = Reader(config)
         self._type = str(config.get("model_type", ""))
+        self._layers = self._integer(_LAYERS)
         self._hidden = self._integer(_HIDDEN)
         self._heads = self._integer(_HEADS)
-        self._head_dim = self._read.integer(
-            "head_dim", self._read.integer("kv_channels", max(1, self._hidden // self._heads))
-        )
+        self._head_dim = self._optional(_HEAD_DIM) or max(1, self._hidden // self._heads)
 
     def read(self) -> DecoderArchitecture:
-        count = self._integer(_LAYERS)
-        mixers = [self._mixer(index) for index in range(count)]
+        mixers = [self._mixer(index) for index in range(self._layers)]
         rotary = {
             mixer.rope_dim if isinstance(mixer, LatentAttention) else self._rotary_dim()
             for mixer in mixers
@@ -142,7 +164,7 @@ class _ShapeReader:
         return DecoderArchitecture(
             hidden=self._hidden,
             layers=tuple(self._layer(index, mixer) for index, mixer in enumerate(mixers)),
-            vocab_size=self._read.integer("vocab_size"),
+            vocab_size=self._integer(_VOCAB),
             norm_eps=1e-5,
             tied_head=self._read.flag("tie_word_embeddings", self._type in ("gpt2", "opt")),
             layer_norm=self._type in _LAYER_NORM,
@@ -158,6 +180,8 @@ class _ShapeReader:
         parallel = self._type in _PARALLEL
         if self._type == "gpt_neox":
             parallel = self._read.flag("use_parallel_residual", True)
+        elif self._type == "falcon":
+            parallel = self._read.flag("parallel_attn", True)
         biased = self._type in _BIASED
         return Layer(
             mixer=mixer,
@@ -168,10 +192,14 @@ class _ShapeReader:
         )
 
     def _mixer(self, index: int) -> Mixer:
-        kind = self._layer_type(index)
+        kind = mixer_kind(self._config, index)
+        if kind in RECURRENT:
+            found = recurrence(self._config, kind, hidden=self._hidden, heads=self._heads)
+            if found is not None:
+                return found
         if self._config.get("kv_lora_rank") is not None:
             return self._latent()
-        kv = self._optional(_KV_HEADS)
+        kv = self._optional(_KV_HEADS, index)
         if kv is None:
             kv = 1 if self._read.flag("multi_query", False) else self._heads
         if self._heads % kv:
@@ -183,7 +211,7 @@ class _ShapeReader:
             head_dim=self._head_dim,
             scale=self._head_dim**-0.5,
             rope=None if self._ropeless else 0,
-            window=None if kind in _FULL else window or _STATE,
+            window=None if kind in FULL else window or STATE,
             qk_norm=self._read.flag("use_qk_norm", self._type in ("qwen3", "qwen3_moe", "olmo2")),
             bias=self._read.flag("attention_bias", self._type in _BIASED),
         )
@@ -202,22 +230,21 @@ class _ShapeReader:
         )
 
     def _mlp(self, index: int) -> Mlp | Experts:
-        intermediate = self._optional(_INTERMEDIATE) or 4 * self._hidden
+        intermediate = self._optional(_INTERMEDIATE, index) or 4 * self._hidden
         function = self._function()
-        count = self._optional(_EXPERTS)
-        if count is not None and self._is_sparse(index):
-            own = self._optional(("moe_intermediate_size", "expert_ffn_hidden_size"))
-            own = own or intermediate
-            shared = self._optional(("shared_expert_intermediate_size",)) or 0
-            several = self._optional(("n_shared_experts", "num_shared_experts"))
+        # Looked up for every layer, dense ones too: none of these is unread.
+        count, chosen = self._optional(_EXPERTS, index) or 1, self._optional(_CHOSEN, index)
+        own = self._optional(_OWN, index) or intermediate
+        shared = self._optional(_SHARED, index) or 0
+        several = self._optional(_SHARED_COUNT, index)
+        if count > 1 and is_sparse(self._config, index):
             if several:
                 shared = several * own
             elif self._type.startswith("llama4"):
                 shared = intermediate
-            chosen = self._integer(_CHOSEN)
             return Experts(
                 count=count,
-                chosen=chosen,
+                chosen=chosen or self._integer(_CHOSEN),
                 intermediate=own,
                 function=function,
                 shared=shared,
@@ -230,29 +257,6 @@ class _ShapeReader:
             gated=self._type not in _PLAIN_MLP,
             bias=self._type in _BIASED,
         )
-
-    def _is_sparse(self, index: int) -> bool:
-        if index < (self._optional(("first_k_dense_replace", "num_dense_layers")) or 0):
-            return False
-        dense_layers = self._config.get("mlp_only_layers")
-        if isinstance(dense_layers, list) and index in dense_layers:
-            return False
-        step = self._optional(("decoder_sparse_step", "interleave_moe_layer_step")) or 1
-        return (index + 1) % step == 0
-
-    def _layer_type(self, index: int) -> str:
-        given = self._config.get("layer_types")
-        if isinstance(given, list) and index < len(given):
-            return str(given[index])
-        every = self._optional(("full_attention_interval",))
-        if every and (index + 1) % every:
-            return "linear_attention"
-        window = self._optional(("sliding_window",))
-        return "sliding_attention" if window and self._windowed else "full_attention"
-
-    @property
-    def _windowed(self) -> bool:
-        return self._read.flag("use_sliding_window", self._type in ("mistral", "starcoder2"))
 
     def _rotary_dim(self) -> int:
         given = self._optional(("rotary_dim",))
@@ -273,8 +277,15 @@ class _ShapeReader:
         found = self._optional(names)
         return self._read.integer(names[0]) if found is None else found
 
-    def _optional(self, names: tuple[str, ...]) -> int | None:
-        """The first of these settings that is there and is not 0."""
-        present = (name for name in names if self._config.get(name) not in (None, 0))
-        name = next(present, None)
-        return None if name is None else self._read.integer(name)
+    def _optional(self, names: tuple[str, ...], index: int | None = None) -> int | None:
+        """The first of these settings that is there and is not 0; of one that lists the layers,
+        what it has for the layer of that index."""
+        present = [name for name in names if self._config.get(name) not in (None, 0)]
+        if not present:
+            return None
+        value = self._config[present[0]]
+        if isinstance(value, list) and index is not None:
+            if len(value) not in (1, self._layers):
+                raise InvalidModel(f"{present[0]} in config.json must have a value for each layer.")
+            value = value[index if len(value) > 1 else 0]
+        return Reader({present[0]: value}).integer(present[0])

@@ -1,4 +1,5 @@
-"""Convolution networks as operation lists: ResNet, VGG, U-Net, and YOLO v4's backbone and heads.
+"""Convolution networks as operation lists: ResNet, ConvNeXt, VGG, U-Net, and YOLO v4's backbone and
+heads.
 
 A norm behind a convolution is folded into it, as is done for inference. Imports no torch.
 """
@@ -6,6 +7,7 @@ A norm behind a convolution is folded into it, as is done for inference. Imports
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ridgeline_backends.neuron.builders.listing import Listing, given, weight
 from ridgeline_backends.neuron.operations import (
@@ -52,14 +54,17 @@ class ConvNet:
         window: int,
         *,
         stride: int = 1,
+        padding: int | None = None,
         function: UnaryFunction | None = "relu",
         groups: int = 1,
     ) -> Buffer:
-        """A convolution that keeps the size (but for its stride), a bias, an activation."""
+        """A convolution that keeps the size (but for its stride, and where `padding` is given), a
+        bias, an activation."""
         name = self._next()
         kernel = weight(f"{name}.w", channels, x.shape[1] // groups, window, window, dtype=x.dtype)
         bias = weight(f"{name}.b", channels, dtype=x.dtype)
-        kind = Convolution((stride, stride), (window // 2, window // 2), groups)
+        around = window // 2 if padding is None else padding
+        kind = Convolution((stride, stride), (around, around), groups)
         y = self.out.add(kind, x, kernel, bias, to=name)
         return y if function is None else self.out.add(Unary(function), y, to=f"{name}.act")
 
@@ -68,9 +73,12 @@ class ConvNet:
         return self.out.add(kind, x, to=self._next())
 
     def add(self, x: Buffer, y: Buffer) -> Buffer:
-        name = self._next()
-        both = self.out.add(Binary("add"), x, y, to=name)
-        return self.out.add(Unary("relu"), both, to=f"{name}.act")
+        """With an activation behind it."""
+        both = self.plus(x, y)
+        return self.out.add(Unary("relu"), both, to=f"{both.name}.act")
+
+    def plus(self, x: Buffer, y: Buffer) -> Buffer:
+        return self.out.add(Binary("add"), x, y, to=self._next())
 
     def join(self, *parts: Buffer) -> Buffer:
         return self.out.add(Concat(1), *parts, to=self._next())
@@ -98,15 +106,53 @@ class ConvNet:
         return f"layer{self._count}"
 
 
-def build_resnet(depth: int, *, batch: int, image: int, dtype: ElementType) -> Program:
-    """He et al. 2015. `depth`: 18, 34, 50, 101 or 152."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResNetShape:
+    """By stage: blocks, and channels that come out of them. `stem`: channels before the first."""
+
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    bottleneck: bool
+    stem: int = 64
+
+
+def resnet_shape(depth: int) -> ResNetShape:
+    """`depth`: 18, 34, 50, 101 or 152."""
+    bottleneck = depth >= 50
+    widths = tuple((256 if bottleneck else 64) << stage for stage in range(4))
+    return ResNetShape(depths=_RESNET[depth], widths=widths, bottleneck=bottleneck)
+
+
+def build_resnet(shape: ResNetShape, *, batch: int, image: int, dtype: ElementType) -> Program:
+    """He et al. 2015."""
     net = ConvNet(batch, (image, image), dtype)
-    x = net.pool(net.conv(net.x, 64, 7, stride=2), 3, 2, 1)
-    for stage, count in enumerate(_RESNET[depth]):
-        width = 64 << stage
+    x = net.pool(net.conv(net.x, shape.stem, 7, stride=2), 3, 2, 1)
+    for stage, (count, width) in enumerate(zip(shape.depths, shape.widths, strict=True)):
         for block in range(count):
             stride = 2 if stage and not block else 1
-            x = _bottleneck(net, x, width, stride) if depth >= 50 else _basic(net, x, width, stride)
+            x = (_bottleneck if shape.bottleneck else _basic)(net, x, width, stride)
+    return net.program(net.linear(net.mean(x), 1000), batch)
+
+
+def build_convnext(
+    depths: Sequence[int],
+    widths: Sequence[int],
+    *,
+    batch: int,
+    image: int,
+    patch: int,
+    dtype: ElementType,
+) -> Program:
+    """Liu et al. 2022, arXiv 2201.03545. Its layer norms count as folded too."""
+    net = ConvNet(batch, (image, image), dtype)
+    x = net.x
+    for stage, (count, width) in enumerate(zip(depths, widths, strict=True)):
+        step = 2 if stage else patch
+        x = net.conv(x, width, step, stride=step, padding=0, function=None)
+        for _ in range(count):
+            y = net.conv(x, width, 7, groups=width, function=None)
+            y = net.conv(net.conv(y, 4 * width, 1, function="gelu"), width, 1, function=None)
+            x = net.plus(x, y)
     return net.program(net.linear(net.mean(x), 1000), batch)
 
 
@@ -165,9 +211,9 @@ def _basic(net: ConvNet, x: Buffer, width: int, stride: int) -> Buffer:
 
 
 def _bottleneck(net: ConvNet, x: Buffer, width: int, stride: int) -> Buffer:
-    y = net.conv(net.conv(x, width, 1), width, 3, stride=stride)
-    y = net.conv(y, 4 * width, 1, function=None)
-    return net.add(y, _shortcut(net, x, 4 * width, stride))
+    y = net.conv(net.conv(x, width // 4, 1), width // 4, 3, stride=stride)
+    y = net.conv(y, width, 1, function=None)
+    return net.add(y, _shortcut(net, x, width, stride))
 
 
 def _shortcut(net: ConvNet, x: Buffer, width: int, stride: int) -> Buffer:

@@ -1,4 +1,5 @@
-"""T5 and its like as two programs: a source is encoded once, then each step makes a token.
+"""T5, BART, Whisper and their like as two programs: a source is encoded once, then each step makes
+a token.
 
 The keys and values that the decoder has of the source are made with the encoding and kept like its
 own. Heads and columns are cut over the cores. For shapes alone. Imports no torch.
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ridgeline_backends.errors import InvalidModel
 from ridgeline_backends.models.reader import Reader
 from ridgeline_backends.neuron.builders.encoder import EncoderShape, layer_section, stream
 from ridgeline_backends.neuron.builders.listing import Listing, given, weight
@@ -36,7 +38,8 @@ _BF16 = ElementType.BF16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderDecoderShape:
-    """`layers`: of each of the two stacks. `gated`: an MLP of three matrices."""
+    """`layers`: of each of the two stacks. `gated`: an MLP of three matrices. `frames`: how long
+    every source is, of models that listen; None: as long as its text."""
 
     hidden: int
     encoder_layers: int
@@ -46,21 +49,50 @@ class EncoderDecoderShape:
     intermediate: int
     vocab: int
     gated: bool
+    frames: int | None = None
 
 
 def encoder_decoder_shape(config: Mapping[str, object]) -> EncoderDecoderShape:
-    """From T5's config.json. Raises `InvalidModel`."""
+    """From the config.json of T5's family, or of BART's, which Whisper is of. Raises `InvalidModel`
+    for a size that is missing, `UnsupportedModel` for stacks of layers that are not alike."""
     read = Reader(config)
-    layers = read.integer("num_layers")
+    read.refuse_unless("num_experts", None)
+    return _bart(read) if "encoder_layers" in config else _t5(read)
+
+
+def _t5(read: Reader) -> EncoderDecoderShape:
+    layers, hidden, heads = (read.integer(one) for one in ("num_layers", "d_model", "num_heads"))
     return EncoderDecoderShape(
-        hidden=read.integer("d_model"),
+        hidden=hidden,
         encoder_layers=layers,
         decoder_layers=read.integer("num_decoder_layers", layers),
-        heads=read.integer("num_heads"),
+        heads=heads,
         width=read.integer("d_kv"),
         intermediate=read.integer("d_ff"),
         vocab=read.integer("vocab_size"),
-        gated=str(config.get("feed_forward_proj", "")).startswith("gated"),
+        gated=str(read.config.get("feed_forward_proj", "")).startswith("gated"),
+    )
+
+
+def _bart(read: Reader) -> EncoderDecoderShape:
+    """Whisper stands without its two convolutions, a fiftieth of its encoder's work."""
+    hidden, heads = read.integer("d_model"), read.integer("encoder_attention_heads")
+    intermediate = read.integer("encoder_ffn_dim")
+    read.refuse_unless("decoder_attention_heads", heads)
+    read.refuse_unless("decoder_ffn_dim", intermediate)
+    if hidden % heads:
+        raise InvalidModel(f"d_model {hidden} is no multiple of {heads} attention heads.")
+    listens = read.config.get("max_source_positions") is not None
+    return EncoderDecoderShape(
+        hidden=hidden,
+        encoder_layers=read.integer("encoder_layers"),
+        decoder_layers=read.integer("decoder_layers"),
+        heads=heads,
+        width=hidden // heads,
+        intermediate=intermediate,
+        vocab=read.integer("vocab_size"),
+        gated=False,
+        frames=read.integer("max_source_positions") if listens else None,
     )
 
 

@@ -63,15 +63,15 @@ def _self_attention(site: Site, mixer: SelfAttention, x: Buffer) -> Buffer:
         tables = site.tables[mixer.rope]
         q = out.add(Rope(), q, site.positions, *tables, to="attention.q.turned")
         k = out.add(Rope(), k, site.positions, *tables, to="attention.k.turned")
-    k_cache = site.cache("attention.k_cache", keys, dim)
-    v_cache = site.cache("attention.v_cache", keys, dim)
+    k_cache = site.cache("attention.k_cache", keys, dim, kept=mixer.kept)
+    v_cache = site.cache("attention.v_cache", keys, dim, kept=mixer.kept)
     for cache, new in ((k_cache, k), (v_cache, v)):
         out.into(KVWrite(), cache, new, site.positions, site.slots, target=cache)
     if site.decoding:
         attended = out.add(
             CachedAttention(
                 scale=mixer.scale,
-                length=site.bucket,
+                length=min(site.bucket, mixer.kept or site.bucket),
                 window=mixer.window,
                 softcap=mixer.softcap,
                 kernel=site.kernel,

@@ -110,8 +110,10 @@ class Site:
         vectors = self.vector(suffix, size), self.vector(f"{suffix}_bias", size)
         return self.out.add(LayerNorm(self.model.norm_eps), x, *vectors, to=to)
 
-    def cache(self, suffix: str, heads: int, dim: int) -> Buffer:
-        shape = (kv_slots(self.config), heads, self.config.seq_len, dim)
+    def cache(self, suffix: str, heads: int, dim: int, *, kept: int | None = None) -> Buffer:
+        """Of every position, or of `kept` of them."""
+        entries = min(kept or self.config.seq_len, self.config.seq_len)
+        shape = (kv_slots(self.config), heads, entries, dim)
         return Buffer(self.name(suffix), Form(shape, self.config.kv_dtype), BufferKind.KV)
 
     def summed(self, x: Buffer, *, to: str) -> Buffer:

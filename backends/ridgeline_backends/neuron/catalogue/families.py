@@ -6,9 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ridgeline_backends.errors import BackendError
+from ridgeline_backends.neuron.builders.spellings import SECTIONS, with_left_out
 from ridgeline_backends.neuron.builders.text_encoder_configs import text_encoder
 
-_READERS = {"bert", "eurobert", "gte", "jina_bert", "neobert", "new", "nomic_bert", "zuna"}
+_READERS = {
+    "bert", "bert-generation", "big_bird", "data2vec-text", "ernie", "eurobert", "gte", "jina_bert",
+    "megatron-bert", "neobert", "new", "nomic_bert", "rembert", "roberta-prelayernorm", "roc_bert",
+    "roformer", "xlm-roberta-xl", "xmod", "zuna",
+}  # fmt: skip
 """Encoders by type that nothing else in their configs tells from decoders."""
 
 _GATED_READERS = {"eurobert", "gte", "modernbert", "neobert", "new", "nomic_bert", "zuna"}
@@ -21,10 +26,10 @@ _GATES = ("feed_forward_proj", "feed_forward_type", "hidden_act", "activation_fu
 def own_settings(config: Mapping[str, object]) -> Mapping[str, object]:
     """Of the part that reads or writes text, where a model has parts for images or sound too; what
     it does not say itself the whole model does."""
-    for name in ("text_config", "llm_config"):
+    for name in SECTIONS:
         part = config.get(name)
         if isinstance(part, Mapping) and part:
-            return {**config, **part}
+            return {**config, **with_left_out(part)}
     return config
 
 

@@ -48,6 +48,10 @@ _MEDIAN_ROUNDS = 3
 wait for two calls at most, and the mean lies above the 90th percentile (tables of a server under
 32 clients)."""
 
+_MASKED = re.compile(r"MaskedLM|fill.?mask", re.IGNORECASE)
+_TABLES_TASK = "Raw Output (AutoModel)"
+"""What the published tables say of most encoders."""
+
 _STEPS = re.compile(r"(\d+) steps")
 
 _SAMPLES = 7 * 16000
@@ -139,8 +143,7 @@ def encoder_shape(config: object, row: Row, *, cores: int = 1) -> EncoderShape:
     if not isinstance(config, Mapping):
         raise UnpredictableRow(f"{row.id}: config must be a mapping.")
     sizes = sizes_of(config, row)
-    kind = _type(config)
-    logits = _reads_logits(row, kind)
+    logits = _reads_logits(row, config)
     if logits and not sizes.vocab:
         raise UnpredictableRow(f"{row.id}: its config.json has no vocab_size above 0.")
     heads, keys = sizes.heads_over(cores)
@@ -237,10 +240,19 @@ def _classifies(row: Row) -> int:
     return 2 if known or row.text("instance").startswith("inf1") else 0
 
 
-def _reads_logits(row: Row, kind: str) -> bool:
-    """The head over the vocabulary is read back by runs of a masked language model. Tables name
-    XLM-RoBERTa's that from SDK 2.27 on; its times say it was one before."""
-    return "MaskedLM" in row.text("task") or kind == "xlm-roberta"
+def _reads_logits(row: Row, config: Mapping[str, object]) -> bool:
+    """The head over the vocabulary is read back by runs of a masked language model. The tables name
+    XLM-RoBERTa's that from SDK 2.27 on; its times say it was one before. Models made of it by other
+    people have no such head."""
+    task = row.text("task")
+    if _MASKED.search(task):
+        return True
+    if _type(config) != "xlm-roberta" or task != _TABLES_TASK:
+        return False
+    names = config.get("architectures")
+    if isinstance(names, list) and names:
+        return any(str(name).endswith("ForMaskedLM") for name in names)
+    return "xlm-roberta" in row.model.lower()
 
 
 def _type(config: object) -> str:

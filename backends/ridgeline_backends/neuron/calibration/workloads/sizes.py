@@ -15,6 +15,7 @@ from ridgeline_backends.neuron.builders.architecture import (
     Mixer,
 )
 from ridgeline_backends.neuron.builders.configs import decoder_architecture
+from ridgeline_backends.neuron.builders.spellings import SECTIONS
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.catalogue.families import is_decoder, own_settings, reads_gated
 from ridgeline_backends.neuron.partition import KVRule, plan_heads
@@ -82,7 +83,7 @@ def refuse_slips(config: Mapping[str, object], row: Row) -> None:
 
 def _decoder(config: Mapping[str, object], row: Row) -> Sizes:
     settings = {name: value for name, value in own_settings(config).items() if name not in _OUTER}
-    vocab = settings.get("vocab_size")
+    vocab = settings.get("vocab_size", settings.get("padded_vocab_size"))
     vocab = vocab if type(vocab) is int and vocab > 0 else 0
     try:
         model = decoder_architecture({**settings, "vocab_size": vocab or 1})
@@ -104,7 +105,7 @@ def _decoder(config: Mapping[str, object], row: Row) -> Sizes:
     )
 
 
-_OUTER = ("architectures", "text_config", "llm_config")
+_OUTER = ("architectures", *SECTIONS)
 """What would have the sizes be read as strictly as for a model that is executed, or read anew."""
 
 

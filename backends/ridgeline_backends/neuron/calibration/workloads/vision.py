@@ -6,10 +6,13 @@ import re
 from collections.abc import Mapping
 
 from ridgeline_backends.neuron.builders.convnet import (
+    ResNetShape,
+    build_convnext,
     build_resnet,
     build_unet,
     build_vgg,
     build_yolo_v4,
+    resnet_shape,
 )
 from ridgeline_backends.neuron.builders.diffusion import (
     UNetShape,
@@ -27,6 +30,7 @@ from ridgeline_backends.neuron.calibration.places import degree_of, machine_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.calibration.workloads.encoder import calls, compiler_of, results
+from ridgeline_backends.neuron.calibration.workloads.image_models import image_model
 from ridgeline_backends.neuron.calibration.workloads.precision import products_of
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.program import ElementType, Program
@@ -35,6 +39,7 @@ from ridgeline_backends.neuron.timing.work import Work
 
 _SIZE = re.compile(r"(\d+)\s*x\s*(\d+)")
 _DIFFUSION = ("unet2d", "dit")
+_CONVOLUTIONS = ("resnet", "convnext", "vgg", "unet", "yolo")
 
 _CAPTIONS, _CAPTION_TOKENS = 100, 9
 """What CLIP is given beside its images: the published sample asks which of CIFAR-100's classes they
@@ -47,13 +52,14 @@ _COPY_BYTES_S, _NUMBER_BYTES = 5e9, 4
 def vision_quantities(row: Row) -> list[Quantity]:
     """Fields of "vision"."""
     machine = machine_of(row)
-    sizes = row.config or find(row.model, "vision").config
-    builder = str(sizes.get("builder") or _builder(row, sizes))
+    sizes = _sizes_of(row)
+    builder = str(sizes["builder"])
     batch = row.integer("batch", 1)
+    programs = vision_programs(row)
     if builder in _DIFFUSION:
-        work = _diffusion(row, machine, builder, sizes, batch).compiled_by(row.sdk_minor)
-        return calls(row, machine, work, batch, domain="diffusion", streams=1)
-    programs = _programs(row, builder, sizes, batch)
+        work = _diffusion(machine, programs, steps=_size(sizes, "steps"))
+        return calls(row, machine, work.compiled_by(row.sdk_minor), batch, domain="diffusion",
+                     streams=1)  # fmt: skip
     work = Work.total(
         part
         for program in programs
@@ -64,20 +70,27 @@ def vision_quantities(row: Row) -> list[Quantity]:
     )
     if builder == "perceiver" and not sizes.get("channels"):
         work = Work.total((work, _copied(_perceiver(sizes, products_of(row)))))
-    domain = "convnet" if builder in ("resnet", "vgg", "unet", "yolo") else "vision_transformer"
+    domain = "convnet" if builder in _CONVOLUTIONS else "vision_transformer"
     if machine.chip.neuroncore == "v1":
         domain = "vision_inf1"
     return calls(row, machine, work, batch, domain=domain)
 
 
-def _programs(
-    row: Row, builder: str, sizes: Mapping[str, object], batch: int
-) -> tuple[Program, ...]:
+def vision_programs(row: Row) -> tuple[Program, ...]:
+    """What the device executes for a row's images; of diffusion a step, and what makes pixels of
+    the last. Raises `NotFound` and `UnpredictableRow`."""
+    sizes, batch = _sizes_of(row), row.integer("batch", 1)
+    builder = str(sizes["builder"])
+    if builder in _DIFFUSION:
+        return _diffusion_programs(row, builder, sizes, batch)
     image = _image(row, sizes)[0]
     dtype = products_of(row)
     if builder == "resnet":
-        depth = _size(sizes, "depth")
-        return (build_resnet(depth, batch=batch, image=image, dtype=dtype),)
+        return (build_resnet(_resnet(sizes), batch=batch, image=image, dtype=dtype),)
+    if builder == "convnext":
+        depths, widths = _listed(sizes, "depths"), _listed(sizes, "hidden_sizes")
+        patch = _size(sizes, "patch")
+        return (build_convnext(depths, widths, batch=batch, image=image, patch=patch, dtype=dtype),)
     if builder == "vgg":
         return (build_vgg(_size(sizes, "depth"), batch=batch, image=image, dtype=dtype),)
     if builder == "unet":
@@ -108,12 +121,17 @@ def _programs(
     return (tower, build_encoder(text, batch=_CAPTIONS, length=_CAPTION_TOKENS))
 
 
-def _diffusion(
-    row: Row, machine: Machine, builder: str, sizes: Mapping[str, object], batch: int
-) -> Work:
-    """So many images: their steps, each on two latents of an image where it is guided. The
-    published pipelines run the conditioned and the unconditioned latents on a core each, at once.
-    """
+def _diffusion(machine: Machine, programs: tuple[Program, ...], *, steps: int) -> Work:
+    """So many images: their steps, then pixels, which are read back."""
+    step, decoder = programs
+    return Work.total((Work.of(step, machine) * steps, Work.of(decoder, machine), results(decoder)))
+
+
+def _diffusion_programs(
+    row: Row, builder: str, sizes: Mapping[str, object], batch: int
+) -> tuple[Program, ...]:
+    """A step, on two latents of an image where it is guided. The published pipelines run the
+    conditioned and the unconditioned latents on a core each, at once."""
     height, width = (side // 8 for side in _image(row, sizes))
     matrices = products_of(row)
     decoder = build_image_decoder(batch=batch, height=height, width=width, dtype=matrices)
@@ -130,12 +148,23 @@ def _diffusion(
             depths=_listed(sizes, "depths"),
             cross_attention_dim=_size(sizes, "cross_attention_dim"),
             head_dim=_size(sizes, "head_dim"),
+            layers_per_block=_size(sizes, "layers_per_block", 2),
             in_channels=_size(sizes, "in_channels", 4),
             dtype=matrices,
         )
         step = build_unet_step(shape, batch=batch, height=height, width=width)
-    steps = _size(sizes, "steps")
-    return Work.total((Work.of(step, machine) * steps, Work.of(decoder, machine), results(decoder)))
+    return step, decoder
+
+
+def _resnet(sizes: Mapping[str, object]) -> ResNetShape:
+    if "depths" not in sizes:
+        return resnet_shape(_size(sizes, "depth"))
+    return ResNetShape(
+        depths=_listed(sizes, "depths"),
+        widths=_listed(sizes, "hidden_sizes"),
+        bottleneck=sizes["bottleneck"] is True,
+        stem=_size(sizes, "embedding_size"),
+    )
 
 
 def _copied(shape: PerceiverShape) -> Work:
@@ -172,6 +201,7 @@ def _tower(sizes: Mapping[str, object], dtype: ElementType) -> EncoderShape:
         layers=_size(sizes, "num_hidden_layers"),
         heads=_size(sizes, "num_attention_heads"),
         intermediate=_size(sizes, "intermediate_size"),
+        gated=sizes.get("gated") is True,
     )
 
 
@@ -184,16 +214,10 @@ def _image(row: Row, sizes: Mapping[str, object]) -> tuple[int, int]:
     return side, side
 
 
-def _builder(row: Row, sizes: Mapping[str, object]) -> str:
-    """For a config.json of the row's own."""
-    kind = str(sizes.get("model_type", ""))
-    if kind == "resnet":
-        return "resnet"
-    if "block_out_channels" in sizes:
-        return "unet2d"
-    if "patch_size" in sizes or "patch" in sizes:
-        return "vit"
-    raise UnpredictableRow(f"{row.id}: there is no builder for model_type {kind!r}.")
+def _sizes_of(row: Row) -> Mapping[str, object]:
+    if row.config is None:
+        return find(row.model, "vision").config
+    return image_model(row.config, row)
 
 
 def _size(sizes: Mapping[str, object], name: str, default: int | None = None) -> int:
