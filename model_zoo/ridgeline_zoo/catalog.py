@@ -34,10 +34,10 @@ class Catalog:
         for card in self.cards:
             if card.id == wanted:
                 return card
-        raise UnknownModel(
-            f"there is no model {model_id!r} in the zoo",
-            hint=did_you_mean(wanted, [card.id for card in self.cards]),
-        )
+        hint = did_you_mean(wanted, [card.id for card in self.cards])
+        if not hint.startswith("Did you mean"):
+            hint = f"Known: {', '.join(card.id for card in self.cards if card.published)}."
+        raise UnknownModel(f"there is no model {model_id!r} in the zoo", hint=hint)
 
     def by_source(self, hub_id: str) -> Card | None:
         """The card that stands for a hub repository (``org/name``, case as the hub ignores it)."""

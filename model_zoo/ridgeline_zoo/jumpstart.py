@@ -25,6 +25,8 @@ _TRAINING_ALIAS = "train_ecr_uri_1"
 # The oldest SDK that knows variants, prefixes as artifacts and everything else used below.
 _MIN_SDK_VERSION = "2.189.0"
 _TIMEOUT_S = 1200
+_INFERENCE_ONLY = "ml.inf"
+"""How the names of types begin that nothing is trained on."""
 
 
 def bucket(region: str) -> str:
@@ -147,7 +149,9 @@ def _training(card: Card, region: str, account: str) -> dict[str, Json]:
         # With it the SDKs hand the scripts over in a channel, which the recipes do not need.
         "training_enable_network_isolation": False,
         "default_training_instance_type": card.default_instance_type,
-        "supported_training_instance_types": list(card.supported_instance_types),
+        "supported_training_instance_types": [
+            name for name in card.supported_instance_types if not name.startswith(_INFERENCE_ONLY)
+        ],
         "hyperparameters": hyperparameters,
         "metrics": metrics,
     }

@@ -2,6 +2,7 @@
 and what follows a cross-encoder's score. Imports no torch.
 
 `1_Pooling/config.json`: the mean of the hidden states, which is the default, or the first one.
+`sentence_bert_config.json`: the tokens that the model was trained on.
 `modules.json`: without a Normalize module vectors keep their length; with a module that nothing
 here computes the model is refused.
 """
@@ -30,6 +31,14 @@ class Pooling:
 def read_pooling(model_dir: Path) -> Pooling:
     """Raises `UnsupportedModel` for what would not be honoured."""
     return Pooling(mean=_takes_mean(model_dir), normalised=_normalises(model_dir))
+
+
+def trained_length(model_dir: Path) -> int | None:
+    """Tokens of the longest text that the authors trained on, where that is less than there are
+    positions for; None where nothing says so."""
+    path = model_dir / "sentence_bert_config.json"
+    found = read_json(path).get("max_seq_length") if path.is_file() else None
+    return found if type(found) is int and found > 0 else None
 
 
 def last_function(config: Mapping[str, object]) -> Callable[[float], float]:

@@ -53,7 +53,7 @@ def test_every_combination_of_values_is_a_benchmark_up_to_the_limit() -> None:
     }
     found = benchmarks_of(asked(one), [])
     assert [each.order() for each in found] == [
-        {"instance": "inf2.xlarge", "tp": tp, "copies": 1, "batch": batch}
+        {"instance": "inf2.xlarge", "quantized": False, "tp": tp, "copies": 1, "batch": batch}
         for tp in (1, 2)
         for batch in (4, 8)
     ]
@@ -63,7 +63,8 @@ def test_every_combination_of_values_is_a_benchmark_up_to_the_limit() -> None:
     [serverless] = benchmarks_of(asked({"ServerlessConfig": {}}), [])
     assert "no simulated devices" in serverless.refusal
     default = {"JobType": "Default", "InputConfig": {"ModelName": "m"}}
-    assert [each.instance_type for each in benchmarks_of(default, [INF2])] == [INF2]
+    [own_choice] = benchmarks_of(default, [INF2])
+    assert own_choice.order() == {"instance": "inf2.xlarge"}
 
 
 def test_settings_are_read_as_an_endpoint_reads_them() -> None:
@@ -74,8 +75,12 @@ def test_settings_are_read_as_an_endpoint_reads_them() -> None:
         assert order.pop("instance") == "inf2.48xlarge"
         return order
 
-    assert read(OPTION_TENSOR_PARALLEL_DEGREE=[" 8 "], SM_NUM_GPUS=["4"]) == {"tp": 8}
-    assert read(OPTION_TENSOR_PARALLEL_DEGREE=["max"]) == {"tp": 2}
+    assert read(OPTION_TENSOR_PARALLEL_DEGREE=[" 8 "], SM_NUM_GPUS=["4"]) == {
+        "quantized": False,
+        "tp": 8,
+    }
+    assert read(OPTION_TENSOR_PARALLEL_DEGREE=["max"])["tp"] == 2
+    assert read(OPTION_QUANTIZE=["none"]) == {"quantized": False}
     assert read(OPTION_QUANTIZE=["INT8"], MAX_TOTAL_TOKENS=["512"], NUM_SHARD=[""]) == {
         "quantized": True,
         "length": 512,
@@ -233,6 +238,28 @@ def test_what_cannot_be_tested_says_why() -> None:
     assert isinstance(many, Borne)
     assert (many.copies, many.tp * 16 <= 64) == (16, True)
     assert "degree 7; it does at 1, 2" in str(borne(Wanted(instance="inf2.xlarge", tp=7)))
+
+
+def test_weights_are_in_8_bits_where_that_is_asked_for_or_nothing_else_fits() -> None:
+    """Of two degrees one was tested with 8-bit weights that nobody asked for."""
+    levels = [(1, 60.0)]
+    for tp in (1, 2):
+        found = borne(Wanted(instance="inf2.xlarge", tp=tp), levels=levels)
+        assert isinstance(found, Borne)
+        assert not found.quantized
+        assert "OPTION_QUANTIZE" not in found.environment
+    asked = borne(Wanted(instance="inf2.xlarge", tp=1, quantized=True), levels=levels)
+    assert isinstance(asked, Borne)
+    assert asked.environment["OPTION_QUANTIZE"] == "int8"
+    large = Order(
+        config=find("llama-3.1-8b", "decoders").config,
+        levels=levels,
+        tests=[Wanted(instance="inf2.xlarge", tp=1, quantized=kept) for kept in (None, False)],
+    )
+    narrow, refused = run(large)
+    assert isinstance(narrow, Borne)
+    assert narrow.quantized
+    assert "with 8-bit weights alone; OPTION_QUANTIZE=int8" in str(refused)
 
 
 def test_all_that_an_endpoint_compiles_must_fit_a_core() -> None:

@@ -118,3 +118,11 @@ def test_a_period_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     done = CliRunner().invoke(NEURON, ["top", "cpu", "--period", "inf"])
     assert isinstance(done.exception, InvalidInput)
     assert "--period" in done.exception.message
+
+
+@pytest.mark.parametrize(("name", "suggested"), [("m5.large", False), ("inf2.xlrge", True)])
+def test_only_a_name_that_is_near_is_suggested(name: str, suggested: bool) -> None:
+    failed = CliRunner().invoke(NEURON, ["ls", "--instance", name]).exception
+    assert isinstance(failed, NotFound)
+    assert ("Did you mean" in failed.hint) == suggested
+    assert "inf2.xlarge" in failed.hint

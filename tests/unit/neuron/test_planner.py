@@ -11,12 +11,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from ridgeline.errors import InvalidInput, NotFound
 from ridgeline_backends.neuron.builders.build import build_decoder
 from ridgeline_backends.neuron.builders.configs import decoder_architecture
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.commands import plan as plan_command
 from ridgeline_backends.neuron.commands.models import config_of
 from ridgeline_backends.neuron.commands.plan import prices_of, seconds_of
 from ridgeline_backends.neuron.config import NeuronConfig
@@ -189,7 +192,25 @@ def test_the_command_prints_a_table_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "inf2.xlarge" in done.stdout
     assert "USD/M TOKENS" in done.stdout
-    assert "as an endpoint: ridgeline deploy ID --instance-type ml.inf2.xlarge " in done.stdout
+    assert (
+        "as an endpoint: ridgeline deploy smollm2-135m --instance-type ml.inf2.xlarge "
+        in done.stdout
+    )
+    assert "if it has no smollm2-135m: ORG/NAME of the hub" in done.stdout
+
+
+def test_weights_that_are_planned_are_deployed_from_where_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own model").mkdir()
+    (tmp_path / "own model" / "config.json").write_text(json.dumps(config_of("smollm2-135m")))
+    monkeypatch.chdir(tmp_path)
+    command = typer.Typer()
+    command.command()(plan_command.plan)
+    for model in ("own model", "own model/config.json"):
+        said = CliRunner().invoke(command, [model, "--tpot", "20ms"]).stdout
+        assert "ridgeline deploy './own model' --instance-type ml." in said
+        assert "if it has no" not in said
 
 
 def test_a_setting_names_the_environment_that_deploys_it() -> None:

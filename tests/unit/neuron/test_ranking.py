@@ -126,6 +126,13 @@ def test_every_setting_is_an_option_or_near_once(
         assert all((one.usd_per_million or 0) >= cheapest for one in found.untried)
 
 
+def test_of_equally_cheap_settings_the_fastest_is_the_cheapest() -> None:
+    """One instance is paid for whole: at a low rate all of its settings cost the same."""
+    found = plan(Sweep({2: (500, 0.03, True), 8: (500, 0.01, True), 9: (500, 0.02, True)}), rps=5)
+    assert batches(found.options) == [8, 9, 2]
+    assert batches(found.front) == [8]
+
+
 def test_without_a_price_the_fewest_cores_for_a_token_come_first() -> None:
     """Not the name of the setting: the worst of an instance type was called the first."""
     found = plan(

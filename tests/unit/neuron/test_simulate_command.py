@@ -46,6 +46,16 @@ def test_host_work_before_each_step_makes_tokens_slower() -> None:
     assert before > beside
 
 
+def test_weights_are_in_8_bits_where_asked_for_and_the_title_says_which() -> None:
+    load = ("simulate", "llama-3.1-8b", "--instance", "inf2.xlarge", "--rps", "0.5", "--json")
+    wide, narrow = (
+        json.loads(run(*load, "--requests", "20", *extra)) for extra in ((), ("--quantize", "int8"))
+    )
+    assert "batch 8, weights bf16:" in wide["setting"]
+    assert "batch 8, weights int8:" in narrow["setting"]
+    assert narrow["inter_token_p50_s"] < 0.8 * wide["inter_token_p50_s"]
+
+
 def test_what_cannot_be_is_refused_with_what_to_change() -> None:
     with pytest.raises(InvalidInput, match="--rps or --clients"):
         run(*SMALL)

@@ -30,7 +30,10 @@ from transformers import (
 )
 
 from ridgeline_backends.errors import DoesNotFit
+from ridgeline_backends.neuron.backend import NeuronArtifact
+from ridgeline_backends.registry import get_backend
 from ridgeline_service.serving.llm.answers import Answer
+from ridgeline_service.serving.llm.compiling import compiled
 from ridgeline_service.serving.llm.generation import Mailbox
 from ridgeline_service.serving.llm.loading import load_model
 from ridgeline_service.serving.llm.model import (
@@ -159,6 +162,29 @@ def test_on_a_simulated_device_texts_are_read_alike(tmp_path: Path):
     for own, other in zip(here["results"], there["results"], strict=True):
         assert other["relevance_score"] == pytest.approx(own["relevance_score"], abs=1e-5)
     assert there["usage"]["ridgeline"]["neuron_cores"] == 2
+
+
+def test_no_bucket_is_longer_than_the_texts_that_are_taken(tmp_path: Path):
+    """Authors trained on 256 tokens of a model of 512 positions; a longer text is refused."""
+    config = BertConfig(**{**BERT, "max_position_embeddings": 512})
+    folder = directory(tmp_path, BertModel, config)
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 256}')
+    read = json.loads((folder / "config.json").read_text())
+
+    def buckets(**settings: Any) -> list[int]:
+        chosen = ModelSettings(instance="ml.inf2.xlarge", max_num_seqs=1, **settings)
+        made = compiled(get_backend("neuron"), folder, read, chosen)
+        assert isinstance(made, NeuronArtifact)
+        return [one.bucket for one in made.modules]
+
+    assert buckets() == [128, 256]
+    assert buckets(max_model_len=512) == [128, 256, 512]
+
+    async def limit(model: Model) -> Answer:
+        assert model.limits.max_input_tokens == 256
+        return await ranked(model)
+
+    answer(folder, EmbeddingModel, limit, backend="neuron", instance="ml.inf2.xlarge")
 
 
 LLAMA = LlamaConfig(num_key_value_heads=1, bos_token_id=0, eos_token_id=1, **BERT)

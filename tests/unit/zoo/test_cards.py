@@ -207,3 +207,10 @@ def test_an_unfinished_id_is_offered_the_ids_that_begin_with_it(wanted: str) -> 
     offered = [part for part in caught.value.hint.split("'") if part.startswith("smollm2-")]
     assert 1 <= len(offered) <= 3
     assert all(load_cards().get(model_id) for model_id in offered)
+
+
+def test_the_models_that_are_listed_for_an_unknown_name_are_those_to_choose_from() -> None:
+    with pytest.raises(UnknownModel) as caught:
+        load_cards().get("zzzzzz")
+    assert "smollm2-135m-instruct" in caught.value.hint
+    assert "tiny-llama-seeded" not in caught.value.hint

@@ -88,7 +88,9 @@ def test_a_spec_says_how_the_model_is_trained_further(card: Card) -> None:
     assert document["training_script_key"] == tuning.archive_key()
     variants = document["training_instance_type_variants"]
     aliases = variants["regional_aliases"][REGION]
+    assert "ml.inf2.xlarge" in document["supported_inference_instance_types"]
     for instance_type in document["supported_training_instance_types"]:
+        assert not instance_type.startswith("ml.inf")
         uri = variants["variants"][instance_type.split(".")[1]]["regional_properties"]["image_uri"]
         assert aliases[uri.removeprefix("$")].endswith(f"/{tuning.IMAGE}")
     defaults = {each["name"]: each["default"] for each in document["hyperparameters"]}

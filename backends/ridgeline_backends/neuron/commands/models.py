@@ -118,6 +118,10 @@ def _is_taken(config: Mapping[str, object], encoders: bool) -> bool:
 def _read(path: Path) -> Mapping[str, object]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFound(
+            f"There is no {path}.", hint="Name a config.json, or a public model."
+        ) from None
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{path} cannot be read: {error}.") from error
     if not isinstance(config, dict):

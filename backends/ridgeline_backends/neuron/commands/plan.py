@@ -120,6 +120,7 @@ def plan(
             draw=draw,
             svg=svg,
             as_json=as_json,
+            model=model,
             title=f"{model}: texts of {length} tokens",
             targets=_targets({"a call": wanted.latency_s}, rps, "texts"),
         )
@@ -146,6 +147,7 @@ def plan(
         draw=draw,
         svg=svg,
         as_json=as_json,
+        model=model,
         title=title,
         targets=_targets(limits, rps, "requests"),
     )
@@ -186,5 +188,7 @@ def seconds_of(text: str | None) -> float | None:
         return None
     found = _TIME.fullmatch(text.strip().lower())
     if found is None or float(found.group(1)) <= 0:
-        raise InvalidInput(f"{text!r} is no time with its unit.", hint="Like 500ms or 0.5s.")
+        raise InvalidInput(
+            f"{text!r} is no time with its unit (ms or s).", hint="Like 500ms or 0.5s."
+        )
     return float(found.group(1)) / (1000 if found.group(2) == "ms" else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +39,8 @@ class Words(Generic[C]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What was asked for. `title`: the model and its lengths; `targets`: what is to be met."""
+    """What was asked for. `title`: the model and its lengths; `targets`: what is to be met;
+    `model`: as it was named."""
 
     rows: int
     draw: bool
@@ -46,6 +48,7 @@ class Shown:
     as_json: bool
     title: str
     targets: str
+    model: str
 
 
 def show(found: Plan[C], words: Words[C], asked: Shown, compared: Comparison | None) -> None:
@@ -65,7 +68,7 @@ def show(found: Plan[C], words: Words[C], asked: Shown, compared: Comparison | N
         )
         return
     typer.echo(f"{asked.title}; {asked.targets or 'no targets'}.\n")
-    _print(found, words, asked.rows)
+    _print(found, words, asked)
     if asked.draw and points:
         typer.echo(f"\n{characters(points, words.axes)}")
     if compared is not None:
@@ -143,11 +146,12 @@ def ms(seconds: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _print(found: Plan[C], words: Words[C], rows: int) -> None:
+def _print(found: Plan[C], words: Words[C], asked: Shown) -> None:
+    rows = asked.rows
     shown = found.options[:rows]
     if shown:
         print_table(words.columns, [words.row(one) for one in shown])
-        _print_trade_offs(found, words)
+        _print_trade_offs(found, words, asked.model)
     else:
         typer.echo("No setting meets the targets.")
     for one in found.near[: 3 if shown else rows]:
@@ -165,7 +169,7 @@ def _print(found: Plan[C], words: Words[C], rows: int) -> None:
         )
 
 
-def _print_trade_offs(found: Plan[C], words: Words[C]) -> None:
+def _print_trade_offs(found: Plan[C], words: Words[C], model: str) -> None:
     """The cheapest, and what more speed costs."""
     best, unit = found.options[0], f"USD/M {words.axes.things}"
     price = "" if best.usd_per_million is None else f", {dollars(best.usd_per_million)} {unit}"
@@ -175,7 +179,13 @@ def _print_trade_offs(found: Plan[C], words: Words[C]) -> None:
     if not words.executed:
         typer.echo("  sized and timed only: endpoints do not run models of this kind")
     elif is_deployable(best.setting.instance):
-        typer.echo(f"  as an endpoint: {_deployed(best, words.environment(best))}")
+        deployed = _place(model)
+        typer.echo(f"  as an endpoint: {_command(best, words.environment(best), deployed)}")
+        if "/" not in deployed:
+            typer.echo(
+                f"  (of the zoo; if it has no {model}: ORG/NAME of the hub, or ./FOLDER with the "
+                "weights)"
+            )
     front = found.front
     steps = {len(front) // 2, len(front) - 1} - {0}
     for one in (front[place] for place in sorted(steps) if 0 < place < len(front)):
@@ -189,12 +199,22 @@ def _print_trade_offs(found: Plan[C], words: Words[C]) -> None:
             )
 
 
-def _deployed(one: Candidate, environment: Mapping[str, str]) -> str:
-    """The command, which wants an id of the zoo where plans take the names of any public model."""
+def _place(model: str) -> str:
+    """A path as `ridgeline deploy` takes it, to a folder and with a slash; else the name, which it
+    takes of the zoo and of the hub, and plans of any public model."""
+    place = Path(model)
+    if not place.exists():
+        return model
+    folder = place.parent if place.is_file() else place
+    return str(folder) if folder.is_absolute() else f"./{folder}"
+
+
+def _command(one: Candidate, environment: Mapping[str, str], model: str) -> str:
     several = f" --count {one.instances}" if one.instances > 1 else ""
     return " ".join(
         (
-            f"ridgeline deploy ID --instance-type ml.{one.setting.instance.name}{several}",
+            f"ridgeline deploy {shlex.quote(model)} --instance-type "
+            f"ml.{one.setting.instance.name}{several}",
             *(f"--env {name}={value}" for name, value in environment.items()),
         )
     )

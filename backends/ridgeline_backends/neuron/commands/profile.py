@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ridgeline._names import is_name
 from ridgeline.cli._common import DataDir, open_session, say
-from ridgeline.errors import AccessDenied, InvalidInput, NotFound, NotRunning, Unavailable
+from ridgeline.errors import (
+    AccessDenied,
+    InvalidInput,
+    NotFound,
+    NotReady,
+    NotRunning,
+    Unavailable,
+)
 from ridgeline_backends.neuron.commands.files import check_writable
 from ridgeline_backends.neuron.commands.models import (
     check_length,
@@ -104,11 +112,22 @@ def profile(
 
 
 def _device(name: str, data_dir: Path | None) -> Mapping[str, Any] | None:
-    """What an endpoint of that name runs on; None where there is none, or no service."""
+    """What an endpoint of that name runs on; None where a public model has the name, or nothing.
+    Raises what keeps an endpoint from being profiled."""
+    if not is_name(name):
+        return None
     try:
         replicas = open_session(data_dir).api.get("endpoints", name, "simulated")["replicas"]
-    except (NotFound, NotRunning, InvalidInput, Unavailable, AccessDenied):
+    except NotFound:
         return None
+    except (NotRunning, Unavailable, AccessDenied) as error:
+        if not _is_public(name):
+            say(f"warning: whether {name} is an endpoint is not known: {error.message}")
+        return None
+    except (InvalidInput, NotReady):
+        if _is_public(name):
+            return None
+        raise
     found: Mapping[str, Any] = replicas[0]["device"]
     return found
 

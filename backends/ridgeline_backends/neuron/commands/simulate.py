@@ -10,6 +10,7 @@ import typer
 
 from ridgeline.cli._common import AsJson, print_json, print_table
 from ridgeline.errors import InvalidInput
+from ridgeline_backends.neuron.commands.compile import Quantize
 from ridgeline_backends.neuron.commands.models import config_of, encoder_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ def simulate(
     batch: Annotated[
         int, typer.Option("--batch", min=1, help="Sequences that decode at once.")
     ] = 8,
+    quantize: Annotated[
+        Quantize | None, typer.Option("--quantize", help="The matrices in 8 bits.")
+    ] = None,
     prompt: Annotated[int, typer.Option("--prompt", "--input", min=1, help="Tokens.")] = 128,
     answer: Annotated[int, typer.Option("--answer", "--output", min=1, help="Tokens.")] = 128,
     requests: Annotated[int, typer.Option("--requests", min=1, help="How many to send.")] = 2000,
@@ -98,6 +102,7 @@ def simulate(
         async_mode=not synchronous,
         fused_qkv=True,
         logical_nc_config=placement.lnc,
+        quantized=quantize is not None,
     )
     load = Load(
         lengths=Lengths(prompt=prompt, answer=answer),
@@ -112,7 +117,8 @@ def simulate(
     price = placement.instance.price_usd_h
     title = (
         f"{count} x TP {placement.cores} on {placement.instance.name} (LNC {placement.lnc}), batch "
-        f"{batch}: {_said(load, count)}, {prompt} tokens in, {answer} out; {replica.label}"
+        f"{batch}, weights {quantize or 'bf16'}: {_said(load, count)}, {prompt} tokens in, "
+        f"{answer} out; {replica.label}"
     )
     if as_json:
         print_json(_as_json(title, replica.label, count, price, found, fast, slow))

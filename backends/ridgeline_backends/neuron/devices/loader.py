@@ -202,9 +202,13 @@ def _compare(printed: Section, found: Instance) -> None:
     printed.done()
 
 
+_NEAR = 0.75
+"""How alike a name must be: all types end like "large"."""
+
+
 def _find(known: Mapping[str, Found], name: str, kind: str) -> Found:
     if name not in known:
-        close = get_close_matches(name, known, n=1)
+        close = get_close_matches(name, known, n=1, cutoff=_NEAR)
         suggestion = f"Did you mean {close[0]!r}? " if close else ""
         raise NotFound(
             f"There is no {kind} {name!r}.", hint=f"{suggestion}Known: {', '.join(known)}."

@@ -11,6 +11,7 @@ from ridgeline_backends.neuron.export.errors import (
     IntegerProduct,
     InvalidInput,
     InvalidWeights,
+    NotGathered,
     NotSharded,
     UnsupportedOperator,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "IntegerProduct",
     "InvalidInput",
     "InvalidWeights",
+    "NotGathered",
     "NotSharded",
     "ParallelEmbedding",
     "RowParallelLinear",

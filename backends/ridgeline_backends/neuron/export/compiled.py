@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from ridgeline_backends.neuron.execute.executor import LoadedProgram
 from ridgeline_backends.neuron.execute.memory import CoreMemory, stored
 from ridgeline_backends.neuron.export.errors import CompileError, NotSharded
+from ridgeline_backends.neuron.export.gathering import check_gathered
 from ridgeline_backends.neuron.export.layers import PARTITION
 from ridgeline_backends.neuron.export.parallel_state import tensor_model_parallel
 from ridgeline_backends.neuron.export.signature import Signature, checked_example
@@ -39,8 +40,8 @@ class CompiledModule:
     loaded: LoadedProgram
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
-        """What the module gives, from core 0: in its own tuples, dicts and output classes, with
-        tensors in float32, int64 and bool.
+        """What the module gives, which all cores have: in its own tuples, dicts and output classes,
+        with tensors in float32, int64 and bool.
 
         Raises `InvalidInput` for other arguments than those it was compiled for, and
         `PlaceOutOfRange` for ids that a table does not have.
@@ -65,7 +66,8 @@ def compile_module(
 
     `make` is called once for the degree, so that layers that shard themselves hold one core's part.
     `weights` is the state dict of the module that `make` makes for one core, whole tensors.
-    Raises `UnsupportedOperator`, `DynamicShape`, `NotSharded`, `InvalidWeights` and `InvalidInput`.
+    Raises `UnsupportedOperator`, `DynamicShape`, `NotSharded`, `NotGathered`, `InvalidWeights` and
+    `InvalidInput`.
     """
     args, kwargs = checked_example(example, example_kwargs or {})
     module = _made(make, tensor_parallel)
@@ -73,6 +75,8 @@ def compile_module(
     given = matched(expected, weights, tensor_parallel)
     translated = Translation(decomposed(exported(module, args, kwargs)), tensor_parallel)
     program = translated.program()
+    cut = [name for name, one in expected.items() if one.axis is not None]
+    check_gathered(program, translated.signature.results, cut)
     memory = CoreMemory(tensor_parallel)
 
     def load(name: str) -> list[Tensor]:

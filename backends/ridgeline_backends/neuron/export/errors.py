@@ -5,6 +5,7 @@ CompileError                a `BackendError`
 ├── IntegerProduct          NCC_EVRF035: a product of matrices of whole numbers
 ├── DynamicShape            NCC_EMOD025: a shape or a branch depends on data
 ├── NotSharded              more than one core, and nothing in the module is cut
+├── NotGathered             a result differs between cores
 ├── InvalidWeights          the weights are not those of the module
 └── InvalidInput            an example, or an input of a call, that a program has no place for
 """
@@ -92,6 +93,12 @@ class NotSharded(CompileError):
     """A tensor-parallel degree above 1 for a module of which every core would do all."""
 
     code = "NotSharded"
+
+
+class NotGathered(CompileError):
+    """A result of which each core has its own part, or its own summand."""
+
+    code = "NotGathered"
 
 
 class InvalidWeights(CompileError):

@@ -41,17 +41,17 @@ def exported(
 ) -> ExportedProgram:
     """Raises `DynamicShape`, and `CompileError` for a module that does not run on the example."""
     try:
-        with _quiet():
+        with quiet():
             found: ExportedProgram = export(module, args, kwargs)
     except GuardOnDataDependentSymNode as error:
         raise _branches(line_of(str(error)) or line_of_error(error)) from error
     except UserError as error:
-        raise DynamicShape(_first_line(error), line_of(str(error))) from error
+        raise DynamicShape(first_line(error), line_of(str(error))) from error
     except Exception as error:  # whatever the module's own code raises
         where = line_of_error(error)
         raise CompileError(
             f"{type(module).__name__} does not run on the example inputs: "
-            f"{type(error).__name__}: {_first_line(error)}" + (f", at {where}" if where else ""),
+            f"{type(error).__name__}: {first_line(error)}" + (f", at {where}" if where else ""),
             hint="Call the module on the same inputs without compiling it, to see where it fails; "
             "on more than one core a layer gives one core's part.",
         ) from error
@@ -71,7 +71,7 @@ def decomposed(traced: ExportedProgram) -> ExportedProgram:
         raise _branches(line_of(str(error))) from error
     except (RuntimeError, NotImplementedError, AssertionError) as error:
         raise CompileError(
-            f"torch does not decompose the graph: {type(error).__name__}: {_first_line(error)}",
+            f"torch does not decompose the graph: {type(error).__name__}: {first_line(error)}",
             hint="Write what is unusual in it with plain operators.",
         ) from error
     _check_static(made)
@@ -115,7 +115,7 @@ def _branches(where: SourceLine | None) -> DynamicShape:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what torch logs, and prints of its graph, of an error that is told in a line here."""
 
     def nothing(_: logging.LogRecord) -> bool:
@@ -138,5 +138,6 @@ def _quiet() -> Iterator[None]:
             one.removeFilter(nothing)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, or its type where it says nothing."""
     return re.split(r"\n", str(error).strip() or type(error).__name__)[0]

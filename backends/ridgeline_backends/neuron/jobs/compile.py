@@ -20,7 +20,7 @@ from ridgeline.errors import RidgelineError
 from ridgeline_backends.models.config import architecture
 from ridgeline_backends.models.encoder_config import EncoderConfig, encoder_config
 from ridgeline_backends.models.reader import read_json
-from ridgeline_backends.models.sentence_files import read_pooling
+from ridgeline_backends.models.sentence_files import read_pooling, trained_length
 from ridgeline_backends.models.weights import weight_files
 from ridgeline_backends.neuron.artifact import compiler_version
 from ridgeline_backends.neuron.builders.configs import context_length
@@ -101,7 +101,7 @@ def _whole(
     weight_files(root)  # what has none is refused here, not when it is deployed
     placement = smallest_placement(order)
     encoder = _encoder(config)
-    longest = encoder.context_length if encoder else context_length(config)
+    longest = _longest_text(root, encoder) if encoder else context_length(config)
     given: dict[str, object] = {"seq_len": min(_SEQUENCE, longest or _SEQUENCE)}
     if order.shapes:
         given["batch_size"], given["seq_len"] = _tokens_shape(order.shapes)
@@ -115,6 +115,12 @@ def _whole(
             encoder, neuron, placement, cache, pooling=read_pooling(root), progress=_progress
         )
     return placement, made, neuron
+
+
+def _longest_text(root: Path, encoder: EncoderConfig) -> int:
+    """As endpoints take them: what embeds takes no more than it was trained on."""
+    trained = None if encoder.rerank else trained_length(root)
+    return min(encoder.context_length, trained or encoder.context_length)
 
 
 def _tokens_shape(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:

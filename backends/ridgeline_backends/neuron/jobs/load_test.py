@@ -44,8 +44,8 @@ _FLAT = 1.05
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """One instance type; None leaves a choice open: of `copies` of the model as many as there is
-    room for, of `lnc` what endpoints have unless told otherwise. `length`: positions of a
-    sequence."""
+    room for, of `lnc` what endpoints have unless told otherwise, of `quantized` no unless only
+    8-bit weights fit. `length`: positions of a sequence."""
 
     instance: str
     tp: int | None = None
@@ -151,13 +151,11 @@ def _tested(test: Wanted, order: Order, plan: Plan[Candidate], serve: _Serve) ->
 
 def _settings(test: Wanted, options: Sequence[Candidate]) -> Iterator[Setting]:
     """The cheapest, and the fastest to answer alone."""
-    kept = [
-        one
-        for one in _own(test, options)
-        if test.tp in (None, one.setting.tp)
-        and test.quantized in (None, one.setting.quantized)
-        and (test.copies or 1) <= one.setting.copies
-    ]
+    kept = _shaped(test, options)
+    eight_bit = test.quantized
+    if eight_bit is None:
+        eight_bit = all(one.setting.quantized for one in kept)
+    kept = [one for one in kept if one.setting.quantized is eight_bit]
     fastest = sorted(kept, key=lambda one: one.alone_s)[:1]
     seen: set[Setting] = set()
     for one in chain(fastest, kept):
@@ -165,6 +163,15 @@ def _settings(test: Wanted, options: Sequence[Candidate]) -> Iterator[Setting]:
         if setting not in seen and len(seen) <= _TRIED:
             seen.add(setting)
             yield setting
+
+
+def _shaped(test: Wanted, options: Sequence[Candidate]) -> list[Candidate]:
+    """With the cores and copies that are asked for, whatever the weights."""
+    return [
+        one
+        for one in _own(test, options)
+        if test.tp in (None, one.setting.tp) and (test.copies or 1) <= one.setting.copies
+    ]
 
 
 def _own(test: Wanted, options: Sequence[Candidate]) -> list[Candidate]:
@@ -190,7 +197,9 @@ def _no_setting(test: Wanted, plan: Plan[Candidate]) -> str:
     most = max(one.setting.copies for one in own if test.tp in (None, one.setting.tp))
     if test.copies is not None and test.copies > most:
         return f"it has no room for {test.copies} copies of the model; it has for {most}"
-    return "the matrices of encoders are not quantised"
+    if test.quantized:
+        return "the matrices of encoders are not quantised"
+    return "it fits with 8-bit weights alone; OPTION_QUANTIZE=int8 asks for them"
 
 
 class _TooSlow(Exception):

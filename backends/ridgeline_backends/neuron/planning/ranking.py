@@ -254,12 +254,12 @@ def _refusal(sweep: Sweep[C], setting: Setting) -> _Refusal | None:
     return None
 
 
-def _rank(one: Candidate) -> tuple[bool, bool, float, str]:
-    """The cheapest first; behind them those without a price, by the cores that they keep busy:
-    cores of different chips are not worth the same, but those that no row was published of, whose
-    times are the least sure, come last."""
+def _rank(one: Candidate) -> tuple[bool, bool, float, float, str]:
+    """The cheapest first, of several the fastest; behind them those without a price, by the cores
+    that they keep busy: cores of different chips are not worth the same, but those that no row was
+    published of, whose times are the least sure, come last."""
     unsure = not one.priced and one.pace.label == "prior-only"
-    return not one.priced, unsure, _cost(one), str(one.setting)
+    return not one.priced, unsure, _cost(one), one.pace.seconds, str(one.setting)
 
 
 def _cost(one: Candidate) -> float:

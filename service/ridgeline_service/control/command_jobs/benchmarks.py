@@ -55,16 +55,20 @@ _ONE_DEVICE = ("max", "all")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """``refusal``: why nothing can be told of it."""
+    """``refusal``: why nothing can be told of it. ``any_weights``: 8-bit ones too, if no others
+    fit, though its environment does not ask for them."""
 
     instance_type: str
     environment: Mapping[str, str]
     refusal: str = ""
+    any_weights: bool = False
 
     def order(self) -> dict[str, Any]:
         """As `ridgeline_backends.neuron.jobs.load_test` takes it; of one without a refusal."""
         name = self.instance_type.removeprefix("ml.")
         found: dict[str, Any] = {"instance": name}
+        if not self.any_weights:
+            found["quantized"] = False
         for variable, target in VARIABLES.items():
             value = self.environment.get(variable, "").strip().lower()
             if not value:
@@ -98,7 +102,7 @@ def benchmarks_of(request: Mapping[str, Any], known: Sequence[str]) -> list[Benc
         found = [test for one in asked["EndpointConfigurations"] for test in _of_configuration(one)]
     else:
         named = (asked.get("ContainerConfig") or {}).get("SupportedInstanceTypes") or known
-        found = [Benchmark(name, {}) for name in named]
+        found = [Benchmark(name, {}, any_weights=True) for name in named]
     wanted = list({_key(one): one for one in found}.values())[:most]
     return [one if one.refusal else replace(one, refusal=_refusal(one)) for one in wanted]
 

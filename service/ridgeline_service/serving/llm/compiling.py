@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ridgeline_backends.base import Artifact, Backend, LoadSpec, Plan
 from ridgeline_backends.errors import DoesNotFit
+from ridgeline_backends.models.encoder_families import EMBEDDING_FAMILIES
+from ridgeline_backends.models.sentence_files import trained_length
 from ridgeline_service.serving.llm.errors import InvalidSetting
 from ridgeline_service.serving.llm.settings import DEFAULT_DTYPE, ModelSettings
 
@@ -46,8 +48,12 @@ def compiled(
     step = max(settings.max_tokens_per_step or spec.max_tokens_per_step, settings.max_num_seqs)
     spec = replace(spec, max_tokens_per_step=step)
     # Where a config says how long a sequence may be differs between families; the backend knows.
-    declared = backend.plan(config, spec).max_model_len
-    plan = backend.plan(config, replace(spec, max_model_len=context_length(declared, settings)))
+    open_plan = backend.plan(config, spec)
+    length = context_length(open_plan.max_model_len, settings)
+    if settings.max_model_len is None and open_plan.architecture in EMBEDDING_FAMILIES:
+        # What is longer than its texts may be is not compiled.
+        length = min(length, trained_length(directory) or length)
+    plan = backend.plan(config, replace(spec, max_model_len=length))
     for note in plan.notes:
         log.info("%s", note)
     if not plan.fits:

@@ -21,6 +21,7 @@ from ridgeline_backends.engine.draft_model import DraftModel
 from ridgeline_backends.engine.drafting import PromptLookup
 from ridgeline_backends.engine.llm_engine import LLMEngine
 from ridgeline_backends.engine.speculation import Speculation
+from ridgeline_backends.models.sentence_files import trained_length
 from ridgeline_backends.registry import get_backend
 from ridgeline_service.serving.llm.batches import Batches, Worker, metered
 from ridgeline_service.serving.llm.compiling import compiled
@@ -266,11 +267,7 @@ def _embedding_model(
     tokenizer: TextTokenizer,
     seams: Seams,
 ) -> EmbeddingModel:
-    # Authors may have trained on less than the model has positions for (sentence-transformers).
-    trained = read_json(directory / "sentence_bert_config.json").get("max_seq_length")
-    longest = runner.max_model_len
-    if isinstance(trained, int) and 0 < trained < longest:
-        longest = trained
+    longest = min(runner.max_model_len, trained_length(directory) or runner.max_model_len)
     return EmbeddingModel(
         name=settings.name,
         tokenizer=tokenizer,

@@ -32,6 +32,42 @@ class Mlp(nn.Module):
         return found
 
 
+class Attention(nn.Module):
+    """Reads its sizes of its input, as most code does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, d = x.shape
+        q, k, v = (f(x).view(b, t, 4, 4).transpose(1, 2) for f in (self.q, self.k, self.v))
+        weights = torch.softmax(q @ k.transpose(-1, -2) / 2, -1)
+        return (weights @ v).transpose(1, 2).reshape(b, t, d)
+
+
+class ScriptedAttention(Attention):
+    """The same in the words that TorchScript has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, d = x.shape
+        q = self.q(x).view(b, t, 4, 4).transpose(1, 2)
+        k = self.k(x).view(b, t, 4, 4).transpose(1, 2)
+        v = self.v(x).view(b, t, 4, 4).transpose(1, 2)
+        weights = torch.softmax(q @ k.transpose(-1, -2) / 2, -1)
+        return (weights @ v).transpose(1, 2).reshape(b, t, d)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.lstm = nn.Linear(16, 16), nn.LSTM(16, 8, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.lstm(self.linear(x))[0]
+        return found
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
@@ -83,6 +119,9 @@ def test_a_text_encoder_becomes_a_module_per_bucket_and_batch(
     # Positions start behind that of the padding token.
     found = [(one["phase"], one["batch"], one["bucket"]) for one in result["modules"]]
     assert found == [("encoding", 1, 128), ("encoding", 1, 200)]
+    (source / "sentence_bert_config.json").write_text('{"max_seq_length": 150}')
+    result = run(capsys, *order)[-1]["result"]
+    assert [one["bucket"] for one in result["modules"]] == [128, 150], "texts are no longer"
     # Masks have the shape of the ids; a list of shapes has no names.
     for shapes in ('{"input_ids": [4, 128], "attention_mask": [4, 128]}', "[[4, 128], [4, 128]]"):
         result = run(capsys, *order, "--shapes", shapes)[-1]["result"]
@@ -119,6 +158,29 @@ def test_a_program_of_one_file_is_compiled_for_one_core(
     assert result["neuron_cores"] == 1
     assert list(result["inputs"].values()) == [[3, 8]]
     assert (tmp_path / "out" / next(source.iterdir()).name).is_file()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("kind", ["traced attention", "scripted attention", "traced LSTM"])
+def test_torchscript_that_reads_shapes_has_those_of_the_job(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    if kind == "scripted attention":
+        script = torch.jit.script(ScriptedAttention().eval())
+    else:
+        module = Attention() if kind == "traced attention" else Recurrent()
+        script = torch.jit.trace(module.eval(), torch.zeros(2, 5, 16))
+    torch.jit.save(script, str(source / "model.pt"))
+    order = (str(source), str(tmp_path / "out"), "--target", "ml_inf2", "--shapes")
+    result = run(capfd, *order, '{"x": [2, 5, 16]}')[-1]["result"]
+    assert list(result["inputs"].values()) == [[2, 5, 16]]
+    assert main([*order, '{"x": [2, 5, 32]}']) == 1
+    said = capfd.readouterr()
+    assert "(10x32 and 16x" in json.loads(said.out.splitlines()[-1])["error"]["message"]
+    assert not said.err
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
