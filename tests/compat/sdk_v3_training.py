@@ -1,5 +1,5 @@
-"""AWS's sagemaker SDK v3, unmodified: ModelTrainer with a script, a command and torchrun, and
-sagemaker-core's TrainingJob."""
+"""AWS's sagemaker SDK v3, unmodified: ModelTrainer with a script, a command, torchrun and what
+TensorBoard shows, and sagemaker-core's TrainingJob."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from sagemaker.core.shapes import (
 )
 from sagemaker.core.utils.exceptions import FailedStatusError
 from sagemaker.train import ModelTrainer
-from sagemaker.train.configs import Compute, InputData, SourceCode
-from sagemaker.train.distributed import Torchrun
+from sagemaker.train.configs import Compute, InputData, SourceCode, TensorBoardOutputConfig
+from sagemaker.train.distributed import MPI, Torchrun
 
 IMAGE = (
     "763104351884.dkr.ecr.us-east-1.amazonaws.com/"
@@ -78,7 +78,9 @@ def main() -> int:
         script(folder)
         failure(folder)
         torchrun(folder)
+        mpi(folder)
         command()
+    tensorboard()
     core()
     return 0
 
@@ -127,6 +129,28 @@ def torchrun(folder: Path) -> None:
         trained._latest_training_job.wait(logs=True)
         assert model_of(trained) == expected, model_of(trained)
     print("ModelTrainer with torchrun, two processes on one and on two instances, at once: trained")
+
+
+def mpi(folder: Path) -> None:
+    source = SourceCode(source_dir=str(folder / "code"), entry_script="ddp.py")
+    said = ""
+    try:
+        trainer(source, distributed=MPI(process_count_per_node=2)).train(logs=False)
+    except FailedStatusError as error:
+        said = str(error)
+    assert "MPI does not run here. Use distributed=Torchrun()" in said, said
+    print("ModelTrainer with MPI: refused with what to use instead")
+
+
+def tensorboard() -> None:
+    trained = trainer(SourceCode(command="echo 7 > /opt/ml/output/tensorboard/events.1"))
+    trained.with_tensorboard_output_config(TensorBoardOutputConfig()).train(logs=False)
+    job = trained._latest_training_job
+    where = f"{job.tensor_board_output_config.s3_output_path}/{job.training_job_name}"
+    bucket, _, prefix = where.removeprefix("s3://").partition("/")
+    key = f"{prefix}/tensorboard-output/events.1"
+    assert boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read() == b"7\n"
+    print("ModelTrainer with TensorBoardOutputConfig: its files are in S3")
 
 
 def command() -> None:

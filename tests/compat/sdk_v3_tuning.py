@@ -10,6 +10,10 @@ from pathlib import Path
 
 from sagemaker.core.parameter import CategoricalParameter, ContinuousParameter, IntegerParameter
 from sagemaker.core.resources import HyperParameterTuningJob, TrainingJob
+from sagemaker.core.shapes import (
+    HyperParameterTuningJobWarmStartConfig,
+    ParentHyperParameterTuningJob,
+)
 from sagemaker.core.utils.exceptions import FailedStatusError
 from sagemaker.train import ModelTrainer
 from sagemaker.train.configs import Compute, InputData, SourceCode
@@ -46,13 +50,18 @@ def main() -> None:
         (folder / "code" / "train.py").write_text(TRAIN)
         (folder / "code" / "helper.py").write_text("ROWS = 3")
         (folder / "d.csv").write_text("1\n2\n3\n")
-        searched(tuned(folder, "v3-tuned"))
+        warm(folder, searched(tuned(folder, "v3-tuned")))
         stopped(folder)
         failing(folder)
 
 
 def tuned(
-    folder: Path, name: str, *, most: int = 3, regex: str = "loss=([0-9.]+);"
+    folder: Path,
+    name: str,
+    *,
+    most: int = 3,
+    regex: str = "loss=([0-9.]+);",
+    warm_start: HyperParameterTuningJobWarmStartConfig | None = None,
 ) -> HyperparameterTuner:
     """One that has started."""
     # Without the proxy the SDK asks AWS for its default role.
@@ -80,6 +89,7 @@ def tuned(
         max_jobs=most,
         max_parallel_jobs=2,
         random_seed=3,
+        warm_start_config=warm_start,
         base_tuning_job_name=name,  # the SDK's own part of it tells minutes apart only
     )
     made.tune(
@@ -88,7 +98,7 @@ def tuned(
     return made
 
 
-def searched(tuner: HyperparameterTuner) -> None:
+def searched(tuner: HyperparameterTuner) -> str:
     tuner.wait()
     name = tuner.latest_tuning_job.hyper_parameter_tuning_job_name
     table = tuner.analytics().dataframe()
@@ -105,6 +115,21 @@ def searched(tuner: HyperparameterTuner) -> None:
     trials = list(found.get_all_training_jobs(sort_by="FinalObjectiveMetricValue"))
     assert len(trials) == 3
     print("HyperparameterTuner: tuned, analysed, found again")
+    return name
+
+
+def warm(folder: Path, parent: str) -> None:
+    """The SDK uploads the script to a new place; data and algorithm are the same all the same."""
+    parents = [ParentHyperParameterTuningJob(hyper_parameter_tuning_job_name=parent)]
+    config = HyperParameterTuningJobWarmStartConfig(
+        parent_hyper_parameter_tuning_jobs=parents, warm_start_type="IdenticalDataAndAlgorithm"
+    )
+    tuner = tuned(folder, "v3-warm", most=1, warm_start=config)
+    tuner.wait()
+    found = tuner.describe()
+    assert found.hyper_parameter_tuning_job_status == "Completed", found
+    assert found.overall_best_training_job is not None, found
+    print("HyperparameterTuner: started warm from another")
 
 
 def stopped(folder: Path) -> None:

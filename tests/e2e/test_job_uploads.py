@@ -54,3 +54,32 @@ def test_a_name_that_s3_does_not_take_costs_that_file_alone(jobs: Jobs) -> None:
     assert "Restarting" not in statuses
     assert described["BillableTimeInSeconds"] == described["TrainingTimeInSeconds"] >= 8
     assert jobs.lines(name).count("written") == 1
+
+
+EVENTS = """
+import os, time
+folder = "/opt/ml/output/tensorboard/run"
+os.makedirs(folder)
+events = open(f"{folder}/events.out.tfevents.1", "w")
+for step in range(80):
+    events.write(f"{step};")
+    events.flush()
+    time.sleep(0.2)
+print("written", flush=True)
+events.write("end")
+"""
+
+
+def test_what_tensorboard_shows_is_in_s3_while_the_script_runs(jobs: Jobs) -> None:
+    config = {"S3OutputPath": f"s3://{BUCKET}/tb"}
+    name = jobs.create(EVENTS, TensorBoardOutputConfig=config)
+    key = f"tb/{name}/tensorboard-output/run/events.out.tfevents.1"
+
+    def shown() -> str:
+        found = jobs.s3.list_objects_v2(Bucket=BUCKET, Prefix=key).get("Contents", [])
+        return jobs.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read().decode() if found else ""
+
+    until(lambda: "0;1;" in shown(), 60)
+    assert not jobs.says(name, "written")
+    assert jobs.wait(name)["TrainingJobStatus"] == "Completed"
+    assert shown().endswith("79;end")

@@ -72,7 +72,8 @@ class Contract(ABC):
 
 
 class TrainingContract(Contract):
-    """/opt/ml/model and /opt/ml/output/data become archives; checkpoints go both ways."""
+    """/opt/ml/model and /opt/ml/output/data become archives; checkpoints go both ways, and what
+    TensorBoard shows goes up."""
 
     stage = ("Training", "Training image download completed. Training in progress.")
     folders = (
@@ -97,13 +98,26 @@ class TrainingContract(Contract):
             if order.checkpoint_uri
             else None
         )
+        self._synced = [] if self._checkpoints is None else [self._checkpoints]
+        self._places = [self._artifacts]
+        shown = order.tensorboard
+        if shown is not None:
+            title = "The files of TensorBoard"
+            self._synced.append(Checkpoints(reader, shown.uri, shown.path, layout, title))
+            self._places.append(
+                Artifacts(reader, shown.uri, folder, f"S3OutputPath of {shown.name}")
+            )
 
     def check(self) -> None:
-        self._artifacts.check()
+        for place in self._places:
+            place.check()
 
     def make(self) -> None:
         if self._checkpoints is not None:
             self._checkpoints.restore(lambda _: self._check_stop())
+        if self._order.tensorboard is not None:
+            path = self._layout.outside(self._order.tensorboard.path)
+            path.mkdir(parents=True, exist_ok=True)
 
     def configure(self) -> None:
         self._layout.write_config(self._order)
@@ -117,12 +131,11 @@ class TrainingContract(Contract):
         }
 
     def started(self) -> None:
-        if self._checkpoints is not None:
-            self._checkpoints.start()
+        for folder in self._synced:
+            folder.start()
 
     def ended(self, reporter: Reporter) -> None:
-        if self._checkpoints is not None:
-            self._checkpoints.finish()
+        in_turn(folder.finish for folder in self._synced)
 
     def failure(self) -> str:
         return self._layout.failure()

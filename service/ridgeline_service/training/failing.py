@@ -38,6 +38,8 @@ _LAUNCHER = re.compile(
     r"subprocess\.CalledProcessError|\bChildFailedError\b|^Training Execution failed\."
 )
 """What starts a script, such as torchrun or a driver of SDK v3, says so of its child's end."""
+_MPI_DRIVER = re.compile(rf'File "{layout.DATA}/sm_drivers/distributed_drivers/mpi_')
+"""In a traceback: SDK v3's own, which needs sshd and mpirun beside the module that it names."""
 _NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|File too large")
 _USER_CODE = (layout.CODE, f"{layout.INSIDE}/input", layout.MODEL)
 
@@ -71,12 +73,12 @@ def script_failed(
     cause = _cause(ended, log, said)
     if said:
         message = f"{shortened(said, _SAID_ROOM)}, {ended.words}"
-        return JobFailed(cause, message, log, _hint(order, cause, ended, said))
+        return JobFailed(cause, message, log, _hint(order, cause, ended, said, log))
     error = last_error(log, errors)
     message = f"ExecuteUserScriptError: {ended.words}"
     message += f', ErrorMessage "{shortened(error, 300)}"'
     message += f', Command "{shortened(" ".join(command), 200)}"'
-    return JobFailed(cause, message, log, _hint(order, cause, ended, error))
+    return JobFailed(cause, message, log, _hint(order, cause, ended, error, log))
 
 
 def last_error(log: Sequence[str], errors: Sequence[str]) -> str:
@@ -104,7 +106,7 @@ def _cause(ended: Ended, log: Sequence[str], said: str) -> Cause:
     return Cause.SCRIPT_FAILED
 
 
-def _hint(order: Order, cause: Cause, ended: Ended, error: str) -> str:
+def _hint(order: Order, cause: Cause, ended: Ended, error: str, log: Sequence[str]) -> str:
     if cause is Cause.OUT_OF_MEMORY:
         limit = in_gib(order.confinement.memory_bytes)
         how = (
@@ -115,6 +117,8 @@ def _hint(order: Order, cause: Cause, ended: Ended, error: str) -> str:
         return f"{how} {cause.hint}"
     if cause is Cause.DISK_FULL:
         return cause.hint
+    if any(_MPI_DRIVER.search(line) for line in log):
+        return "MPI does not run here. Use distributed=Torchrun() of the ModelTrainer."
     module = re.search(r"No module named '([\w.]+)'", error)
     if module:
         name = module[1].partition(".")[0]

@@ -60,7 +60,7 @@ class MetricDefinition:
 
 @dataclass(frozen=True)
 class OutputFolder:
-    """What a processing script writes below ``path`` becomes objects below ``uri``: at its end, or
+    """What a script writes below ``path`` becomes objects below ``uri``: at its end, or
     ``continuous``ly."""
 
     name: str
@@ -123,7 +123,8 @@ class Order:
     """One instance of one attempt of a job. Times are seconds, sizes bytes.
 
     ``entrypoint`` empty means script mode, or the program ``train``. ``output_uri`` is the folder
-    of this job's artifacts; ``checkpoint_uri`` is empty where there are no checkpoints.
+    of this job's artifacts; ``checkpoint_uri`` is empty where there are no checkpoints;
+    ``tensorboard`` is what TensorBoard shows, None where nobody asked for it.
     """
 
     job: str
@@ -149,6 +150,7 @@ class Order:
     compress: bool = True
     checkpoint_uri: str = ""
     checkpoint_path: str = "/opt/ml/checkpoints"
+    tensorboard: OutputFolder | None = None
     processing: Processing | None = None
     transform: Transform | None = None
 
@@ -189,6 +191,7 @@ def read_order(folder: Path) -> Order:
             "arguments": tuple(raw["arguments"]),
             "channels": tuple(Channel(**item) for item in raw["channels"]),
             "metrics": tuple(MetricDefinition(**item) for item in raw["metrics"]),
+            "tensorboard": raw["tensorboard"] and OutputFolder(**raw["tensorboard"]),
             "processing": _processing(raw["processing"]),
             "transform": _transform(raw["transform"]),
             "confinement": Confinement(

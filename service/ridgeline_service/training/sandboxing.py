@@ -63,7 +63,8 @@ def environment(
     version = _site_packages(packages.python)
     paths = [layout.CODE, *map(str, packages.overlays), f"{PACKAGES}/{version}"]
     given = order.environment.get("PYTHONPATH")
-    recommended: dict[str, str] = dict(pip)
+    # The one that boto3 reads; SageMaker promises the other one.
+    recommended: dict[str, str] = {"AWS_DEFAULT_REGION": order.region, **pip}
     recommended["GOMP_SPINCOUNT"] = SPINS_ALONE if confinement.alone else SPINS_SHARED
     if confinement.threads is not None:
         recommended["OMP_NUM_THREADS"] = str(confinement.threads)

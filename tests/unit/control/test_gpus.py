@@ -126,6 +126,7 @@ class TestLaunch:
             replica_identity(replica, variant, endpoint),
             variant,
             staged,
+            region="us-east-1",
             port=1,
             threads=None,
             gpus=gpus,

@@ -49,6 +49,21 @@ def spot(**times: int) -> dict[str, Any]:
         (request(ResourceConfig={"VolumeSizeInGB": 1, "InstanceGroups": [GROUP]}), "unlike"),
         (request({"AlgorithmName": "a"}), "a TrainingImage and an AlgorithmName"),
         (request({"MetricDefinitions": [METRIC, METRIC]}), "metric 'loss' is given twice"),
+        (
+            request(RemoteDebugConfig={"EnableRemoteDebug": True}),
+            "RemoteDebugConfig asks for EnableRemoteDebug",
+        ),
+        (
+            request(TensorBoardOutputConfig={"S3OutputPath": "https://b/tb"}),
+            "S3OutputPath of TensorBoardOutputConfig is 'https://b/tb', which is no S3 URI",
+        ),
+        *(
+            (
+                request(TensorBoardOutputConfig={"S3OutputPath": "s3://b/tb", "LocalPath": path}),
+                "LocalPath of TensorBoardOutputConfig",
+            )
+            for path in ("/opt/ml", "/var/tb", "/opt/ml/input/tb", "/opt/ml/output/../../x")
+        ),
         (request(**spot(MaxRuntimeInSeconds=60)), WAIT),
         (request(**spot(MaxRuntimeInSeconds=60, MaxWaitTimeInSeconds=59)), WAIT),
         (request(**spot(MaxWaitTimeInSeconds=3600)), WAIT),
@@ -71,6 +86,15 @@ def test_what_cannot_be_meant_is_refused(changed: dict[str, Any], words: str) ->
         request(**spot(MaxRuntimeInSeconds=60, MaxWaitTimeInSeconds=60)),
         request(**spot(MaxWaitTimeInSeconds=86_400)),
         request(StoppingCondition={}),
+        request(RemoteDebugConfig={"EnableRemoteDebug": False}),
+        request(InfraCheckConfig={"EnableInfraCheck": True}),
+        request(TensorBoardOutputConfig={"S3OutputPath": "s3://b/tb"}),
+        request(
+            TensorBoardOutputConfig={
+                "S3OutputPath": "s3://b/tb",
+                "LocalPath": "/opt/ml/output/tensorboard/",
+            }
+        ),
         request({"MetricDefinitions": [METRIC, {**METRIC, "Name": "other"}]}),
     ],
 )

@@ -8,16 +8,12 @@ from typing import Any
 
 import pytest
 from fake_runners import FakeRunners
+from tuning_rows import create, describe, finish, finish_all, request, running, ticks, trials
 
 from ridgeline_service.control.tuning.trials import trial_name, tuning_name
 from ridgeline_service.errors import ResourceInUse, ResourceNotFound, ValidationException
 from ridgeline_service.settings import Settings
-from ridgeline_service.telemetry.samples import Metric, Sample, SampleStore
 from ridgeline_service.training.causes import Cause
-from ridgeline_service.training.report import MetricValue, Report
-from ridgeline_service.training.watching import NAMESPACE
-
-IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312"
 
 
 @pytest.fixture
@@ -28,84 +24,6 @@ def runners() -> FakeRunners:
 @pytest.fixture
 def world(make_world: Callable[..., Any], runners: FakeRunners) -> Any:
     return make_world(runners=runners, settings=Settings(max_instances=4))
-
-
-def request(name: str = "t", **changes: Any) -> dict[str, Any]:
-    config = {
-        "Strategy": "Random",
-        "ResourceLimits": {"MaxNumberOfTrainingJobs": 4, "MaxParallelTrainingJobs": 2},
-        "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
-        "ParameterRanges": {
-            "ContinuousParameterRanges": [{"Name": "lr", "MinValue": "0", "MaxValue": "1"}]
-        },
-        "RandomSeed": 7,
-        **changes.pop("config", {}),
-    }
-    definition = {
-        "StaticHyperParameters": {"epochs": "9"},
-        "AlgorithmSpecification": {
-            "TrainingImage": IMAGE,
-            "TrainingInputMode": "File",
-            "MetricDefinitions": [{"Name": "loss", "Regex": "loss=([0-9.]+)"}],
-        },
-        "RoleArn": "arn:aws:iam::123456789012:role/r",
-        "OutputDataConfig": {"S3OutputPath": "s3://b/out"},
-        "HyperParameterTuningResourceConfig": {
-            "InstanceType": "ml.m5.large",
-            "InstanceCount": 1,
-            "VolumeSizeInGB": 1,
-        },
-        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
-        **changes.pop("definition", {}),
-    }
-    return {
-        "HyperParameterTuningJobName": name,
-        "HyperParameterTuningJobConfig": config,
-        "TrainingJobDefinition": definition,
-        **changes,
-    }
-
-
-def create(world: Any, name: str = "t", **changes: Any) -> None:
-    world.plane.tuning_jobs.create(request(name, **changes))
-
-
-def describe(world: Any, name: str = "t") -> dict[str, Any]:
-    found = world.plane.tuning_jobs.describe({"HyperParameterTuningJobName": name})
-    return dict(found)
-
-
-def trials(world: Any, name: str = "t", **query: Any) -> list[dict[str, Any]]:
-    found = world.plane.tuning_jobs.list_training_jobs(
-        {"HyperParameterTuningJobName": name, "MaxResults": 100, **query}
-    )
-    return list(found["TrainingJobSummaries"])
-
-
-def ticks(world: Any, count: int = 4) -> None:
-    for _ in range(count):
-        world.tick(0.6)
-
-
-def running(runners: FakeRunners) -> list[str]:
-    return sorted(each.spec.order.job for each in runners.running.values() if each.alive)
-
-
-def finish(world: Any, runners: FakeRunners, job: str, loss: float | None) -> None:
-    if loss is not None:
-        value = MetricValue("loss", loss, int(world.now * 1e6))
-        runners.one(job).report = Report(metrics=(value,), training_started_at=1)
-    runners.end(job)
-
-
-def finish_all(world: Any, runners: FakeRunners, loss: Callable[[str], float | None]) -> None:
-    for _ in range(40):
-        ticks(world, 3)
-        if describe(world)["HyperParameterTuningJobStatus"] not in ("InProgress", "Stopping"):
-            return
-        for job in running(runners):
-            finish(world, runners, job, loss(job))
-    raise AssertionError(describe(world))
 
 
 def test_trials_run_in_parallel_until_the_best_is_found(world: Any, runners: FakeRunners) -> None:
@@ -208,115 +126,6 @@ def test_a_stop_ends_the_trials_first(world: Any, runners: FakeRunners) -> None:
     assert len(world.plane.training_jobs.list({"NameContains": "t-0"})["TrainingJobSummaries"]) == 2
 
 
-def test_failures_explain_themselves(world: Any, runners: FakeRunners) -> None:
-    create(world)
-    for _ in range(2):
-        ticks(world)
-        for job in running(runners):
-            failed = {"cause": Cause.SCRIPT_FAILED, "message": "AlgorithmError: no data"}
-            runners.end(job, outcome="failed", **failed)
-    ticks(world)
-    found = describe(world)
-    assert found["HyperParameterTuningJobStatus"] == "Failed"
-    assert found["FailureReason"].startswith("All training jobs failed.")
-    assert "AlgorithmError: no data" in found["FailureReason"]
-    assert found["TrainingJobStatusCounters"]["NonRetryableError"] == 4
-    create(world, "silent")
-    for _ in range(2):
-        ticks(world)
-        for job in running(runners):
-            finish(world, runners, job, None)
-    ticks(world)
-    found = describe(world, "silent")
-    assert "No objective metrics found after running 4 training jobs" in found["FailureReason"]
-    assert found["ObjectiveStatusCounters"]["Failed"] == 4
-
-
-@pytest.mark.parametrize("silent", [False, True])
-def test_a_search_that_comes_to_no_value_is_given_up(
-    world: Any, runners: FakeRunners, silent: bool
-) -> None:
-    failed = {"outcome": "failed", "cause": Cause.SCRIPT_FAILED, "message": "AlgorithmError"}
-    create(world, config={"ResourceLimits": {"MaxParallelTrainingJobs": 2}})
-    for _ in range(8):
-        ticks(world)
-        for job in running(runners):
-            runners.end(job, **({} if silent else failed))
-    ticks(world)
-    found = describe(world)
-    assert found["HyperParameterTuningJobStatus"] == "Failed"
-    assert len(trials(world)) <= 12
-
-
-@pytest.mark.parametrize(
-    ("criteria", "loss", "most"),
-    [
-        ({"TargetObjectiveMetricValue": 0.5}, lambda number: 1.0 if number < 3 else 0.4, 5),
-        (
-            {"BestObjectiveNotImproving": {"MaxNumberOfTrainingJobsNotImproving": 3}},
-            lambda number: 1.0 - 0.001 * number,
-            7,
-        ),
-    ],
-)
-def test_criteria_end_a_search_early(
-    world: Any,
-    runners: FakeRunners,
-    criteria: dict[str, Any],
-    loss: Callable[[int], float],
-    most: int,
-) -> None:
-    limits = {"MaxNumberOfTrainingJobs": 50, "MaxParallelTrainingJobs": 2}
-    create(world, config={"ResourceLimits": limits, "TuningJobCompletionCriteria": criteria})
-    finish_all(world, runners, lambda job: loss(int(job[2:5])))
-    assert describe(world)["HyperParameterTuningJobStatus"] == "Completed"
-    assert len(trials(world)) <= most
-
-
-def test_the_time_of_a_search_is_bounded(world: Any, runners: FakeRunners) -> None:
-    limits = {"MaxParallelTrainingJobs": 1, "MaxRuntimeInSeconds": 120}
-    create(world, config={"ResourceLimits": limits})
-    ticks(world)
-    world.tick(121)
-    ticks(world)
-    [job] = running(runners)
-    runners.end(job, outcome="stopped", cause=Cause.STOP_REQUESTED)
-    ticks(world)
-    assert describe(world)["HyperParameterTuningJobStatus"] == "Stopped"
-
-
-def report_curve(world: Any, job: str, values: list[float]) -> None:
-    metric = Metric(NAMESPACE, "loss", (("TrainingJobName", job),))
-    store = SampleStore(world.data_dir.samples)
-    store.put(
-        [
-            Sample(metric, world.now + step / 1e3, "None", 1.0, value, value, value)
-            for step, value in enumerate(values)
-        ]
-    )
-    store.close()
-
-
-def test_early_stopping_ends_what_the_median_beats(world: Any, runners: FakeRunners) -> None:
-    limits = {"MaxNumberOfTrainingJobs": 5, "MaxParallelTrainingJobs": 1}
-    create(world, config={"ResourceLimits": limits, "TrainingJobEarlyStoppingType": "Auto"})
-    for _ in range(3):
-        ticks(world)
-        [job] = running(runners)
-        report_curve(world, job, [1.0, 0.5, 0.1])
-        finish(world, runners, job, 0.1)
-        ticks(world)
-    [job] = running(runners)
-    report_curve(world, job, [3.0, 2.0])
-    ticks(world)
-    assert runners.one(job).asked == [Cause.STOP_REQUESTED] * len(runners.one(job).asked)
-    assert runners.one(job).asked
-    runners.end(job, outcome="stopped", cause=Cause.STOP_REQUESTED)
-    ticks(world)
-    assert describe(world)["TrainingJobStatusCounters"]["Stopped"] == 1
-    assert len(running(runners)) == 1
-
-
 def test_names_keep_their_capitals() -> None:
     assert tuning_name(trial_name("My-Search-2", 7, "0123456789ab")) == "My-Search-2"
 
@@ -369,6 +178,43 @@ def test_a_warm_start_knows_what_its_parents_found(world: Any, runners: FakeRunn
         create(world, "early", WarmStartConfig={**warm, **running_one})
 
 
+def test_a_warm_start_may_bring_its_code_anew_and_is_told_what_else_differs(
+    world: Any, runners: FakeRunners
+) -> None:
+    def definition(**places: str) -> dict[str, Any]:
+        return {"InputDataConfig": [channel(*item) for item in places.items()]}
+
+    create(world, definition=definition(train="s3://b/d", code="s3://b/1", sm_drivers="s3://b/2"))
+    finish_all(world, runners, lambda job: float(job[4]))
+    warm = {
+        "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "t"}],
+        "WarmStartType": "IdenticalDataAndAlgorithm",
+    }
+
+    def refusal(**changes: Any) -> str:
+        with pytest.raises(ValidationException) as refused:
+            create(world, "child", WarmStartConfig=warm, **changes)
+        return refused.value.message
+
+    same = {"code": "s3://b/3", "sm_drivers": "s3://b/4"}
+    said = refusal(definition=definition(train="s3://b/e", test="s3://b/f", **same))
+    assert "other input data (channels 'test', 'train')" in said
+    assert "image" not in said
+    assert "objective" not in said
+    said = refusal(
+        definition=definition(train="s3://b/d", **same),
+        config={"HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "loss"}},
+    )
+    assert "has another objective" in said
+    assert "data" not in said.partition("With WarmStartType")[0]
+    create(world, "child", WarmStartConfig=warm, definition=definition(train="s3://b/d", **same))
+
+
+def channel(name: str, uri: str) -> dict[str, Any]:
+    source = {"S3DataType": "S3Prefix", "S3Uri": uri}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
+
+
 def test_what_no_trial_could_be_is_refused_at_once(world: Any) -> None:
     algorithm = {**request()["TrainingJobDefinition"]["AlgorithmSpecification"]}
     bad = {**algorithm, "TrainingImage": "nobody/knows:1"}
@@ -405,5 +251,7 @@ def test_several_definitions_take_turns(world: Any, runners: FakeRunners) -> Non
     finish_all(world, runners, lambda job: float(job[4]))
     names = [each["TrainingJobDefinitionName"] for each in trials(world)]
     assert names == ["a", "b", "a", "b"]
+    points = [each["TunedHyperParameters"]["lr"] for each in trials(world)]
+    assert len(set(points)) == 4
     assert describe(world)["BestTrainingJob"]["TrainingJobDefinitionName"] == "a"
     assert len(describe(world)["TrainingJobDefinitions"]) == 2

@@ -216,6 +216,12 @@ def test_a_broken_module_is_a_failure_with_the_reason(
     assert cause in identity["error"]["message"]  # type: ignore[index]
 
 
+def test_a_package_that_is_not_there_is_named_with_where_to_ask_for_it(start: Start) -> None:
+    replica = start("import nowhere_to_be_found.deep", ready=False)
+    identity = replica.wait_for("failed")
+    assert "Add nowhere_to_be_found to code/requirements.txt" in identity["error"]["hint"]  # type: ignore[index]
+
+
 def test_a_program_that_is_named_and_missing_is_a_failure(start: Start) -> None:
     replica = start(ECHO, ready=False, SAGEMAKER_PROGRAM="serve.py")
     identity = replica.wait_for("failed")

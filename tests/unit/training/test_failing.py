@@ -64,3 +64,27 @@ def test_what_was_only_printed_is_no_error(order: Order) -> None:
 def test_a_reason_can_always_be_stored() -> None:
     failed = JobFailed(Cause.DISK_FULL, "no room for \udcff.bin")
     failure_reason(failed).encode()
+
+
+MPI_DRIVER = """Traceback (most recent call last):
+  File "/opt/ml/input/data/sm_drivers/distributed_drivers/mpi_driver.py", line 23, in <module>
+    from distributed_drivers.mpi_utils import (  # noqa: E402 # pylint: disable=C0413,E0611
+  File "/opt/ml/input/data/sm_drivers/distributed_drivers/mpi_utils.py", line 24, in <module>
+    import paramiko
+ModuleNotFoundError: No module named 'paramiko'
+"""
+
+
+def test_what_the_mpi_driver_of_the_sdk_lacks_cannot_be_added(order: Order) -> None:
+    log = MPI_DRIVER.splitlines()
+    said = "Training Execution failed. For more details, see ..."
+    failed = script_failed(order, Ended(1, None), ["/bin/bash"], log, said, errors=log)
+    reason = failure_reason(failed)
+    assert "MPI does not run here. Use distributed=Torchrun()" in reason
+    assert "requirements.txt" not in reason
+
+
+def test_a_module_that_the_script_lacks_is_to_be_added(order: Order) -> None:
+    log = ['  File "/opt/ml/code/train.py", line 1', "ModuleNotFoundError: No module named 'x.y'"]
+    failed = script_failed(order, Ended(1, None), ["python"], log, "", errors=log)
+    assert "Add x to requirements.txt in source_dir" in failure_reason(failed)

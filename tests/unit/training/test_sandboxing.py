@@ -25,6 +25,12 @@ def test_the_user_s_word_counts_for_what_is_recommended(order: Order) -> None:
     assert own["CURRENT_HOST"] == "algo-1"
 
 
+def test_aws_clients_in_the_script_find_the_region(order: Order) -> None:
+    found = of(order)
+    assert found["AWS_REGION"] == found["AWS_DEFAULT_REGION"] == "us-east-1"
+    assert of(order, AWS_DEFAULT_REGION="eu-west-1")["AWS_DEFAULT_REGION"] == "eu-west-1"
+
+
 def test_torchrun_without_a_port_meets_at_one_of_its_own(order: Order) -> None:
     ports = {
         of(replace(order, arn=f"{order.arn}-{number}"))["PET_MASTER_PORT"] for number in range(8)

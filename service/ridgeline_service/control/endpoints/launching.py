@@ -29,6 +29,8 @@ BACKEND_VARIABLE = "RIDGELINE_BACKEND"
 INSTANCE_VARIABLE = "RIDGELINE_INSTANCE_TYPE"
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 CACHE_VARIABLE = "NEURON_COMPILE_CACHE_URL"
+REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
+"""SageMaker's own, and the one that boto3 reads."""
 
 _NO_CACHE: Mapping[str, str] = {}
 
@@ -55,21 +57,23 @@ def launch_order(
     variant: VariantSpec,
     staged: Staged,
     *,
+    region: str,
     port: int,
     threads: int | None,
     gpus: tuple[int, ...] = (),
     own_environment: Mapping[str, str] = os.environ,
     compile_cache: Mapping[str, str] = _NO_CACHE,
 ) -> ReplicaSpec:
-    """``threads`` None lets the server compute on all cores; ``gpus`` are those it may use, by
-    number. The user's environment has the last
-    word about what is only a recommendation. Of the service's ``own_environment``, our model server
-    gets where to send traces, and on a simulated device ``compile_cache``, see there; a container
-    of the user's gets nothing."""
-    environment = dict(staged.environment)
+    """``region`` is what AWS's clients in a container of the user's find; ``threads`` None lets the
+    server compute on all cores; ``gpus`` are those it may use, by number. The user's environment
+    has the last word about what is only a recommendation. Of the service's ``own_environment``, our
+    model server gets where to send traces, and on a simulated device ``compile_cache``, see there;
+    a container of the user's gets nothing."""
     if staged.kind == "llm":
-        tracing = {n: value for n, value in own_environment.items() if n.startswith("OTEL_")}
-        environment = {**tracing, **environment}
+        given = {n: value for n, value in own_environment.items() if n.startswith("OTEL_")}
+    else:
+        given = dict.fromkeys(REGION_VARIABLES, region)
+    environment = {**given, **staged.environment}
     flavour = flavour_of(variant.container.image)
     if flavour:
         environment.setdefault(FLAVOUR_VARIABLE, flavour)

@@ -201,6 +201,7 @@ class ReplicaLife:
                 identity,
                 variant,
                 staged,
+                region=self._context.settings.region,
                 port=port,
                 threads=threads,
                 gpus=gpus,

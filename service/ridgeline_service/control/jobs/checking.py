@@ -11,9 +11,11 @@ from typing import Any
 from ridgeline_service.errors import ValidationException
 
 CHECKPOINTS = "/opt/ml/checkpoints"
+TENSORBOARD = "/opt/ml/output/tensorboard"
 DEFAULT_MAX_RUNTIME_S = 86_400
 
-_OPT_ML = re.compile(r"/opt/ml/(?!(input|output|model|code)(/|$))[^/]+")
+_OF_ITS_OWN = re.compile(r"/opt/ml/(?!(input|output|model|code)(/|$))[^/]+")
+_WRITABLE = re.compile(r"/opt/ml/(?!input(/|$))[^/]+")
 _OF_ONE_TYPE = ("InstanceType", "InstanceCount")
 _COUNTED = {"InstanceCount": "instanceCount", "VolumeSizeInGB": "volumeSizeInGB"}
 
@@ -29,8 +31,19 @@ def check_training(request: Mapping[str, Any]) -> None:
     _check_inputs(request, algorithm)
     _check_metrics(algorithm)
     _check_places(request)
+    check_remote_debugging(request)
     _check_resources(request.get("ResourceConfig") or {})
     _check_times(request)
+
+
+def check_remote_debugging(request: Mapping[str, Any]) -> None:
+    """Raises ValidationException where a shell in the running job is asked for."""
+    if (request.get("RemoteDebugConfig") or {}).get("EnableRemoteDebug"):
+        raise ValidationException(
+            "RemoteDebugConfig asks for EnableRemoteDebug, and there is no AWS Systems Manager "
+            "here to open a shell in the job.",
+            hint="Leave it out; `ridgeline logs -f JOB` shows what the script prints.",
+        )
 
 
 def _check_resources(resources: Mapping[str, Any]) -> None:
@@ -126,11 +139,26 @@ def _check_places(request: Mapping[str, Any]) -> None:
     if not output.startswith("s3://"):
         raise ValidationException(f"S3OutputPath is {output!r}, which is no S3 URI.")
     checkpoints = request.get("CheckpointConfig")
-    if checkpoints is None:
-        return
-    path = checkpoints.get("LocalPath", CHECKPOINTS).rstrip("/")
-    if ".." in path or not _OPT_ML.match(path):
+    if checkpoints is not None:
+        path = checkpoints.get("LocalPath", CHECKPOINTS).rstrip("/")
+        if ".." in path or not _OF_ITS_OWN.match(path):
+            raise ValidationException(
+                f"LocalPath of CheckpointConfig is {path!r}; checkpoints lie in a folder of their "
+                f"own below /opt/ml here, such as {CHECKPOINTS}."
+            )
+    tensorboard = request.get("TensorBoardOutputConfig")
+    if tensorboard is not None:
+        _check_tensorboard(tensorboard)
+
+
+def _check_tensorboard(config: Mapping[str, Any]) -> None:
+    uri, path = config["S3OutputPath"], config.get("LocalPath", TENSORBOARD).rstrip("/")
+    if not uri.startswith("s3://"):
         raise ValidationException(
-            f"LocalPath of CheckpointConfig is {path!r}; checkpoints lie in a folder of their own "
-            f"below /opt/ml here, such as {CHECKPOINTS}."
+            f"S3OutputPath of TensorBoardOutputConfig is {uri!r}, which is no S3 URI."
+        )
+    if ".." in path or not _WRITABLE.match(path):
+        raise ValidationException(
+            f"LocalPath of TensorBoardOutputConfig is {path!r}; what TensorBoard shows lies in a "
+            f"folder below /opt/ml here, such as {TENSORBOARD}."
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ridgeline_service.control.jobs.checking import CHECKPOINTS
+from ridgeline_service.control.jobs.checking import CHECKPOINTS, TENSORBOARD
 from ridgeline_service.control.jobs.processing_orders import processing_order
 from ridgeline_service.control.jobs.surroundings import LOG_GROUPS, Surroundings
 from ridgeline_service.control.jobs.transform_orders import transform_order
@@ -14,7 +14,13 @@ from ridgeline_service.control.staging import Staged
 from ridgeline_service.placement.threads import thread_share
 from ridgeline_service.runtime import sandbox
 from ridgeline_service.store.job_records import Instance, JobKind, JobRecord
-from ridgeline_service.training.order import Channel, Confinement, MetricDefinition, Order
+from ridgeline_service.training.order import (
+    Channel,
+    Confinement,
+    MetricDefinition,
+    Order,
+    OutputFolder,
+)
 from ridgeline_service.training.runners import RunnerSpec
 
 
@@ -86,6 +92,7 @@ def _training(job: JobRecord, order: Order) -> Order:
     request = job.request
     algorithm, output = request["AlgorithmSpecification"], request["OutputDataConfig"]
     checkpoints = request.get("CheckpointConfig") or {}
+    tensorboard = request.get("TensorBoardOutputConfig")
     return replace(
         order,
         output_uri=f"{output['S3OutputPath'].rstrip('/')}/{job.name}/output",
@@ -103,6 +110,17 @@ def _training(job: JobRecord, order: Order) -> Order:
         compress=output.get("CompressionType", "GZIP") == "GZIP",
         checkpoint_uri=checkpoints.get("S3Uri", "").rstrip("/"),
         checkpoint_path=checkpoints.get("LocalPath", CHECKPOINTS).rstrip("/"),
+        tensorboard=None if tensorboard is None else _tensorboard(tensorboard, job.name),
+    )
+
+
+def _tensorboard(config: Mapping[str, Any], job: str) -> OutputFolder:
+    """Where AWS's SDK looks for it: estimator.latest_job_tensorboard_artifacts_path()."""
+    return OutputFolder(
+        name="TensorBoardOutputConfig",
+        path=config.get("LocalPath", TENSORBOARD).rstrip("/"),
+        uri=f"{config['S3OutputPath'].rstrip('/')}/{job}/tensorboard-output",
+        continuous=True,
     )
 
 

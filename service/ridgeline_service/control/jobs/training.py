@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ridgeline_service.control.context import Context
+from ridgeline_service.control.jobs.checking import check_remote_debugging
 from ridgeline_service.control.jobs.describing import describe, summary
 from ridgeline_service.control.jobs.planning import JobPlanner
 from ridgeline_service.control.jobs.verbs import JobVerbs
@@ -84,6 +85,7 @@ class TrainingJobs(JobVerbs):
     def update(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What may change while a job runs is kept with it and shown; nothing here acts on it but
         the time that its warm pool is kept."""
+        check_remote_debugging(request)
         context = self._context
         with context.db.write() as connection:
             job = self.find(connection, request, for_update=True)

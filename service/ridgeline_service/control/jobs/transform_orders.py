@@ -51,6 +51,7 @@ def transform_order(
                 identity,
                 model,
                 replace(staged, environment=environment),
+                region=around.settings.region,
                 port=0,  # the runner finds one whenever it starts the server
                 threads=confinement.threads,
                 gpus=confinement.gpus,

@@ -1,6 +1,7 @@
-"""What a tuning job needs next: a pure function from its spec, its trials and the time.
+"""What a tuning job needs next: a pure function from its row, its spec, its trials and the time.
 
-A reason to finish is found again at every look until nothing runs any more; so it needs no memory.
+A reason to finish stands once the row has it as its cause: what the last trials come to, which are
+stopped by it, does not take it back.
 """
 
 from __future__ import annotations
@@ -145,8 +146,8 @@ def _finish(
 ) -> Finish | None:
     if tuning.desired is Desired.STOPPED:
         return Finish.STOP_REQUESTED
-    if tuning.cause == Finish.LAUNCH_FAILED:
-        return Finish.LAUNCH_FAILED
+    if tuning.cause:
+        return Finish(tuning.cause)
     if spec.max_runtime_s is not None and now - tuning.created_at > spec.max_runtime_s * 1e6:
         return Finish.MAX_RUNTIME
     best = best_of(spec, trials)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,6 +30,7 @@ from ridgeline_service.store.paging import Order
 from ridgeline_service.store.states import Desired
 from ridgeline_service.store.tuning_records import TrialRecord, TuningRecord, TuningStatus
 
+_CODE_CHANNELS = ("code", "sm_drivers")
 _TRIAL_COLUMNS = {
     "Name": "name",
     "CreationTime": "created_at",
@@ -217,23 +217,43 @@ def _example(dimension: Dimension) -> str:
 
 def _check_identical(parent: TuningRecord, spec: TuningSpec) -> None:
     """Raises ValidationException where image, data or objective differ from the parent's."""
-    theirs = {_identity(each) for each in spec_of(parent.request).definitions}
+    theirs = spec_of(parent.request).definitions
     for definition in spec.definitions:
-        if _identity(definition) not in theirs:
+        differences = [_differences(definition, other) for other in theirs]
+        if all(differences):
+            fewest = min(differences, key=len)
             raise ValidationException(
-                f"Parent tuning job {parent.name!r} has another training image, other input data "
-                f"or another objective. With WarmStartType {IDENTICAL} they are the same; "
-                "TransferLearning allows others."
+                f"Parent tuning job {parent.name!r} has {' and '.join(fewest)}. "
+                f"With WarmStartType {IDENTICAL} they are the same; TransferLearning allows others."
             )
 
 
-def _identity(definition: Definition) -> str:
-    given, objective = definition.request, definition.objective
-    image = given["AlgorithmSpecification"].get("TrainingImage")
-    data = [
-        (item["ChannelName"], item["DataSource"]) for item in given.get("InputDataConfig") or ()
-    ]
-    return json.dumps([image, sorted(data, key=str), objective.metric, objective.maximize])
+def _differences(one: Definition, other: Definition) -> list[str]:
+    """What of image, data and objective the ``other`` has not in common with this one, in words."""
+    found = []
+    images = [each.request["AlgorithmSpecification"].get("TrainingImage") for each in (one, other)]
+    if images[0] != images[1]:
+        found.append(f"another training image ({images[1]})")
+    ours, theirs = _data(one), _data(other)
+    names = [repr(name) for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
+    if names:
+        word = "channel" if len(names) == 1 else "channels"
+        found.append(f"other input data ({word} {', '.join(names)})")
+    goals = [(each.objective.type, each.objective.metric) for each in (one, other)]
+    if goals[0] != goals[1]:
+        found.append(f"another objective ({' '.join(goals[1])})")
+    return found
+
+
+def _data(definition: Definition) -> dict[str, Any]:
+    """Where each channel comes from. Those by which SDK v3 sends a script are not data: it uploads
+    them to a new place for every search."""
+    channels = definition.request.get("InputDataConfig") or ()
+    return {
+        item["ChannelName"]: item["DataSource"]
+        for item in channels
+        if item["ChannelName"] not in _CODE_CHANNELS
+    }
 
 
 def _taken(arn: str) -> ResourceInUse:

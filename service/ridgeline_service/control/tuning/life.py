@@ -109,7 +109,9 @@ class TuningLife:
     ) -> bool:
         """One transaction. Returns whether the claim was still held, else nothing was written."""
         changed = [new for old, new in zip(before, trials, strict=True) if new != old]
-        if not (changed or decision.stop or decision.over):
+        finish = decision.finish
+        found = finish is not None and tuning.cause != finish
+        if not (changed or decision.stop or decision.over or found):
             return True
         context = self._context
         with context.db.write() as connection:
@@ -120,8 +122,10 @@ class TuningLife:
                 rows.put_trial(connection, trial)
             for trial in decision.stop:
                 self._stop(connection, trial)
-            if decision.over and decision.finish is not None:
-                self._end(connection, tuning, spec, decision.finish, trials)
+            if finish is not None:
+                rows.change_tuning(connection, tuning.arn, cause=finish)
+                if decision.over:
+                    self._end(connection, tuning, spec, finish, trials)
         if decision.stop or decision.over:
             context.changed()
         return True
@@ -145,7 +149,6 @@ class TuningLife:
             connection,
             tuning.arn,
             status=ending.status,
-            cause=finish,
             failure_reason=shortened(ending.reason, _REASON_LENGTH),
             ended_at=now,
             modified_at=now,

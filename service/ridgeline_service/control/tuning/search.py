@@ -1,8 +1,8 @@
 """The next point of a search, found by Optuna from what the trials before it found.
 
 Nothing is remembered: a study is made anew from the trials for every point, so that a control plane
-that was killed goes on as if it had not been. The seed of a point is that of the tuning job and the
-point's number.
+that was killed goes on as if it had not been. The seed of a point is that of the tuning job with
+the definition's name and the point's number.
 """
 
 from __future__ import annotations
@@ -51,15 +51,16 @@ def next_point(
     parents' first."""
     if spec.strategy == "Grid":
         return next(itertools.islice(grid(definition.dimensions), number - 1, None))
+    chance = f"{seed}:{definition.name}:{number}"
     tried = [point.parameters for point in points]
     drawn: dict[str, str] = {}
     for draw in range(_DRAWS):
-        drawn = _draw(spec, definition, points, random.Random(f"{seed}:{number}:{draw}"))  # noqa: S311
+        drawn = _draw(spec, definition, points, random.Random(f"{chance}:{draw}"))  # noqa: S311
         if drawn not in tried:
             return drawn
     every = points_of(definition.dimensions, _MOST_COUNTED) or []
     left = [point for point in every if point not in tried]
-    return random.Random(f"{seed}:{number}").choice(left) if left else drawn  # noqa: S311
+    return random.Random(chance).choice(left) if left else drawn  # noqa: S311
 
 
 def _draw(

@@ -76,7 +76,7 @@ class Hosting:
             message = (
                 f"{stage} failed: {kind}: {error}" if str(error) else f"{stage} failed: {kind}"
             )
-        self._error = {"code": kind, "message": message, "hint": ""}
+        self._error = {"code": kind, "message": message, "hint": _hint(error)}
 
     def identity(self) -> dict[str, Any]:
         stages = [
@@ -108,6 +108,14 @@ class Hosting:
             with self.idle:
                 self.in_flight -= 1
                 self.idle.notify_all()
+
+
+def _hint(error: BaseException) -> str:
+    """What to do about a model that could not be loaded, where that is known."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    package = error.name.partition(".")[0]
+    return f"Add {package} to code/requirements.txt of the model, or correct the import."
 
 
 class HostingServer(ThreadingMixIn, TCPServer):
