@@ -1,12 +1,22 @@
-"""Deleting what endpoints were made of, but for what others are made of too."""
+"""Deleting endpoints with what they were made of, but for what others are made of too."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ridgeline._endpoints import Parts, config_models, describe
+from ridgeline._endpoints import Parts, config_models, describe, parts
+from ridgeline._waiting import wait_until_deleted
 from ridgeline.errors import NotFound
 from ridgeline.session import Session
+
+
+def delete_whole(session: Session, name: str) -> None:
+    """Delete endpoint ``name`` with its configuration and models, and wait until it is gone."""
+    found = parts(session, name)
+    with session.call():
+        session.sagemaker_client.delete_endpoint(EndpointName=name)
+    delete_parts(session, [found], models=True)
+    wait_until_deleted(session, name)
 
 
 def delete_parts(session: Session, gone: Sequence[Parts], *, models: bool) -> list[str]:

@@ -86,12 +86,12 @@ def find_service(
 def read_directory(path: Path, *, found_by: str, region: str | None = None) -> Address:
     """The service of one data directory, from the files that ``ridgeline up`` writes there."""
     root = path.expanduser().absolute()
-    running = _read_json(
-        root / "run" / "supervisor.json",
-        missing=NotRunning(
-            f"No Ridgeline service is running in {root} ({found_by}).", hint=up_hint(root)
-        ),
+    none_runs = NotRunning(
+        f"No Ridgeline service is running in {root} ({found_by}).", hint=up_hint(root)
     )
+    running = _read_json(root / "run" / "supervisor.json", missing=none_runs)
+    if _is_of_another(running, root):
+        raise none_runs
     key = _read_json(
         root / "root-key.json",
         missing=AccessDenied(
@@ -178,6 +178,12 @@ def _read_json(path: Path, *, missing: RidgelineError | None) -> dict[str, objec
     if not isinstance(value, dict):
         raise InvalidInput(f"{path} must hold a JSON object.")
     return value
+
+
+def _is_of_another(running: Mapping[str, object], root: Path) -> bool:
+    """Whether this is a copy of the directory of a service. One that was moved is none."""
+    recorded = Path(str(running.get("data_dir", root)))
+    return recorded.exists() and not recorded.samefile(root)
 
 
 def _member(value: Mapping[str, object], name: str, path: Path) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ridgeline.session import Session
 
 IN_SERVICE = "InService"
+PENDING = "pending"
+"""The status of a replica that waits for room."""
 FAILED = frozenset({"Failed", "OutOfService", "UpdateRollbackFailed"})
 
 
@@ -48,6 +50,8 @@ class EndpointView:
     hint: str = ""
     stages: tuple[Stage, ...] = ()
     log_tail: tuple[str, ...] = ()
+    waits_for: str = ""
+    """Why a replica has not begun, in the service's words; empty where none waits."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,13 @@ def parse_view(name: str, body: Mapping[str, Any]) -> EndpointView:
         hint="" if hint in failure else hint,
         stages=tuple(_stage(stage) for stage in body.get("stages") or ()),
         log_tail=_lines(body.get("log_tail")),
+        waits_for=_waits_for(body.get("replicas") or ()),
     )
+
+
+def _waits_for(replicas: Iterable[Mapping[str, Any]]) -> str:
+    waiting = (each for each in replicas if each.get("status") == PENDING)
+    return next((str(each["message"]) for each in waiting if each.get("message")), "")
 
 
 def _stage(body: Mapping[str, Any]) -> Stage:

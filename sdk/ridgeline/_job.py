@@ -174,12 +174,11 @@ class _Shown:
         kind = self._member.removesuffix("Job")
         known = (described.get(f"{kind}{moment}Time") for moment in ("End", "Start"))
         began = next((at for at in known if at is not None), described["CreationTime"])
-        message = described.get("ExitMessage", "")
-        return {
-            "Status": described[f"{self._member}Status"],
-            "StartTime": began,
-            "StatusMessage": message,
-        }
+        status = described[f"{self._member}Status"]
+        # Of a job that has not ended it is what the job waits for; that of a failure is raised.
+        waits_for = "" if status in ENDED else described.get("FailureReason", "")
+        message = described.get("ExitMessage") or waits_for
+        return {"Status": status, "StartTime": began, "StatusMessage": message}
 
     def _say(self, item: Mapping[str, Any]) -> None:
         text = f"{item['Status']} - {item.get('StatusMessage', '')}".rstrip(" -")

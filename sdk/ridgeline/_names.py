@@ -30,10 +30,15 @@ def image_name(image_uri: str) -> str:
     return image_uri.rpartition("/")[2].partition("@")[0].partition(":")[0]
 
 
+def is_name(name: str) -> bool:
+    """Whether an endpoint or a job may have it."""
+    return len(name) <= _LIMIT and _ALLOWED.fullmatch(name) is not None
+
+
 def check_name(name: str, given_as: str, what: str = "an endpoint") -> str:
     """``name`` if an endpoint or a job may have it; else InvalidInput, which says where it was
     given."""
-    if len(name) <= _LIMIT and _ALLOWED.fullmatch(name):
+    if is_name(name):
         return name
     raise InvalidInput(
         f"{given_as}: {name!r} cannot be the name of {what}.",

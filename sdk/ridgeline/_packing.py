@@ -60,7 +60,7 @@ def pack_source(
 def pack_directory(out: IO[bytes], directory: Path) -> None:
     """Write the content of ``directory`` as model.tar.gz."""
     with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as new:
-        for path in _walk(directory):
+        for path in files_below(directory):
             new.add(path, arcname=path.relative_to(directory).as_posix(), recursive=False)
 
 
@@ -81,7 +81,7 @@ def _code_files(
                 hint="entry_point is relative to source_dir.",
             )
         program = entry_point
-        files.extend((path.relative_to(root).as_posix(), path) for path in _walk(root))
+        files.extend((path.relative_to(root).as_posix(), path) for path in files_below(root))
     elif entry_point is not None:
         path = Path(entry_point)
         if not path.is_file():
@@ -93,14 +93,15 @@ def _code_files(
         if not path.exists():
             raise NotFound(f"Dependency {str(path)!r} does not exist.")
         if path.is_dir():
-            inside = _walk(path)
+            inside = files_below(path)
             files.extend((f"{path.name}/{p.relative_to(path).as_posix()}", p) for p in inside)
         else:
             files.append((path.name, path))
     return files, program
 
 
-def _walk(root: Path) -> list[Path]:
+def files_below(root: Path) -> list[Path]:
+    """All files of a folder but those of tools that work beside it, in a fixed order."""
     found: list[Path] = []
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED)

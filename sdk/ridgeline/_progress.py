@@ -107,6 +107,7 @@ class _PlainDisplay:
         self._progress = progress
         self._shown: dict[str, str] = {}
         self._status = ""
+        self._waits_for = ""
 
     def update(self, view: EndpointView) -> None:
         for stage in view.stages:
@@ -119,3 +120,6 @@ class _PlainDisplay:
         if view.status != self._status:
             self._status = view.status
             self._progress.note(f"  {view.name} is {view.status}")
+        if view.waits_for and view.waits_for != self._waits_for:
+            self._waits_for = view.waits_for
+            self._progress.note(f"  {view.waits_for}")

@@ -60,6 +60,8 @@ class _RichDisplay:
             shown.append(foot)
         elif not view.stages:
             shown.append(self._spinner)
+        if view.waits_for:
+            shown.append(Text(f"  {view.waits_for}", style="dim"))
         self._live.update(Group(*shown))
 
     def _mark(self, stage: Stage) -> RenderableType:

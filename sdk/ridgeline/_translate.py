@@ -63,6 +63,7 @@ _BY_CODE: dict[str, type[RidgelineError]] = {
     "ResourceInUse": NotReady,
     "NoSuchBucket": NotFound,
     "NoSuchKey": NotFound,
+    "ObjectNotFoundException": NotFound,
     "ResourceNotFound": NotFound,
     "ResourceNotFoundException": NotFound,
     "UnknownModel": NotFound,
@@ -93,7 +94,9 @@ _ABSENT = re.compile(r"could not find|does not exist|not found", re.IGNORECASE)
 _TAKEN = re.compile(r"already exist", re.IGNORECASE)
 _LOG_STREAM = re.compile(r"/aws/sagemaker/Endpoints/([^:]+):")
 _INFERENCE = "/invocations"
-_BUSY = re.compile(r"cannot (update|delete) in-progress|in status|while it is", re.IGNORECASE)
+_BUSY = re.compile(
+    r"cannot (update|delete) in-progress|in status|while it is|is not InService", re.IGNORECASE
+)
 
 
 def error_from(

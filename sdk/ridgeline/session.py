@@ -128,6 +128,10 @@ class Session:
         return self._control_client("logs")
 
     @cached_property
+    def scaling_client(self) -> Any:
+        return self._control_client("application-autoscaling")
+
+    @cached_property
     def url(self) -> str:
         """Where the SageMaker API of this session is."""
         return self._endpoint_url or str(self.sagemaker_client.meta.endpoint_url)

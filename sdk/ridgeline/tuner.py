@@ -19,9 +19,8 @@ from ridgeline.parameter import ParameterRange, parameter_ranges, ranges_in
 from ridgeline.predictor import Predictor
 from ridgeline.session import Session
 from ridgeline.tuning_analytics import HyperparameterTuningJobAnalytics
-from ridgeline.tuning_job import TuningJob
+from ridgeline.tuning_job import NAME_LENGTH, TuningJob
 
-_NAME_LENGTH = 32
 _OBJECTIVE = "_tuning_objective_metric"
 _DEFINITION = (
     "AlgorithmSpecification",
@@ -238,7 +237,7 @@ class HyperparameterTuner:
     def _new_name(self) -> str:
         stamp = f"{int(self.sagemaker_session.clock.wall() * 10):x}"
         base = self.base_tuning_job_name or image_name(self.estimator.image_uri)
-        return f"{clean_name(base, _NAME_LENGTH - len(stamp) - 1)}-{stamp}"
+        return f"{clean_name(base, NAME_LENGTH - len(stamp) - 1)}-{stamp}"
 
     def _request(self, name: str, inputs: Inputs) -> dict[str, Any]:
         training = self.estimator.training_request(name, inputs)

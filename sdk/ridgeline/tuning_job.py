@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ridgeline.session import Session
 
 ENDED = frozenset({"Completed", "Failed", "Stopped"})
+NAME_LENGTH = 32
+"""Of a tuning job at most; other things may have longer names."""
 
 # The control plane may be restarted while we wait: it comes back in seconds and loses nothing.
 _PATIENCE_S = 60.0

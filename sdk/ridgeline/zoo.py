@@ -90,8 +90,8 @@ def _id_of_hub_model(session: Session, hub_id: str) -> str:
             return str(card["id"])
     raise NotFound(
         f"No card of the zoo stands for {hub_id!r}.",
-        hint="`ridgeline zoo ls` shows what there is; Model() deploys anything by image and "
-        "HF_MODEL_ID.",
+        hint="`ridgeline zoo ls` shows what there is; `ridgeline deploy` takes ids of the hub as "
+        "well, and OwnModel weights of your own.",
     )
 
 

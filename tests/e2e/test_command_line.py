@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from ridgeline_testing import Service
@@ -33,6 +37,33 @@ def test_chat_invoke_and_logs(service: Service, endpoint: str) -> None:
     answer = json.loads(service.cli("invoke", endpoint, "--data", body).stdout)
     assert "generated_text" in answer
     assert service.cli("logs", endpoint).stdout.strip()
+
+
+def test_a_folder_of_one_s_own_is_served(service: Service, tmp_path: Path) -> None:
+    own = tmp_path / "own_model"
+    prepare = [sys.executable, "-m", "ridgeline_zoo.prepare", "tiny-llama-seeded", "--out"]
+    subprocess.run([*prepare, str(own)], check=True, capture_output=True, timeout=60)
+    done = service.cli("deploy", str(own), check=False)
+    try:
+        assert (done.returncode, done.stdout) == (0, "own-model\n"), done.stderr
+        step = done.stderr.splitlines()[-1].partition("ridgeline ")[2]
+        assert "generated_text" in service.cli(*shlex.split(step)).stdout
+    finally:
+        service.cli("delete", "own-model", "--yes", check=False)
+
+
+def test_a_deploy_that_failed_is_put_right_by_another(service: Service) -> None:
+    wrong = service.cli(
+        "deploy", "tiny-llama-seeded", "--name", "again", "--env", "OPTION_DTYPE=float7",
+        check=False,
+    )  # fmt: skip
+    assert wrong.returncode == 1, wrong.stderr
+    try:
+        right = service.cli("deploy", "tiny-llama-seeded", "--name", "again", check=False)
+        assert (right.returncode, right.stdout) == (0, "again\n"), right.stderr
+        assert "'again' had failed" in right.stderr
+    finally:
+        service.cli("delete", "again", "--yes", check=False)
 
 
 def test_an_unknown_model_fails_with_the_nearest_name(service: Service) -> None:

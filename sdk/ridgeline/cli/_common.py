@@ -20,12 +20,14 @@ from ridgeline.errors import (
     AlreadyExists,
     FailedWithLog,
     InvalidInput,
+    InvocationFailed,
     NotFound,
     NotReady,
     NotRunning,
     Overloaded,
     RidgelineError,
     Unavailable,
+    Unsupported,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 # The first class that an error is an instance of decides.
 _EXIT_CODES: tuple[tuple[type[RidgelineError], int], ...] = (
     (InvalidInput, USAGE),
+    (Unsupported, FAILED),
     (Unavailable, 3),
     (NotRunning, 3),
     (NotFound, 4),
@@ -43,10 +46,13 @@ _EXIT_CODES: tuple[tuple[type[RidgelineError], int], ...] = (
     (NotReady, 6),
     (Overloaded, 7),
 )
+# HTTP statuses that put it down to what was asked.
+_WRONG_VALUE = (400, 413, 415, 422)
 EXIT_CODES_HELP = (
-    "Exit codes: 0 done; 1 it failed; 2 a wrong argument or value; 3 no service is running, or it "
-    "does not answer; 4 not found; 5 access denied; 6 the name is taken or the state does not "
-    "allow it; 7 overloaded, try again; 130 interrupted. RIDGELINE_DEBUG=1 shows tracebacks."
+    "Exit codes: 0 done; 1 it failed, or this machine cannot do it; 2 a wrong argument or value, "
+    "also one that the model refuses; 3 no service is running, or it does not answer; 4 not found; "
+    "5 access denied; 6 the name is taken, the state does not allow it, or --timeout is over; "
+    "7 overloaded, try again; 130 interrupted. RIDGELINE_DEBUG=1 shows tracebacks."
 )
 
 
@@ -159,6 +165,8 @@ def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
 
 def report(error: RidgelineError, *, as_json: bool) -> int:
     """Print an error on standard error; the exit code that belongs to it."""
+    if isinstance(error, NotFound) and not error.hint and "endpoint" in error.message.lower():
+        error.hint = "`ridgeline ls` lists endpoints."
     if os.environ.get("RIDGELINE_DEBUG") == "1":
         traceback.print_exception(error)
     if as_json:
@@ -172,7 +180,16 @@ def report(error: RidgelineError, *, as_json: bool) -> int:
         say(json.dumps({"error": body}, ensure_ascii=False))
     else:
         say(f"error: {error}")
-    return next((code for cls, code in _EXIT_CODES if isinstance(error, cls)), FAILED)
+    return exit_code(error)
+
+
+def exit_code(error: RidgelineError) -> int:
+    """As ``EXIT_CODES_HELP`` says."""
+    refused = error.http_status
+    if isinstance(error, InvocationFailed):
+        refused = error.original_status
+    otherwise = USAGE if refused in _WRONG_VALUE else FAILED
+    return next((code for cls, code in _EXIT_CODES if isinstance(error, cls)), otherwise)
 
 
 def _json_default(value: Any) -> Any:

@@ -99,11 +99,12 @@ def short_kind(job: Job | TuningJob) -> str:
 
 
 def _of_each_kind(session: Session, name: str) -> Iterator[Job | TuningJob]:
-    from ridgeline.tuning_job import TuningJob  # boto3: not for --help
+    from ridgeline.tuning_job import NAME_LENGTH, TuningJob  # boto3: not for --help
 
     for kind in kinds():
         yield kind(name, session)
-    yield TuningJob(name, session)
+    if len(name) <= NAME_LENGTH:  # the service refuses to look for a longer one
+        yield TuningJob(name, session)
 
 
 def _status(job: Job | TuningJob) -> str:
@@ -134,7 +135,9 @@ def state(summary: Mapping[str, Any]) -> tuple[str, str, str, str]:
     for kind in kinds():
         if f"{kind.member}Name" in summary:
             status = summary[f"{kind.member}Status"]
-            stage = summary.get("SecondaryStatus", "")
+            # Kinds without stages say what they wait for where they would say why they failed.
+            waits = status not in _ENDED and "FailureReason" in summary
+            stage = summary.get("SecondaryStatus", "Pending" if waits else "")
             return summary[f"{kind.member}Name"], kind.words.removesuffix(" job"), status, stage
     raise AssertionError(f"a summary of no kind: {sorted(summary)}")
 

@@ -23,6 +23,7 @@ from ridgeline.cli import (
     keys,
     logs,
     ls,
+    scale,
     train,
     tune,
     zoo,
@@ -82,6 +83,7 @@ app.command("chat", rich_help_panel=_MODELS)(chat.chat)
 app.command("invoke", rich_help_panel=_MODELS)(invoke.invoke)
 app.command("ls", rich_help_panel=_MODELS)(ls.ls)
 app.command("describe", rich_help_panel=_MODELS)(describe.describe)
+app.command("scale", rich_help_panel=_MODELS)(scale.scale)
 app.command("logs", rich_help_panel=_MODELS)(logs.logs)
 app.command("delete", rich_help_panel=_MODELS)(delete.delete)
 app.command("train", rich_help_panel=_JOBS)(train.train)
@@ -116,7 +118,7 @@ def root(
 
 
 def main() -> None:
-    """The entry point of the console script."""
+    """Run the command line of this process."""
     try:
         app()
     finally:

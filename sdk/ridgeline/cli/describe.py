@@ -68,7 +68,9 @@ def _describe_endpoint(session: Session, endpoint: str, *, as_json: bool) -> Non
         )
     for replica in ours.get("replicas") or ():
         name = "/".join(filter(None, (replica.get("variant"), replica.get("id"))))
-        print(f"  replica {name}: {replica.get('status', '')}")
+        status = replica.get("status", "")
+        waits_for = replica.get("message") if status == _endpoints.PENDING else None
+        print(f"  replica {name}: {status}{f', {waits_for}' if waits_for else ''}")
     for stage in view.stages:
         took = "" if stage.seconds is None else f"{stage.seconds:.1f} s"
         said = " ".join(filter(None, (f"  stage {stage.name}: {stage.state}", took)))

@@ -47,6 +47,8 @@ def invoke(
     """Send a request to an endpoint and print its answer."""
     if stream and run_async:
         raise InvalidInput("--stream and --async exclude each other.")
+    if no_wait and not run_async:
+        raise InvalidInput("--no-wait is of --async.", hint="Add --async, or drop --no-wait.")
     if body is not None and data is not None:
         raise InvalidInput("The body is given twice.", hint="Drop one of BODY and --data.")
     payload = _body(data if body is None else body, file)

@@ -12,6 +12,7 @@ from ridgeline.cli._jobs import Kind, find_job, list_jobs, state
 from ridgeline.cli._tuning import stage, tuning_jobs
 from ridgeline.errors import RidgelineError
 
+_STATUSES = ("InProgress", "Completed", "Failed", "Stopping", "Stopped")
 _COMPLETED = 100
 """Names of each kind that are offered to a shell."""
 
@@ -41,6 +42,8 @@ def jobs(
 ) -> None:
     """List the jobs of all kinds, newest first."""
     session = _common.open_session(data_dir)
+    if status is not None:
+        status = next((one for one in _STATUSES if one.lower() == status.lower()), status)
     given = {"NameContains": contains, "StatusEquals": status}
     query = {key: value for key, value in given.items() if value}
     found = [*list_jobs(session, query, last), *tuning_jobs(session, query, last)]

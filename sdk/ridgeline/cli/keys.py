@@ -48,6 +48,8 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a key. Its secrets are shown this once."""
+    if not name:
+        raise InvalidInput("A key needs a name.", hint="Say what it is for, like ci.")
     limits = {
         "requests_per_minute": requests_per_minute,
         "tokens_per_minute": tokens_per_minute,

@@ -40,7 +40,11 @@ def ls(
         )
         return
     if not endpoints:
-        _common.say("No endpoints. `ridgeline zoo ls` shows what can be deployed.")
+        _common.say(
+            f"No endpoint whose name contains {contains!r}. `ridgeline ls` lists all."
+            if contains
+            else "No endpoints. `ridgeline zoo ls` shows what can be deployed."
+        )
         return
     rows = [
         (

@@ -87,7 +87,15 @@ def train(
     if no_wait:
         _common.say(f"It runs. Follow it with `ridgeline logs -f {job.name}`.")
     else:
-        _common.say(f"Model: {described['ModelArtifacts']['S3ModelArtifacts']}")
+        uri = described["ModelArtifacts"]["S3ModelArtifacts"]
+        _common.say(f"Model: {uri}")
+        _common.say(f"Deploy it: {deploy_line(uri, framework)}")
+
+
+def deploy_line(uri: str, framework: str) -> str:
+    """The command that serves the model of a job. What lies in it tells all but scikit-learn."""
+    option = " --framework sklearn" if framework == "sklearn" else ""
+    return f"ridgeline deploy {uri}{option}  # with code/inference.py in it, or --entry-point FILE"
 
 
 def estimator_for(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +20,7 @@ from ridgeline.cli._common import (
     ScriptEnv,
     SourceDir,
 )
-from ridgeline.cli.train import estimator_for
+from ridgeline.cli.train import deploy_line, estimator_for
 from ridgeline.errors import InvalidInput, NotReady, did_you_mean
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def tune(
             "--hp-range",
             "-r",
             metavar="NAME=RANGE",
-            help="LOW:HIGH, LOW:HIGH:log (or linear, reverselog), or values: a,b,c.",
+            help="LOW:HIGH, LOW:HIGH:log (or linear, reverselog), or values: a,b,c. Whole bounds "
+            "mean whole numbers: 1:8, but 0.0:1.0.",
         ),
     ],
     objective: Annotated[
@@ -130,7 +131,7 @@ def tune(
     more_is_better = not _LESS_IS_BETTER.search(objective) if maximize is None else maximize
     chosen = _STRATEGIES[strategy.lower()]
     searched = {key: parse_range(key, text) for key, text in given.items()}
-    most = None if chosen == "Grid" else _most_trials(trials, searched.values())
+    most = None if chosen == "Grid" else _most_trials(trials, searched)
     tuner = HyperparameterTuner(
         estimator,
         objective,
@@ -164,7 +165,9 @@ def tune(
     _common.say(f"Best {objective}: {value:.6g}, with")
     for key, text in sorted(best["TunedHyperParameters"].items()):
         _common.say(f"  --hp {key}={short(text)}")
-    _common.say(f"Its model: {tuner.best_estimator().model_data}")
+    uri = tuner.best_estimator().model_data
+    _common.say(f"Its model: {uri}")
+    _common.say(f"Deploy it: {deploy_line(uri, framework)}")
 
 
 def parse_range(name: str, text: str) -> ParameterRange:
@@ -193,14 +196,23 @@ def parse_range(name: str, text: str) -> ParameterRange:
         ) from None
 
 
-def _most_trials(asked: int | None, ranges: Iterable[ParameterRange]) -> int:
+def _most_trials(asked: int | None, ranges: Mapping[str, ParameterRange]) -> int:
     """How many trials there are to be: no more than there are points to try."""
+    from ridgeline.parameter import IntegerParameter
+
     wanted = asked or _TRIALS
-    points = _points(ranges)
+    points = _points(ranges.values())
     if points is None or points >= wanted:
         return wanted
     have = f"{points} point{'' if points == 1 else 's'}"
     _common.say(f"The ranges have {have}: --jobs is {points} instead of {wanted}.")
+    for name, each in ranges.items():
+        if isinstance(each, IntegerParameter):
+            low, high = each.min_value, each.max_value
+            _common.say(
+                f"  {name}={low}:{high} means whole numbers; "
+                f"{name}={low}.0:{high}.0 any between them."
+            )
     return points
 
 

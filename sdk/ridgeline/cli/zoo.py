@@ -28,6 +28,12 @@ def ls(
     if as_json:
         _common.print_json(cards)
         return
+    if not cards:
+        _common.say(
+            f"No model matches {query!r}. `ridgeline zoo ls` lists all; `ridgeline deploy` takes "
+            "ORG/NAME of the hub and weights of your own too."
+        )
+        return
     rows = [
         (
             card.get("id", ""),

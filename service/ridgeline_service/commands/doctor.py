@@ -17,10 +17,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ridgeline.errors import NotReady
+from ridgeline.errors import NotReady, RidgelineError
 from ridgeline_backends.registry import probe_all
+from ridgeline_service.objects.reach import check_store
 from ridgeline_service.paths import DataDir
 from ridgeline_service.runtime.sandbox import capability
+from ridgeline_service.settings import load_settings
 from ridgeline_service.supervisor.state import StateUnreadable, read_state
 
 _LOW_DISK_BYTES = 2 * 2**30
@@ -68,7 +70,8 @@ def examine(directory: DataDir) -> list[Finding]:
     usable = any(report.usable for report in reports)
     for report in reports:
         notes = f" ({'; '.join(report.notes)})" if report.notes else ""
-        detail = f"{report.device}, {report.threads} threads{notes}"
+        threads = f", {report.threads} threads" if report.threads else ""
+        detail = f"{report.device}{threads}{notes}"
         findings.append(
             Finding(
                 f"backend {report.backend}",
@@ -79,6 +82,7 @@ def examine(directory: DataDir) -> list[Finding]:
         )
     sandbox = capability()
     findings.append(Finding("sandbox", sandbox.tool is not None, sandbox.summary))
+    findings += _store(directory)
     findings.append(_service(directory))
     return findings
 
@@ -99,19 +103,33 @@ def _disk(directory: DataDir) -> Finding:
     return Finding("disk", free >= _LOW_DISK_BYTES, detail)
 
 
+def _store(directory: DataDir) -> list[Finding]:
+    """The S3 that the settings name; nothing where the service keeps its objects itself."""
+    try:
+        settings = load_settings(directory)
+        check_store(settings, directory)
+    except RidgelineError as error:
+        return [Finding("settings", False, f"{error.message} {error.hint}")]
+    if not settings.s3_endpoint:
+        return []
+    return [Finding("object store", True, f"answers at {settings.s3_endpoint}")]
+
+
 def _service(directory: DataDir) -> Finding:
+    named = "" if directory == DataDir.find() else f" --data-dir {directory.root}"
+    start = f"ridgeline up{named}"
     try:
         state = read_state(directory)
     except StateUnreadable as error:
         return Finding("service", False, str(error), needed=False)
     if state is None:
-        return Finding("service", False, "not running; start it: ridgeline up", needed=False)
+        return Finding("service", False, f"not running; start it: {start}", needed=False)
     try:
         with urllib.request.urlopen(f"{state.url}/healthz", timeout=5):  # noqa: S310
             pass
     except (urllib.error.URLError, OSError) as error:
         return Finding("service", False, f"does not answer at {state.url}: {error}", needed=False)
-    supervised = "" if state.supervisor.alive() else "; its supervisor is gone: ridgeline up"
+    supervised = "" if state.supervisor.alive() else f"; its supervisor is gone: {start}"
     return Finding("service", not supervised, f"answers at {state.url}{supervised}", needed=False)
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from ridgeline.errors import AlreadyExists, InvalidInput, RidgelineError, Unavailable
 from ridgeline_backends.cpu.kernels.build import build_kernels, kernels_wait_for_build
 from ridgeline_backends.errors import KernelBuildFailed
+from ridgeline_service.objects.reach import check_store
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import load_settings
 from ridgeline_service.supervisor.directory import prepare_directory
@@ -45,6 +46,7 @@ def up(
     directory = DataDir.find(data_dir)
     prepare_directory(directory)
     settings = load_settings(directory)
+    check_store(settings, directory)
     bind_host = host or settings.host
     bind_port = settings.port if port is None else port
     console = Console(stderr=True, highlight=False)

@@ -10,7 +10,9 @@ from botocore.config import Config
 from ridgeline_service.snapshot import Credential
 
 
-def make_client(store_url: str, credential: Credential, region: str = "us-east-1") -> Any:
+def make_client(
+    store_url: str, credential: Credential, region: str = "us-east-1", *, attempts: int = 6
+) -> Any:
     """A boto3 S3 client of ours: path style, retries while the store restarts."""
     return boto3.client(
         "s3",
@@ -20,7 +22,7 @@ def make_client(store_url: str, credential: Credential, region: str = "us-east-1
         aws_secret_access_key=credential.secret_access_key,
         config=Config(
             s3={"addressing_style": "path"},
-            retries={"mode": "standard", "total_max_attempts": 6},
+            retries={"mode": "standard", "total_max_attempts": attempts},
             connect_timeout=5,
             read_timeout=60,
             max_pool_connections=32,

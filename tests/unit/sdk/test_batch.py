@@ -122,6 +122,7 @@ def test_a_wait_shows_the_status_and_a_failure_raises(
     reason = "AlgorithmError: ExitCode 1\nLast log lines:\nboom"
     accepted.on(
         "DescribeProcessingJob",
+        sdk_tools.Reply(described("Processing", "InProgress", FailureReason="Waiting for room.")),
         sdk_tools.Reply(described("Processing", "InProgress")),
         sdk_tools.Reply(
             described("Processing", "Failed", FailureReason=reason, ExitMessage="no date")
@@ -132,7 +133,12 @@ def test_a_wait_shows_the_status_and_a_failure_raises(
         processor.run(job_name="j")
     assert told.value.log_tail == ("boom",)
     texts = [line.removeprefix("2023-11-14 22:13:20 ") for line in shown.getvalue().splitlines()]
-    assert texts == ["Processing job j", "InProgress", "Failed - no date"]
+    assert texts == [
+        "Processing job j",
+        "InProgress - Waiting for room.",
+        "InProgress",
+        "Failed - no date",
+    ]
 
 
 def test_a_models_transformer_sends_what_was_given(

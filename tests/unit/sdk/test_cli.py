@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,52 @@ class TestDeploy:
 
     def test_a_pace_is_a_variable_of_the_container(self, fake: Any, run: Run) -> None:
         fake.endpoint("tiny")
-        assert run("deploy", "tiny", "--pace", "real-time").exit_code == 0
+        simulated = ("--instance-type", "ml.inf2.xlarge")
+        assert run("deploy", "tiny", "--pace", "real-time", *simulated).exit_code == 0
         (model,) = fake.requests("CreateModel")
         assert model["PrimaryContainer"]["Environment"]["RIDGELINE_PACE"] == "real-time"
         assert run("deploy", "tiny", "--pace", "slow").exit_code == 2
+
+    def test_a_pace_is_refused_where_nothing_is_simulated(self, fake: Any, run: Run) -> None:
+        result = run("deploy", "tiny", "--pace", "real-time")
+        assert result.exit_code == 2
+        assert "ml.m5.large" in result.stderr
+        assert "ml.inf2.xlarge" in result.stderr
+        assert fake.operations() == []
+
+    def test_the_next_step_is_the_card_s_example(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        example = {"name": "Sentences", "body": {"inputs": ["It's one.", "Two."]}}
+        card = {**CARD, "task": "text-embedding", "example_payloads": [example]}
+        fake.rules["GET /api/zoo/tiny"] = sdk_tools.Reply(card)
+        fake.endpoint("tiny")
+        told = run("deploy", "tiny").stderr.splitlines()[-1]
+        assert json.loads(shlex.split(told)[-1]) == example["body"]
+
+    def test_an_endpoint_that_failed_is_replaced(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        fake.endpoint("tiny", "InService")
+        (failed,) = fake.rules["DescribeEndpoint"]
+        failed.body["EndpointStatus"] = "Failed"
+        gone = sdk_tools.aws_error("ValidationException", 'Could not find endpoint "tiny".')
+        fake.rules["DescribeEndpoint"] = lambda call: (
+            gone if "DeleteEndpoint" in fake.operations() else failed
+        )
+        taken = sdk_tools.aws_error("ValidationException", "It already exists: tiny.")
+        fake.on("CreateEndpointConfig", taken, sdk_tools.Reply({"EndpointConfigArn": "a" * 20}))
+        result = run("deploy", "tiny")
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout == "tiny\n"
+        assert "'tiny' had failed" in result.stderr
+        assert "DeleteEndpointConfig" in fake.operations()
+        assert fake.operations()[-1] == "CreateEndpoint"
+
+    def test_one_that_serves_is_not(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        fake.endpoint("tiny", "InService")
+        taken = sdk_tools.aws_error("ValidationException", "It already exists: tiny.")
+        fake.on("CreateEndpointConfig", taken)
+        result = run("deploy", "tiny")
+        assert result.exit_code == 6
+        assert "ridgeline delete tiny" in result.stderr
+        assert "DeleteEndpoint" not in fake.operations()
 
     def test_the_endpoint_is_named_after_the_model(self, fake: Any, run: Run) -> None:
         fake.endpoint("tiny")
@@ -249,6 +292,23 @@ class TestInvoke:
         assert run("invoke", "e", "-f", str(tmp_path / "absent")).exit_code == 4
         assert run("invoke", "e", "-f", str(tmp_path)).exit_code == 2
 
+    def test_exit_codes_tell_a_wrong_value_from_a_wrong_state(
+        self, fake: Any, run: Run, sdk_tools: Any
+    ) -> None:
+        body = {"Message": "m", "OriginalStatusCode": 400, "OriginalMessage": "no such field"}
+        fake.rules[INVOKE] = sdk_tools.Reply(body, 424, {"x-amzn-ErrorType": "ModelError"})
+        assert run("invoke", "e", "-d", "x").exit_code == 2
+        fake.rules[INVOKE] = sdk_tools.aws_error(
+            "ValidationError", "Endpoint e of account 1 is not InService: its status is Failed."
+        )
+        assert run("invoke", "e", "-d", "x").exit_code == 6
+
+    def test_no_wait_is_of_async(self, fake: Any, run: Run) -> None:
+        result = run("invoke", "e", "-d", "x", "--no-wait")
+        assert result.exit_code == 2
+        assert "--async" in result.stderr
+        assert fake.calls == []
+
     def test_a_model_s_error(self, fake: Any, run: Run, sdk_tools: Any) -> None:
         body = {"Message": "m", "OriginalStatusCode": 500, "OriginalMessage": "KeyError"}
         fake.rules[INVOKE] = sdk_tools.Reply(body, 424, {"x-amzn-ErrorType": "ModelError"})
@@ -283,6 +343,25 @@ class TestEndpoints:
         assert result.stdout == ""
         assert "ridgeline zoo ls" in result.stderr
         assert json.loads(run("ls", "--json").stdout) == []
+
+    def test_a_filter_without_a_match_says_so(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+        fake.on("ListEndpoints", sdk_tools.Reply({"Endpoints": []}))
+        result = run("ls", "zzz")
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert "No endpoint whose name contains 'zzz'" in result.stderr
+        fake.rules["GET /api/zoo"] = sdk_tools.Reply({"models": []})
+        result = run("zoo", "ls", "zzz")
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert "No model matches 'zzz'" in result.stderr
+
+    def test_an_endpoint_that_is_not_there_has_a_next_step(
+        self, fake: Any, run: Run, sdk_tools: Any
+    ) -> None:
+        absent = sdk_tools.aws_error("ValidationException", 'Could not find endpoint "e".')
+        fake.rules["DescribeEndpoint"] = absent
+        fake.rules[STREAM] = sdk_tools.aws_error("ValidationError", "Endpoint e not found.")
+        for command in (("delete", "e", "--yes"), ("chat", "e", "x")):
+            assert "`ridgeline ls` lists endpoints." in run(*command).stderr
 
     def test_describe_of_a_simulated_device(self, fake: Any, run: Run, sdk_tools: Any) -> None:
         call = {"seconds": 0.004, "low": 0.003, "high": 0.005, "core_utilization": 0.01}
@@ -337,6 +416,17 @@ class TestEndpoints:
         body = json.loads(run("describe", "e", "--json").stdout)
         assert body["EndpointStatus"] == "InService"
         assert body["Ridgeline"]["stages"] == view["stages"]
+
+    def test_describe_says_what_a_replica_waits_for(self, fake: Any, run: Run) -> None:
+        words = "Waiting for a running instance to end."
+        replicas = [
+            {"id": "r1", "variant": "all", "status": "pending", "message": words},
+            {"id": "r2", "variant": "all", "status": "ready", "message": "Requested"},
+        ]
+        fake.endpoint("e", {"name": "e", "status": "Creating", "replicas": replicas})
+        text = run("describe", "e").stdout
+        assert f"  replica all/r1: pending, {words}\n" in text
+        assert "  replica all/r2: ready\n" in text
 
     def test_describe_of_an_unknown_endpoint(self, fake: Any, run: Run, sdk_tools: Any) -> None:
         absent = sdk_tools.aws_error("ValidationException", 'Could not find endpoint "e".')
@@ -403,6 +493,12 @@ class TestZooAndKeys:
         assert fake.calls[-1].json == asked
         assert run("keys", "rm", "k1").exit_code == 0
         assert run("keys", "rm", "k2").exit_code == 4
+
+    def test_a_key_needs_a_name(self, fake: Any, run: Run) -> None:
+        result = run("keys", "create", "")
+        assert result.exit_code == 2
+        assert "A key needs a name." in result.stderr
+        assert fake.calls == []
 
     def test_a_key_is_deleted_by_its_name_if_no_other_has_it(
         self, fake: Any, run: Run, sdk_tools: Any

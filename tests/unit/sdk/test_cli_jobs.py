@@ -142,6 +142,7 @@ def test_a_pair_says_what_it_lacks(run: Run, script: str) -> None:
     [
         (["-r", "lr=1"], (1, 1), "The ranges have 1 point: --jobs is 1 instead of 10."),
         (["-r", "n=1:3"], (3, 2), "The ranges have 3 points: --jobs is 3 instead of 10."),
+        (["-r", "lr=0:1"], (2, 2), "lr=0:1 means whole numbers; lr=0.0:1.0 any between them."),
         (["-r", "n=1:3", "-r", "k=a,b", "-n", "7"], (6, 2), "6 instead of 7."),
         (["-r", "n=1:3", "-r", "k=a,b", "-n", "5"], (5, 2), ""),
         (["-r", "n=1:3", "-r", "lr=0.0:1.0"], (10, 2), ""),
@@ -163,3 +164,80 @@ def test_a_hyperparameter_is_fixed_or_searched(run: Run, script: str) -> None:
     result = run("tune", script, "-o", "loss", "--hp", "n=4", "--hp-range", "n=1:3")
     assert result.exit_code == 2
     assert "n: both --hp and --hp-range are given." in result.stderr
+
+
+LONG_NAME = "train-2026-11-22-with-a-name-of-its-own"
+
+
+@pytest.fixture
+def no_long_tuning_names(fake: Any, sdk_tools: Any) -> None:
+    """A name that no tuning job may have is refused by the service, not looked for."""
+    fake.rules["DescribeHyperParameterTuningJob"] = sdk_tools.aws_error(
+        "ValidationException",
+        f"1 validation error detected: Value '{LONG_NAME}' at 'hyperParameterTuningJobName' failed "
+        "to satisfy constraint: Member must have length less than or equal to 32",
+    )
+
+
+@pytest.mark.usefixtures("no_long_tuning_names")
+def test_a_job_is_found_by_a_name_that_is_too_long_for_a_tuning_job(
+    fake: Any, run: Run, have: Any, sdk_tools: Any
+) -> None:
+    have(training="InProgress")
+    fake.rules["DescribeLogStreams"] = sdk_tools.Reply({"logStreams": []})
+    assert run("stop", LONG_NAME).exit_code == 0
+    assert stopped(fake) == ["StopTrainingJob"]
+    assert run("logs", LONG_NAME).exit_code == 0
+    assert f"{LONG_NAME}: InProgress" in run("describe", LONG_NAME).stdout
+
+
+@pytest.mark.usefixtures("no_long_tuning_names")
+def test_an_unknown_name_is_not_found_however_long(run: Run) -> None:
+    for arguments in (("describe", LONG_NAME), ("stop", LONG_NAME, "--kind", "tuning")):
+        result = run(*arguments)
+        assert result.exit_code == 4
+        assert LONG_NAME in result.stderr
+        assert "validation error" not in result.stderr
+
+
+def test_a_job_without_stages_that_waits_is_pending(fake: Any, run: Run, sdk_tools: Any) -> None:
+    waiting = {
+        "ProcessingJobName": "j",
+        "ProcessingJobArn": ARN,
+        "ProcessingJobStatus": "InProgress",
+        "CreationTime": 1.7e9,
+        "FailureReason": "Waiting for room.",
+    }
+    answer = sdk_tools.Reply({"ProcessingJobSummaries": [waiting]})
+    fake.rules["ListProcessingJobs"] = answer
+    [line] = [line for line in run("jobs").stdout.splitlines() if line.startswith("j ")]
+    assert line.split()[:4] == ["j", "processing", "InProgress", "Pending"]
+
+
+@pytest.mark.parametrize("given", ["inprogress", "InProgress", "INPROGRESS"])
+def test_a_status_is_known_in_any_case(fake: Any, run: Run, given: str) -> None:
+    assert run("jobs", "--status", given).exit_code == 0
+    assert fake.requests("ListTrainingJobs")[0]["StatusEquals"] == "InProgress"
+
+
+@pytest.mark.parametrize(
+    ("framework", "option"), [("pytorch", "  #"), ("sklearn", " --framework sklearn  #")]
+)
+def test_a_job_that_is_done_says_how_its_model_is_deployed(
+    fake: Any, run: Run, script: str, sdk_tools: Any, framework: str, option: str
+) -> None:
+    uri = "s3://b/j/output/model.tar.gz"
+    done = {
+        "TrainingJobName": "j",
+        "TrainingJobArn": ARN,
+        "TrainingJobStatus": "Completed",
+        "SecondaryStatus": "Completed",
+        "CreationTime": 1.7e9,
+        "ModelArtifacts": {"S3ModelArtifacts": uri},
+    }
+    fake.rules["CreateTrainingJob"] = sdk_tools.Reply({"TrainingJobArn": ARN})
+    fake.rules["DescribeTrainingJob"] = sdk_tools.Reply(done)
+    fake.rules["DescribeLogStreams"] = sdk_tools.Reply({"logStreams": []})
+    result = run("train", script, "--name", "j", "--framework", framework)
+    assert result.exit_code == 0, result.stderr
+    assert f"ridgeline deploy {uri}{option}" in result.stderr

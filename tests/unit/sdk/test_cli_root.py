@@ -6,18 +6,22 @@ import json
 import signal
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 import typer
+from ridgeline_testing import REPOSITORY
 from typer.testing import CliRunner
 
 import ridgeline
+from ridgeline.cli import __main__ as console_script
 from ridgeline.cli import _common, _contributed
 from ridgeline.cli import app as cli_app
-from ridgeline.errors import AccessDenied, Overloaded
+from ridgeline.errors import AccessDenied, Overloaded, Unsupported
+from ridgeline_backends.errors import DoesNotFit
 
 RIDGELINE = str(Path(sys.executable).with_name("ridgeline"))
 
@@ -134,6 +138,8 @@ def test_a_typo_is_exit_code_2_with_a_suggestion(runner: CliRunner) -> None:
     [
         (AccessDenied("no"), 5),
         (Overloaded("full"), 7),
+        (Unsupported("not here"), 1),
+        (DoesNotFit(["too large"]), 2),
         (KeyboardInterrupt(), 130),
         (RuntimeError("oops"), 1),
     ],
@@ -179,6 +185,33 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_ctrl_c_while_it_imports_is_quiet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        def find_spec(self, name: str, *rest: object) -> None:
+            if name == "ridgeline.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "ridgeline.cli.app")
+    monkeypatch.delattr("ridgeline.cli.app")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as caught:
+        console_script.main()
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_what_the_console_script_imports_first_is_light() -> None:
+    """So that there is next to no time in which Ctrl-C is not provided for."""
+    scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts["ridgeline"].partition(":")
+    assert (module, function) == (console_script.__name__, "main")
+    code = f"import sys, {module}; print('typer' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == "False\n"
 
 
 def test_ctrl_c_is_quiet(fake: Any, sdk_tools: Any, tmp_path: Path) -> None:

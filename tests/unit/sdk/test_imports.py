@@ -77,6 +77,7 @@ def test_the_names_offered_are_these() -> None:
         "Model",
         "NetworkConfig",
         "NotRunning",
+        "OwnModel",
         "Predictor",
         "ProcessingFailed",
         "ProcessingInput",

@@ -204,3 +204,24 @@ def test_a_view_bears_members_that_are_missing() -> None:
     assert parse_view("e", {"log_tail": "a\nb"}).log_tail == ("a", "b")
     assert Stage("x", done=5, total=0).fraction is None
     assert Stage("x", done=20, total=10).fraction == 1.0
+
+
+def test_it_is_said_what_a_replica_waits_for(fake: Any, session: Session) -> None:
+    waiting = {"id": "r", "variant": "all", "status": "pending", "message": "Waiting for memory."}
+    waits = view("Creating", replicas=[waiting])
+    ready = view("InService", replicas=[waiting | {"status": "ready", "message": "long gone"}])
+    fake.endpoint("e", waits, waits, ready)
+    text = io.StringIO()
+    session.progress = PlainProgress(text)
+    wait_for_endpoint(session, "e", title="t")
+    assert text.getvalue().splitlines() == [
+        "t", "  e is Creating", "  Waiting for memory.", "  e is InService",
+    ]  # fmt: skip
+
+
+def test_a_terminal_shows_what_a_replica_waits_for() -> None:
+    replica = {"id": "r", "status": "pending", "message": "Waiting for memory."}
+    text = io.StringIO()
+    with RichProgress(Console(file=text, force_terminal=True, width=80)).waiting("t") as display:
+        display.update(parse_view("e", view("Creating", replicas=[replica])))
+    assert "Waiting for memory." in text.getvalue()

@@ -1,0 +1,112 @@
+"""``ridgeline scale`` against a service that answers by rule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+Run = Callable[..., Result]
+TARGET = {
+    "ServiceNamespace": "sagemaker",
+    "ResourceId": "endpoint/e/variant/A",
+    "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    "MinCapacity": 1,
+    "MaxCapacity": 4,
+    "RoleARN": "arn:aws:iam::1:role/r",
+    "CreationTime": 1.7e9,
+}
+ACTIVITY = {
+    "ActivityId": "1",
+    "ServiceNamespace": "sagemaker",
+    "ResourceId": "endpoint/e/variant/A",
+    "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    "Description": "Setting desired instance count to 3.",
+    "Cause": "policy p asks for it",
+    "StartTime": 1.7e9,
+    "StatusCode": "Failed",
+    "StatusMessage": "There is no room.",
+}
+
+
+@pytest.fixture
+def endpoint(fake: Any, sdk_tools: Any) -> Callable[..., None]:
+    def have(*variants: str, targets: tuple[dict[str, Any], ...] = ()) -> None:
+        fake.endpoint("e")
+        described = dict(fake.rules["DescribeEndpoint"][0].body)
+        described["ProductionVariants"] = [
+            {"VariantName": name, "CurrentInstanceCount": 1, "DesiredInstanceCount": 2}
+            for name in variants or ("A",)
+        ]
+        fake.on("DescribeEndpoint", sdk_tools.Reply(described))
+        fake.on("DescribeScalableTargets", sdk_tools.Reply({"ScalableTargets": list(targets)}))
+        fake.on("DescribeScalingPolicies", sdk_tools.Reply({"ScalingPolicies": []}))
+        activities = {"ScalingActivities": [ACTIVITY] if targets else []}
+        fake.on("DescribeScalingActivities", sdk_tools.Reply(activities))
+
+    return have
+
+
+def test_the_number_follows_the_load(fake: Any, run: Run, endpoint: Any) -> None:
+    endpoint(targets=(TARGET,))
+    told = run("scale", "e", "--min", "1", "--max", "4", "--concurrent", "8")
+    assert told.exit_code == 0, told.stderr
+    (registered,) = fake.requests("RegisterScalableTarget")
+    assert (registered["ResourceId"], registered["MaxCapacity"]) == ("endpoint/e/variant/A", 4)
+    (policy,) = fake.requests("PutScalingPolicy")
+    config = policy["TargetTrackingScalingPolicyConfiguration"]
+    assert config["TargetValue"] == 8.0
+    assert "Concurrent" in config["PredefinedMetricSpecification"]["PredefinedMetricType"]
+    assert "e: 1 of 2 instances of A" in told.stdout
+    assert "follows its load from 1 to 4" in told.stdout
+    assert "There is no room." in told.stdout
+
+
+def test_a_fixed_number_ends_what_it_followed(fake: Any, run: Run, endpoint: Any) -> None:
+    endpoint(targets=(TARGET,))
+    assert run("scale", "e", "3").exit_code == 0
+    assert len(fake.requests("DeregisterScalableTarget")) == 1
+    (changed,) = fake.requests("UpdateEndpointWeightsAndCapacities")
+    wanted = {"VariantName": "A", "DesiredInstanceCount": 3}
+    assert changed["DesiredWeightsAndCapacities"] == [wanted]
+
+
+def test_it_shows_and_changes_nothing_without_options(fake: Any, run: Run, endpoint: Any) -> None:
+    endpoint()
+    assert "follows no load" in run("scale", "e").stdout
+    shown = json.loads(run("scale", "e", "--json").stdout)
+    assert (shown["instances"], shown["wanted"], shown["target"]) == (1, 2, None)
+    assert run("scale", "e", "--off").exit_code == 0
+    changing = ("Register", "Put", "Deregister", "Update")
+    assert not [name for name in fake.operations() if name.startswith(changing)]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("2", "--min", "1"), "exclude each other"),
+        (("2", "--off"), "exclude each other"),
+        (("--min", "1"), "--concurrent"),
+        (("--min", "1", "--max", "2"), "--per-minute"),
+        (("--min", "1", "--max", "2", "--concurrent", "1", "--per-minute", "2"), "either"),
+        (("--variant", "C"), "no variant 'C'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    run: Run, endpoint: Any, options: tuple[str, ...], named: str
+) -> None:
+    endpoint("A", "B")
+    told = run("scale", "e", *options)
+    assert told.exit_code in (2, 4)
+    assert named in told.stderr
+
+
+def test_of_several_variants_one_is_named(run: Run, endpoint: Any) -> None:
+    endpoint("A", "B")
+    told = run("scale", "e")
+    assert told.exit_code == 2
+    assert "--variant: A, B" in told.stderr
+    assert run("scale", "e", "--variant", "B").exit_code == 0
