@@ -106,3 +106,17 @@ class DataDir:
     def proxy(self) -> Path:
         """The certificate authority and state of ``ridgeline env --proxy``."""
         return self.root / "proxy"
+
+
+def is_same_place(recorded: str, place: Path) -> bool:
+    """Whether a record of processes that says in which folder it was written is about ``place``.
+
+    A copy of a folder holds the records of the one that it was made of, whose processes are not
+    its own. One that was moved is still itself, under whatever name.
+    """
+    try:
+        return os.path.samefile(recorded, place)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False

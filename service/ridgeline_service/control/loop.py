@@ -17,21 +17,24 @@ from sqlalchemy import Connection
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.driver import AFTER_A_BUG_S, Driver
 from ridgeline_service.control.endpoints.life import EndpointLife
+from ridgeline_service.control.jobs.queue import JobQueue
 from ridgeline_service.control.jobs.work import remove_work, work_folders
 from ridgeline_service.runtime.keeper import ProcessRecord
 from ridgeline_service.runtime.launcher import Launcher
 from ridgeline_service.store import command_jobs, journal, replicas, tuning_jobs, warm_pools
 from ridgeline_service.store import jobs as job_rows
 from ridgeline_service.store.command_jobs import CommandJob
-from ridgeline_service.store.job_records import JobPhase, JobRecord
+from ridgeline_service.store.job_records import JobRecord
 from ridgeline_service.store.outage import log_failure
 from ridgeline_service.store.records import ReplicaRecord
 from ridgeline_service.store.states import Desired
 from ridgeline_service.store.tuning_records import TuningRecord
 from ridgeline_service.store.warm_pools import PoolRecord, PoolStatus
+from ridgeline_service.telemetry.logs import LogStore
 from ridgeline_service.training.runners import Runners
 
 IDLE_S = 5.0
+QUEUED_S = 0.5
 SWEEP_S = 60.0
 EVENTS_KEPT = 20_000
 MAX_ROUNDS = 20
@@ -48,6 +51,7 @@ class Loop:
         *,
         endpoints: EndpointLife,
         replica_driver: Driver[ReplicaRecord],
+        job_queue: JobQueue,
         job_driver: Driver[JobRecord],
         tuning_driver: Driver[TuningRecord],
         command_driver: Driver[CommandJob],
@@ -61,6 +65,7 @@ class Loop:
         self._context = context
         self._endpoints = endpoints
         self._replica_driver = replica_driver
+        self._job_queue = job_queue
         self._job_driver = job_driver
         self._tuning_driver = tuning_driver
         self._command_driver = command_driver
@@ -123,9 +128,10 @@ class Loop:
         if outcome.retry_at is not None:
             next_at = min(next_at, outcome.retry_at / 1e6)
         next_at = self._replica_driver.look(living, self._latest, now, next_at)
-        next_at = self._job_driver.look(
-            with_first_of_queue(jobs), [job.arn for job in jobs], now, next_at
-        )
+        due = self._job_queue.due(jobs)
+        if len(due) < len(jobs):
+            next_at = min(next_at, now + QUEUED_S)
+        next_at = self._job_driver.look(due, [job.arn for job in due], now, next_at)
         arns = [tuning.arn for tuning in tunings]
         next_at = self._tuning_driver.look(tunings, arns, now, next_at)
         names = [job.arn for job in commands]
@@ -135,7 +141,8 @@ class Loop:
         return max(0.0, next_at - now)
 
     def adopt(self) -> None:
-        """After a start: note what lives on, and end what no row knows."""
+        """After a start: note what lives on, and end what no row knows. If nothing lives on, the
+        service went down with all it ran."""
         kept = work_folders(self._context.data_dir)  # before the rows: a new folder has one then
         with self._context.db.read() as connection:
             living = replicas.living_replicas(connection)
@@ -148,17 +155,36 @@ class Loop:
             replica.id: (replica.token, f"{replica.endpoint_arn}/{replica.variant}/{replica.id}")
             for replica in living
         }
+        lives_on = False
         for record in self._launcher.records():
-            if not self._is_known(record, known.get(record.id)):
+            if self._is_known(record, known.get(record.id)):
+                lives_on = True
+            else:
                 self._launcher.stop(record, 0)
                 self._launcher.remove(record.id)
         for record in self._runners.records():
-            if not self._is_known(record, runners.get(record.id)):
+            if self._is_known(record, runners.get(record.id)):
+                lives_on = True
+            else:
                 self._runners.kill(record)
+        if not lives_on:
+            self._note_downfall(jobs)
         for id_ in self._runners.ids():
             # Also what a control plane left that was killed between a job's end and its folder's.
             if id_ not in runners:
                 self._runners.remove(id_)
+
+    def _note_downfall(self, jobs: Sequence[JobRecord]) -> None:
+        """What ran was interrupted, as by a restart of the machine. Where it is known how a runner
+        ended, its shim outlived it: that was killed alone."""
+        exit_status = self._runners.exit_status
+        lost = [
+            job.arn
+            for job in jobs
+            if job.instances and not any(exit_status(each.id) for each in job.instances)
+        ]
+        with self._context.db.write() as connection:
+            job_rows.forget_boot(connection, lost)
 
     def _is_known(self, record: ProcessRecord, row: tuple[str, str] | None) -> bool:
         """Whether a row has the process, by its token; says so in the journal."""
@@ -171,13 +197,14 @@ class Loop:
         return False
 
     def _sweep(self, now: float) -> None:
-        """What accumulates: old events, and processes whose rows are gone."""
+        """What accumulates: old events and logs, and processes whose rows are gone."""
         first = self._next_sweep == 0.0
         self._next_sweep = now + SWEEP_S
         if first:
             return  # ``adopt`` has just done it
         with self._context.db.write() as connection:
             journal.prune_events(connection, EVENTS_KEPT)
+        LogStore(self._context.data_dir).expire(int(now * 1000))
         # Before the rows: what is started in between has a row then.
         started = self._runners.records()
         with self._context.db.read() as connection:
@@ -203,14 +230,3 @@ def _runners_known(connection: Connection) -> dict[str, tuple[str, str]]:
             for each in pool.instances:
                 found[each.id] = (each.token, f"{pool.job_arn}/warm/{each.host}")
     return found
-
-
-def with_first_of_queue(jobs: Sequence[JobRecord]) -> list[JobRecord]:
-    """All that run, those that are to be stopped, and of those that wait only the oldest: jobs get
-    room in the order in which they came."""
-    waiting = [job for job in jobs if _waits(job)]
-    return [job for job in jobs if not _waits(job)] + waiting[:1]
-
-
-def _waits(job: JobRecord) -> bool:
-    return job.phase is JobPhase.QUEUED and job.desired is Desired.RUNNING

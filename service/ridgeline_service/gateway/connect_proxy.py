@@ -167,7 +167,8 @@ async def serve(data_dir: DataDir, gateway_url: str, port: int) -> None:
     listening = await proxy.start(port)
     me = ProcessId.of(os.getpid())
     assert me is not None
-    state = {"pid": me.pid, "start_time": me.start_time, "port": listening}
+    whose = {"data_dir": str(data_dir.root), "pid": me.pid, "start_time": me.start_time}
+    state = {**whose, "port": listening}
     write_atomic(data_dir.proxy / "state.json", json.dumps(state), mode=0o600)
     await stop.wait()
     await proxy.stop()

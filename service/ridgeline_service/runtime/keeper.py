@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from ridgeline.errors import InternalError, NotReady, Unavailable
 from ridgeline_service.files import write_atomic
-from ridgeline_service.paths import DataDir
+from ridgeline_service.paths import DataDir, is_same_place
 from ridgeline_service.processes import ProcessId, find_by_command
 from ridgeline_service.runtime import shim
 
@@ -112,9 +112,10 @@ class ProcessKeeper:
         return sorted(path.name for path in self._root.iterdir()) if self._root.is_dir() else []
 
     def alive(self, record: ProcessRecord) -> bool:
-        """Whether this very process (not another with its pid) runs."""
+        """Whether this very process (not another with its pid) runs, and is one of this root: a
+        copy of a root, and of rows that name its processes, has none of them."""
         self._reap(record.pid)
-        return ProcessId(record.pid, record.start_time).alive()
+        return ProcessId(record.pid, record.start_time).alive() and _is_own(self.folder(record.id))
 
     def exit_status(self, id_: str) -> ExitStatus | None:
         """How it ended; None while it runs, or when its shim was killed before it could say."""
@@ -138,7 +139,8 @@ class ProcessKeeper:
             if not self._wait(record, _KILL_WAIT_S):
                 self._signal(record, signal.SIGKILL)
                 self._wait(record, _KILL_WAIT_S)
-        _kill_by_token(record.token)
+        if _is_own(self.folder(record.id)):
+            _kill_by_token(record.token)
 
     def remove(self, id_: str) -> None:
         """Forget an ended process and delete its folder. Raises NotReady while it runs."""
@@ -216,12 +218,26 @@ def log_file(data_dir: DataDir, group: str, stream: str) -> Path:
     return data_dir.log_groups / quote(group, safe="") / f"{quote(stream, safe='')}.jsonl"
 
 
-def _read_record(path: Path) -> ProcessRecord | None:
+def _is_own(folder: Path) -> bool:
+    """Whether the process that is recorded there was started there, as far as can be known."""
     try:
-        return ProcessRecord(**json.loads(path.read_text()))
+        recorded = json.loads((folder / "process.json").read_text())["folder"]
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError, TypeError):
+        return True  # the disk lost what it said
+    return is_same_place(recorded, folder)
+
+
+def _read_record(path: Path) -> ProcessRecord | None:
+    """None where there is none, and in a copy of the folder that it was written in."""
+    try:
+        raw = json.loads(path.read_text())
+        here = is_same_place(raw.pop("folder"), path.parent)
+        return ProcessRecord(**raw) if here else None
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return _found_again(path.parent)
 
 
@@ -232,7 +248,7 @@ def _found_again(folder: Path) -> ProcessRecord | None:
         order = shim.read_spec(str(folder / "spec.json"))
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    for process in find_by_command(str(folder)):
+    for process in find_by_command(f" {folder} "):
         return ProcessRecord(order.id, process.pid, process.start_time, order.token, order.port)
     return None
 

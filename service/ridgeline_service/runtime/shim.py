@@ -57,6 +57,7 @@ def main(folder: str, ready_fd: int) -> int:
     wakeup = _catch_signals()
     spec = read_spec(f"{folder}/spec.json")
     record = {
+        "folder": folder,
         "id": spec.id,
         "pid": os.getpid(),
         "start_time": start_time(os.getpid()),
@@ -104,17 +105,31 @@ def write_private(path: str, value: dict[str, object]) -> None:
 
 
 class Log:
-    """The stream's file. A full disk or a full quota drops lines and says how many."""
+    """The stream's file. A full disk or a full quota drops lines and says how many; a file that
+    somebody removed is begun anew."""
 
     def __init__(self, path: str, limit_bytes: int) -> None:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-        self._left = limit_bytes - os.fstat(self._file).st_size
+        self._path = path
         self._limit = limit_bytes
         self._rest = b""
         self._lost = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+        self._file = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        self._left = self._limit - os.fstat(self._file).st_size
         self._full = False
         self._torn = False
+
+    def _begin_if_removed(self) -> None:
+        if os.fstat(self._file).st_nlink == 0:
+            removed = self._file
+            try:
+                self._begin()
+            except OSError:  # no room for another
+                return
+            os.close(removed)
 
     def feed(self, data: bytes) -> None:
         """Take output as it came. A carriage return ends a line too: progress bars use it."""
@@ -144,6 +159,7 @@ class Log:
         os.close(self._file)
 
     def _write(self, data: bytes, count: int, now: int) -> None:
+        self._begin_if_removed()
         if self._full or len(data) > self._left:
             if not self._full:
                 self._full = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
@@ -98,6 +99,18 @@ def change_job(
         statement = statement.where(jobs.c.lock_token == token)
     values: dict[str, Any] = columns_of(changes)
     return connection.execute(statement.values(**values)).rowcount == 1
+
+
+def tell_wait(connection: Connection, job: JobRecord) -> bool:
+    """Write the moments of a job that waits for room; False if it does so no longer."""
+    values = columns_of({"moments": job.moments, "settled": len(job.moments)})
+    statement = update(jobs).where(jobs.c.arn == job.arn, jobs.c.phase == JobPhase.QUEUED)
+    return connection.execute(statement.values(**values)).rowcount == 1
+
+
+def forget_boot(connection: Connection, arns: Sequence[str]) -> None:
+    """The service has been down since these jobs were started, as when the machine restarts."""
+    connection.execute(update(jobs).where(jobs.c.arn.in_(arns)).values(boot=""))
 
 
 def delete_job(connection: Connection, arn: str) -> None:

@@ -8,7 +8,7 @@ import os
 from dataclasses import asdict
 from typing import TextIO
 
-from ridgeline_service.paths import DataDir
+from ridgeline_service.paths import DataDir, is_same_place
 from ridgeline_service.processes import ProcessId
 
 
@@ -23,14 +23,16 @@ def take_lock(data_dir: DataDir) -> TextIO | None:
     own = ProcessId.of(os.getpid())
     assert own is not None
     lock.truncate(0)
-    lock.write(json.dumps(asdict(own)))
+    lock.write(json.dumps({"data_dir": str(data_dir.root), **asdict(own)}))
     lock.flush()
     return lock
 
 
 def last_holder(data_dir: DataDir) -> ProcessId | None:
-    """Who took the lock last, alive or not; None where nobody did."""
+    """Who took the lock of this very directory last, alive or not; None where nobody did."""
     try:
-        return ProcessId(**json.loads((data_dir.run / "lock").read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        raw = json.loads((data_dir.run / "lock").read_text())
+        here = is_same_place(raw.pop("data_dir"), data_dir.root)
+        return ProcessId(**raw) if here else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None

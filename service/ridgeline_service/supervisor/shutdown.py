@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 
-from ridgeline_service.paths import DataDir
+from ridgeline_service.paths import DataDir, is_same_place
 from ridgeline_service.processes import ProcessId, end, find_by_command
 from ridgeline_service.runtime.keeper import ProcessKeeper
 from ridgeline_service.training.causes import Cause
@@ -42,7 +42,7 @@ def _stop_kept(data_dir: DataDir) -> None:
         keeper.stop(record, max(0.1, deadline - time.monotonic()))
     # One that was being started when its control plane was killed has no record yet.
     for root in (data_dir.replicas, data_dir.jobs):
-        for process in find_by_command(str(root)):
+        for process in find_by_command(f" {root}/"):
             end(process, _KEPT_GRACE_S)
 
 
@@ -50,7 +50,8 @@ def _stop_proxy(data_dir: DataDir) -> None:
     state = data_dir.proxy / "state.json"
     try:
         raw = json.loads(state.read_text())
-        found = [ProcessId(raw["pid"], raw["start_time"])]
+        here = is_same_place(raw["data_dir"], data_dir.root)
+        found = [ProcessId(raw["pid"], raw["start_time"])] if here else []
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError):

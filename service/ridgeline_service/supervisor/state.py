@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 
 from ridgeline.errors import InvalidInput
 from ridgeline_service.files import write_atomic
-from ridgeline_service.paths import DataDir
+from ridgeline_service.paths import DataDir, is_same_place
 from ridgeline_service.processes import ProcessId, find_by_command
 
 MODULES = {
@@ -38,16 +38,20 @@ class ServiceState:
     children: dict[str, ProcessId] = field(default_factory=dict)
 
     def write(self, data_dir: DataDir) -> None:
-        write_atomic(data_dir.supervisor, json.dumps(asdict(self), indent=2), mode=0o600)
+        record = {"data_dir": str(data_dir.root), **asdict(self)}
+        write_atomic(data_dir.supervisor, json.dumps(record, indent=2), mode=0o600)
 
 
 def read_state(data_dir: DataDir) -> ServiceState | None:
-    """What was written last, or None when no service ever ran here or it was stopped.
+    """What was written last, or None when no service ever ran here or it was stopped, and in a
+    copy of the directory of a service.
 
     Raises StateUnreadable.
     """
     try:
         raw = json.loads(data_dir.supervisor.read_text())
+        if not is_same_place(raw.pop("data_dir"), data_dir.root):
+            return None
         raw["supervisor"] = ProcessId(**raw["supervisor"])
         raw["children"] = {name: ProcessId(**child) for name, child in raw["children"].items()}
         return ServiceState(**raw)

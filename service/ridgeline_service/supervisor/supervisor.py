@@ -8,7 +8,6 @@ It knows nothing of what the children do.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -29,7 +28,9 @@ from ridgeline_service.processes import ProcessId, end, readable
 from ridgeline_service.security.keys import ensure_internal_key, ensure_root_key
 from ridgeline_service.supervisor import handover
 from ridgeline_service.supervisor.directory import prepare_directory
+from ridgeline_service.supervisor.listening import connectable, listen
 from ridgeline_service.supervisor.lock import take_lock
+from ridgeline_service.supervisor.log_files import bound_logs
 from ridgeline_service.supervisor.shutdown import stop_everything
 from ridgeline_service.supervisor.state import (
     MODULES,
@@ -39,12 +40,12 @@ from ridgeline_service.supervisor.state import (
     read_state,
 )
 
-BACKLOG = 2048
 _READY_TIMEOUT_S = 60.0
 _PORT_ATTEMPTS = 20
 _PORT_PAUSE_S = 0.1
 _CALM_S = 10.0
 _MAX_DELAY_S = 5.0
+_LOGS_EVERY_S = 60.0
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Child:
     @property
     def url(self) -> str:
         host, port = self.listening.getsockname()[:2]
-        return f"http://{_connectable(host)}:{port}"
+        return f"http://{connectable(host)}:{port}"
 
 
 class Supervisor:
@@ -85,6 +86,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._lock: TextIO | None = None
         self._stop_requested = False
+        self._logs_at = 0.0
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
 
@@ -180,7 +182,7 @@ class Supervisor:
     def _step(self) -> None:
         watched = {c.pidfd: c for c in self._children.values() if c.pidfd >= 0}
         pending = [c.restart_at for c in self._children.values() if c.process is None]
-        wait = max(0.0, min(pending) - self._clock()) if pending else None
+        wait = max(0.0, min([*pending, self._logs_at]) - self._clock())
         readable, _, _ = select.select([*watched, self._wake_read], [], [], wait)
         if self._wake_read in readable:
             os.read(self._wake_read, 512)
@@ -191,6 +193,15 @@ class Supervisor:
             if child.process is None and child.restart_at <= self._clock():
                 self._spawn(child)
                 self._write_state()
+        if self._logs_at <= self._clock():
+            self._logs_at = self._clock() + _LOGS_EVERY_S
+            self._bound_logs()
+
+    def _bound_logs(self) -> None:
+        try:
+            bound_logs(self._data_dir)
+        except OSError as error:  # it stays as it is until the next look
+            self._log(f"a log could not be cut: {error}")
 
     def _on_death(self, child: Child) -> None:
         os.close(child.pidfd)
@@ -288,17 +299,17 @@ class Supervisor:
 
     def _bind(self, name: str, previous: ServiceState | None) -> socket.socket:
         if name == "gateway":
-            return _listen(self._host, self._port)
+            return listen(self._host, self._port)
         # Survivors of an earlier supervisor know the others by their old ports: keep them.
         urls = {"control": previous.control_url, "objects": previous.store_url} if previous else {}
         port = int(urls[name].rpartition(":")[2]) if name in urls else 0
         for _ in range(_PORT_ATTEMPTS):
             try:
-                return _listen("127.0.0.1", port)
+                return listen("127.0.0.1", port)
             except InvalidInput:
                 # A child that was killed just now may hold it until its last thread is gone.
                 time.sleep(_PORT_PAUSE_S)
-        return _listen("127.0.0.1", 0)
+        return listen("127.0.0.1", 0)
 
     def _wait_healthy(self) -> None:
         deadline = self._clock() + _READY_TIMEOUT_S
@@ -348,34 +359,6 @@ def _whereabouts(data_dir: DataDir) -> str:
     except StateUnreadable:
         return ""
     return f" at {state.url} (pid {state.supervisor.pid})" if state else ""
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen(BACKLOG)
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise InvalidInput(
-                f"Port {port} on {host} is taken by another program.",
-                hint="Choose another with --port (0 takes any free one).",
-            ) from None
-        raise InvalidInput(
-            f"Cannot listen on {host}:{port}: {error.strerror or error}.",
-            hint="Check --host and --port.",
-        ) from None
-    return listening
-
-
-def _connectable(host: str) -> str:
-    """The address under which this machine reaches a socket bound to ``host``."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
 
 
 def _healthy(url: str) -> bool:

@@ -3,8 +3,8 @@
 A stream is one append-only file of lines ``{"t": <ms since the epoch>, "m": "<text>"}`` that a
 replica's shim writes; positions are byte offsets, so paging costs what it returns, from either
 end. A last line without its newline is still being written and is not returned; a line that is not
-such JSON (a writer was killed in the middle of it) is skipped. Who writes, and how long logs are
-kept, is not known here.
+such JSON (a writer was killed in the middle of it) is skipped. How long a group's streams are kept
+lies in a file beside them. Who writes is not known here; one whose file is gone begins it anew.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ import heapq
 import json
 import os
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, unquote
 
+from ridgeline_service.files import write_atomic
 from ridgeline_service.paths import DataDir
 
 MAX_PAGE_BYTES = 1024 * 1024
 _BLOCK = 64 * 1024
 _SUFFIX = ".jsonl"
+_RETENTION = "retention-days"
+_DAY_MS = 24 * 3600 * 1000
 # Lines are in order of time but for a clock that was set back: how far back is still found.
 _SLACK_MS = 60_000
 
@@ -86,9 +90,12 @@ class StreamInfo:
 
 @dataclass(frozen=True)
 class GroupInfo:
+    """``retention_days`` is None where streams are kept for ever."""
+
     name: str
     created: int
     size: int
+    retention_days: int | None
 
 
 class LogStore:
@@ -102,16 +109,17 @@ class LogStore:
         found = []
         for folder in _entries(self._root):
             if folder.is_dir():
-                sizes = [_stat(file).st_size for file in _entries(folder)]
-                found.append(GroupInfo(unquote(folder.name), _created(folder), sum(sizes)))
+                size = sum(_stat(file).st_size for file in _streams(folder))
+                name, days = unquote(folder.name), _retention_days(folder)
+                found.append(GroupInfo(name, _created(folder), size, days))
         return sorted(found, key=lambda group: group.name)
 
     def streams(self, group: str, prefix: str = "") -> list[StreamInfo]:
         """The streams of a group, by name. Raises NoSuchLog."""
         found = []
-        for file in _entries(self._group(group)):
+        for file in _streams(self._group(group)):
             name = unquote(file.name.removesuffix(_SUFFIX))
-            if file.name.endswith(_SUFFIX) and name.startswith(prefix):
+            if name.startswith(prefix):
                 found.append(_stream_info(name, file))
         return sorted(found, key=lambda stream: stream.name)
 
@@ -121,6 +129,39 @@ class LogStore:
         except NoSuchLog:
             return False
         return True
+
+    def keep_for(self, group: str, days: int | None) -> None:
+        """How long ``expire`` keeps a stream of the group after its last line; None is for ever.
+        Raises NoSuchLog."""
+        file = self._group(group) / _RETENTION
+        if days is None:
+            file.unlink(missing_ok=True)
+        else:
+            write_atomic(file, str(days), mode=0o600)
+
+    def expire(self, now_ms: int) -> None:
+        """Delete the streams that have not been written to for as long as their group keeps
+        them."""
+        for folder in _entries(self._root):
+            days = _retention_days(folder)
+            if days is None:
+                continue
+            for file in _streams(folder):
+                if _stat(file).st_mtime * 1000 < now_ms - days * _DAY_MS:
+                    file.unlink(missing_ok=True)
+
+    def delete_group(self, group: str) -> None:
+        """Delete a group and all its streams. Raises NoSuchLog."""
+        folder = self._group(group)
+        for file in _entries(folder):
+            file.unlink(missing_ok=True)
+        # Somebody who still writes may have begun a new stream.
+        with suppress(OSError):
+            folder.rmdir()
+
+    def delete_stream(self, group: str, stream: str) -> None:
+        """Raises NoSuchLog."""
+        self._stream(group, stream).unlink(missing_ok=True)
 
     def read_forward(
         self, group: str, stream: str, *, position: int = 0, limit: int, window: Window
@@ -196,11 +237,17 @@ class LogStore:
             raise NoSuchLog(f"no log group {group!r}")
         return folder
 
-    def _open(self, group: str, stream: str, position: int) -> BinaryIO:
+    def _stream(self, group: str, stream: str) -> Path:
         path = self._group(group) / f"{quote(stream, safe='')}{_SUFFIX}"
         if not _exists(path, Path.is_file):
             raise NoSuchLog(f"no log stream {stream!r} in group {group!r}")
-        file = path.open("rb")
+        return path
+
+    def _open(self, group: str, stream: str, position: int) -> BinaryIO:
+        try:
+            file = self._stream(group, stream).open("rb")
+        except FileNotFoundError:  # deleted just now
+            raise NoSuchLog(f"no log stream {stream!r} in group {group!r}") from None
         if position:
             file.seek(position - 1)
             if file.read(1) != b"\n":
@@ -312,6 +359,17 @@ def _entries(folder: Path) -> list[Path]:
         return list(folder.iterdir())
     except FileNotFoundError:
         return []
+
+
+def _streams(folder: Path) -> list[Path]:
+    return [file for file in _entries(folder) if file.name.endswith(_SUFFIX)]
+
+
+def _retention_days(folder: Path) -> int | None:
+    try:
+        return int((folder / _RETENTION).read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
 
 
 def _exists(path: Path, kind: Callable[[Path], bool]) -> bool:

@@ -321,3 +321,20 @@ def test_paths_are_plain_in_the_order(world: Any, runners: FakeRunners) -> None:
     assert (only.path, only.continuous) == ("/opt/ml/processing/out", True)
     assert order.processing.config["ProcessingJobName"] == "j"
     assert replace(order, attempt=1).words == "processing job"
+
+
+def test_a_job_without_stages_says_what_it_waits_for(make_world: Any, runners: FakeRunners) -> None:
+    world = make_world(runners=runners, settings=Settings(max_instances=1))
+    world.model("m")
+    process(world, "a")
+    world.now += 1
+    process(world, "b")
+    transform(world, "b")
+    ticks(world)
+    assert "FailureReason" not in processing(world, "a")
+    listed = world.plane.processing_jobs.list({"NameContains": "b"})["ProcessingJobSummaries"]
+    for shown in (processing(world, "b"), transformed(world, "b"), *listed):
+        assert "Waiting for a running instance to end: 1 of at most 1" in shown["FailureReason"]
+    runners.end("a")
+    ticks(world)
+    assert "FailureReason" not in processing(world, "b")

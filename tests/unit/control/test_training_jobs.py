@@ -9,6 +9,7 @@ import pytest
 from fake_runners import FakeRunners
 
 from ridgeline_service.control.jobs.ending import Ended, may_restart, verdict_of
+from ridgeline_service.control.jobs.queue import PASSED_FOR_S
 from ridgeline_service.errors import ResourceInUse, ValidationException
 from ridgeline_service.placement.machine import GIB
 from ridgeline_service.runtime.keeper import ExitStatus
@@ -96,7 +97,7 @@ def test_jobs_wait_for_room_in_the_order_in_which_they_came(
     world = jobs(settings=Settings(max_instances=2))
     for name, count in (("first", 1), ("pair", 2), ("last", 1)):
         create(world, name, count=count)
-        world.now += 1
+        world.now += PASSED_FOR_S
     ticks(world)
     assert [runner.spec.order.job for runner in runners.running.values()] == ["first"]
     assert status(world, "pair") == ("InProgress", "Pending")
@@ -366,3 +367,28 @@ def test_a_job_that_never_began_is_not_billed(jobs: Any, runners: FakeRunners) -
     assert found["TrainingJobStatus"] == "Failed"
     times = {"TrainingStartTime", "TrainingTimeInSeconds", "BillableTimeInSeconds"}
     assert not times & found.keys()
+
+
+def test_what_tensorboard_shows_lies_apart_for_every_job(jobs: Any, runners: FakeRunners) -> None:
+    world = jobs()
+    create(world, "j", TensorBoardOutputConfig={"S3OutputPath": "s3://b/tb/"})
+    create(
+        world,
+        "k",
+        TensorBoardOutputConfig={"S3OutputPath": "s3://b/tb", "LocalPath": "/opt/ml/runs/"},
+    )
+    ticks(world)
+    found = [runners.one(name).spec.order.tensorboard for name in ("j", "k")]
+    assert [(each.path, each.uri) for each in found if each is not None] == [
+        ("/opt/ml/output/tensorboard", "s3://b/tb/j/tensorboard-output"),
+        ("/opt/ml/runs", "s3://b/tb/k/tensorboard-output"),
+    ]
+
+
+def test_a_shell_in_a_running_job_is_refused(jobs: Any) -> None:
+    world = jobs()
+    create(world, "j")
+    shell = {"TrainingJobName": "j", "RemoteDebugConfig": {"EnableRemoteDebug": True}}
+    with pytest.raises(ValidationException, match="EnableRemoteDebug"):
+        world.plane.training_jobs.update(shell)
+    assert "RemoteDebugConfig" not in describe(world, "j")

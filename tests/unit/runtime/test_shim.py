@@ -107,3 +107,17 @@ def test_records_are_private(tmp_path: Path) -> None:
 def test_the_start_time_names_a_process_whatever_it_is_called() -> None:
     assert shim.start_time(os.getpid()) > 0
     assert shim.start_time(os.getpid()) == shim.start_time(os.getpid())
+
+
+def test_a_log_that_was_deleted_is_begun_anew(tmp_path: Path) -> None:
+    """With its folder, and with all of its room."""
+    path = tmp_path / "g" / "s.jsonl"
+    log = shim.Log(str(path), 100)
+    log.feed(b"x" * 60 + b"\n" + b"y" * 60 + b"\n")
+    assert "is full" in events(path)[-1]
+    path.unlink()
+    path.parent.rmdir()
+    log.feed(b"one\n")
+    log.feed(b"two\n")
+    log.close()
+    assert events(path)[:2] == ["one", "two"]

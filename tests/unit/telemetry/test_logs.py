@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from urllib.parse import quote
 
@@ -213,3 +214,50 @@ def test_skipping_loses_nothing_while_clocks_are_roughly_right(
     for read in (store.read_forward, store.read_backward):
         page = read(GROUP, "s", limit=1000, window=Window(start))
         assert [event.timestamp for event in page.events] == wanted
+
+
+def streams_of(data_dir: DataDir, group: str = GROUP) -> list[str]:
+    return [stream.name for stream in LogStore(data_dir).streams(group)]
+
+
+def test_a_stream_goes_when_nothing_was_written_for_as_long_as_its_group_keeps_it(
+    data_dir: DataDir,
+) -> None:
+    store, day = LogStore(data_dir), 24 * 3600
+    for group in (GROUP, "kept"):
+        for stream, written_at in (("old", 10 * day), ("new", 12 * day)):
+            write(data_dir, stream, lines((1, "x")), group)
+            path = data_dir.log_groups / quote(group, safe="") / f"{stream}.jsonl"
+            os.utime(path, (written_at, written_at))
+    store.keep_for(GROUP, 3)
+    store.expire(13 * day * 1000)
+    assert streams_of(data_dir) == ["new", "old"]
+    store.expire((13 * day + 1) * 1000)
+    assert streams_of(data_dir) == ["new"]
+    store.expire(1000 * day * 1000)
+    assert streams_of(data_dir) == []
+    assert streams_of(data_dir, "kept") == ["new", "old"]
+    assert [(each.name, each.retention_days) for each in store.groups()] == [
+        (GROUP, 3),
+        ("kept", None),
+    ]
+    store.keep_for(GROUP, None)
+    assert store.groups()[0].retention_days is None
+    assert sum(each.size for each in store.groups()) == 2 * len(lines((1, "x")))
+
+
+def test_streams_and_groups_are_deleted(data_dir: DataDir) -> None:
+    store = LogStore(data_dir)
+    for stream in ("a/b", "c"):
+        write(data_dir, stream, lines((1, "x")))
+    write(data_dir, "d", lines((1, "x")), "other")
+    store.keep_for(GROUP, 1)
+    store.delete_stream(GROUP, "a/b")
+    assert streams_of(data_dir) == ["c"]
+    with pytest.raises(NoSuchLog):
+        store.delete_stream(GROUP, "a/b")
+    store.delete_group(GROUP)
+    assert [group.name for group in store.groups()] == ["other"]
+    for forget in (store.delete_group, lambda group: store.keep_for(group, 1)):
+        with pytest.raises(NoSuchLog):
+            forget(GROUP)

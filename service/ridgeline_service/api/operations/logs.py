@@ -1,4 +1,5 @@
-"""CloudWatch Logs, read side: groups, streams, and their events by page or by filter."""
+"""CloudWatch Logs without its writing side: groups, streams, their events by page or by filter,
+how long they are kept, and their end."""
 
 from __future__ import annotations
 
@@ -25,6 +26,11 @@ from ridgeline_service.telemetry.logs import (
 
 MAX_EVENTS = 10_000
 MAX_LISTED = 50
+RETENTION_DAYS = (
+    *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731),
+    *(1096, 1827, 2192, 2557, 2922, 3288, 3653),
+)
+"""What CloudWatch allows."""
 _MAX_SCANNED = 200_000
 
 T = TypeVar("T")
@@ -53,6 +59,10 @@ class LogOperations:
             "DescribeLogStreams": self.describe_log_streams,
             "GetLogEvents": self.get_log_events,
             "FilterLogEvents": self.filter_log_events,
+            "PutRetentionPolicy": self.put_retention_policy,
+            "DeleteRetentionPolicy": self.delete_retention_policy,
+            "DeleteLogGroup": self.delete_log_group,
+            "DeleteLogStream": self.delete_log_stream,
         }
 
     def describe_log_groups(self, request: Mapping[str, Any], caller: Caller) -> Answer:
@@ -152,6 +162,29 @@ class LogOperations:
         answer = {"events": events, "searchedLogStreams": searched}
         return _with_token(answer, _write_positions(positions) if more else None)
 
+    def put_retention_policy(self, request: Mapping[str, Any], caller: Caller) -> Answer:
+        group, days = request["logGroupName"], request["retentionInDays"]
+        if days not in RETENTION_DAYS:
+            allowed = ", ".join(map(str, RETENTION_DAYS))
+            raise InvalidParameterException(f"retentionInDays {days} is not one of {allowed}.")
+        self._found(group, lambda: self._store.keep_for(group, days))
+        return {}
+
+    def delete_retention_policy(self, request: Mapping[str, Any], caller: Caller) -> Answer:
+        group = request["logGroupName"]
+        self._found(group, lambda: self._store.keep_for(group, None))
+        return {}
+
+    def delete_log_group(self, request: Mapping[str, Any], caller: Caller) -> Answer:
+        group = request["logGroupName"]
+        self._found(group, lambda: self._store.delete_group(group))
+        return {}
+
+    def delete_log_stream(self, request: Mapping[str, Any], caller: Caller) -> Answer:
+        group, stream = request["logGroupName"], request["logStreamName"]
+        self._found(group, lambda: self._store.delete_stream(group, stream))
+        return {}
+
     def _group_name(self, request: Mapping[str, Any]) -> str:
         name = request.get("logGroupName")
         identifier = request.get("logGroupIdentifier")
@@ -173,9 +206,11 @@ class LogOperations:
             raise _bad_token() from None
 
     def _group(self, group: GroupInfo) -> dict[str, object]:
+        days = group.retention_days
         return {
             "logGroupName": group.name,
             "creationTime": group.created,
+            **({} if days is None else {"retentionInDays": days}),
             "metricFilterCount": 0,
             "arn": f"{self._arn}{group.name}:*",
             "logGroupArn": f"{self._arn}{group.name}",

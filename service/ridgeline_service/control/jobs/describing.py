@@ -69,6 +69,14 @@ def secondary_status(job: JobRecord) -> str:
     return "Stopping" if job.status is JobStatus.STOPPING else job.secondary
 
 
+def shown_reason(job: JobRecord) -> str:
+    """The FailureReason of a job of a kind that has no secondary statuses: why it failed, or what
+    it waits for."""
+    if job.failure_reason or job.secondary != "Pending":
+        return job.failure_reason
+    return job.moments[-1].message
+
+
 def _times(job: JobRecord, started_at: int, now: int) -> dict[str, int]:
     """Wall-clock seconds, of one instance. Without spot training the whole interval is billed; with
     it, the attempts without the time between them. AWS's SDK divides one by the other."""

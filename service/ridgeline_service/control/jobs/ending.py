@@ -21,6 +21,7 @@ from ridgeline_service.training.report import Ending, Report
 
 RESTARTS_WITH_CHECKPOINTS = 100
 RESTARTS_OF_PROCESSING = 3
+RESTARTS_BEFORE_SCRIPT = 2
 
 _BEGINS = "Downloading"
 
@@ -65,6 +66,12 @@ class Ended:
         return any(each.status == "Uploading" for each in transitions)
 
     @property
+    def began(self) -> bool:
+        """Whether the script of a training job has begun."""
+        transitions = () if self.report is None else self.report.transitions
+        return any(each.status == "Training" for each in transitions)
+
+    @property
     def worked(self) -> bool:
         """Whether the script, or what stands for one, has come to its end."""
         return self.report is not None and self.report.training_ended_at is not None
@@ -101,7 +108,7 @@ def may_restart(job: JobRecord, cause: Cause, instances: Sequence[Ended] = ()) -
     """Whether another attempt is made: what the service's own end interrupted always goes on, what
     else was not the user's fault as often as the job allows. After a failure of ours with what a
     script made, none is. A processing job is begun again while nobody can have seen anything of
-    it."""
+    it, and a training job whose runner died while its script has not begun."""
     if job.desired is Desired.STOPPED:
         return False
     if cause is Cause.INTERRUPTED:
@@ -119,7 +126,10 @@ def may_restart(job: JobRecord, cause: Cause, instances: Sequence[Ended] = ()) -
     resumes = "CheckpointConfig" in request or request.get("EnableManagedSpotTraining")
     if job.kind is JobKind.TRANSFORM:
         resumes = True  # what was answered is kept
-    return job.attempt < max(job.spec.retries, RESTARTS_WITH_CHECKPOINTS if resumes else 0)
+    allowed = RESTARTS_WITH_CHECKPOINTS if resumes else 0
+    if cause is Cause.RUNNER_DIED and instances and not any(each.began for each in instances):
+        allowed = max(allowed, RESTARTS_BEFORE_SCRIPT)
+    return job.attempt < max(job.spec.retries, allowed)
 
 
 def billed_us(job: JobRecord, end: int) -> int:

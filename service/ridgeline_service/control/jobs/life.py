@@ -26,6 +26,7 @@ from ridgeline_service.control.jobs.ending import (
 )
 from ridgeline_service.control.jobs.inputs import JobInputs, no_report
 from ridgeline_service.control.jobs.orders import hosts_of, runner_spec
+from ridgeline_service.control.jobs.queue import has_waited_too_long
 from ridgeline_service.control.jobs.surroundings import Surroundings
 from ridgeline_service.control.jobs.warm_pools import kind_of
 from ridgeline_service.control.jobs.work import remove_work
@@ -123,8 +124,7 @@ class JobLife:
 
     def _admit(self, job: JobRecord) -> float | None:
         now, spec = self._context.now(), job.spec
-        waited_s = (now - job.created_at) / 1e6
-        if spec.max_wait_s is not None and waited_s > spec.max_wait_s:
+        if has_waited_too_long(job, now):
             return self._end(job, Verdict(Cause.MAX_WAIT))
         with self._context.db.write() as connection:
             memory = spec.instance_count * spec.memory_bytes
@@ -132,32 +132,22 @@ class JobLife:
             pool = take_pool(connection, kind, job.name, now)
             if pool is None and is_coming(connection, kind):
                 return _POOL_POLL_S  # a runner of its own would be ready no sooner
-            count = spec.instance_count
-            wait = None if pool else place(connection, self._room, memory, count)
-            if wait is None:
-                moments = (*job.moments, Moment("Starting", now, _PREPARING))
-                rows.change_job(
-                    connection,
-                    job.arn,
-                    token=self._holder,
-                    phase=JobPhase.LAUNCHING,
-                    moments=moments,
-                    settled=len(moments),
-                    modified_at=now,
-                    boot=self._boot,
-                    instances=self._instances(job, pool),
-                )
-            elif job.moments[-1].message != wait.message:
-                waiting = Moment("Pending", now, wait.message)
-                moments = (*_without_waits(job.moments), waiting)
-                rows.change_job(
-                    connection, job.arn, token=self._holder, moments=moments, settled=len(moments)
-                )
-                self._context.event(connection, job.arn, "Waiting", message=wait.message)
-        if wait is None:
-            self._changed()  # whoever is next in the queue
-            return 0.0
-        return _QUEUED_POLL_S
+            if pool is None and place(connection, self._room, memory, spec.instance_count):
+                return _QUEUED_POLL_S  # something else has started since it was its turn
+            moments = (*job.moments, Moment("Starting", now, _PREPARING))
+            rows.change_job(
+                connection,
+                job.arn,
+                token=self._holder,
+                phase=JobPhase.LAUNCHING,
+                moments=moments,
+                settled=len(moments),
+                modified_at=now,
+                boot=self._boot,
+                instances=self._instances(job, pool),
+            )
+        self._changed()  # whoever is next in the queue
+        return 0.0
 
     def _instances(self, job: JobRecord, pool: PoolRecord | None) -> tuple[Instance, ...]:
         """Named before they are started, so that they are known whatever happens then; those of a
@@ -367,13 +357,6 @@ class JobLife:
 
 
 _PREPARING = "Preparing the instances"
-
-
-def _without_waits(moments: Sequence[Moment]) -> tuple[Moment, ...]:
-    """A wait whose reason changes is one wait."""
-    if moments and moments[-1].status == "Pending":
-        return tuple(moments[:-1])
-    return tuple(moments)
 
 
 def _failed(seen: Seen) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ridgeline_service.control.context import Context
+from ridgeline_service.control.jobs.describing import shown_reason
 from ridgeline_service.control.jobs.planning import JobPlanner
 from ridgeline_service.control.jobs.processing_planning import plan_processing
 from ridgeline_service.control.jobs.verbs import JobVerbs
@@ -48,5 +49,5 @@ class ProcessingJobs(JobVerbs):
         }
         if job.ended_at is not None:
             found["ProcessingEndTime"] = to_datetime(job.ended_at)
-        optional = {"FailureReason": job.failure_reason, "ExitMessage": job.exit_message}
+        optional = {"FailureReason": shown_reason(job), "ExitMessage": job.exit_message}
         return found | {name: value for name, value in optional.items() if value}

@@ -7,6 +7,7 @@ from typing import Any
 
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoints.planning import Planner
+from ridgeline_service.control.jobs.describing import shown_reason
 from ridgeline_service.control.jobs.transform_planning import (
     DEFAULT_PAYLOAD_MB,
     concurrent,
@@ -68,6 +69,6 @@ class TransformJobs(JobVerbs):
         }
         if job.ended_at is not None:
             found["TransformEndTime"] = to_datetime(job.ended_at)
-        if job.failure_reason:
-            found["FailureReason"] = job.failure_reason
+        if reason := shown_reason(job):
+            found["FailureReason"] = reason
         return found
