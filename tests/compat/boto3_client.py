@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import boto3
 from botocore.exceptions import ClientError
@@ -26,6 +27,7 @@ def main() -> None:
     parts = runtime.invoke_endpoint_with_response_stream(Body=stream, **REQUEST)["Body"]
     assert sum(1 for _ in parts) > 2
     asynchronous(runtime, s3)
+    scaled(sagemaker)
     refusals(sagemaker)
     for delete, field in (
         (sagemaker.delete_endpoint, "EndpointName"),
@@ -34,7 +36,7 @@ def main() -> None:
     ):
         delete(**{field: NAME})
     sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=NAME)
-    print("boto3: created, described, listed, invoked, streamed, asynchronous, refused, deleted")
+    print("boto3: created, described, listed, invoked, streamed, async, scaled, refused, deleted")
 
 
 def deploy(sagemaker, s3) -> None:
@@ -68,6 +70,36 @@ def asynchronous(runtime, s3) -> None:
         Bucket=NAME, Key=key, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
     )
     assert b"Paris" in s3.get_object(Bucket=NAME, Key=key)["Body"].read()
+
+
+def scaled(sagemaker) -> None:
+    scaling = boto3.client("application-autoscaling")
+    target = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": f"endpoint/{NAME}/variant/v",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }
+    scaling.register_scalable_target(**target, MinCapacity=2, MaxCapacity=3)
+    metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    policy = {"TargetValue": 1000.0, "PredefinedMetricSpecification": metric}
+    scaling.put_scaling_policy(
+        **target,
+        PolicyName="p",
+        PolicyType="TargetTrackingScaling",
+        TargetTrackingScalingPolicyConfiguration=policy,
+    )
+    found = {"ServiceNamespace": "sagemaker", "ResourceId": target["ResourceId"]}
+    for _ in range(120):
+        activities = scaling.describe_scaling_activities(**found)["ScalingActivities"]
+        if activities and activities[0]["StatusCode"] != "InProgress":
+            break
+        time.sleep(1)
+    assert activities[0]["StatusCode"] == "Successful", activities
+    variant = sagemaker.describe_endpoint(EndpointName=NAME)["ProductionVariants"][0]
+    assert (variant["CurrentInstanceCount"], variant["DesiredInstanceCount"]) == (2, 2)
+    assert len(scaling.describe_scaling_policies(**found)["ScalingPolicies"]) == 1
+    scaling.deregister_scalable_target(**target)
+    assert not scaling.describe_scaling_policies(**found)["ScalingPolicies"]
 
 
 def refusals(sagemaker) -> None:

@@ -234,3 +234,26 @@ def test_logs_of_a_replica(service: Service, endpoint: str) -> None:
         logGroupName=group, logStreamName=stream["logStreamName"], startFromHead=True
     )
     assert events["events"]
+
+
+def test_a_scalable_target_is_held_within_its_bounds(service: Service, endpoint: str) -> None:
+    scaling, sagemaker = service.client("application-autoscaling"), service.client("sagemaker")
+    target = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": f"endpoint/{endpoint}/variant/AllTraffic",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }
+
+    def instances() -> int:
+        described = sagemaker.describe_endpoint(EndpointName=endpoint)
+        return int(described["ProductionVariants"][0]["CurrentInstanceCount"])
+
+    def statuses() -> list[str]:
+        found = scaling.describe_scaling_activities(ServiceNamespace="sagemaker")
+        return [activity["StatusCode"] for activity in found["ScalingActivities"]]
+
+    for low, high in ((2, 3), (1, 1)):
+        scaling.register_scalable_target(**target, MinCapacity=low, MaxCapacity=high)
+        until(lambda: instances() == low, 90)  # noqa: B023 - called at once
+    until(lambda: statuses() == ["Successful"] * 2, 30)
+    scaling.deregister_scalable_target(**target)

@@ -8,7 +8,7 @@ from typing import Protocol
 from ridgeline_service.api.app import App, Lifecycle
 from ridgeline_service.api.control_port import Control
 from ridgeline_service.api.dispatch import Dispatcher
-from ridgeline_service.api.operations import identity, sagemaker
+from ridgeline_service.api.operations import autoscaling, identity, sagemaker
 from ridgeline_service.api.operations.cloudwatch import CloudWatchOperations
 from ridgeline_service.api.operations.logs import LogOperations
 from ridgeline_service.api.rest import RestControl, create_rest_app
@@ -35,6 +35,7 @@ def build_dispatcher(
             "sts": identity.sts_table(settings),
             "iam": identity.iam_table(settings),
             "logs": LogOperations(logs, settings).table(),
+            "application-autoscaling": autoscaling.table(control),
             "monitoring": CloudWatchOperations(samples).table(),
         },
         new_request_id=lambda: str(uuid.uuid4()),

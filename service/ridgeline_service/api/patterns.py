@@ -12,12 +12,14 @@ def python_pattern(pattern: str) -> re.Pattern[str]:
 
     Java's ``\\w`` and ``\\d`` are ASCII, and two surrogates are one character. ``\\p{L}\\p{N}``
     have no short form in Python; inside a class, ``\\w`` of a Unicode pattern is both of them and
-    the underscore, and ``\\p{Z}`` is a short list of separators.
+    the underscore, and ``\\p{Z}`` is a short list of separators. ``\\p{Print}`` stands alone, and
+    is ASCII's part that has a shape.
     """
     pattern = _SURROGATES.sub(_one_character, pattern)
     if "\\p{" not in pattern:
         return re.compile(pattern, re.ASCII)
     for name, replacement in (
+        ("\\p{Print}", "[ -~]"),
         ("\\p{L}", "\\w"),
         ("\\p{N}", "\\d"),
         ("\\p{Alnum}", "a-zA-Z0-9"),

@@ -38,16 +38,15 @@ class Service:
         """The model of a supported operation. Raises UnknownOperation for any other name."""
         if name in self.operations:
             return self.botocore.operation_model(name)
-        supported = ", ".join(self.operations) or "none in this version"
+        supported = ", ".join(self.operations)
         if name in self.botocore.operation_names:
             raise UnknownOperation(
                 f"{self.botocore.service_id} operation {name} is not supported by Ridgeline.",
                 hint=f"Supported operations of this service: {supported}.",
             )
         hint = f"Supported operations of this service: {supported}."
-        if self.operations:
-            near = did_you_mean(name[:100], self.operations)
-            hint = f"{near} {hint}" if near.startswith("Did") else hint
+        near = did_you_mean(name[:100], self.operations)
+        hint = f"{near} {hint}" if near.startswith("Did") else hint
         raise UnknownOperation(
             f"{self.botocore.service_id} has no operation {name[:100]!r}.", hint=hint
         )
@@ -151,7 +150,16 @@ LOGS = Service(
     model="logs",
     target="Logs_20140328",
     validation_code="InvalidParameterException",
-    operations=("DescribeLogGroups", "DescribeLogStreams", "GetLogEvents", "FilterLogEvents"),
+    operations=(
+        "DescribeLogGroups",
+        "DescribeLogStreams",
+        "GetLogEvents",
+        "FilterLogEvents",
+        "PutRetentionPolicy",
+        "DeleteRetentionPolicy",
+        "DeleteLogGroup",
+        "DeleteLogStream",
+    ),
 )
 CLOUDWATCH = Service(
     scope="monitoring",
@@ -165,7 +173,21 @@ AUTOSCALING = Service(
     model="application-autoscaling",
     target="AnyScaleFrontendService",
     validation_code="ValidationException",
-    operations=(),
+    operations=(
+        "RegisterScalableTarget",
+        "DescribeScalableTargets",
+        "DeregisterScalableTarget",
+        "PutScalingPolicy",
+        "DescribeScalingPolicies",
+        "DeleteScalingPolicy",
+        "DescribeScalingActivities",
+        "PutScheduledAction",
+        "DescribeScheduledActions",
+        "DeleteScheduledAction",
+        "TagResource",
+        "UntagResource",
+        "ListTagsForResource",
+    ),
 )
 
 SERVICES = (SAGEMAKER, STS, IAM, LOGS, CLOUDWATCH, AUTOSCALING)

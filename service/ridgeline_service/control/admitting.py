@@ -15,13 +15,21 @@ def place(connection: Connection, room: Room, memory_bytes: int, instances: int 
     way, the one that has waited longest first."""
     journal.increase(connection, "admission")
     while True:
-        wait = admit(memory_bytes, _load(connection), room, instances)
+        wait = admit(memory_bytes, current_load(connection), room, instances)
         if wait is None or not warm_pools.end_a_pool(connection):
             return wait
 
 
-def _load(connection: Connection) -> Load:
+def room_for(connection: Connection, room: Room, memory_bytes: int) -> int:
+    """How many more instances that declare so much each may start now. Warm pools make way."""
+    load = current_load(connection, with_pools=False)
+    by_memory = (room.memory_bytes - load.memory_bytes) // max(1, memory_bytes)
+    return max(0, min(room.instances - load.instances, by_memory))
+
+
+def current_load(connection: Connection, *, with_pools: bool = True) -> Load:
+    """What runs or starts now."""
     served, served_bytes = replicas.admitted_load(connection)
     worked, worked_bytes = job_rows.admitted_load(connection)
-    kept, kept_bytes = warm_pools.available_load(connection)
+    kept, kept_bytes = warm_pools.available_load(connection) if with_pools else (0, 0)
     return Load(served + worked + kept, served_bytes + worked_bytes + kept_bytes)

@@ -34,6 +34,7 @@ from ridgeline_service.control.jobs.life import JobLife
 from ridgeline_service.control.jobs.planning import JobPlanner
 from ridgeline_service.control.jobs.pool_life import PoolLife
 from ridgeline_service.control.jobs.processing import ProcessingJobs
+from ridgeline_service.control.jobs.queue import JobQueue
 from ridgeline_service.control.jobs.surroundings import Surroundings
 from ridgeline_service.control.jobs.training import TrainingJobs
 from ridgeline_service.control.jobs.transform import TransformJobs
@@ -43,6 +44,12 @@ from ridgeline_service.control.loop import Loop
 from ridgeline_service.control.models import Models
 from ridgeline_service.control.names import Clock, Ids, random_id, system_clock
 from ridgeline_service.control.publisher import Publisher
+from ridgeline_service.control.scaling import (
+    SCALED_EVERY_S,
+    Scaler,
+    Scaling,
+    ScheduledActions,
+)
 from ridgeline_service.control.staging import Stager
 from ridgeline_service.control.staging.cache import ModelCache
 from ridgeline_service.control.staging.disk import DiskStager
@@ -128,6 +135,7 @@ class ControlPlane:
         self._cards = cards or cache(load_cards)
         self._root_key = ensure_root_key(data_dir)
         self._machine = machine or this_machine()
+        self._room = Room(settings.max_instances, self._machine.memory_bytes)
         self._store = _store(settings, store_url, self._root_key)
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -135,10 +143,12 @@ class ControlPlane:
         context = Context(db, settings, data_dir, clock, ids, self._changed)
         self._publisher = Publisher(context, self._root_key)
         self._client = cache(self._make_client)
-        self._usage = ReplicaUsage(context, SampleStore(data_dir.samples))
+        samples = SampleStore(data_dir.samples)
+        self._usage = ReplicaUsage(context, samples)
         outside = outside or Outside()
         self._loop = self._make_loop(context, tokens, outside)
         planner = Planner(settings, self._machine, self._cards, outside.sandbox_problem)
+        self._scaler = Scaler(context, planner, samples, self._room)
         self.models = Models(context)
         self.endpoint_configs = EndpointConfigs(context)
         self.endpoints = Endpoints(context, planner)
@@ -151,6 +161,8 @@ class ControlPlane:
         self.compilation_jobs = CompilationJobs(context)
         self.recommendations_jobs = RecommendationsJobs(context)
         self.tags = Tags(context)
+        self.scaling = Scaling(context)
+        self.scheduled_actions = ScheduledActions(context)
         self.zoo = Zoo(settings, self._cards)
         self.keys = Keys(context)
         self.events = Events(context)
@@ -160,6 +172,7 @@ class ControlPlane:
         self.take_over()
         self._spawn("reconciler", self._loop.run)
         self._spawn("usage", self._sample_usage)
+        self._spawn("scaler", self._scale)
         if self._store.url:
             self._spawn("jumpstart", self._publish_catalogue)
 
@@ -171,6 +184,10 @@ class ControlPlane:
     def run_once(self) -> float:
         """One round of the reconcilers; ``start`` repeats it. Returns how long nothing is due."""
         return self._loop.tick()
+
+    def scale_once(self) -> None:
+        """One look of the scaler; ``start`` repeats it."""
+        self._scaler.step()
 
     def stop(self) -> None:
         """End the loop and give the claims back. Replicas run on."""
@@ -196,6 +213,13 @@ class ControlPlane:
             except Exception as error:  # noqa: BLE001 - nothing may end the thread
                 log_failure(log, error, "what replicas use was not sampled")
 
+    def _scale(self) -> None:
+        while not self._stopping.wait(SCALED_EVERY_S):
+            try:
+                self.scale_once()
+            except Exception as error:  # noqa: BLE001 - nothing may end the thread
+                log_failure(log, error, "endpoints were not scaled")
+
     def _publish_catalogue(self) -> None:
         JumpStartCatalogue(self._settings, self._client(), self._cards).run(self._stopping)
 
@@ -203,7 +227,7 @@ class ControlPlane:
         holder = Holder(outside.holder or holder_name(), outside.holder_is_dead)
         launcher = outside.launcher or ProcessLauncher(self._data_dir)
         runners = outside.runners or ProcessRunners(self._data_dir, self._store)
-        room = Room(self._settings.max_instances, self._machine.memory_bytes)
+        room = self._room
         gpus = GpuShares(self._machine.gpus)
         stager = outside.stager or self._make_stager()
         life = ReplicaLife(
@@ -280,6 +304,7 @@ class ControlPlane:
             context,
             endpoints=EndpointLife(context, tokens),
             replica_driver=Driver(context, replica_rows, holder, submit=submit, wake=self._wake),
+            job_queue=JobQueue(context, room),
             job_driver=job_driver,
             tuning_driver=Driver(context, tunings, holder, submit=submit, wake=self._wake),
             command_driver=Driver(context, commands, holder, submit=submit, wake=self._wake),

@@ -27,6 +27,7 @@ from ridgeline_service.gateway.http import (
 )
 from ridgeline_service.gateway.invocations import Invocations
 from ridgeline_service.gateway.limits import Limiter
+from ridgeline_service.gateway.load_samples import LoadSamples
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.openai import TASKS, OpenAI
 from ridgeline_service.gateway.replicas import Replicas
@@ -53,6 +54,7 @@ class Rooms:
     authenticator: Authenticator
     metrics: Metrics
     invocations: Invocations
+    loads: LoadSamples
     captures: Captures
     scraping: Scraping
     router: Router
@@ -175,16 +177,18 @@ class GatewayApp:
         await receive()
         rooms = self._rooms = await self._build()
         watching = asyncio.create_task(_watch_routes(rooms))
-        writing = asyncio.create_task(rooms.invocations.run())
-        capturing = asyncio.create_task(rooms.captures.run())
         rooms.asynchronous.start()
+        writers = [
+            asyncio.create_task(each.run())
+            for each in (rooms.invocations, rooms.loads, rooms.captures)
+        ]
         await send({"type": "lifespan.startup.complete"})
         await receive()
         watching.cancel()
         await rooms.asynchronous.stop()
-        writing.cancel()
-        capturing.cancel()
-        await asyncio.gather(writing, capturing, return_exceptions=True)
+        for writer in writers:
+            writer.cancel()
+        await asyncio.gather(*writers, return_exceptions=True)
         await rooms.invocations.flush()
         await rooms.captures.flush()
         await rooms.close()

@@ -100,6 +100,11 @@ class AsyncInvocations:
         while tasks := [task for running in self._running.values() for task in running]:
             await asyncio.wait(tasks)
 
+    def backlog(self, endpoint: str) -> int:
+        """Requests that were accepted and have not ended."""
+        waiting, running = self._waiting.get(endpoint, ()), self._running.get(endpoint, ())
+        return len(waiting) + len(running)
+
     async def accept(self, exchange: Exchange, endpoint: str, body: bytes) -> None:
         """``POST /endpoints/NAME/async-invocations``. Raises ValidationException."""
         check_headers(exchange.headers, endpoint)

@@ -14,6 +14,7 @@ from ridgeline_service.gateway.auth import Authenticator
 from ridgeline_service.gateway.capture import Captures
 from ridgeline_service.gateway.invocations import Invocations
 from ridgeline_service.gateway.limits import Limiter
+from ridgeline_service.gateway.load_samples import LoadSamples
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.openai import OpenAI
 from ridgeline_service.gateway.replicas import Replicas
@@ -66,7 +67,8 @@ def _build(
     session = make_session()
     router = Router(snapshots.current, metrics, limits)
     limiter = Limiter(snapshots.current, metrics, clock)
-    invocations = Invocations(SampleStore(data_dir.samples))
+    samples = SampleStore(data_dir.samples)
+    invocations = Invocations(samples)
     replicas = Replicas(session, router, metrics, invocations, answer_s=limits.answer_s)
 
     def credential() -> Credential:
@@ -77,11 +79,22 @@ def _build(
         return Credential(root.access_key_id, root.secret_access_key)
 
     objects = AsyncObjectClient(session, store_url, credential, snapshots.current().region)
+    asynchronous = AsyncInvocations(
+        Spool(data_dir.spool),
+        replicas,
+        router,
+        objects,
+        metrics,
+        snapshots.current,
+        clock=time.time,
+        new_id=new_id,
+    )
     return Rooms(
         snapshots=snapshots,
         authenticator=Authenticator(snapshots, root, lambda: datetime.now(UTC)),
         metrics=metrics,
         invocations=invocations,
+        loads=LoadSamples(samples, router, asynchronous, snapshots.current),
         captures=Captures(objects, new_id=new_id),
         scraping=Scraping(session, metrics, snapshots.current),
         router=router,
@@ -93,15 +106,6 @@ def _build(
         limiter=limiter,
         openai=OpenAI(replicas, router, limiter, snapshots.current, ToldModels(session)),
         tracing=tracing,
-        asynchronous=AsyncInvocations(
-            Spool(data_dir.spool),
-            replicas,
-            router,
-            objects,
-            metrics,
-            snapshots.current,
-            clock=time.time,
-            new_id=new_id,
-        ),
+        asynchronous=asynchronous,
         close=session.close,
     )

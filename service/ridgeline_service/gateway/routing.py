@@ -153,6 +153,22 @@ class Router:
     def outstanding(self, replica_id: str) -> int:
         return self._outstanding[replica_id]
 
+    def working(self, name: str) -> dict[str, float]:
+        """Requests that each variant of an endpoint works on, and those that wait for it. Who waits
+        for any variant counts by their weights."""
+        route, balance = self._snapshot().endpoints.get(name), self._balances.get(name)
+        if route is None or balance is None:
+            return {}
+        weights = {variant.name: variant.weight for variant in route.variants}
+        total = sum(weights.values()) or 1.0
+        anyone = len(balance.queues.get("", ()))
+        return {
+            variant: balance.running[variant]
+            + len(balance.queues.get(variant, ()))
+            + anyone * weight / total
+            for variant, weight in weights.items()
+        }
+
     async def _wait(self, name: str, target: str, excluded: Collection[str]) -> Lease:
         queue = self._balances[name].queues.setdefault(target, deque())
         first = False

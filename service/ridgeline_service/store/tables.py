@@ -248,6 +248,83 @@ command_jobs = Table(
     Index("ix_command_jobs_created", "kind", "created_at", "name"),
 )
 
+scalable_targets = Table(
+    "scalable_targets",
+    metadata,
+    # endpoint/NAME/variant/VARIANT
+    Column("resource_id", String(256), primary_key=True),
+    Column("arn", String(256), nullable=False),
+    Column(
+        "endpoint_arn",
+        String(512),
+        ForeignKey("endpoints.arn", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("variant", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("min_capacity", Integer, nullable=False),
+    Column("max_capacity", Integer, nullable=False),
+    Column("role_arn", String(2048), nullable=False),
+    Column("suspended", JSON, nullable=False),
+    Column("scaled_out_at", BigInteger, nullable=False),
+    Column("scaled_in_at", BigInteger, nullable=False),
+    Index("ix_scalable_targets_arn", "arn"),
+)
+
+scaling_policies = Table(
+    "scaling_policies",
+    metadata,
+    Column("arn", String(1024), primary_key=True),
+    Column("name", String(256), nullable=False),
+    Column(
+        "resource_id",
+        String(256),
+        ForeignKey("scalable_targets.resource_id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("created_at", BigInteger, nullable=False),
+    Column("tracking", JSON, nullable=False),
+    Index("ix_scaling_policies_name", "resource_id", "name", unique=True),
+)
+
+scheduled_actions = Table(
+    "scheduled_actions",
+    metadata,
+    Column("arn", String(1024), primary_key=True),
+    Column("name", String(256), nullable=False),
+    Column(
+        "resource_id",
+        String(256),
+        ForeignKey("scalable_targets.resource_id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("created_at", BigInteger, nullable=False),
+    Column("schedule", String(1600), nullable=False),
+    Column("timezone", String(256), nullable=False),
+    Column("start_at", BigInteger),
+    Column("end_at", BigInteger),
+    Column("action", JSON, nullable=False),
+    Column("next_at", BigInteger, nullable=False),
+    Index("ix_scheduled_actions_name", "resource_id", "name", unique=True),
+)
+
+# They outlive their target, as in AWS, and are pruned by number.
+scaling_activities = Table(
+    "scaling_activities",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("resource_id", String(256), nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("status", String(32), nullable=False),
+    Column("wanted", Integer, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("not_scaled", JSON, nullable=False),
+    Index("ix_scaling_activities_started", "started_at", "id"),
+)
+
 tags = Table(
     "tags",
     metadata,

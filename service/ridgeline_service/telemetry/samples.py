@@ -78,6 +78,10 @@ class Bucket:
         percent = percentile(name)
         return None if percent is None else self._percentile(percent, count)
 
+    def joined(self, other: Bucket) -> Bucket:
+        """With the samples of another of the same period, whatever their unit."""
+        return Bucket(self.start, self.unit, self.samples + other.samples)
+
     def _percentile(self, percent: float, count: float) -> float:
         ordered = sorted((s / n if n else s, n) for n, s, _, _ in self.samples)
         seen = 0.0

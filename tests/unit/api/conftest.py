@@ -22,6 +22,7 @@ from hypothesis import settings
 from ridgeline.errors import AlreadyExists, NotFound
 from ridgeline_service.api.app import App
 from ridgeline_service.api.assemble import build_app
+from ridgeline_service.api.shapes import BY_SCOPE
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import Settings
@@ -125,6 +126,50 @@ class FakeTags:
         return {}
 
 
+class FakeScaling:
+    """One target, which is whatever was registered last."""
+
+    def __init__(self) -> None:
+        self.targets: list[dict[str, Any]] = []
+
+    def register(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self.targets = [{**request, "RoleARN": "arn:aws:iam::1:role/r", "CreationTime": AT}]
+        return {"ScalableTargetARN": "arn:aws:application-autoscaling:r:1:scalable-target/1"}
+
+    def describe_targets(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"ScalableTargets": self.targets}
+
+    def deregister(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self.targets = []
+        return {}
+
+    def put_policy(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"PolicyARN": "arn:aws:autoscaling:r:1:scalingPolicy:1", "Alarms": []}
+
+    def describe_policies(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"ScalingPolicies": []}
+
+    def describe_activities(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"ScalingActivities": []}
+
+    def list_tags(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"Tags": {}}
+
+    delete_policy = tag = untag = deregister
+
+
+class FakeSchedules:
+    """None, whatever is put."""
+
+    def put(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"ScheduledActions": []}
+
+    delete = put
+
+
 class FakeZoo:
     CARD: ClassVar = {"id": "tiny", "version": "1.0.0", "task": "text-generation", "parameters": 7}
 
@@ -211,6 +256,8 @@ class FakeControl:
             "inference-recommendations-job", "Job", "InferenceRecommendationsJobs"
         )
         self.tags = FakeTags()
+        self.scaling = FakeScaling()
+        self.scheduled_actions = FakeSchedules()
         self.zoo = FakeZoo()
         self.keys = FakeKeys()
         self.events = FakeEvents()
@@ -278,15 +325,13 @@ class Direct:
 
     def call(self, operation: str, body: object, *, service: str = "sagemaker") -> Answer:
         """An AWS JSON call."""
-        targets = {"sagemaker": "SageMaker", "logs": "Logs_20140328"}
-        targets["monitoring"] = "GraniteServiceVersion20100801"
         return self.send(
             "POST",
             "/",
             service=service,
             headers={
                 "content-type": "application/x-amz-json-1.1",
-                "x-amz-target": f"{targets[service]}.{operation}",
+                "x-amz-target": f"{BY_SCOPE[service].target}.{operation}",
             },
             body=body if isinstance(body, bytes) else json.dumps(body).encode(),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +58,37 @@ def test_the_endpoint_waiter_understands_us(served) -> None:
 
 def test_an_operation_that_is_not_here_is_named(served) -> None:
     error = failure(
-        served.client("application-autoscaling").describe_scalable_targets,
+        served.client("application-autoscaling").get_predictive_scaling_forecast,
         ServiceNamespace="sagemaker",
+        ResourceId="endpoint/e/variant/A",
+        ScalableDimension="sagemaker:variant:DesiredInstanceCount",
+        PolicyName="p",
+        StartTime=0,
+        EndTime=1,
     )
     assert error["Code"] == "UnknownOperationException"
-    assert "DescribeScalableTargets" in error["Message"]
+    assert "GetPredictiveScalingForecast is not supported" in error["Message"]
     error = failure(served.client("sagemaker").list_pipelines)
     assert "ListPipelines is not supported" in error["Message"]
     assert "CreateModel" in error["Message"]
     error = failure(served.client("iam").list_roles)
     assert error["Code"] == "UnknownOperationException"
+
+
+def test_a_scalable_target_is_registered_and_described(served) -> None:
+    scaling = served.client("application-autoscaling")
+    target = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": "endpoint/e/variant/A",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }
+    scaling.register_scalable_target(**target, MinCapacity=1, MaxCapacity=3)
+    (shown,) = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    assert (shown["ResourceId"], shown["MinCapacity"]) == ("endpoint/e/variant/A", 1)
+    refused = failure(scaling.register_scalable_target, **{**target, "ServiceNamespace": "x"})
+    assert refused["Code"] == "ValidationException"
+    assert "serviceNamespace" in refused["Message"]
+    scaling.deregister_scalable_target(**target)
 
 
 def test_who_am_i_and_may_i(served) -> None:
@@ -192,6 +214,38 @@ def test_logs_page_in_both_directions(served, folder: Path) -> None:
     )
     found = [event["message"] for page in pages for event in page["events"]]
     assert found == [f"line {n}" for n in range(10) if n != 3]
+
+
+def test_logs_are_kept_as_long_as_is_asked_and_deleted(served, folder: Path) -> None:
+    streams = DataDir(folder).log_groups / "g"
+    streams.mkdir(parents=True)
+    for name in ("a", "b"):
+        (streams / f"{name}.jsonl").write_text('{"t": 1, "m": "x"}\n')
+    logs, group = served.client("logs"), {"logGroupName": "g"}
+
+    def shown() -> list[dict[str, Any]]:
+        found = logs.describe_log_groups(logGroupNamePrefix="g")["logGroups"]
+        return [{"days": each.get("retentionInDays")} for each in found]
+
+    logs.put_retention_policy(**group, retentionInDays=7)
+    assert shown() == [{"days": 7}]
+    error = failure(logs.put_retention_policy, **group, retentionInDays=2)
+    assert error["Code"] == "InvalidParameterException"
+    assert "1, 3, 5, 7" in error["Message"]
+    logs.delete_retention_policy(**group)
+    assert shown() == [{"days": None}]
+    logs.delete_log_stream(**group, logStreamName="a")
+    left = logs.describe_log_streams(**group)["logStreams"]
+    assert [each["logStreamName"] for each in left] == ["b"]
+    logs.delete_log_group(**group)
+    assert shown() == []
+    for call in (
+        partial(logs.delete_log_group, **group),
+        partial(logs.delete_log_stream, **group, logStreamName="b"),
+        partial(logs.put_retention_policy, **group, retentionInDays=7),
+        partial(logs.delete_retention_policy, **group),
+    ):
+        assert failure(call)["Code"] == "ResourceNotFoundException"
     error = failure(logs.get_log_events, logGroupName="/none", logStreamName="x")
     assert error["Code"] == "ResourceNotFoundException"
 

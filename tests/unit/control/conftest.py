@@ -101,6 +101,11 @@ class FakeLauncher(Launcher):
         return 20_000 + self.started
 
 
+def data_is_gone(variant, report, cancelled):  # type: ignore[no-untyped-def]
+    """What a world may stage by, in ``slow``: nothing is ever ready."""
+    raise StagingFailed(Reason.MODEL_DATA_INVALID, "the data is gone")
+
+
 @dataclass
 class _Staging:
     """Stages as its world does, unless a test put something slower in place."""

@@ -9,6 +9,8 @@ import pytest
 from ridgeline_service.errors import AwsError, ValidationException
 from ridgeline_service.settings import Settings
 
+from .conftest import data_is_gone
+
 
 def test_an_endpoint_comes_into_service_with_routes_to_its_replicas(world):
     world.deploy("e", count=2)
@@ -262,6 +264,20 @@ def test_a_scale_out_whose_replicas_fail_goes_back_and_the_endpoint_serves_on(wo
     assert described["ProductionVariants"][0]["DesiredInstanceCount"] == 1
     assert "ended by itself" in described["FailureReason"]
     assert world.serving("e") == serving
+
+
+def test_a_scale_out_is_not_judged_by_those_that_failed_before_it(world):
+    world.deploy("e")
+    world.slow = data_is_gone
+    for _ in range(9):
+        world.scale("e", count=2)
+        world.settle()
+        assert "the data is gone" in world.describe("e")["FailureReason"]
+    world.slow = None
+    world.scale("e", count=2)
+    world.settle()
+    assert len(world.serving("e")) == 2
+    assert "FailureReason" not in world.describe("e")
 
 
 def test_a_download_that_takes_longer_than_the_variant_allows_is_given_up(world):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ridgeline_service.api.control_port import Request, Response
+
 Answer: TypeAlias = Mapping[str, object]
 
 
@@ -18,3 +20,15 @@ class Caller:
 
 Handler: TypeAlias = Callable[[dict[str, object], Caller], Answer]
 Table: TypeAlias = dict[str, Handler]
+
+
+def handlers(verbs: Mapping[str, Callable[[Request], Response]]) -> Table:
+    """Verbs of the control plane, which ask nobody who calls, as handlers."""
+    return {name: _handler(verb) for name, verb in verbs.items()}
+
+
+def _handler(verb: Callable[[Request], Response]) -> Handler:
+    def handle(request: dict[str, object], caller: Caller) -> Answer:
+        return verb(request)
+
+    return handle

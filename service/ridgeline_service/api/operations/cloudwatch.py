@@ -212,8 +212,7 @@ class CloudWatchOperations:
             metric, start=start, end=end, period=_period(stat["Period"]), unit=stat.get("Unit")
         ):
             before = merged.get(bucket.start)
-            samples = (before.samples if before else ()) + bucket.samples
-            merged[bucket.start] = Bucket(bucket.start, bucket.unit, samples)
+            merged[bucket.start] = before.joined(bucket) if before else bucket
         return [(time, bucket.statistic(stat["Stat"]) or 0.0) for time, bucket in merged.items()]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ridgeline_service.api.control_port import Control, Request, Response
-from ridgeline_service.api.operations import Answer, Caller, Handler, Table
+from ridgeline_service.api.operations import Table, handlers
 
 
 def table(control: Control) -> Table:
@@ -59,11 +59,4 @@ def table(control: Control) -> Table:
         "ListTags": control.tags.list,
         "DeleteTags": control.tags.delete,
     }
-    return {name: _handler(verb) for name, verb in verbs.items()}
-
-
-def _handler(verb: Callable[[Request], Response]) -> Handler:
-    def handle(request: dict[str, object], caller: Caller) -> Answer:
-        return verb(request)
-
-    return handle
+    return handlers(verbs)

@@ -210,6 +210,7 @@ def _keep_up(view: View, active: DeploymentRecord, decision: Decision, now: int)
     if decision.endpoint.active_deployment != active.id:
         return  # it was superseded just now
     if view.pending is None and view.endpoint.status is EndpointStatus.UPDATING:
+        view = _since_asked(view)
         _revert_failed_scaling(view, active, decision, now)
     if active.id in decision.variants:
         active = replace(active, variants=decision.variants[active.id])
@@ -233,6 +234,13 @@ def _end_rollback(view: View, decision: Decision) -> None:
         decision.endpoint = replace(
             decision.endpoint, status=EndpointStatus.IN_SERVICE, reason=Reason.ROLLED_BACK
         )
+
+
+def _since_asked(view: View) -> View:
+    """Without what failed before the scaling was asked for: that says nothing of it."""
+    asked_at = view.endpoint.modified_at
+    later = (r for r in view.replicas if not r.status.ended or r.changed_at >= asked_at)
+    return replace(view, replicas=tuple(later))
 
 
 def _revert_failed_scaling(

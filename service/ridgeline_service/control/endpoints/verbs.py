@@ -5,7 +5,6 @@ A verb writes what is wanted and returns; the reconcilers bring it about.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from ridgeline_service.control.context import Context
+from ridgeline_service.control.endpoints.capacities import change_in_place, in_progress
 from ridgeline_service.control.endpoints.configs import CONFIG_WORDS
 from ridgeline_service.control.endpoints.describing import describe, summary
 from ridgeline_service.control.endpoints.planning import Plan, Planner
@@ -43,8 +43,6 @@ from ridgeline_service.store.states import Desired, EndpointStatus, Reason
 WARNING_TAG = "ridgeline:warning"
 
 _UPDATABLE = (EndpointStatus.IN_SERVICE, EndpointStatus.FAILED)
-# What one variant of UpdateEndpointWeightsAndCapacities may ask for.
-_CHANGEABLE = frozenset({"DesiredWeight", "DesiredInstanceCount", "ServerlessUpdateConfig"})
 
 
 class Endpoints:
@@ -165,28 +163,8 @@ class Endpoints:
         context = self._context
         with context.db.write() as connection:
             endpoint = self._find(connection, request["EndpointName"], for_update=True)
-            if endpoint.status is EndpointStatus.FAILED:
-                raise ValidationException(
-                    f'Cannot change weights or capacities of endpoint "{endpoint.arn}": its status '
-                    f"is {endpoint.status}.",
-                    hint="Bring it back with UpdateEndpoint, or delete it.",
-                )
-            if endpoint.status is not EndpointStatus.IN_SERVICE:
-                raise _in_progress(endpoint)
-            active = _deployment_of(connection, endpoint.active_deployment)
-            if active is None:
-                raise could_not_find("endpoint", endpoint.arn)
-            changed = _reweighted(active, request["DesiredWeightsAndCapacities"])
-            self._planner.check_total(changed)
-            rows.change_variants(connection, active.id, changed)
-            rows.change_endpoint(
-                connection,
-                endpoint.arn,
-                status=EndpointStatus.UPDATING,
-                reason=Reason.REQUESTED,
-                modified_at=context.now(),
-            )
-            context.event(connection, endpoint.arn, EndpointStatus.UPDATING, Reason.REQUESTED)
+            wanted = request["DesiredWeightsAndCapacities"]
+            change_in_place(context, self._planner, connection, endpoint, wanted)
         context.changed()
         return {"EndpointArn": endpoint.arn}
 
@@ -251,14 +229,7 @@ def _deployment_of(connection: Connection, deployment_id: str | None) -> Deploym
 
 def _check_updatable(endpoint: EndpointRecord) -> None:
     if endpoint.status not in _UPDATABLE:
-        raise _in_progress(endpoint)
-
-
-def _in_progress(endpoint: EndpointRecord) -> ValidationException:
-    return ValidationException(
-        f'Cannot update in-progress endpoint "{endpoint.arn}".',
-        hint=f"Its status is {endpoint.status}.",
-    )
+        raise in_progress(endpoint)
 
 
 def _deployment_config(request: Mapping[str, Any], endpoint: EndpointRecord) -> Document | None:
@@ -291,47 +262,6 @@ def _retained(
             variant = replace(variant, count=former.count, deployed_count=former.count)
         kept.append(variant)
     return tuple(kept)
-
-
-def _reweighted(
-    active: DeploymentRecord, wanted: list[Mapping[str, Any]]
-) -> tuple[VariantSpec, ...]:
-    variants = {variant.name: variant for variant in active.variants}
-    times = Counter(item["VariantName"] for item in wanted)
-    for item in wanted:
-        name = item["VariantName"]
-        if name not in variants:
-            raise ValidationException(
-                f'Variant "{name}" does not exist.',
-                hint=f"The endpoint's variants: {', '.join(variants)}.",
-            )
-        if times[name] > 1:
-            raise ValidationException(
-                f'Variant "{name}" is given {times[name]} times in DesiredWeightsAndCapacities.',
-                hint="Give each variant once.",
-            )
-        if not _CHANGEABLE & item.keys():
-            raise ValidationException(
-                f'Variant "{name}" has neither DesiredWeight nor DesiredInstanceCount.',
-                hint="Give at least one of them.",
-            )
-        variant = variants[name]
-        if "DesiredWeight" in item:
-            variant = replace(variant, weight=float(item["DesiredWeight"]))
-        if "DesiredInstanceCount" in item:
-            if item["DesiredInstanceCount"] < 1:
-                raise ValidationException(
-                    f'DesiredInstanceCount of variant "{name}" must be 1 or more.',
-                    hint="Set its weight to 0 to send it no traffic.",
-                )
-            variant = replace(variant, count=int(item["DesiredInstanceCount"]))
-        if "ServerlessUpdateConfig" in item and variant.serverless is not None:
-            merged = {**variant.serverless, **item["ServerlessUpdateConfig"]}
-            variant = replace(variant, serverless=merged)
-        variants[name] = variant
-    if all(variant.weight == 0 for variant in variants.values()):
-        raise ValidationException("All weights would be 0: at least one variant must take traffic.")
-    return tuple(variants.values())
 
 
 def _warning_tag(plan: Plan) -> dict[str, str]:
