@@ -132,6 +132,12 @@ def all_targets(connection: Connection) -> list[TargetRecord]:
     return [TargetRecord(**row) for row in rows.mappings()]
 
 
+def targets_of(connection: Connection, endpoint_arn: str) -> list[TargetRecord]:
+    columns = scalable_targets.c
+    rows = connection.execute(select(scalable_targets).where(columns.endpoint_arn == endpoint_arn))
+    return [TargetRecord(**row) for row in rows.mappings()]
+
+
 def change_target(
     connection: Connection, resource_id: str, **changes: Unpack[TargetChanges]
 ) -> None:

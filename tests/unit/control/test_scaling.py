@@ -8,8 +8,10 @@ import pytest
 
 from ridgeline_service.control.scaling.pages import InvalidNextToken
 from ridgeline_service.control.scaling.resources import ObjectNotFound
+from ridgeline_service.control.scaling.scaler import Scaler
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.placement.machine import GIB
+from ridgeline_service.settings import Settings
 from ridgeline_service.telemetry.samples import Metric, Sample, SampleStore
 
 from .conftest import data_is_gone
@@ -195,8 +197,86 @@ def test_as_many_as_there_is_room_for(make_world):
     assert len(scaled.world.serving("e")) == 3
     last = scaled.activities()[0]
     assert last["StatusCode"] == "Failed"
-    assert "no room on this machine" in last["StatusMessage"]
+    assert "no room for another instance: one needs 1.0 GiB, and 0.0 GiB" in last["StatusMessage"]
     scaled.samples.close()
+
+
+def test_two_that_grow_at_once_share_what_there_is(make_world):
+    world = make_world(settings=Settings(max_instances=6))
+    for name in ("e", "f"):
+        world.deploy(name)
+        resource = {**RESOURCE, "ResourceId": f"endpoint/{name}/variant/A"}
+        world.plane.scaling.register({**resource, "MinCapacity": 5, "MaxCapacity": 5})
+    world.plane.scale_once()
+    world.settle()
+    world.plane.scale_once()
+    assert [world.status(name) for name in ("e", "f")] == ["InService", "InService"]
+    assert [len(world.serving(name)) for name in ("e", "f")] == [5, 1]
+    asked = {"ServiceNamespace": "sagemaker", "ResourceId": "endpoint/f/variant/A"}
+    (last,) = world.plane.scaling.describe_activities(asked)["ScalingActivities"]
+    assert "max_instances in settings.json allows 6" in last["StatusMessage"]
+    # As soon as there is room it is taken, and said how much of what was wanted that is.
+    world.plane.scaling.register({**RESOURCE, "MinCapacity": 2, "MaxCapacity": 2})
+    for _ in range(3):
+        world.plane.scale_once()
+        world.settle()
+    assert [len(world.serving(name)) for name in ("e", "f")] == [2, 4]
+    found = world.plane.scaling.describe_activities(asked)["ScalingActivities"]
+    assert "of 5 there is room for 4" in found[1]["Cause"]
+
+
+def test_one_target_that_fails_stops_no_other(scaled, monkeypatch):
+    world = scaled.world
+    world.deploy("a")
+    world.plane.scaling.register(
+        {
+            **RESOURCE,
+            "ResourceId": "endpoint/a/variant/A",
+            "MinCapacity": 2,
+            "MaxCapacity": 2,
+        }
+    )
+    real = Scaler._scale
+
+    def fails_for_a(self, seen, wish):
+        assert seen.endpoint.name != "a", "a bug"
+        real(self, seen, wish)
+
+    monkeypatch.setattr(Scaler, "_scale", fails_for_a)
+    scaled.register(2, 4)
+    scaled.look()
+    assert scaled.count == 2
+
+
+def test_a_metric_beyond_all_measure_is_bounded(scaled):
+    scaled.register(1, 2)
+    scaled.policy(0.001)
+    scaled.minutes(5, 1e17)
+    scaled.minutes(5, 1e17)
+    assert scaled.count == 2
+
+
+def test_a_variant_that_became_serverless_waits(scaled):
+    scaled.register(2, 3)
+    world = scaled.world
+    world.plane.endpoint_configs.create(
+        {
+            "EndpointConfigName": "s",
+            "ProductionVariants": [
+                {
+                    "VariantName": "A",
+                    "ModelName": "e",
+                    "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 4},
+                }
+            ],
+        }
+    )
+    world.update("e", "s")
+    world.settle()
+    scaled.look()
+    assert scaled.activities() == []
+    with pytest.raises(ValidationException, match="serverless"):
+        world.scale("e", count=2)
 
 
 def test_a_scale_out_whose_replicas_fail_is_told_and_undone(scaled):
@@ -242,6 +322,7 @@ def test_an_asynchronous_endpoint_gives_up_its_last_instance_and_comes_back(worl
     scaled.minutes(18, 0)
     assert (scaled.count, world.serving("e"), world.status("e")) == (0, [], "InService")
     assert world.living() == set()
+    # The first instance waits for no cooldown.
     scaled.backlog(3)
     scaled.look()
     world.settle()

@@ -40,6 +40,9 @@ def due(expression: str, zone: str = "UTC", begin: datetime = BEGIN) -> str:
         ("cron(0 8 1 1 ? 2028-2030)", "UTC", "Sat 2028-01-01 08:00"),
         ("cron(0 8 1 1 ? 2020/5)", "UTC", "Tue 2030-01-01 08:00"),
         ("cron(0 8 1 1 ? 2025)", "UTC", "never"),
+        ("cron(* * ? * * 2199)", "UTC", "Tue 2199-01-01 00:00"),
+        ("cron(0 0 29 2 ? 2027-2031)", "UTC", "Tue 2028-02-29 00:00"),
+        ("cron(30 1 * * ? 2027)", "America/New_York", "Fri 2027-01-01 06:30"),
     ],
 )
 def test_a_schedule_is_due_when_aws_says_so(expression, zone, expected):
@@ -54,6 +57,7 @@ def test_a_schedule_is_due_when_aws_says_so(expression, zone, expected):
         ("rate(1 minutes)", "1 minutes"),
         ("rate(5 minute)", "5 minute"),
         ("rate(0 hours)", "0 hours"),
+        ("rate(999999999 days)", "no rate"),
         ("cron(0 8 * * *)", "5 of 6 fields"),
         ("cron(0 8 * * * *)", "must be"),
         ("cron(0 8 ? * 8 *)", "8 is no day of the week"),
@@ -194,7 +198,7 @@ def test_what_is_put_is_described_changed_and_deleted(scaled):
         ({"Schedule": "rate(1 hour)"}, "neither MinCapacity nor MaxCapacity"),
         (
             {"Schedule": "rate(1 hour)", "ScalableTargetAction": {"MinCapacity": -1}},
-            "from 0",
+            "must be 1 or more",
         ),
         (
             {

@@ -105,6 +105,11 @@ def _changed(variant: VariantSpec, item: Mapping[str, Any], least: int) -> Varia
     if "DesiredWeight" in item:
         variant = replace(variant, weight=float(item["DesiredWeight"]))
     if "DesiredInstanceCount" in item:
+        if variant.serverless is not None:
+            raise ValidationException(
+                f'Variant "{variant.name}" is serverless and has no instances to count.',
+                hint="MaxConcurrency of ServerlessUpdateConfig is what bounds it.",
+            )
         if item["DesiredInstanceCount"] < least:
             raise ValidationException(
                 f'DesiredInstanceCount of variant "{variant.name}" must be {least} or more.',

@@ -15,7 +15,7 @@ from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoints.decisions import Decision, Start, View, decide
 from ridgeline_service.control.endpoints.rollouts import Rollout
 from ridgeline_service.store import endpoints as rows
-from ridgeline_service.store import journal, replicas
+from ridgeline_service.store import journal, replicas, scaling
 from ridgeline_service.store.records import ReplicaRecord
 from ridgeline_service.store.states import Desired, Reason, ReplicaStatus
 
@@ -82,8 +82,9 @@ class EndpointLife:
     def _write(self, connection: Connection, view: View, decision: Decision) -> None:
         arn = view.endpoint.arn
         if decision.delete:
+            for gone in (arn, *(each.arn for each in scaling.targets_of(connection, arn))):
+                journal.remove_all_tags(connection, gone)
             rows.delete_endpoint(connection, arn)
-            journal.remove_all_tags(connection, arn)
             self._context.event(connection, arn, "Deleted", Reason.REQUESTED)
             return
         for deployment_id, variants in decision.variants.items():

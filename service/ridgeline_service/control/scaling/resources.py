@@ -23,7 +23,7 @@ _RESOURCE = re.compile(rf"endpoint/({_NAME})/variant/({_NAME})")
 
 
 class ObjectNotFound(AwsError):
-    """No such target, policy or tagged resource is registered."""
+    """No such target, policy or scheduled action is registered."""
 
     code = "ObjectNotFoundException"
     http_status = 400

@@ -7,19 +7,21 @@ How it ended is read from the endpoint, by whichever looks next.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from ridgeline.errors import RidgelineError
-from ridgeline_service.control.admitting import room_for
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoints.capacities import change_in_place
 from ridgeline_service.control.endpoints.planning import Planner
 from ridgeline_service.control.names import to_micros
+from ridgeline_service.control.scaling.headroom import headroom
 from ridgeline_service.control.scaling.measuring import values_since
 from ridgeline_service.control.scaling.scheduled import ScheduledActions
+from ridgeline_service.control.scaling.seen import Seen, see
 from ridgeline_service.control.scaling.tracking import (
     DEFAULT_COOLDOWN_S,
     Tracking,
@@ -28,17 +30,19 @@ from ridgeline_service.control.scaling.tracking import (
 from ridgeline_service.placement.admission import Room
 from ridgeline_service.store import endpoints
 from ridgeline_service.store import scaling as rows
-from ridgeline_service.store.records import EndpointRecord, VariantSpec
+from ridgeline_service.store.outage import log_failure
 from ridgeline_service.store.scaling import (
     ActivityRecord,
     ActivityStatus,
     PolicyRecord,
     TargetRecord,
 )
-from ridgeline_service.store.states import EndpointStatus
 from ridgeline_service.telemetry.samples import SampleStore
 
 SCALED_EVERY_S = 5.0
+_NO_ROOM = "There is no room for another instance: "
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,6 @@ class _Wish:
 
     capacity: int
     cause: str
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """A target and its variant, as they were read."""
-
-    target: TargetRecord
-    endpoint: EndpointRecord
-    variant: VariantSpec
 
 
 class Scaler:
@@ -71,8 +66,8 @@ class Scaler:
         self._scheduled = ScheduledActions(context)
 
     def step(self) -> None:
-        """End activities whose endpoint has settled, run scheduled actions, then look at every
-        target that is at rest."""
+        """Run scheduled actions, end activities whose endpoint has settled, then look at every
+        target that is at rest. What fails for one target does not stop the others."""
         self._scheduled.run_due()
         with self._context.db.read() as connection:
             begun = rows.open_activities(connection)
@@ -82,139 +77,131 @@ class Scaler:
             self._settle(activity)
         for target in targets:
             mine = [each for each in policies if each.resource_id == target.resource_id]
-            self._hold(target, mine)
+            try:
+                self._hold(target, mine)
+            except Exception as error:  # noqa: BLE001 - one target's bug must not stop the others
+                log_failure(log, error, "%s was not scaled", target.resource_id)
 
     def _settle(self, activity: ActivityRecord) -> None:
         with self._context.db.write() as connection:
             target = rows.get_target(connection, activity.resource_id)
-            seen = _read(connection, target) if target else None
-            if target and seen is None:
+            seen = see(connection, target)
+            if target is not None and seen is None:
                 return  # the endpoint is still on its way
-            message = f"Successfully set desired instance count to {activity.wanted}. "
-            status, message = ActivityStatus.SUCCESSFUL, f"{message}Change successfully fulfilled."
-            if seen is None:
-                status, message = ActivityStatus.UNFULFILLED, "The target is not registered now."
-            elif seen.variant.count != activity.wanted:
-                status = ActivityStatus.FAILED
-                message = seen.endpoint.failure_reason or "The endpoint was changed meanwhile."
+            status, message = _end_of(activity, seen)
             rows.end_activity(connection, activity.id, status, message, self._context.now())
 
     def _hold(self, target: TargetRecord, policies: Sequence[PolicyRecord]) -> None:
         with self._context.db.read() as connection:
-            seen = _read(connection, target)
+            seen = see(connection, target)
             last = rows.latest_activity(connection, target.resource_id)
         if seen is None:
             return
-        wish = self._bounded(seen) or self._tracked(seen, policies)
-        if wish is None or wish.capacity == seen.variant.count:
+        wish = _bounded(seen) or self._tracked(seen, policies)
+        if wish is None or wish.capacity == seen.count:
             return
         if last is None or not self._failed_lately(last, wish):
             self._scale(seen, wish)
 
     def _failed_lately(self, last: ActivityRecord, wish: _Wish) -> bool:
-        """What has failed just now is not tried again at once."""
-        again_at = last.started_at + to_micros(DEFAULT_COOLDOWN_S)
+        """What has failed just now is not tried again at once; where there was no room, whether
+        there is some is seen without trying."""
         failed = last.status is ActivityStatus.FAILED and last.wanted == wish.capacity
-        return failed and self._context.now() < again_at
+        again_at = last.started_at + to_micros(DEFAULT_COOLDOWN_S)
+        lately = self._context.now() < again_at
+        return failed and lately and not last.message.startswith(_NO_ROOM)
 
-    def _bounded(self, seen: _Seen) -> _Wish | None:
-        """Capacity that is out of bounds, because they or it were changed by hand."""
-        low, high, count = seen.target.min_capacity, seen.target.max_capacity, seen.variant.count
-        if count < low:
-            return _Wish(low, f"minimum capacity was set to {low}")
-        if count > high:
-            return _Wish(high, f"maximum capacity was set to {high}")
-        return None
-
-    def _tracked(self, seen: _Seen, policies: Sequence[PolicyRecord]) -> _Wish | None:
+    def _tracked(self, seen: Seen, policies: Sequence[PolicyRecord]) -> _Wish | None:
         """Out as far as any policy asks; in when all that scale in agree, and then the least."""
-        count, wishes, agreed = seen.variant.count, [], []
+        wishes = []
         for policy in policies:
             tracking = tracking_of(policy.tracking, seen.endpoint.name, seen.variant.name)
-            wish = _Wish(self._wanted(seen, tracking), _cause(policy, tracking))
-            wishes.append((wish, tracking))
-            if tracking.scales_in:
-                agreed.append((wish, tracking))
+            wishes.append((_Wish(self._wanted(seen, tracking), _cause(policy, tracking)), tracking))
         if not wishes:
             return None
         most, tracking = max(wishes, key=lambda each: each[0].capacity)
-        now = self._context.now()
-        if most.capacity > count:
-            if seen.target.suspended["DynamicScalingOutSuspended"]:
-                return None
-            if now < seen.target.scaled_out_at + to_micros(tracking.out_cooldown_s):
-                return None
-            return self._at_most(seen, most)
+        if most.capacity > seen.count:
+            return self._out(seen, most, tracking)
+        agreed = [each for each in wishes if each[1].scales_in]
         if not agreed or seen.target.suspended["DynamicScalingInSuspended"]:
             return None
         least, tracking = max(agreed, key=lambda each: each[0].capacity)
-        if now < seen.target.scaled_in_at + to_micros(tracking.in_cooldown_s):
+        if self._cools(seen.target.scaled_in_at, tracking.in_cooldown_s):
             return None
-        return _Wish(max(least.capacity, seen.target.min_capacity), least.cause)
+        return _Wish(max(least.capacity, seen.low), least.cause)
 
-    def _wanted(self, seen: _Seen, tracking: Tracking) -> int:
+    def _out(self, seen: Seen, wish: _Wish, tracking: Tracking) -> _Wish | None:
+        """The first instance waits for no cooldown: until it is there nobody is answered."""
+        if seen.target.suspended["DynamicScalingOutSuspended"]:
+            return None
+        if seen.count and self._cools(seen.target.scaled_out_at, tracking.out_cooldown_s):
+            return None
+        if seen.count >= seen.high:
+            reason = {"Code": "AlreadyAtMaxCapacity", "MaxCapacity": seen.high}
+            self._not_scaled(seen, wish.cause, reason)
+            return None
+        return _Wish(min(wish.capacity, seen.high), wish.cause)
+
+    def _cools(self, since: int, cooldown_s: int) -> bool:
+        return self._context.now() < since + to_micros(cooldown_s)
+
+    def _wanted(self, seen: Seen, tracking: Tracking) -> int:
         since = max(seen.endpoint.modified_at, seen.target.created_at) / 1e6
         values = values_since(self._samples, tracking.measure, since, self._context.clock())
-        return tracking.wanted(values, seen.variant.count)
+        return tracking.wanted(values, seen.count)
 
-    def _at_most(self, seen: _Seen, wish: _Wish) -> _Wish | None:
-        high = seen.target.max_capacity
-        if seen.variant.count >= high:
-            reason = {"Code": "AlreadyAtMaxCapacity", "MaxCapacity": high}
-            self._not_scaled(seen, wish, reason)
-            return None
-        return _Wish(min(wish.capacity, high), wish.cause)
-
-    def _not_scaled(self, seen: _Seen, wish: _Wish, reason: Mapping[str, object]) -> None:
+    def _not_scaled(self, seen: Seen, cause: str, reason: Mapping[str, object]) -> None:
         """On record once, until something else is."""
-        resource_id, now = seen.target.resource_id, self._context.now()
         with self._context.db.write() as connection:
-            last = rows.latest_activity(connection, resource_id)
+            last = rows.latest_activity(connection, seen.target.resource_id)
             if last is not None and last.not_scaled == (reason,):
                 return
             self._record(
                 connection,
                 seen,
-                wish,
+                _Wish(seen.count, cause),
                 status=ActivityStatus.UNFULFILLED,
-                ended_at=now,
                 description="Attempting to scale due to alarm triggered",
                 not_scaled=(reason,),
             )
 
-    def _scale(self, seen: _Seen, wish: _Wish) -> None:
+    def _scale(self, seen: Seen, wish: _Wish) -> None:
         """Ask for the capacity if nothing has changed; as much of it as there is room for."""
-        context, target = self._context, seen.target
+        context, resource_id = self._context, seen.target.resource_id
         with context.db.write() as connection:
-            endpoint = endpoints.get_endpoint(connection, target.endpoint_arn, for_update=True)
-            now_seen = _read(connection, rows.get_target(connection, target.resource_id))
-            if now_seen != seen or endpoint is None:
+            endpoints.get_endpoint(connection, seen.endpoint.arn, for_update=True)
+            if see(connection, rows.get_target(connection, resource_id)) != seen:
                 return
-            out = wish.capacity > seen.variant.count
-            capacity, problem = wish.capacity, ""
-            if out:
-                more = room_for(connection, self._room, seen.variant.memory_bytes)
-                capacity = min(capacity, seen.variant.count + more)
-                if capacity == seen.variant.count:
-                    problem = "There is no room on this machine for another instance."
-            if not problem:
-                problem = self._change(connection, seen, capacity)
-            self._record(
-                connection,
-                seen,
-                wish if problem else _Wish(capacity, wish.cause),
-                status=ActivityStatus.FAILED if problem else ActivityStatus.IN_PROGRESS,
-                ended_at=context.now() if problem else None,
-                message=problem,
-            )
-            if out:
-                rows.change_target(connection, target.resource_id, scaled_out_at=context.now())
+            possible, problem = self._possible(connection, seen, wish)
+            problem = problem or self._change(connection, seen, possible.capacity)
+            if problem:
+                last = rows.latest_activity(connection, resource_id)
+                if last is None or (last.message, last.wanted) != (problem, wish.capacity):
+                    status = ActivityStatus.FAILED
+                    self._record(connection, seen, wish, status=status, message=problem)
+                return
+            self._record(connection, seen, possible, status=ActivityStatus.IN_PROGRESS)
+            now = context.now()
+            if possible.capacity > seen.count:
+                rows.change_target(connection, resource_id, scaled_out_at=now)
             else:
-                rows.change_target(connection, target.resource_id, scaled_in_at=context.now())
-            rows.prune_activities(connection)
+                rows.change_target(connection, resource_id, scaled_in_at=now)
         context.changed()
 
-    def _change(self, connection: Connection, seen: _Seen, capacity: int) -> str:
+    def _possible(self, connection: Connection, seen: Seen, wish: _Wish) -> tuple[_Wish, str]:
+        """As much of a wish as there is room for, and why there is none of it."""
+        if wish.capacity < seen.count:
+            return wish, ""
+        room = headroom(connection, self._room, seen.variant.memory_bytes)
+        if room.instances == 0:
+            return wish, f"{_NO_ROOM}{room.limit}."
+        if seen.count + room.instances >= wish.capacity:
+            return wish, ""
+        capacity = seen.count + room.instances
+        cause = f"{wish.cause}; of {wish.capacity} there is room for {capacity}: {room.limit}"
+        return _Wish(capacity, cause), ""
+
+    def _change(self, connection: Connection, seen: Seen, capacity: int) -> str:
         """Returns why not."""
         wanted = {"VariantName": seen.variant.name, "DesiredInstanceCount": capacity}
         try:
@@ -226,21 +213,20 @@ class Scaler:
     def _record(
         self,
         connection: Connection,
-        seen: _Seen,
+        seen: Seen,
         wish: _Wish,
         *,
         status: ActivityStatus,
-        ended_at: int | None,
         message: str = "",
         description: str = "",
         not_scaled: tuple[Mapping[str, object], ...] = (),
     ) -> None:
-        context = self._context
+        now = self._context.now()
         activity = ActivityRecord(
-            id=context.ids(),
+            id=self._context.ids(),
             resource_id=seen.target.resource_id,
-            started_at=context.now(),
-            ended_at=ended_at,
+            started_at=now,
+            ended_at=None if status is ActivityStatus.IN_PROGRESS else now,
             status=status,
             wanted=wish.capacity,
             description=description or f"Setting desired instance count to {wish.capacity}.",
@@ -249,18 +235,26 @@ class Scaler:
             not_scaled=not_scaled,
         )
         rows.add_activity(connection, activity)
+        rows.prune_activities(connection)
 
 
-def _read(connection: Connection, target: TargetRecord | None) -> _Seen | None:
-    """The variant of a target whose endpoint is at rest; None until it is."""
-    endpoint = target and endpoints.get_endpoint(connection, target.endpoint_arn)
-    if not target or not endpoint or endpoint.status is not EndpointStatus.IN_SERVICE:
-        return None
-    active = endpoint.active_deployment and endpoints.get_deployment(
-        connection, endpoint.active_deployment
-    )
-    variant = active.variant(target.variant) if active else None
-    return None if variant is None else _Seen(target, endpoint, variant)
+def _bounded(seen: Seen) -> _Wish | None:
+    """Capacity that is out of bounds, because they or it were changed by hand or by the clock."""
+    if seen.count < seen.low:
+        return _Wish(seen.low, f"minimum capacity was set to {seen.low}")
+    if seen.count > seen.high:
+        return _Wish(seen.high, f"maximum capacity was set to {seen.high}")
+    return None
+
+
+def _end_of(activity: ActivityRecord, seen: Seen | None) -> tuple[ActivityStatus, str]:
+    if seen is None:
+        return ActivityStatus.UNFULFILLED, "The target is not registered now."
+    if seen.count != activity.wanted:
+        why = seen.endpoint.failure_reason or "The endpoint was changed meanwhile."
+        return ActivityStatus.FAILED, why
+    done = f"Successfully set desired instance count to {activity.wanted}."
+    return ActivityStatus.SUCCESSFUL, f"{done} Change successfully fulfilled."
 
 
 def _cause(policy: PolicyRecord, tracking: Tracking) -> str:

@@ -6,10 +6,12 @@ change.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from ridgeline_service.control.context import Context
+from ridgeline_service.control.endpoints.capacities import least_instances
 from ridgeline_service.control.listing import with_token
 from ridgeline_service.control.names import micros_of, to_datetime, to_micros
 from ridgeline_service.control.scaling.pages import page_of
@@ -19,13 +21,17 @@ from ridgeline_service.control.scaling.resources import (
     ObjectNotFound,
     check_dimension,
     registered,
+    variant_of,
 )
 from ridgeline_service.control.scaling.schedules import Schedule, schedule_of
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.store import scaling as rows
+from ridgeline_service.store.outage import log_failure
 from ridgeline_service.store.scaling import ScheduleRecord
 
 _DEFAULT_ZONE = "UTC"
+
+log = logging.getLogger(__name__)
 
 
 class ScheduledActions:
@@ -40,6 +46,8 @@ class ScheduledActions:
         context, name = self._context, request["ScheduledActionName"]
         with context.db.write() as connection:
             target = registered(connection, request["ResourceId"])
+            _, deployment = variant_of(context, connection, target.resource_id)
+            _check_action(request.get("ScalableTargetAction"), least_instances(deployment))
             former = rows.get_schedule(connection, target.resource_id, name)
             record = self._record(request, former)
             rows.put_schedule(connection, record)
@@ -83,7 +91,10 @@ class ScheduledActions:
             due = rows.due_schedules(connection, to_micros(now))
         found = [(_schedule(record).latest(record.next_at / 1e6, now), record) for record in due]
         for _, record in sorted(found, key=lambda each: (each[0], each[1].arn)):
-            self._run(record, now)
+            try:
+                self._run(record, now)
+            except Exception as error:  # noqa: BLE001 - one action's bug must not stop the others
+                log_failure(log, error, "scheduled action %s was not run", record.arn)
 
     def _run(self, seen: ScheduleRecord, now: float) -> None:
         """Once, whichever control plane comes first."""
@@ -117,8 +128,11 @@ class ScheduledActions:
         expression = request.get("Schedule", former.schedule if former else None)
         if expression is None:
             raise ValidationException("Schedule is required to make a new scheduled action.")
-        action = request.get("ScalableTargetAction", former.action if former else {})
-        _check_action(action)
+        action = request.get("ScalableTargetAction", former.action if former else None)
+        if not action:
+            raise ValidationException(
+                "ScalableTargetAction has neither MinCapacity nor MaxCapacity."
+            )
         arn = former.arn if former else self._arn(request)
         record = ScheduleRecord(
             arn=arn,
@@ -148,12 +162,11 @@ class ScheduledActions:
         return f"arn:aws:autoscaling:{where}:scheduledAction:{self._context.ids()}:{place}:{name}"
 
 
-def _check_action(action: Mapping[str, Any]) -> None:
-    low, high = action.get("MinCapacity"), action.get("MaxCapacity")
-    if low is None and high is None:
-        raise ValidationException("ScalableTargetAction has neither MinCapacity nor MaxCapacity.")
-    if min(each for each in (low, high) if each is not None) < 0:
-        raise ValidationException("MinCapacity and MaxCapacity are counts, from 0.")
+def _check_action(action: Mapping[str, Any] | None, least: int) -> None:
+    low, high = (action or {}).get("MinCapacity"), (action or {}).get("MaxCapacity")
+    for name, value in (("MinCapacity", low), ("MaxCapacity", high)):
+        if value is not None and value < least:
+            raise ValidationException(f"{name} is {value}: it must be {least} or more.")
     if low is not None and high is not None and low > high:
         raise ValidationException(
             f"Minimum capacity {low} cannot be greater than maximum capacity {high}."

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -16,7 +16,7 @@ from cronsim import CronSim, CronSimError
 from ridgeline_service.errors import ValidationException
 
 _EXPRESSION = re.compile(r"(at|rate|cron)\((.*)\)")
-_RATE = re.compile(r"([1-9]\d{0,8}) (minute|hour|day)(s?)")
+_RATE = re.compile(r"([1-9]\d{0,5}) (minute|hour|day)(s?)")
 _UNITS_S = {"minute": 60, "hour": 3600, "day": 86400}
 _WINDOWS_S = (3600.0, 86400.0, 40 * 86400.0)
 _FIELDS = 6
@@ -108,10 +108,12 @@ def _cron_times(text: str, zone: ZoneInfo, moment: float) -> Iterator[float]:
     years = _years(year)
     spec = f"{minute} {hour} {day.replace('?', '*')} {month} {_weekday(weekday)}"
     begin = datetime.fromtimestamp(moment, UTC).astimezone(zone)
-    for found in CronSim(spec, begin):
-        if found.year > max(years):
-            return
-        if found.year in years:
+    for wanted in sorted(each for each in years if each >= begin.year):
+        # From the year's first moment: minute by minute through the years between takes for ever.
+        first = datetime(wanted, 1, 1, tzinfo=zone) - timedelta(seconds=1)
+        for found in CronSim(spec, max(begin, first)):
+            if found.year != wanted:
+                break
             yield found.timestamp()
 
 

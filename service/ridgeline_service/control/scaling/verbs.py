@@ -23,6 +23,7 @@ from ridgeline_service.control.scaling.resources import (
     variant_of,
 )
 from ridgeline_service.control.scaling.tracking import tracking_of
+from ridgeline_service.control.tags import MAX_TAGS
 from ridgeline_service.errors import AwsError, ValidationException
 from ridgeline_service.store import journal
 from ridgeline_service.store import scaling as rows
@@ -43,6 +44,11 @@ class ResourceNotFound(AwsError):
     http_status = 400
 
 
+class TooManyTags(AwsError):
+    code = "TooManyTagsException"
+    http_status = 400
+
+
 class Scaling:
     """One method an operation."""
 
@@ -52,6 +58,7 @@ class Scaling:
     def register(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """A new target, or changes of one: what is left out stays as it is."""
         check_dimension(request)
+        _check_tags(request.get("Tags", {}))
         context, resource_id = self._context, request["ResourceId"]
         with context.db.write() as connection:
             endpoint, deployment = variant_of(context, connection, resource_id)
@@ -126,7 +133,7 @@ class Scaling:
 
     def describe_policies(self, request: Mapping[str, Any]) -> dict[str, Any]:
         check_dimension(request)
-        names, resource_id = request.get("PolicyNames"), request.get("ResourceId")
+        names, resource_id = request.get("PolicyNames"), _resource_filter(request)
         with self._context.db.read() as connection:
             found = rows.all_policies(connection)
         found = [
@@ -155,9 +162,7 @@ class Scaling:
     def describe_activities(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Newest first."""
         check_dimension(request)
-        resource_id = request.get("ResourceId")
-        if resource_id is None and "ScalableDimension" in request:
-            raise ValidationException("ScalableDimension is given without a ResourceId.")
+        resource_id = _resource_filter(request)
         with self._context.db.read() as connection:
             found = rows.activities(
                 connection,
@@ -170,8 +175,13 @@ class Scaling:
         return with_token({"ScalingActivities": [_activity(each) for each in page]}, token)
 
     def tag(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        new = request["Tags"]
+        _check_tags(new)
         with self._context.db.write() as connection:
-            journal.put_tags(connection, self._tagged(connection, request), request["Tags"])
+            arn = self._tagged(connection, request)
+            if len({**journal.tags_of(connection, arn), **new}) > MAX_TAGS:
+                raise TooManyTags(f"A scalable target has at most {MAX_TAGS} tags.")
+            journal.put_tags(connection, arn, new)
         return {}
 
     def untag(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,6 +241,20 @@ def _capacities(
             f"Minimum capacity {low} cannot be greater than maximum capacity {high}."
         )
     return int(low), int(high)
+
+
+def _resource_filter(request: Mapping[str, Any]) -> str | None:
+    if "ResourceId" not in request and "ScalableDimension" in request:
+        raise ValidationException("ScalableDimension is given without a ResourceId.")
+    return request.get("ResourceId")
+
+
+def _check_tags(tags: Mapping[str, str]) -> None:
+    if len(tags) > MAX_TAGS:
+        raise TooManyTags(f"A scalable target has at most {MAX_TAGS} tags.")
+    for key in tags:
+        if key.lower().startswith("aws:"):
+            raise ValidationException(f"Tag key {key[:128]!r}: those under aws: are AWS's own.")
 
 
 def _suspended(former: TargetRecord | None) -> dict[str, Any]:
