@@ -217,6 +217,14 @@ LLAVA: Settings = {
     },
     "vision_config": {"model_type": "clip_vision_model", "hidden_size": 1024},
 }  # fmt: skip
+OLMO_1B: Settings = {
+    "model_type": "hf_olmo", "d_model": 2048, "n_heads": 16, "n_layers": 16, "mlp_ratio": 8,
+    "mlp_hidden_size": None, "weight_tying": True, "vocab_size": 50280,
+}  # fmt: skip
+OLMO_7B: Settings = {
+    "model_type": "hf_olmo", "d_model": 4096, "n_heads": 32, "n_layers": 32, "mlp_ratio": 4,
+    "mlp_hidden_size": 22016, "weight_tying": False, "vocab_size": 50280,
+}  # fmt: skip
 BLOOM: Settings = {
     "model_type": "bloom", "n_embed": 1024, "n_layer": 24, "num_attention_heads": 16,
     "tie_word_embeddings": True, "vocab_size": 250880,
@@ -236,6 +244,8 @@ BLOOM: Settings = {
         (PIXTRAL, 12.25),
         (LLAVA, 6.74),
         (BLOOM, 0.559),
+        (OLMO_1B, 1.18),
+        (OLMO_7B, 6.89),
     ],
 )
 def test_published_configs_are_read_in_their_own_words(config: Settings, billions: float) -> None:
@@ -283,8 +293,11 @@ def test_a_model_that_does_not_fit_is_not_said_to() -> None:
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("zero_expert_num", 256),
         ("moe_layer_frequency", 2),
+        ("moe_ffn_hidden_sizes", [1024, 2048]),
+        ("num_key_value_heads_per_layer", [2, 2, 4, 4]),
+        ("hybrid_override_pattern", "M-*-"),
+        ("mamba_d_state", 16),
         ("share_expert_dim", 5120),
         ("mamba_d_ssm", 1024),
         ("hidden_size_per_layer_input", 256),
@@ -303,13 +316,59 @@ def test_a_setting_of_sizes_that_is_not_read_is_refused_by_name(
     assert f"{setting} in config.json is not read" in refusal(row)
 
 
+def test_experts_in_a_section_that_is_not_read_are_refused_by_name() -> None:
+    config = {**GROUPED, "model_type": "mine", "ffn_config": {"moe": {"n_experts": 16}}}
+    with pytest.raises(UnsupportedModel, match=r"ffn_config\.moe\.n_experts in"):
+        decoder_architecture(config)
+
+
+@pytest.mark.parametrize("name", [
+    "perceiver_config", "slice_config", "transformers.js_config", "neuron_config", "peft_config",
+    "awq_config", "ds_config", "attention_config", "init_config", "mup_cfg",
+])  # fmt: skip
+def test_sections_without_experts_are_passed_over(name: str) -> None:
+    config = {**GROUPED, "model_type": "mine"}
+    section = {"verbose": 2, "num_key_value_heads": 1, "moe_tp_degree": 8, "steps": [1000]}
+    assert decoder_architecture({**config, name: section}) == decoder_architecture(config)
+
+
+def test_sections_of_other_parts_change_nothing_of_what_is_trained_or_embedded() -> None:
+    config = {"model_type": "mine", "text_config": {**GROUPED, "model_type": "opt"}}
+    parts = {"qformer_config": {"hidden_size": 768}, "talker_config": {"num_experts": 128}}
+    for row in (
+        {"cat": "training", "instance": "trn1.32xlarge", "global_batch": 8, "seq_len": 2048},
+        {"cat": "encoder", "instance": "inf2.xlarge", "batch": 1, "seq_len": 128},
+    ):
+        alone = predicted(row, model="m", config=config).prediction
+        assert alone
+        assert predicted(row, model="m", config={**config, **parts}).prediction == alone
+
+
+def test_a_hybrid_all_of_whose_layers_attend_has_no_state() -> None:
+    dense = {
+        **GROUPED, "model_type": "granitemoehybrid", "num_local_experts": 0,
+        "shared_intermediate_size": 640, "layer_types": ["attention"] * 4,
+    }  # fmt: skip
+    assert decoder_architecture({**dense, **MAMBA_2}) == decoder_architecture(dense)
+
+
+def test_an_mlp_is_as_wide_as_its_ratio_says_where_nothing_else_does() -> None:
+    config = {**WIDTH, "model_type": "mine"}
+    wide = decoder_architecture({**config, "mlp_ratio": 2.5})
+    assert wide == decoder_architecture({**config, "intermediate_size": 640})
+    for superfluous in (8, "none"):
+        given = {**config, "mlp_ratio": superfluous, "intermediate_size": 640}
+        assert decoder_architecture(given) == wide
+
+
 @pytest.mark.parametrize(
     "harmless",
     [
         {"router_aux_loss_coef": 0.001, "output_router_logits": False, "moe_capacity": [64, 64]},
         {"vision_config": {"hidden_size": 1024}, "quantization_config": {"bits": 4}},
         {"num_experts": 0, "moe_intermediate_size": 0, "shared_expert_intermediate_size": None},
-        {"mamba_d_state": 0, "expert_dropout": 1},
+        {"mamba_d_state": 0, "expert_dropout": 1, "moe_layer_frequency": 1, "moe_group": 1},
+        {"num_expert_group": 8, "expert_group": 8, "zero_expert_num": 256, "mlp_layers": 2},
     ],
 )
 def test_settings_that_change_no_sizes_are_passed_over(harmless: Settings) -> None:

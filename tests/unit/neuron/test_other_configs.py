@@ -63,6 +63,14 @@ SD_XL: Settings = {
     "cross_attention_dim": 2048, "sample_size": 128, "transformer_layers_per_block": [1, 2, 10],
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
 }  # fmt: skip
+PLAIN_SD_1_5: Settings = {
+    "block_out_channels": [320, 640, 1280, 1280], "depths": [1, 1, 1, 0], "head_dim": 40,
+    "cross_attention_dim": 768, "image": 512,
+}  # fmt: skip
+PLAIN_VIT: Settings = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+    "num_attention_heads": 12, "patch": 16, "image": 224,
+}  # fmt: skip
 BERT: Settings = {
     "model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
     "intermediate_size": 3072, "vocab_size": 30522,
@@ -107,6 +115,10 @@ def test_an_image_model_has_as_many_parameters_as_transformers_makes(config: Set
         (SD_1_5, "stable-diffusion-1.5", None),
         (SD_2_1, "stable-diffusion-2.1", "768x768"),
         (SD_XL, "stable-diffusion-xl", None),
+        ({"model_type": "resnet", "depth": 50}, "resnet50", None),
+        (PLAIN_SD_1_5, "stable-diffusion-1.5", None),
+        (PLAIN_VIT, "vit-base-patch16-224", None),
+        ({**PLAIN_VIT, "model_type": "vit", "embed_dim": 768}, "vit-base-patch16-224", None),
     ],
 )
 def test_a_config_is_predicted_as_the_model_by_name(
@@ -126,7 +138,9 @@ def test_a_config_is_predicted_as_the_model_by_name(
         ({**SD_1_5, "down_block_types": ["KDownBlock2D"] * 4}, "a U-Net with KDownBlock2D"),
         ({**SD_1_5, "layers_per_block": [1, 2, 2, 2]}, "no size of a U-Net"),
         ({"model_type": "swin", "embed_dim": 96, "patch_size": 4}, "image models of type 'swin'"),
-        ({**DINO, "model_type": "videomae", "num_frames": 16}, "image models of type 'videomae'"),
+        ({"model_type": "resnet", "depth": 51}, "no ResNet of depth 51"),
+        ({**PLAIN_SD_1_5, "depths": [1, 1]}, "2 depths for 4 levels"),
+        ({**DINO, "num_frames": 16, "tubelet_size": [2, 4, 4]}, "num_frames and tubelet_size"),
         ({"_class_name": "FluxTransformer2DModel"}, "of type 'FluxTransformer2DModel'"),
     ],
 )
@@ -134,6 +148,16 @@ def test_an_image_model_without_an_operation_list_is_refused_by_name(
     config: Settings, said: str
 ) -> None:
     assert said in refusal(IMAGE, config=config)
+
+
+def test_a_video_is_read_with_all_its_frames() -> None:
+    sizes: Settings = {**PLAIN_VIT, "model_type": "videomae", "num_frames": 16}
+    video, longer, image = (
+        predicted(IMAGE, config=one).prediction["lat_p50_ms"]
+        for one in (sizes, {**sizes, "num_frames": 32}, PLAIN_VIT)
+    )
+    assert 4 * image < video
+    assert 1.8 * video < longer
 
 
 @pytest.mark.parametrize("config", [BART, WHISPER])
@@ -160,7 +184,7 @@ def test_stacks_that_are_not_alike_are_refused(config: Settings, said: str) -> N
     assert said in refusal(TEXT, config=config)
 
 
-@pytest.mark.parametrize("config", [BERT, BART, RESNET_50, DINO, CLIP, SD_XL])
+@pytest.mark.parametrize("config", [BERT, BART, RESNET_50, DINO, CLIP, SD_XL, PLAIN_VIT])
 def test_any_small_model_fits_by_its_config(config: Settings) -> None:
     found = predicted(MEMORY, config=config)
     assert (found.prediction, found.label) == ({"fits": True}, "extrapolated")

@@ -31,9 +31,10 @@ def test_an_embedder_of_that_family_gives_states(name: str, task: str) -> None:
     assert latency(name, task) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("task", ["Raw Output (AutoModelForMaskedLM)", "Fill-Mask", TABLE])
+@pytest.mark.parametrize("task", ["Raw Output (AutoModelForMaskedLM)", "Fill-Mask", TABLE, ""])
 def test_a_masked_language_model_gives_a_score_for_each_word(task: str) -> None:
     own = {**XLM_R, "architectures": ["XLMRobertaForMaskedLM"]}
     states = latency("xlm-roberta-large", "Feature Extraction", own)
     assert latency("xlm-roberta-large", task, own) > 5 * states
+    assert latency("mine", task, own) > 5 * states
     assert latency("xlm-roberta-large", task) > 5 * states

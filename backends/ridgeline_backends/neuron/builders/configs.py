@@ -230,7 +230,7 @@ class _ShapeReader:
         )
 
     def _mlp(self, index: int) -> Mlp | Experts:
-        intermediate = self._optional(_INTERMEDIATE, index) or 4 * self._hidden
+        intermediate = self._optional(_INTERMEDIATE, index) or self._by_ratio()
         function = self._function()
         # Looked up for every layer, dense ones too: none of these is unread.
         count, chosen = self._optional(_EXPERTS, index) or 1, self._optional(_CHOSEN, index)
@@ -257,6 +257,9 @@ class _ShapeReader:
             gated=self._type not in _PLAIN_MLP,
             bias=self._type in _BIASED,
         )
+
+    def _by_ratio(self) -> int:
+        return max(1, int(self._read.number("mlp_ratio", 4) * self._hidden))
 
     def _rotary_dim(self) -> int:
         given = self._optional(("rotary_dim",))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ridgeline_backends.errors import UnsupportedModel
 from ridgeline_backends.neuron.builders.listing import Listing, given, weight
 from ridgeline_backends.neuron.operations import (
     Binary,
@@ -117,7 +118,12 @@ class ResNetShape:
 
 
 def resnet_shape(depth: int) -> ResNetShape:
-    """`depth`: 18, 34, 50, 101 or 152."""
+    """`depth`: 18, 34, 50, 101 or 152. Raises `UnsupportedModel` for another."""
+    if depth not in _RESNET:
+        raise UnsupportedModel(
+            f"There is no ResNet of depth {depth}.",
+            hint=f"Give one of {', '.join(map(str, _RESNET))}, or depths and hidden_sizes.",
+        )
     bottleneck = depth >= 50
     widths = tuple((256 if bottleneck else 64) << stage for stage in range(4))
     return ResNetShape(depths=_RESNET[depth], widths=widths, bottleneck=bottleneck)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ridgeline_backends.models.reader import Reader
+from ridgeline_backends.neuron.builders.layer_kinds import RECURRENT
 
 Settings = Mapping[str, object]
 
@@ -141,7 +142,10 @@ def _lfm2(config: Settings) -> Settings:
 
 
 def _granite_hybrid(config: Settings) -> Settings:
-    """Without experts its MLP is what is shared."""
+    """Without experts its MLP is what is shared. Where all layers attend, none has a state."""
+    kinds = config.get("layer_types")
+    if isinstance(kinds, list) and not any(one in RECURRENT for one in kinds):
+        config = {**config, "mamba_d_state": None}
     if config.get("num_local_experts"):
         return config
     return {
@@ -149,6 +153,16 @@ def _granite_hybrid(config: Settings) -> Settings:
         "intermediate_size": config.get("shared_intermediate_size"),
         "shared_intermediate_size": None,
     }
+
+
+def _olmo_1(config: Settings) -> Settings:
+    """It gives the columns of both matrices, or their ratio to the hidden state's."""
+    read = Reader(config)
+    both = int(read.number("mlp_ratio", 4) * read.integer("d_model"))
+    both = read.integer("mlp_hidden_size", both)
+    tied = config.get("weight_tying", True)
+    return {"tie_word_embeddings": tied, **config, "intermediate_size": max(1, both // 2),
+            "mlp_hidden_size": None}  # fmt: skip
 
 
 def _hunyuan(config: Settings) -> Settings:
@@ -162,6 +176,7 @@ _FAMILIES: Mapping[str, Callable[[Settings], Settings]] = {
     **dict.fromkeys(_OLD_FALCONS, _falcon),
     "gpt_bigcode": _many_queries,
     "granitemoehybrid": _granite_hybrid,
+    "hf_olmo": _olmo_1,
     "hunyuan_v1_moe": _hunyuan,
     "lfm2": _lfm2,
     "mpt": _mpt,

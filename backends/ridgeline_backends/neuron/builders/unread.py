@@ -1,5 +1,8 @@
 """Settings that nobody looked at: a config.json of which one of them decides sizes is not the model
 that it would be taken for. Imports no torch.
+
+What is not known to decide sizes is passed over: configs are full of what trainers, quantisers and
+servers keep in them.
 """
 
 from __future__ import annotations
@@ -9,18 +12,16 @@ from collections.abc import Container, Iterator, Mapping
 
 from ridgeline_backends.errors import UnsupportedModel
 
-_DECIDES = re.compile(
-    r"expert|moe|(^|_)ffn|mlp_|inner_hidden|mamba|ssm|state_size|hybrid_|(^|_)lru_|linear_(num|key|value)"
-    r"|altup|laurel|per_layer|per_stack|^swa_|global_(head|key)|_(config|configs|cfg)$"
-)
-"""Names of what makes a layer other than a plain one: experts, MLPs, states, sections of sizes."""
+_OTHER_LAYERS = (
+    "block_configs", "hidden_size_per_layer_input", "hybrid_override_pattern", "linear_attn_config",
+    "mamba_d_ssm", "mamba_d_state", "mamba_num_heads", "mlp_hidden_size",
+    "num_key_value_heads_per_layer",
+)  # fmt: skip
+"""Layers unlike each other, or that keep a state."""
 
-_HARMLESS = re.compile(
-    r"loss|coef|jitter|factor|capacity|dropout|token|chunk|conv|dt_|dt$|time_step|scale|scaling"
-    r"|multiplier|parallel|n_group|topk_group|kernel|seed|eps|bias|vision|audio|image|speech|video|projector"
-    r"|quant|compression|generation|rope|lora|text_config|llm_config|language_config|codec|talker"
-)
-"""Of those, what changes no sizes, or is of another part of the model."""
+_OF_EXPERTS = re.compile(r"expert|(^|_)moe_")
+_OF_THEIR_ROUTES = re.compile(r"group|zero|capacity|parallel|degree|factor|coef|dropout")
+"""What decides where tokens go, not how many experts there are or how wide."""
 
 
 class Noted(Mapping[str, object]):
@@ -47,17 +48,21 @@ class Noted(Mapping[str, object]):
         for name, value in self._settings.items():
             if name in self._seen or name in self._read:
                 continue
-            if _DECIDES.search(name) and not _HARMLESS.search(name) and _counts(value):
+            found = name if name in _OTHER_LAYERS and value else _experts(name, value)
+            if found:
                 raise UnsupportedModel(
-                    f"{name} in config.json is not read, and it may decide the model's sizes.",
+                    f"{found} in config.json is not read, and it may decide the model's sizes.",
                     hint="Name the model, or give one of like sizes that has no such setting.",
                 )
 
 
-def _counts(value: object) -> bool:
-    """Whether there is a number of things in it."""
+def _experts(name: str, value: object) -> str:
+    """The setting's name, or that of one in its section, which says how many experts there are or
+    how wide; else ""."""
     if isinstance(value, Mapping):
-        return any(_counts(one) for one in value.values())
-    if isinstance(value, list):
-        return any(_counts(one) for one in value)
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+        inner = (_experts(str(one), within) for one, within in value.items())
+        return next((f"{name}.{one}" for one in inner if one), "")
+    named = _OF_EXPERTS.search(name) and not _OF_THEIR_ROUTES.search(name)
+    values = value if isinstance(value, list) else [value]
+    several = any(type(one) is int and one > 1 for one in values)
+    return name if named and several else ""

@@ -25,11 +25,12 @@ _GATES = ("feed_forward_proj", "feed_forward_type", "hidden_act", "activation_fu
 
 def own_settings(config: Mapping[str, object]) -> Mapping[str, object]:
     """Of the part that reads or writes text, where a model has parts for images or sound too; what
-    it does not say itself the whole model does."""
+    it does not say itself the whole model does, but for the sections of its other parts."""
     for name in SECTIONS:
         part = config.get(name)
         if isinstance(part, Mapping) and part:
-            return {**config, **with_left_out(part)}
+            whole = {key: one for key, one in config.items() if not isinstance(one, Mapping)}
+            return {**whole, **with_left_out(part)}
     return config
 
 

@@ -242,12 +242,12 @@ def _classifies(row: Row) -> int:
 
 def _reads_logits(row: Row, config: Mapping[str, object]) -> bool:
     """The head over the vocabulary is read back by runs of a masked language model. The tables name
-    XLM-RoBERTa's that from SDK 2.27 on; its times say it was one before. Models made of it by other
-    people have no such head."""
+    XLM-RoBERTa's that from SDK 2.27 on; its times say it was one before, so without another task
+    its architecture decides, or its name. Models made of it by other people have no such head."""
     task = row.text("task")
     if _MASKED.search(task):
         return True
-    if _type(config) != "xlm-roberta" or task != _TABLES_TASK:
+    if _type(config) != "xlm-roberta" or task not in ("", _TABLES_TASK):
         return False
     names = config.get("architectures")
     if isinstance(names, list) and names:

@@ -25,14 +25,17 @@ _CLIP_TEXT: Sizes = {
 }  # fmt: skip
 """What transformers takes for what CLIP's sections leave out."""
 
-_OF_IMAGES = ("builder", "patch_size", "image_size", "down_block_types", "hidden_sizes")
-_NO_PLAIN_TOWER = ("num_frames", "hidden_sizes", "depths", "embed_dim", "embed_dims")
-"""Settings of networks on videos, and of such whose stages have widths of their own."""
+_OF_IMAGES = (
+    "builder", "patch_size", "patch", "image_size", "block_out_channels", "down_block_types",
+    "hidden_sizes",
+)  # fmt: skip
+_STAGES = ("hidden_sizes", "depths", "embed_dims")
+"""Settings of networks whose stages have widths of their own."""
 
 
 def is_image_model(config: Sizes) -> bool:
     """Whether the whole of it is a network on images, not a part of one that writes."""
-    if str(config.get("model_type", "")) == "clip":
+    if config.get("model_type") in ("clip", "resnet"):
         return True
     texts = any(config.get(name) for name in ("vocab_size", "text_config", "d_model"))
     return not texts and any(config.get(name) for name in _OF_IMAGES)
@@ -50,9 +53,11 @@ def image_model(config: Sizes, row: Row) -> Sizes:
         return {**config, "builder": "convnext", "patch": config.get("patch_size", 4)}
     if kind == "clip":
         return _clip(config)
-    if "down_block_types" in config and "block_out_channels" in config:
+    if "block_out_channels" in config and "down_block_types" in config:
         return _unet(config, row)
-    if "patch_size" in config and not any(config.get(name) for name in _NO_PLAIN_TOWER):
+    if "block_out_channels" in config and "depths" in config:
+        return _plain_unet(config, row)
+    if _is_tower(config):
         return _tower(config, row)
     name = kind or config.get("_class_name") or config.get("architectures")
     raise UnpredictableRow(
@@ -62,7 +67,17 @@ def image_model(config: Sizes, row: Row) -> Sizes:
     )
 
 
+def _is_tower(config: Sizes) -> bool:
+    if not (config.get("patch_size") or config.get("patch")):
+        return False
+    # Networks of stages call the width of the first that too.
+    one_width = "hidden_size" in config or not config.get("embed_dim")
+    return one_width and not any(config.get(name) for name in _STAGES)
+
+
 def _resnet(config: Sizes, row: Row) -> Sizes:
+    if "depth" in config and "depths" not in config:
+        return {**config, "builder": "resnet"}
     kind = config.get("layer_type", "bottleneck")
     if kind not in ("basic", "bottleneck"):
         raise UnpredictableRow(f"{row.id}: there is no builder for ResNet's layer_type {kind!r}.")
@@ -110,6 +125,18 @@ def _unet(config: Sizes, row: Row) -> Sizes:
     }
 
 
+def _plain_unet(config: Sizes, row: Row) -> Sizes:
+    """A level's transformers are counted by `depths`, in the catalogue's words."""
+    channels, depths = config["block_out_channels"], config["depths"]
+    if not isinstance(channels, list) or not isinstance(depths, list):
+        raise UnpredictableRow(f"{row.id}: block_out_channels and depths must be lists.")
+    if len(channels) != len(depths):
+        raise UnpredictableRow(
+            f"{row.id}: its config.json has {len(depths)} depths for {len(channels)} levels."
+        )
+    return {"steps": _STEPS, **config, "builder": "unet2d"}
+
+
 def _by_level(value: object, row: Row, level: int = 0) -> int:
     if isinstance(value, list) and level < len(value):
         value = value[level]
@@ -137,11 +164,15 @@ def _clip(config: Sizes) -> Sizes:
 
 
 def _tower(config: Sizes, row: Row) -> Sizes:
-    """A vision transformer. Images that are not square count as square ones of their area."""
+    """A vision transformer. Images that are not square count as square ones of their area, videos
+    as an image of as many patches."""
     found: dict[str, object] = {**config, "builder": "vit"}
     sides = config.get("image_size")
     if isinstance(sides, list) and len(sides) == 2 and all(type(one) is int for one in sides):
         found["image_size"] = isqrt(sides[0] * sides[1])
+    side = found.get("image", found.get("image_size", 224))
+    if config.get("num_frames") and type(side) is int:
+        found["image"] = isqrt(side * side * _pictures(config, row))
     hidden, ratio = config.get("hidden_size"), config.get("mlp_ratio")
     if config.get("intermediate_size") is None and ratio is not None:
         if type(hidden) is not int or not isinstance(ratio, int | float):
@@ -152,6 +183,17 @@ def _tower(config: Sizes, row: Row) -> Sizes:
         found["intermediate_size"] = _swiglu(found["intermediate_size"])
         found["gated"] = True
     return found
+
+
+def _pictures(config: Sizes, row: Row) -> int:
+    """Of a video: frames, of which so many make one layer of patches."""
+    left_out = 2 if config.get("model_type") == "videomae" else 1
+    frames, together = config["num_frames"], config.get("tubelet_size", left_out)
+    if type(frames) is not int or type(together) is not int or not 0 < together <= frames:
+        raise UnpredictableRow(
+            f"{row.id}: num_frames and tubelet_size in its config.json must be whole numbers."
+        )
+    return frames // together
 
 
 def _swiglu(columns: object) -> int:
