@@ -43,7 +43,9 @@ def call_time(program: Program, machine: Machine, dtype: ElementType) -> DeviceT
     alone = work.rows.copy()
     alone[:, EXCHANGE] = 0
     known = calibration().coefficients
-    exchanging = 1 - seconds(Work(alone), known) / seconds(work, known)
+    whole = seconds(work, known)
+    # What only gives its inputs back takes no time.
+    exchanging = 1 - seconds(Work(alone), known) / whole if whole else 0.0
     peak = machine.chip.tflops_per_core.get(dtype.value, 0.0) * machine.lnc * 1e12
     return DeviceTime(
         seconds=found.seconds,

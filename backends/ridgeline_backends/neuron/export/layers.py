@@ -133,7 +133,8 @@ class ColumnParallelLinear(nn.Module):
 class RowParallelLinear(nn.Module):
     """The core's columns of x by its columns of a weight [out, in], summed over the cores unless
     `reduce_output` is False. With `input_is_parallel` x is the core's own columns already. `pad`
-    fills them up where they do not divide. The bias is added once, to the sum."""
+    fills them up where they do not divide. The bias is added to the sum; to a summand that is not
+    summed here every core adds all of it."""
 
     def __init__(
         self,

@@ -64,8 +64,9 @@ def decomposed(traced: ExportedProgram) -> ExportedProgram:
     _check_static(traced)
     try:
         with warnings.catch_warnings():
-            # Of torch about itself.
+            # Of torch about itself, and of constants of a script, which nobody trains.
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", ".* requires gradient", UserWarning)
             made: ExportedProgram = traced.run_decompositions(_table())
     except GuardOnDataDependentSymNode as error:
         raise _branches(line_of(str(error))) from error

@@ -167,7 +167,9 @@ def _program(
     made = compile_program(trace(exported), placement, cache, progress=_progress)
     output.mkdir(parents=True, exist_ok=True)
     shutil.copy2(found[0], output / found[0].name)
-    return placement, made, shapes_of(exported)
+    if found[0].suffix == ".pt2":
+        return placement, made, shapes_of(exported)
+    return placement, made, {name: list(shape) for name, shape in order.shapes.items()}
 
 
 def _progress(bucket: BucketDone) -> None:

@@ -5,7 +5,9 @@ Neither runs Python of the file's: both are torch's own operators.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import ridgeline_backends.cpu  # noqa: F401  before torch: it tells OpenMP not to spin
@@ -15,11 +17,18 @@ import torch
 from torch.export import ExportedProgram
 
 from ridgeline_backends.neuron.export.compiled import trace_exported
+from ridgeline_backends.neuron.export.errors import CompileError, DynamicShape
+from ridgeline_backends.neuron.export.torchscript import Interpreted
 from ridgeline_backends.neuron.export.tracing import exported, first_line, quiet
 from ridgeline_backends.neuron.jobs.options import InvalidOrder
 from ridgeline_backends.neuron.program import Program
 
 Example = tuple[torch.Tensor, ...]
+
+_DTYPES = (torch.float32, torch.int64)
+_MIXED = 4
+"""Inputs, of which each mixture of types is tried."""
+_OF_TYPES = re.compile(r"dtype|scalar type|Long|must be long")
 
 
 def load_program(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> ExportedProgram:
@@ -43,37 +52,65 @@ def load_program(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> ExportedP
             "DataInputConfig is empty, and TorchScript does not know the shapes of its inputs.",
             hint='Give them, like {"input0": [1, 3, 224, 224]}.',
         )
-    return _converted(path.name, script, tuple(torch.zeros(shape) for shape in shapes.values()))
+    return _exported(path.name, script, list(shapes.values()))
 
 
-def _converted(name: str, script: torch.jit.ScriptModule, example: Example) -> ExportedProgram:
-    """TorchScript with the shapes of the example. Raises `InvalidOrder`."""
-    # Here: its import brings what only TorchScript needs.
-    from torch._export.converter import TS2EPConverter
-
+def _exported(
+    name: str, script: torch.jit.ScriptModule, shapes: Sequence[tuple[int, ...]]
+) -> ExportedProgram:
+    """TorchScript with inputs of these shapes. Raises `InvalidOrder`."""
+    example = _example(name, script, shapes)
     try:
-        with quiet():
-            found = TS2EPConverter(script, example, {}).convert()
-    except Exception as error:  # whatever the graph of the file leads to
+        return exported(Interpreted(script), example, {})
+    except DynamicShape:
+        raise
+    except CompileError as error:
         raise InvalidOrder(
-            f"{name} does not become a graph with inputs of these shapes: "
-            f"{_refusal(script, example) or first_line(error)}",
-            hint="Check DataInputConfig, or export the model with torch.export.save as .pt2.",
+            f"{name} runs on inputs of these shapes, and does not become a graph: "
+            f"{_said(error.__cause__ or error)}",
+            hint="What runs must not depend on the values of tensors: choose with torch.where. Or "
+            "export the model with torch.export.save as .pt2.",
         ) from error
-    # The converter leaves every size open, though those of the inputs are given.
-    return exported(found.module(), example, {})
 
 
-def _refusal(script: torch.jit.ScriptModule, example: Example) -> str:
-    """What torch says of the inputs, in their own numbers; empty where it takes them."""
-    try:
-        with torch.inference_mode():
-            script(*example)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        lines = str(error).strip().splitlines()
-        said = [line for line in lines if line.startswith("RuntimeError: ")]
-        return said[-1].removeprefix("RuntimeError: ") if said else first_line(error)
-    return ""
+def _example(
+    name: str, script: torch.jit.ScriptModule, shapes: Sequence[tuple[int, ...]]
+) -> Example:
+    """The first that the script takes: neither it nor the job says of what type its inputs are.
+    Raises `InvalidOrder`."""
+    refusals = []
+    for dtypes in _types(len(shapes)):
+        example = tuple(
+            torch.zeros(shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes, strict=True)
+        )
+        try:
+            with quiet(), torch.inference_mode():
+                script(*example)
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+            refusals.append(_said(error))
+        else:
+            return example
+    # What is wrong whatever the type says more than that a type is.
+    told = next((one for one in refusals if not _OF_TYPES.search(one)), refusals[0])
+    raise InvalidOrder(
+        f"{name} does not run on inputs of these shapes: {told}",
+        hint="Check DataInputConfig, or export the model with torch.export.save as .pt2.",
+    )
+
+
+def _types(count: int) -> Iterator[tuple[torch.dtype, ...]]:
+    """Of so many inputs: all floats, all whole numbers, and the mixtures of a few."""
+    for dtype in _DTYPES:
+        yield (dtype,) * count
+    if count <= _MIXED:
+        yield from (one for one in product(_DTYPES, repeat=count) if len(set(one)) > 1)
+
+
+def _said(error: BaseException) -> str:
+    """What torch says itself, behind where in the script it was."""
+    lines = str(error).strip().splitlines()
+    said = [line for line in lines if line.startswith("RuntimeError: ")]
+    return said[-1].removeprefix("RuntimeError: ") if said else first_line(error)
 
 
 def trace(program: ExportedProgram) -> Program:

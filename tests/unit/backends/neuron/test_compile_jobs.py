@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,56 @@ class Recurrent(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.lstm(self.linear(x))[0]
         return found
+
+
+class Repeats(nn.Module):
+    """A loop that the batch decides, with attention in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(x.size(0)):
+            x = self.attention(x, x, x)[0]
+        return x
+
+
+class Looks(nn.Module):
+    """A table, and a mask or features beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.linear = nn.Embedding(10, 16), nn.Linear(16, 4)
+
+    def forward(self, beside: Tensor, ids: Tensor) -> Tensor:
+        found: Tensor = self.linear(self.table(ids)) + self.linear(beside)
+        return found
+
+
+class Counts(nn.Module):
+    """Adds to a buffer of its own."""
+
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.total.add_(x.sum(0))
+        return x * self.total
+
+
+class Chooses(nn.Module):
+    """Runs one of two, as the values decide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) if bool(x.sum() > 0) else x
 
 
 @pytest.fixture(autouse=True)
@@ -181,6 +232,63 @@ def test_torchscript_that_reads_shapes_has_those_of_the_job(
     said = capfd.readouterr()
     assert "(10x32 and 16x" in json.loads(said.out.splitlines()[-1])["error"]["message"]
     assert not said.err
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("script", "shapes", "flops"),
+    [
+        # Projections of two rounds.
+        (lambda: torch.jit.script(Repeats().eval()), {"x": [2, 5, 16]}, 2 * 10 * 16 * 64 * 2),
+        (lambda: torch.jit.script(nn.Sequential(nn.Embedding(10, 16))), {"ids": [2, 5]}, 0),
+        (
+            lambda: torch.jit.script(Looks()),
+            {"beside": [2, 5, 16], "ids": [2, 5]},
+            2 * 10 * 16 * 4 * 2,
+        ),
+        (
+            lambda: torch.jit.trace(Counts(), torch.ones(3, 8), check_trace=False),
+            {"x": [3, 8]},
+            3 * 8,
+        ),
+    ],
+    ids=["loop of attention", "ids", "features and ids", "writes a buffer"],
+)
+def test_torchscript_has_its_loops_and_its_types_from_what_it_runs_on(
+    script: Callable[[], Any],
+    shapes: dict[str, list[int]],
+    flops: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    torch.jit.save(script(), str(source / "model.pt"))
+    asked = (str(source), str(tmp_path / "out"), "--target", "ml_inf2")
+    result = run(capsys, *asked, "--shapes", json.dumps(shapes))[-1]["result"]
+    assert result["inputs"] == shapes
+    assert result["modules"][0]["flops"] >= flops
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_torchscript_that_values_decide_is_refused_and_a_trace_has_what_ran(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    asked = (str(source), str(tmp_path / "out"), "--target", "ml_inf2", "--shapes", '{"x": [3, 8]}')
+    torch.jit.save(torch.jit.script(Chooses()), str(source / "model.pt"))
+    error = run(capsys, *asked)[-1]["error"]
+    assert "data-dependent" in error["message"]
+    assert "torch.where" in error["hint"]
+    # On zeros the trace gave its input back, which takes no time.
+    torch.jit.save(torch.jit.trace(Chooses(), torch.zeros(3, 8)), str(source / "model.pt"))
+    [module] = run(capsys, *asked)[-1]["result"]["modules"]
+    assert module["flops"] == 0
+    torch.jit.save(torch.jit.script(nn.Sequential(nn.Embedding(9, 8))), str(source / "model.pt"))
+    said = run(capsys, *asked[:-1], '{"x": [3, 8], "y": [3]}')[-1]["error"]["message"]
+    assert "expected at most 2 argument(s) but received 3" in said
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
