@@ -181,9 +181,10 @@ def _read_json(path: Path, *, missing: RidgelineError | None) -> dict[str, objec
 
 
 def _is_of_another(running: Mapping[str, object], root: Path) -> bool:
-    """Whether this is a copy of the directory of a service. One that was moved is none."""
-    recorded = Path(str(running.get("data_dir", root)))
-    return recorded.exists() and not recorded.samefile(root)
+    """Whether this is a copy of the directory of a service. One that was moved is none: it is
+    known by its device and inode."""
+    found = root.stat()
+    return running.get("place") not in (None, f"{found.st_dev}:{found.st_ino}")
 
 
 def _member(value: Mapping[str, object], name: str, path: Path) -> str:

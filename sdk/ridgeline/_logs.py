@@ -63,8 +63,7 @@ def tail(session: Session, source: Source, count: int) -> list[LogLine]:
     """The same with time and stream. Raises NotFound if nothing was ever logged."""
     lines: list[LogLine] = []
     for stream in _streams(session, source) if count > 0 else ():
-        answer = _events(session, source, stream, limit=min(count, _LIMIT), startFromHead=False)
-        lines.extend(_lines(stream, answer))
+        lines.extend(_news(session, source, stream, {}, count))
     return sorted(lines, key=lambda line: line.timestamp_ms)[-count:]
 
 
@@ -121,22 +120,23 @@ def _news(
 ) -> list[LogLine]:
     """What this stream has that we have not read; moves its token on."""
     lines: list[LogLine] = []
-    if stream not in tokens and count > 0:
-        answer = _events(session, source, stream, limit=min(count, _LIMIT), startFromHead=False)
-        tokens[stream] = str(answer["nextForwardToken"])
-        return _lines(stream, answer)
+    from_end = stream not in tokens and count > 0
     while True:
-        position = {"nextToken": tokens[stream]} if stream in tokens else {}
+        where: dict[str, Any] = {"startFromHead": True}
+        if from_end:
+            where = {"limit": min(count, _LIMIT), "startFromHead": False}
+        elif stream in tokens:
+            where["nextToken"] = tokens[stream]
         try:
-            answer = _events(session, source, stream, startFromHead=True, **position)
-        except NotFound:
+            answer = _events(session, source, stream, **where)
+        except NotFound:  # deleted; whoever writes to it begins it anew
             return lines
         lines.extend(_lines(stream, answer))
         token = str(answer["nextForwardToken"])
-        if token == tokens.get(stream) or not answer.get("events"):
-            tokens[stream] = token
-            return lines
+        ends = from_end or token == tokens.get(stream) or not answer.get("events")
         tokens[stream] = token
+        if ends:
+            return lines
 
 
 def _streams(session: Session, source: Source) -> list[str]:

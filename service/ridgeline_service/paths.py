@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ class DataDir:
     def find(cls, explicit: str | os.PathLike[str] | None = None) -> DataDir:
         """The directory that was named, else ``$RIDGELINE_HOME``, else ``~/.ridgeline``."""
         chosen = explicit or os.environ.get("RIDGELINE_HOME") or Path.home() / ".ridgeline"
-        return cls(Path(chosen).expanduser().absolute())
+        return cls(Path(chosen).expanduser().resolve())
 
     @property
     def settings(self) -> Path:
@@ -108,15 +109,14 @@ class DataDir:
         return self.root / "proxy"
 
 
-def is_same_place(recorded: str, place: Path) -> bool:
-    """Whether a record of processes that says in which folder it was written is about ``place``.
+def place_of(folder: Path) -> str:
+    """Its device and inode: which folder it is, under whatever name. A move within a file system
+    keeps it, a copy has another."""
+    found = folder.stat()
+    return f"{found.st_dev}:{found.st_ino}"
 
-    A copy of a folder holds the records of the one that it was made of, whose processes are not
-    its own. One that was moved is still itself, under whatever name.
-    """
-    try:
-        return os.path.samefile(recorded, place)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
+
+def is_of(record: Mapping[str, object], folder: Path) -> bool:
+    """Whether a record of processes that lies in ``folder`` was written there, and not in one that
+    ``folder`` is a copy of. One without a ``place`` is taken for its own."""
+    return record.get("place") in (None, place_of(folder))

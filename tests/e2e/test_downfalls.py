@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +74,20 @@ def test_a_copy_of_a_running_service_is_a_service_of_its_own(jobs: Jobs, tmp_pat
     assert read_env(jobs.service.data_dir)["AWS_ENDPOINT_URL"] == jobs.service.url
     jobs.sagemaker.stop_training_job(TrainingJobName=name)
     assert jobs.wait(name)["TrainingJobStatus"] == "Stopped"
+
+
+def test_down_on_a_moved_directory_stops_its_own_service(tmp_path: Path) -> None:
+    """And not the one that was started where it was, whose files those are."""
+    home, moved = tmp_path / "home", tmp_path / "moved"
+    with running_service(home) as first:
+        home.rename(moved)
+        try:
+            with running_service(home) as second:
+                assert "Stopped" in first.cli("down", "--data-dir", str(moved)).stdout
+                assert not (moved / "run" / "supervisor.json").exists()
+                with pytest.raises(OSError, match="refused"):
+                    urllib.request.urlopen(first.url, timeout=5)
+                assert read_env(home)["AWS_ENDPOINT_URL"] == second.url
+                assert second.client("sagemaker").list_endpoints()["Endpoints"] == []
+        finally:
+            first.cli("down", "--data-dir", str(moved))

@@ -16,7 +16,7 @@ import yaml
 
 from ridgeline.errors import NotRunning, Unavailable
 from ridgeline_service.files import write_atomic
-from ridgeline_service.paths import DataDir, is_same_place
+from ridgeline_service.paths import DataDir, is_of
 from ridgeline_service.processes import ProcessId
 from ridgeline_service.settings import Settings, load_settings
 from ridgeline_service.supervisor.state import ServiceState, read_state
@@ -137,9 +137,8 @@ def _proxy_variables(directory: DataDir, state: ServiceState) -> dict[str, str]:
 def _running_proxy(directory: DataDir) -> int | None:
     try:
         raw = json.loads((directory.proxy / "state.json").read_text())
-        here = is_same_place(raw["data_dir"], directory.root)
         alive = ProcessId(raw["pid"], raw["start_time"]).alive()
-        return int(raw["port"]) if here and alive else None
+        return int(raw["port"]) if alive and is_of(raw, directory.root) else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

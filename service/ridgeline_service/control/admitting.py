@@ -20,16 +20,14 @@ def place(connection: Connection, room: Room, memory_bytes: int, instances: int 
             return wait
 
 
-def room_for(connection: Connection, room: Room, memory_bytes: int) -> int:
-    """How many more instances that declare so much each may start now. Warm pools make way."""
-    load = current_load(connection, with_pools=False)
-    by_memory = (room.memory_bytes - load.memory_bytes) // max(1, memory_bytes)
-    return max(0, min(room.instances - load.instances, by_memory))
-
-
 def current_load(connection: Connection, *, with_pools: bool = True) -> Load:
     """What runs or starts now."""
-    served, served_bytes = replicas.admitted_load(connection)
+    served = served_load(connection)
     worked, worked_bytes = job_rows.admitted_load(connection)
     kept, kept_bytes = warm_pools.available_load(connection) if with_pools else (0, 0)
-    return Load(served + worked + kept, served_bytes + worked_bytes + kept_bytes)
+    return Load(served.instances + worked + kept, served.memory_bytes + worked_bytes + kept_bytes)
+
+
+def served_load(connection: Connection) -> Load:
+    """What endpoints run or start now: unlike a job, none of it ends by itself."""
+    return Load(*replicas.admitted_load(connection))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 
 from sqlalchemy import Connection
@@ -24,7 +24,7 @@ from ridgeline_service.runtime.launcher import Launcher
 from ridgeline_service.store import command_jobs, journal, replicas, tuning_jobs, warm_pools
 from ridgeline_service.store import jobs as job_rows
 from ridgeline_service.store.command_jobs import CommandJob
-from ridgeline_service.store.job_records import JobRecord
+from ridgeline_service.store.job_records import JobPhase, JobRecord
 from ridgeline_service.store.outage import log_failure
 from ridgeline_service.store.records import ReplicaRecord
 from ridgeline_service.store.states import Desired
@@ -141,8 +141,7 @@ class Loop:
         return max(0.0, next_at - now)
 
     def adopt(self) -> None:
-        """After a start: note what lives on, and end what no row knows. If nothing lives on, the
-        service went down with all it ran."""
+        """After a start: note what lives on and what went down, and end what no row knows."""
         kept = work_folders(self._context.data_dir)  # before the rows: a new folder has one then
         with self._context.db.read() as connection:
             living = replicas.living_replicas(connection)
@@ -155,33 +154,32 @@ class Loop:
             replica.id: (replica.token, f"{replica.endpoint_arn}/{replica.variant}/{replica.id}")
             for replica in living
         }
-        lives_on = False
         for record in self._launcher.records():
-            if self._is_known(record, known.get(record.id)):
-                lives_on = True
-            else:
+            if not self._is_known(record, known.get(record.id)):
                 self._launcher.stop(record, 0)
                 self._launcher.remove(record.id)
+        living_runners = set()
         for record in self._runners.records():
             if self._is_known(record, runners.get(record.id)):
-                lives_on = True
+                living_runners.add(record.id)
             else:
                 self._runners.kill(record)
-        if not lives_on:
-            self._note_downfall(jobs)
+        self._note_downfall(jobs, living_runners)
         for id_ in self._runners.ids():
             # Also what a control plane left that was killed between a job's end and its folder's.
             if id_ not in runners:
                 self._runners.remove(id_)
 
-    def _note_downfall(self, jobs: Sequence[JobRecord]) -> None:
-        """What ran was interrupted, as by a restart of the machine. Where it is known how a runner
-        ended, its shim outlived it: that was killed alone."""
+    def _note_downfall(self, jobs: Sequence[JobRecord], living: Set[str]) -> None:
+        """A job whose runners all went down while no control plane was there was interrupted, as by
+        a restart of the machine. Where it is known how a runner ended, its shim outlived it: that
+        was killed alone."""
         exit_status = self._runners.exit_status
         lost = [
             job.arn
             for job in jobs
-            if job.instances and not any(exit_status(each.id) for each in job.instances)
+            if job.phase is JobPhase.RUNNING
+            and not any(each.id in living or exit_status(each.id) for each in job.instances)
         ]
         with self._context.db.write() as connection:
             job_rows.forget_boot(connection, lost)

@@ -23,7 +23,7 @@ import botocore
 
 from ridgeline_service.files import write_atomic
 from ridgeline_service.gateway.certificates import Authority, is_aws
-from ridgeline_service.paths import DataDir
+from ridgeline_service.paths import DataDir, place_of
 from ridgeline_service.processes import ProcessId
 
 _HEAD_LIMIT = 16 * 1024
@@ -167,12 +167,11 @@ async def serve(data_dir: DataDir, gateway_url: str, port: int) -> None:
     listening = await proxy.start(port)
     me = ProcessId.of(os.getpid())
     assert me is not None
-    whose = {"data_dir": str(data_dir.root), "pid": me.pid, "start_time": me.start_time}
+    whose = {"place": place_of(data_dir.root), "pid": me.pid, "start_time": me.start_time}
     state = {**whose, "port": listening}
     write_atomic(data_dir.proxy / "state.json", json.dumps(state), mode=0o600)
     await stop.wait()
     await proxy.stop()
-    (data_dir.proxy / "state.json").unlink(missing_ok=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

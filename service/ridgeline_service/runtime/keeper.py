@@ -15,13 +15,13 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from urllib.parse import quote
 
 from ridgeline.errors import InternalError, NotReady, Unavailable
 from ridgeline_service.files import write_atomic
-from ridgeline_service.paths import DataDir, is_same_place
+from ridgeline_service.paths import DataDir, is_of
 from ridgeline_service.processes import ProcessId, find_by_command
 from ridgeline_service.runtime import shim
 
@@ -100,8 +100,8 @@ class ProcessKeeper:
     def records(self) -> list[ProcessRecord]:
         """Processes that still live, whoever started them."""
         found = []
-        for path in sorted(self._root.glob("*/process.json")):
-            record = _read_record(path)
+        for path in sorted(self._root.glob("*/spec.json")):
+            record = _read_record(path.parent)
             if record is not None and self.alive(record):
                 found.append(record)
         return found
@@ -115,7 +115,7 @@ class ProcessKeeper:
         """Whether this very process (not another with its pid) runs, and is one of this root: a
         copy of a root, and of rows that name its processes, has none of them."""
         self._reap(record.pid)
-        return ProcessId(record.pid, record.start_time).alive() and _is_own(self.folder(record.id))
+        return ProcessId(record.pid, record.start_time).alive() and self._is_own(record)
 
     def exit_status(self, id_: str) -> ExitStatus | None:
         """How it ended; None while it runs, or when its shim was killed before it could say."""
@@ -132,6 +132,7 @@ class ProcessKeeper:
     def stop(self, record: ProcessRecord, grace_s: float) -> None:
         """Ask it to finish, and kill all of it after ``grace_s`` seconds. Returns when it is gone;
         idempotent."""
+        own = self._is_own(record)
         if grace_s > 0:
             self.ask_to_stop(record)
         if not self._wait(record, grace_s):
@@ -139,13 +140,13 @@ class ProcessKeeper:
             if not self._wait(record, _KILL_WAIT_S):
                 self._signal(record, signal.SIGKILL)
                 self._wait(record, _KILL_WAIT_S)
-        if _is_own(self.folder(record.id)):
+        if own:
             _kill_by_token(record.token)
 
     def remove(self, id_: str) -> None:
         """Forget an ended process and delete its folder. Raises NotReady while it runs."""
         folder = self.folder(id_)
-        record = _read_record(folder / "process.json")
+        record = _read_record(folder)
         if record is not None:
             if self.alive(record):
                 raise NotReady(
@@ -206,6 +207,14 @@ class ProcessKeeper:
             time.sleep(_POLL_S)
         return True
 
+    def _is_own(self, record: ProcessRecord) -> bool:
+        """Whether it was started under this root."""
+        folder = self.folder(record.id)
+        try:
+            return is_of(json.loads((folder / "process.json").read_text()), folder)
+        except (FileNotFoundError, ValueError, AttributeError):
+            return ProcessId(record.pid, record.start_time) in _shims_of(folder)
+
     def _reap(self, pid: int) -> None:
         with self._lock:
             process = self._started.get(pid)
@@ -218,39 +227,31 @@ def log_file(data_dir: DataDir, group: str, stream: str) -> Path:
     return data_dir.log_groups / quote(group, safe="") / f"{quote(stream, safe='')}.jsonl"
 
 
-def _is_own(folder: Path) -> bool:
-    """Whether the process that is recorded there was started there, as far as can be known."""
+def _read_record(folder: Path) -> ProcessRecord | None:
+    """None in a copy of the folder that it was written in, and where nothing was started."""
     try:
-        recorded = json.loads((folder / "process.json").read_text())["folder"]
-    except FileNotFoundError:
-        return False
-    except (ValueError, KeyError, TypeError):
-        return True  # the disk lost what it said
-    return is_same_place(recorded, folder)
-
-
-def _read_record(path: Path) -> ProcessRecord | None:
-    """None where there is none, and in a copy of the folder that it was written in."""
-    try:
-        raw = json.loads(path.read_text())
-        here = is_same_place(raw.pop("folder"), path.parent)
-        return ProcessRecord(**raw) if here else None
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return _found_again(path.parent)
+        raw = json.loads((folder / "process.json").read_text())
+        record = ProcessRecord(**{each.name: raw[each.name] for each in fields(ProcessRecord)})
+        return record if is_of(raw, folder) else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return _found_again(folder)
 
 
 def _found_again(folder: Path) -> ProcessRecord | None:
-    """A process whose record the disk lost, by the order that it was started with and the command
-    line of its shim, which is older than what that started."""
+    """A process that has not recorded itself yet, or whose record the disk lost, by the order that
+    it was started with."""
     try:
         order = shim.read_spec(str(folder / "spec.json"))
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    for process in find_by_command(f" {folder} "):
-        return ProcessRecord(order.id, process.pid, process.start_time, order.token, order.port)
+    for shim_ in _shims_of(folder):
+        return ProcessRecord(order.id, shim_.pid, shim_.start_time, order.token, order.port)
     return None
+
+
+def _shims_of(folder: Path) -> list[ProcessId]:
+    """By their command lines."""
+    return find_by_command(f"{Path(shim.__file__).name} {folder} ")
 
 
 def _kill_by_token(token: str) -> None:

@@ -23,10 +23,13 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+CAUGHT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD)
+IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 MAX_LINE = 256 * 1024  # bytes of one log event, as in CloudWatch Logs
 READ_SIZE = 1 << 16
 TICK_S = 0.05
@@ -56,8 +59,9 @@ class Spec:
 def main(folder: str, ready_fd: int) -> int:
     wakeup = _catch_signals()
     spec = read_spec(f"{folder}/spec.json")
+    found = os.stat(folder)
     record = {
-        "folder": folder,
+        "place": f"{found.st_dev}:{found.st_ino}",  # as ``ridgeline_service.paths`` has it
         "id": spec.id,
         "pid": os.getpid(),
         "start_time": start_time(os.getpid()),
@@ -154,8 +158,7 @@ class Log:
         self.lines([self._rest])
         self._rest = b""
         if self._lost:
-            notice = {"t": int(time.time() * 1000), "m": f"[{self._lost} lines were not kept]"}
-            self._append((json.dumps(notice) + "\n").encode())
+            self._append(_notice(int(time.time() * 1000), f"[{self._lost} lines were not kept]"))
         os.close(self._file)
 
     def _write(self, data: bytes, count: int, now: int) -> None:
@@ -164,11 +167,8 @@ class Log:
             if not self._full:
                 self._full = True
                 size = self._limit >> 20
-                notice = {
-                    "t": now,
-                    "m": f"[log stream is full at {size} MiB: nothing more is kept]",
-                }
-                self._append((json.dumps(notice) + "\n").encode())
+                text = f"[log stream is full at {size} MiB: nothing more is kept]"
+                self._append(_notice(now, text))
             self._lost += count
         elif self._append(data):
             self._left -= len(data)
@@ -187,6 +187,10 @@ class Log:
                 return False
         self._torn = False
         return True
+
+
+def _notice(now: int, text: str) -> bytes:
+    return (json.dumps({"t": now, "m": text}) + "\n").encode()
 
 
 def split_line(line: bytes) -> list[bytes]:
@@ -215,9 +219,9 @@ def _catch_signals() -> int:
     """Signals become bytes in a pipe that the loop reads, so nothing runs between two lines."""
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+    for number in CAUGHT:
         signal.signal(number, lambda *_: None)
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     return reader
 
@@ -259,9 +263,7 @@ def _become(
         if os.getppid() != shim:
             os._exit(1)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        for number in CAUGHT + IGNORED:
             signal.signal(number, signal.SIG_DFL)
         nothing = os.open("/dev/null", os.O_RDONLY)
         os.dup2(nothing, 0)
@@ -360,29 +362,23 @@ def ask_to_stop(child: int, *, namespace: bool) -> bool:
     if namespace:
         targets = [server for first in children(child) for server in children(first)]
     for pid in targets:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        except ProcessLookupError:
-            continue
     return bool(targets)
 
 
 def _kill_group(child: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _kill_strays() -> None:
     """End what the server left behind: as subreaper the shim has inherited it."""
     while strays := children(os.getpid()):
         for pid in strays:
-            try:
+            with suppress(ProcessLookupError, ChildProcessError):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-            except (ProcessLookupError, ChildProcessError):
-                continue
 
 
 def _record_exit(folder: str, status: int, *, namespace: bool) -> None:

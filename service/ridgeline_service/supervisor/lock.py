@@ -8,7 +8,7 @@ import os
 from dataclasses import asdict
 from typing import TextIO
 
-from ridgeline_service.paths import DataDir, is_same_place
+from ridgeline_service.paths import DataDir, is_of, place_of
 from ridgeline_service.processes import ProcessId
 
 
@@ -23,7 +23,7 @@ def take_lock(data_dir: DataDir) -> TextIO | None:
     own = ProcessId.of(os.getpid())
     assert own is not None
     lock.truncate(0)
-    lock.write(json.dumps({"data_dir": str(data_dir.root), **asdict(own)}))
+    lock.write(json.dumps({"place": place_of(data_dir.root), **asdict(own)}))
     lock.flush()
     return lock
 
@@ -32,7 +32,7 @@ def last_holder(data_dir: DataDir) -> ProcessId | None:
     """Who took the lock of this very directory last, alive or not; None where nobody did."""
     try:
         raw = json.loads((data_dir.run / "lock").read_text())
-        here = is_same_place(raw.pop("data_dir"), data_dir.root)
-        return ProcessId(**raw) if here else None
+        holder = ProcessId(raw["pid"], raw["start_time"])
+        return holder if is_of(raw, data_dir.root) else None
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None

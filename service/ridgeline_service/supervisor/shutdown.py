@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 
-from ridgeline_service.paths import DataDir, is_same_place
+from ridgeline_service.paths import DataDir, is_of
 from ridgeline_service.processes import ProcessId, end, find_by_command
 from ridgeline_service.runtime.keeper import ProcessKeeper
 from ridgeline_service.training.causes import Cause
@@ -40,9 +40,9 @@ def _stop_kept(data_dir: DataDir) -> None:
     deadline = time.monotonic() + _KEPT_GRACE_S
     for keeper, record in living:
         keeper.stop(record, max(0.1, deadline - time.monotonic()))
-    # One that was being started when its control plane was killed has no record yet.
-    for root in (data_dir.replicas, data_dir.jobs):
-        for process in find_by_command(f" {root}/"):
+    # What outlived its shim. Another service may have processes whose folders were here before.
+    for folder in (*data_dir.replicas.glob("*"), *data_dir.jobs.glob("*")):
+        for process in find_by_command(f" {folder}"):
             end(process, _KEPT_GRACE_S)
 
 
@@ -50,8 +50,8 @@ def _stop_proxy(data_dir: DataDir) -> None:
     state = data_dir.proxy / "state.json"
     try:
         raw = json.loads(state.read_text())
-        here = is_same_place(raw["data_dir"], data_dir.root)
-        found = [ProcessId(raw["pid"], raw["start_time"])] if here else []
+        proxy = ProcessId(raw["pid"], raw["start_time"])
+        found = [proxy] if is_of(raw, data_dir.root) else []
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError):

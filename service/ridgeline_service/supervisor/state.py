@@ -7,11 +7,11 @@ says can be found out without it, from the command lines of the processes.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 from ridgeline.errors import InvalidInput
 from ridgeline_service.files import write_atomic
-from ridgeline_service.paths import DataDir, is_same_place
+from ridgeline_service.paths import DataDir, is_of, place_of
 from ridgeline_service.processes import ProcessId, find_by_command
 
 MODULES = {
@@ -38,7 +38,7 @@ class ServiceState:
     children: dict[str, ProcessId] = field(default_factory=dict)
 
     def write(self, data_dir: DataDir) -> None:
-        record = {"data_dir": str(data_dir.root), **asdict(self)}
+        record = {"place": place_of(data_dir.root), **asdict(self)}
         write_atomic(data_dir.supervisor, json.dumps(record, indent=2), mode=0o600)
 
 
@@ -50,11 +50,11 @@ def read_state(data_dir: DataDir) -> ServiceState | None:
     """
     try:
         raw = json.loads(data_dir.supervisor.read_text())
-        if not is_same_place(raw.pop("data_dir"), data_dir.root):
+        if not is_of(raw, data_dir.root):
             return None
         raw["supervisor"] = ProcessId(**raw["supervisor"])
         raw["children"] = {name: ProcessId(**child) for name, child in raw["children"].items()}
-        return ServiceState(**raw)
+        return ServiceState(**{each.name: raw[each.name] for each in fields(ServiceState)})
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
@@ -151,6 +152,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """End the children and every replica; leave the data."""
+        self._follow()
         for child in self._children.values():
             if child.pidfd >= 0:
                 os.close(child.pidfd)
@@ -179,6 +181,12 @@ class Supervisor:
             self._lock.close()
             self._lock = None
 
+    def _follow(self) -> None:
+        """The directory may have been moved, and another may lie where it was."""
+        if self._lock is not None:
+            lock = Path(os.readlink(f"/proc/self/fd/{self._lock.fileno()}"))
+            self._data_dir = DataDir(lock.parent.parent)
+
     def _step(self) -> None:
         watched = {c.pidfd: c for c in self._children.values() if c.pidfd >= 0}
         pending = [c.restart_at for c in self._children.values() if c.process is None]
@@ -186,6 +194,7 @@ class Supervisor:
         readable, _, _ = select.select([*watched, self._wake_read], [], [], wait)
         if self._wake_read in readable:
             os.read(self._wake_read, 512)
+        self._follow()
         for handle in readable:
             if handle in watched:
                 self._on_death(watched[handle])

@@ -1,18 +1,15 @@
 """Log groups and streams on disk, read as CloudWatch Logs reads them.
 
-A stream is one append-only file of lines ``{"t": <ms since the epoch>, "m": "<text>"}`` that a
-replica's shim writes; positions are byte offsets, so paging costs what it returns, from either
-end. A last line without its newline is still being written and is not returned; a line that is not
-such JSON (a writer was killed in the middle of it) is skipped. How long a group's streams are kept
-lies in a file beside them. Who writes is not known here; one whose file is gone begins it anew.
+A stream is one file that a replica's shim writes, a line at a time (``log_lines``). How long a
+group's streams are kept lies in a file beside them. Who writes is not known here; one whose file is
+gone begins it anew, and whoever read the former one goes on at the start of that.
 """
 
 from __future__ import annotations
 
 import heapq
-import json
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,51 +18,27 @@ from urllib.parse import quote, unquote
 
 from ridgeline_service.files import write_atomic
 from ridgeline_service.paths import DataDir
+from ridgeline_service.telemetry.log_lines import (
+    START,
+    LogEvent,
+    Position,
+    Window,
+    backward,
+    end_of,
+    forward,
+    offset_of,
+    position_at,
+    within,
+)
 
 MAX_PAGE_BYTES = 1024 * 1024
-_BLOCK = 64 * 1024
 _SUFFIX = ".jsonl"
 _RETENTION = "retention-days"
 _DAY_MS = 24 * 3600 * 1000
-# Lines are in order of time but for a clock that was set back: how far back is still found.
-_SLACK_MS = 60_000
 
 
 class NoSuchLog(LookupError):
     """No group or stream of that name."""
-
-
-class InvalidPosition(ValueError):
-    """A position that is not the start of a line of this stream."""
-
-
-@dataclass(frozen=True)
-class LogEvent:
-    """One line; ``start`` and ``end`` are its byte offsets in the stream."""
-
-    timestamp: int
-    message: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Window:
-    """Which events are wanted: ``start <= timestamp < end``, in milliseconds; None is open."""
-
-    start: int | None = None
-    end: int | None = None
-
-    def holds(self, timestamp: int) -> bool:
-        return (self.start is None or timestamp >= self.start) and (
-            self.end is None or timestamp < self.end
-        )
-
-    def is_long_before(self, timestamp: int) -> bool:
-        return self.start is not None and timestamp < self.start - _SLACK_MS
-
-    def is_long_after(self, timestamp: int) -> bool:
-        return self.end is not None and timestamp >= self.end + _SLACK_MS
 
 
 @dataclass(frozen=True)
@@ -73,8 +46,8 @@ class LogPage:
     """Events in the order of the stream, and where to go on before and after them."""
 
     events: tuple[LogEvent, ...]
-    before: int
-    after: int
+    before: Position
+    after: Position
 
 
 @dataclass(frozen=True)
@@ -164,25 +137,31 @@ class LogStore:
         self._stream(group, stream).unlink(missing_ok=True)
 
     def read_forward(
-        self, group: str, stream: str, *, position: int = 0, limit: int, window: Window
+        self, group: str, stream: str, *, position: Position = START, limit: int, window: Window
     ) -> LogPage:
         """Events from ``position`` on. Raises NoSuchLog, InvalidPosition."""
         events: list[LogEvent] = []
         size = 0
-        after = position
-        with self._open(group, stream, position) as file:
-            for event in _within(file, position, window):
+        with self._open(group, stream) as file:
+            start = after = offset_of(file, position)
+            for event in within(file, start, window):
                 if window.holds(event.timestamp):
                     size += len(event.message) + 26
                     if len(events) == limit or (events and size > MAX_PAGE_BYTES):
                         break
                     events.append(event)
                 after = event.end
-        before = events[0].start if events else position
-        return LogPage(tuple(events), before, after)
+            before = events[0].start if events else start
+            return LogPage(tuple(events), position_at(file, before), position_at(file, after))
 
     def read_backward(
-        self, group: str, stream: str, *, position: int | None = None, limit: int, window: Window
+        self,
+        group: str,
+        stream: str,
+        *,
+        position: Position | None = None,
+        limit: int,
+        window: Window,
     ) -> LogPage:
         """The last events before ``position`` (None: the end), oldest first.
 
@@ -190,10 +169,9 @@ class LogStore:
         """
         events: list[LogEvent] = []
         size = 0
-        with self._open(group, stream, position or 0) as file:
-            end = _end(file) if position is None else position
-            before = end
-            for event in _backward(file, end):
+        with self._open(group, stream) as file:
+            end = before = end_of(file) if position is None else offset_of(file, position)
+            for event in backward(file, end):
                 if window.is_long_before(event.timestamp):
                     break
                 if window.holds(event.timestamp):
@@ -202,30 +180,34 @@ class LogStore:
                         break
                     events.append(event)
                 before = event.start
-        events.reverse()
-        after = events[-1].end if events else end
-        return LogPage(tuple(events), before, after)
+            events.reverse()
+            after = events[-1].end if events else end
+            return LogPage(tuple(events), position_at(file, before), position_at(file, after))
 
     def merge(
-        self, group: str, positions: dict[str, int], window: Window
-    ) -> Generator[tuple[str, LogEvent], None, None]:
-        """Events of several streams by time, each read from its own position.
+        self, group: str, positions: dict[str, Position], window: Window
+    ) -> Generator[tuple[str, LogEvent, Position], None, None]:
+        """Events of several streams by time, each read from its own position; with the stream and
+        the position after the event.
 
         Raises NoSuchLog, InvalidPosition. Close the iterator to close the files.
         """
 
         def events(
             order: int, stream: str
-        ) -> Generator[tuple[int, int, int, str, LogEvent], None, None]:
-            with self._open(group, stream, positions[stream]) as file:
-                for event in _within(file, positions[stream], window):
+        ) -> Generator[tuple[int, int, int, str, LogEvent, str], None, None]:
+            with self._open(group, stream) as file:
+                opening = ""
+                for event in within(file, offset_of(file, positions[stream]), window):
+                    # Once there is a line, the opening stays what it is.
+                    opening = opening or position_at(file, event.end).opening
                     if window.holds(event.timestamp):
-                        yield event.timestamp, order, event.start, stream, event
+                        yield event.timestamp, order, event.start, stream, event, opening
 
         sources = [events(order, stream) for order, stream in enumerate(sorted(positions))]
         try:
-            for _, _, _, stream, event in heapq.merge(*sources):
-                yield stream, event
+            for _, _, _, stream, event, opening in heapq.merge(*sources):
+                yield stream, event, Position(event.end, opening)
         finally:
             for source in sources:
                 source.close()
@@ -243,110 +225,19 @@ class LogStore:
             raise NoSuchLog(f"no log stream {stream!r} in group {group!r}")
         return path
 
-    def _open(self, group: str, stream: str, position: int) -> BinaryIO:
+    def _open(self, group: str, stream: str) -> BinaryIO:
         try:
-            file = self._stream(group, stream).open("rb")
+            return self._stream(group, stream).open("rb")
         except FileNotFoundError:  # deleted just now
             raise NoSuchLog(f"no log stream {stream!r} in group {group!r}") from None
-        if position:
-            file.seek(position - 1)
-            if file.read(1) != b"\n":
-                file.close()
-                raise InvalidPosition(f"no line of stream {stream!r} starts at {position}")
-        return file
-
-
-def _within(file: BinaryIO, position: int, window: Window) -> Iterator[LogEvent]:
-    """Events from ``position`` on, without most of those before and after the window."""
-    for event in _forward(file, _skip(file, position, window)):
-        if window.is_long_after(event.timestamp):
-            return
-        yield event
-
-
-def _skip(file: BinaryIO, position: int, window: Window) -> int:
-    """A line start at or after ``position`` with nothing of the window before it, by bisection."""
-    low, high = position, file.seek(0, os.SEEK_END)
-    while window.start is not None and high - low > _BLOCK:
-        middle = (low + high) // 2
-        file.seek(middle)
-        cut = len(file.readline())
-        event = next(_forward(file, middle + cut), None)
-        if event is not None and event.start < high and window.is_long_before(event.timestamp):
-            low = event.end
-        else:
-            high = middle
-    return low
-
-
-def _forward(file: BinaryIO, position: int) -> Iterator[LogEvent]:
-    file.seek(position)
-    for line in file:
-        if not line.endswith(b"\n"):
-            return
-        event = _parse(line, position)
-        position += len(line)
-        if event is not None:
-            yield event
-
-
-def _backward(file: BinaryIO, end: int) -> Iterator[LogEvent]:
-    """Events that end at ``end`` or before, newest first, read in blocks from there."""
-    rest = b""
-    position = end
-    while position > 0:
-        start = max(0, position - _BLOCK)
-        file.seek(start)
-        block = file.read(position - start) + rest
-        position = start
-        lines = _split(block)
-        # The first line may have begun in the block before: it waits for that one.
-        rest = lines.pop(0) if start > 0 else b""
-        at = start + len(rest) + sum(map(len, lines))
-        for line in reversed(lines):
-            at -= len(line)
-            event = _parse(line, at)
-            if event is not None:
-                yield event
-
-
-def _split(block: bytes) -> list[bytes]:
-    """Lines with their newlines; unlike splitlines, a stray carriage return ends none."""
-    parts = [part + b"\n" for part in block.split(b"\n")]
-    parts[-1] = parts[-1][:-1]
-    return [part for part in parts if part]
-
-
-def _end(file: BinaryIO) -> int:
-    """The offset after the last whole line."""
-    position = file.seek(0, os.SEEK_END)
-    while position > 0:
-        start = max(0, position - _BLOCK)
-        file.seek(start)
-        newline = file.read(position - start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        position = start
-    return 0
-
-
-def _parse(line: bytes, start: int) -> LogEvent | None:
-    try:
-        raw = json.loads(line)
-        timestamp, message = raw["t"], raw["m"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-    if type(timestamp) is not int or not isinstance(message, str):
-        return None
-    return LogEvent(timestamp, message, start, start + len(line))
 
 
 def _stream_info(name: str, path: Path) -> StreamInfo:
     first = last = None
     try:
         with path.open("rb") as file:
-            opening = next(_forward(file, 0), None)
-            closing = next(_backward(file, _end(file)), None)
+            opening = next(forward(file, 0), None)
+            closing = next(backward(file, end_of(file)), None)
     except FileNotFoundError:
         opening = closing = None
     if opening is not None and closing is not None:

@@ -216,6 +216,32 @@ def test_logs_page_in_both_directions(served, folder: Path) -> None:
     assert found == [f"line {n}" for n in range(10) if n != 3]
 
 
+def test_a_stream_that_is_deleted_while_it_is_read_goes_on_with_what_is_written_since(
+    served, folder: Path
+) -> None:
+    stream = DataDir(folder).log_groups / "begun-anew" / "s.jsonl"
+    stream.parent.mkdir(parents=True)
+
+    def write(word: str, *times: int) -> None:
+        stream.write_text("".join(f'{{"t": {time}, "m": "{word}"}}\n' for time in times))
+
+    write("old", 1, 2, 3)
+    logs, group = served.client("logs"), {"logGroupName": "begun-anew"}
+    where = {**group, "logStreamName": "s"}
+    token = {"nextToken": logs.get_log_events(**where, startFromHead=True)["nextForwardToken"]}
+    filtered = logs.filter_log_events(**group, limit=2)
+    logs.delete_log_stream(**where)
+    assert failure(logs.get_log_events, **where, **token)["Code"] == "ResourceNotFoundException"
+    write("new", 4)
+    page = logs.get_log_events(**where, **token)
+    assert [event["message"] for event in page["events"]] == ["new"]
+    write("new", 4, 5, 6)
+    page = logs.get_log_events(**where, nextToken=page["nextForwardToken"])
+    assert [event["timestamp"] for event in page["events"]] == [5, 6]
+    rest = logs.filter_log_events(**group, nextToken=filtered["nextToken"])
+    assert [event["timestamp"] for event in rest["events"]] == [4, 5, 6]
+
+
 def test_logs_are_kept_as_long_as_is_asked_and_deleted(served, folder: Path) -> None:
     streams = DataDir(folder).log_groups / "g"
     streams.mkdir(parents=True)

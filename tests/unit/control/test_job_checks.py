@@ -62,7 +62,17 @@ def spot(**times: int) -> dict[str, Any]:
                 request(TensorBoardOutputConfig={"S3OutputPath": "s3://b/tb", "LocalPath": path}),
                 "LocalPath of TensorBoardOutputConfig",
             )
-            for path in ("/opt/ml", "/var/tb", "/opt/ml/input/tb", "/opt/ml/output/../../x")
+            for path in (
+                *("/opt/ml", "/var/tb", "/opt/ml/output/../../x", "/opt/ml/."),
+                *("/opt/ml/input/tb", "/opt/ml//input", "/opt/ml/./input/tb"),
+            )
+        ),
+        *(
+            (
+                request(CheckpointConfig={"S3Uri": "s3://b/c", "LocalPath": path}),
+                "LocalPath of CheckpointConfig",
+            )
+            for path in ("/opt/ml", "/opt/ml/model/", "/opt/ml//model", "/opt/ml/./code")
         ),
         (request(**spot(MaxRuntimeInSeconds=60)), WAIT),
         (request(**spot(MaxRuntimeInSeconds=60, MaxWaitTimeInSeconds=59)), WAIT),

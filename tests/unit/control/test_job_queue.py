@@ -51,8 +51,30 @@ def test_a_job_that_waits_for_long_is_passed_no_more(two: Any, runners: FakeRunn
     ticks(two)
     assert running(runners) == {"long"}
     assert "behind training job 'wide'" in message(two, "small")
+    assert "room is kept for it" in message(two, "wide")
     runners.end("long")
     ticks(two)
+    assert running(runners) == {"wide"}
+
+
+def test_no_room_is_kept_for_a_job_that_does_not_fit_beside_the_endpoints(
+    make_world: Any, runners: FakeRunners
+) -> None:
+    world = make_world(runners=runners, settings=Settings(max_instances=2))
+    world.deploy("e")
+    create(world, "wide", count=2)
+    world.now += PASSED_FOR_S
+    create(world, "small")
+    ticks(world)
+    assert running(runners) == {"small"}
+    assert "does not fit beside the endpoints that run" in message(world, "wide")
+    world.plane.endpoints.delete({"EndpointName": "e"})
+    create(world, "next")
+    world.settle()
+    assert running(runners) == {"small"}
+    assert "room is kept for it" in message(world, "wide")
+    runners.end("small")
+    ticks(world)
     assert running(runners) == {"wide"}
 
 

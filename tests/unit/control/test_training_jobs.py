@@ -385,6 +385,22 @@ def test_what_tensorboard_shows_lies_apart_for_every_job(jobs: Any, runners: Fak
     ]
 
 
+def test_the_folders_of_a_job_are_found_however_their_paths_are_spelt(
+    jobs: Any, runners: FakeRunners
+) -> None:
+    world = jobs()
+    create(
+        world,
+        "j",
+        TensorBoardOutputConfig={"S3OutputPath": "s3://b/tb", "LocalPath": "/opt/ml//runs/./a"},
+        CheckpointConfig={"S3Uri": "s3://b/c", "LocalPath": "/opt/ml/./kept//now/"},
+    )
+    ticks(world)
+    order = runners.one("j").spec.order
+    assert order.tensorboard is not None
+    assert (order.tensorboard.path, order.checkpoint_path) == ("/opt/ml/runs/a", "/opt/ml/kept/now")
+
+
 def test_a_shell_in_a_running_job_is_refused(jobs: Any) -> None:
     world = jobs()
     create(world, "j")

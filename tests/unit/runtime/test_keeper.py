@@ -6,6 +6,10 @@ import shutil
 import sys
 from pathlib import Path
 
+import pytest
+
+from ridgeline.errors import NotReady
+from ridgeline_service.processes import ProcessId
 from ridgeline_service.runtime import shim
 from ridgeline_service.runtime.keeper import ProcessKeeper
 
@@ -60,3 +64,38 @@ def test_a_copy_of_a_root_has_none_of_its_processes(tmp_path: Path) -> None:
     finally:
         keeper.stop(record, 0)
     assert keeper.records() == []
+
+
+def test_a_process_without_a_record_lives_and_can_be_stopped(tmp_path: Path) -> None:
+    keeper = ProcessKeeper(tmp_path / "jobs")
+    keeper.make_scratch("a")
+    record = keeper.start(order(tmp_path))
+    try:
+        (tmp_path / "jobs" / "a" / "process.json").unlink()
+        shutil.copytree(tmp_path / "jobs", tmp_path / "copy")
+        assert keeper.alive(record)
+        assert keeper.records() == [record]
+        with pytest.raises(NotReady, match="still runs"):
+            keeper.remove("a")
+        copy = ProcessKeeper(tmp_path / "copy")
+        assert not copy.alive(record)
+        assert copy.records() == []
+    finally:
+        keeper.stop(record, 0)
+    assert not ProcessId(record.pid, record.start_time).alive()
+
+
+def test_a_root_that_was_moved_keeps_its_processes(tmp_path: Path) -> None:
+    """Also when a copy of it lies where it was."""
+    keeper = ProcessKeeper(tmp_path / "jobs")
+    keeper.make_scratch("a")
+    record = keeper.start(order(tmp_path))
+    try:
+        shutil.copytree(tmp_path / "jobs", tmp_path / "copy")
+        moved = ProcessKeeper((tmp_path / "jobs").rename(tmp_path / "moved"))
+        (tmp_path / "copy").rename(tmp_path / "jobs")
+        assert keeper.records() == []
+        assert moved.records() == [record]
+    finally:
+        ProcessKeeper(tmp_path / "moved").stop(record, 0)
+    assert not ProcessId(record.pid, record.start_time).alive()

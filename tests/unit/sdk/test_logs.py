@@ -79,6 +79,26 @@ def test_following_from_now(session: Session, streams: Streams, clock: Any) -> N
     assert next(follow(session, of_endpoint("e"), 0)).text == "new"
 
 
+def test_following_a_stream_that_is_deleted_and_begun_anew(
+    fake: Any, session: Session, streams: Streams, clock: Any, sdk_tools: Any
+) -> None:
+    """Listed as it was deleted, and again after a poll that finds nothing of it."""
+    known = fake.rules["GetLogEvents"]
+    deleted = sdk_tools.aws_error("ResourceNotFoundException", "The log stream does not exist.")
+    fake.rules["GetLogEvents"] = deleted
+    streams.lines = {"blue/1": [(1, "first")]}
+
+    def poll() -> None:
+        polls = len(clock.slept)
+        fake.rules["GetLogEvents"] = deleted if polls == 2 else known
+        if polls == 3:
+            streams.lines["blue/1"].append((2, "second"))
+
+    clock.on_sleep = poll
+    lines = islice(follow(session, of_endpoint("e"), 10), 2)
+    assert [line.text for line in lines] == ["first", "second"]
+
+
 def gone(fake: Any, sdk_tools: Any) -> None:
     """The endpoint is deleted; its log stays, as in CloudWatch."""
     fake.rules["DescribeEndpoint"] = sdk_tools.aws_error(

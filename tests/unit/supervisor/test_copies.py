@@ -16,7 +16,7 @@ from ridgeline.errors import NotRunning
 from ridgeline.session import Session
 from ridgeline_service.commands import env
 from ridgeline_service.commands.down import down
-from ridgeline_service.paths import DataDir
+from ridgeline_service.paths import DataDir, place_of
 from ridgeline_service.processes import ProcessId
 from ridgeline_service.security.keys import ensure_root_key
 from ridgeline_service.supervisor.directory import prepare_directory
@@ -45,7 +45,7 @@ def original(tmp_path: Path, process: ProcessId) -> DataDir:
     children = dict.fromkeys(MODULES, process)
     ServiceState(process, "127.0.0.1", 1, url, url, url, children).write(directory)
     directory.proxy.mkdir()
-    record = {"data_dir": str(directory.root), **vars(process), "port": 2}
+    record = {"place": place_of(directory.root), **vars(process), "port": 2}
     (directory.proxy / "state.json").write_text(json.dumps(record))
     return directory
 
@@ -70,6 +70,59 @@ def test_a_copy_does_not_run(copy: DataDir) -> None:
     assert env._running_proxy(copy) is None
     with pytest.raises(NotRunning, match=str(copy.root)):
         Session(data_dir=copy.root)
+
+
+def test_a_copy_outlives_its_original_s_name(
+    original: DataDir, copy: DataDir, tmp_path: Path, process: ProcessId
+) -> None:
+    original.root.rename(tmp_path / "moved")
+    down(copy.root)
+    assert process.alive()
+    with pytest.raises(NotRunning):
+        Session(data_dir=copy.root)
+
+
+def test_a_link_that_leads_to_a_copy_now_is_the_copy(
+    tmp_path: Path, original: DataDir, process: ProcessId
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(original.root)
+    assert DataDir.find(link) == original
+    state = read_state(DataDir.find(link))
+    assert state is not None
+    state.write(DataDir(link))
+    shutil.copytree(original.root, tmp_path / "copy")
+    link.unlink()
+    link.symlink_to(tmp_path / "copy")
+    down(link)
+    assert process.alive()
+    assert read_state(original) == state
+
+
+def test_a_directory_is_known_under_its_new_name_when_another_has_the_old(
+    tmp_path: Path, original: DataDir, process: ProcessId, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = original.root.rename(tmp_path / "moved")
+    prepare_directory(original)
+    assert read_state(original) is None
+    assert Session(data_dir=moved)
+    down(original.root)
+    assert "Nothing was running" in capsys.readouterr().out
+    assert process.alive()
+    down(moved)
+    assert "Stopped" in capsys.readouterr().out
+    assert not process.alive()
+
+
+def test_records_that_do_not_say_where_they_were_written_are_of_their_directory(
+    original: DataDir, process: ProcessId
+) -> None:
+    raw = json.loads(original.supervisor.read_text())
+    del raw["place"]
+    original.supervisor.write_text(json.dumps({"data_dir": "/elsewhere", **raw}))
+    state = read_state(original)
+    assert state is not None
+    assert state.supervisor == process
 
 
 def test_who_locked_the_original_did_not_lock_the_copy(tmp_path: Path, original: DataDir) -> None:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ridgeline_service.paths import DataDir
-from ridgeline_service.telemetry.logs import InvalidPosition, LogStore, NoSuchLog, Window
+from ridgeline_service.telemetry.log_lines import START, InvalidPosition, Position, Window
+from ridgeline_service.telemetry.logs import LogStore, NoSuchLog
 
 GROUP = "/aws/sagemaker/Endpoints/e"
 ALL = Window()
@@ -46,7 +47,7 @@ def test_paging_either_way_gives_every_line_once(tmp_path_factory, events, limit
     write(data_dir, "s", lines(*events))
     store = LogStore(data_dir)
     forward: list[str] = []
-    position = 0
+    position = START
     while page := store.read_forward(GROUP, "s", position=position, limit=limit, window=ALL):
         assert len(page.events) <= limit
         if not page.events:
@@ -55,7 +56,7 @@ def test_paging_either_way_gives_every_line_once(tmp_path_factory, events, limit
         position = page.after
     assert forward == [message for _, message in events]
     backward: list[str] = []
-    at: int | None = None
+    at: Position | None = None
     while True:
         page = store.read_backward(GROUP, "s", position=at, limit=limit, window=ALL)
         if not page.events:
@@ -103,10 +104,33 @@ def test_a_window_of_time_includes_its_start_and_not_its_end(data_dir: DataDir) 
     assert messages(store.read_backward(GROUP, "s", limit=2, window=Window(None, 6))) == ["4", "5"]
 
 
+def test_a_stream_that_was_begun_anew_is_read_from_its_start(data_dir: DataDir) -> None:
+    """Also where a line of the new one starts as far from its start as one of the old one did."""
+    store = LogStore(data_dir)
+    write(data_dir, "s", lines((1, "old a"), (2, "old b"), (3, "old c")))
+    old = store.read_forward(GROUP, "s", limit=2, window=ALL)
+    store.delete_stream(GROUP, "s")
+    new = [(4, "new a"), (5, "new b"), (6, "new c")]
+    write(data_dir, "s", lines(*new))
+    page = store.read_forward(GROUP, "s", position=old.after, limit=10, window=ALL)
+    assert messages(page) == ["new a", "new b", "new c"]
+    merged = store.merge(GROUP, {"s": old.after}, ALL)
+    first, second, _ = [(event.message, after) for _, event, after in merged]
+    assert [first[0], second[0]] == ["new a", "new b"]
+    for position in (page.after, second[1]):
+        write(data_dir, "s", lines(*new, (7, "new d")))
+        rest = store.read_forward(GROUP, "s", position=position, limit=10, window=ALL)
+        assert messages(rest)[-1] == "new d"
+        assert "new b" not in messages(rest)
+    nothing = store.read_backward(GROUP, "s", position=old.after, limit=10, window=ALL)
+    assert (nothing.events, nothing.before) == ((), START)
+
+
 def test_a_position_inside_a_line_is_refused(data_dir: DataDir) -> None:
     write(data_dir, "s", lines((1, "one")))
     store = LogStore(data_dir)
-    for position in (5, 10**9):
+    opening = store.read_forward(GROUP, "s", limit=1, window=ALL).after.opening
+    for position in (Position(offset, opening) for offset in (5, 10**9)):
         with pytest.raises(InvalidPosition):
             store.read_forward(GROUP, "s", position=position, limit=1, window=ALL)
         with pytest.raises(InvalidPosition):
@@ -146,8 +170,8 @@ def test_groups_and_streams_are_listed(data_dir: DataDir) -> None:
 def test_streams_are_merged_by_time(data_dir: DataDir) -> None:
     write(data_dir, "a", lines((1, "a1"), (4, "a4")))
     write(data_dir, "b", lines((2, "b2"), (4, "b4"), (5, "b5")))
-    merged = LogStore(data_dir).merge(GROUP, {"a": 0, "b": 0}, Window(2))
-    assert [(s, event.message) for s, event in merged] == [
+    merged = LogStore(data_dir).merge(GROUP, {"a": START, "b": START}, Window(2))
+    assert [(s, event.message) for s, event, _ in merged] == [
         ("b", "b2"),
         ("a", "a4"),
         ("b", "b4"),
@@ -165,7 +189,7 @@ def test_the_tail_of_a_large_stream_costs_little(data_dir: DataDir, monkeypatch)
         parsed += 1
         return real(raw)
 
-    monkeypatch.setattr("ridgeline_service.telemetry.logs.json.loads", counted)
+    monkeypatch.setattr("ridgeline_service.telemetry.log_lines.json.loads", counted)
     page = LogStore(data_dir).read_backward(GROUP, "s", limit=20, window=ALL)
     assert [event.timestamp for event in page.events] == list(range(49_980, 50_000))
     assert parsed <= 30
@@ -182,7 +206,7 @@ def test_a_window_in_a_large_stream_costs_little(data_dir: DataDir, monkeypatch)
         parsed += 1
         return real(raw)
 
-    monkeypatch.setattr("ridgeline_service.telemetry.logs.json.loads", counted)
+    monkeypatch.setattr("ridgeline_service.telemetry.log_lines.json.loads", counted)
     store = LogStore(data_dir)
     window = Window(30_000_000, 30_003_000)
     for read in (store.read_forward, store.read_backward):

@@ -13,15 +13,19 @@ from typing import Any, TypeVar
 from ridgeline_service.api.operations import Answer, Caller, Table
 from ridgeline_service.errors import AwsError
 from ridgeline_service.settings import Settings
+from ridgeline_service.telemetry.log_lines import (
+    START,
+    InvalidPosition,
+    LogEvent,
+    Position,
+    Window,
+)
 from ridgeline_service.telemetry.logs import (
     MAX_PAGE_BYTES,
     GroupInfo,
-    InvalidPosition,
-    LogEvent,
     LogStore,
     NoSuchLog,
     StreamInfo,
-    Window,
 )
 
 MAX_EVENTS = 10_000
@@ -32,6 +36,7 @@ RETENTION_DAYS = (
 )
 """What CloudWatch allows."""
 _MAX_SCANNED = 200_000
+_POSITION = re.compile(r"0|(?P<offset>[0-9]{1,18})@(?P<opening>[0-9a-f]{16})")
 
 T = TypeVar("T")
 
@@ -97,13 +102,14 @@ class LogOperations:
         return _with_token({"logStreams": [self._stream(group, item) for item in page]}, token)
 
     def get_log_events(self, request: Mapping[str, Any], caller: Caller) -> Answer:
-        """Pages go both ways; at either end the token of that way comes back unchanged."""
+        """Pages go both ways; at either end the token of that way comes back unchanged. One from
+        before the stream was deleted and begun anew means its start."""
         group, stream = self._group_name(request), request["logStreamName"]
         window = Window(request.get("startTime"), request.get("endTime"))
         limit = request.get("limit", MAX_EVENTS)
         forward, position = request.get("startFromHead", False), None
         if "nextToken" in request:
-            forward, position = _read_position(request["nextToken"])
+            forward, position = _read_way(request["nextToken"])
         read = self._store.read_forward if forward else self._store.read_backward
         options = {} if position is None else {"position": position}
         page = self._found(
@@ -111,8 +117,8 @@ class LogOperations:
         )
         return {
             "events": [_output_event(event) for event in page.events],
-            "nextForwardToken": f"f/{page.after}",
-            "nextBackwardToken": f"b/{page.before}",
+            "nextForwardToken": f"f/{_write_position(page.after)}",
+            "nextBackwardToken": f"b/{_write_position(page.before)}",
         }
 
     def filter_log_events(self, request: Mapping[str, Any], caller: Caller) -> Answer:
@@ -129,7 +135,7 @@ class LogOperations:
             raise InvalidParameterException("endTime must not be before startTime.")
         matches = parse_filter(request.get("filterPattern", ""))
         streams = self._found(group, lambda: self._store.streams(group, prefix))
-        positions = {item.name: 0 for item in streams if not names or item.name in names}
+        positions = {item.name: START for item in streams if not names or item.name in names}
         if "nextToken" in request:
             known = _read_positions(request["nextToken"])
             positions = {name: known.get(name, start) for name, start in positions.items()}
@@ -140,7 +146,7 @@ class LogOperations:
             size = 0
             merged = self._store.merge(group, dict(positions), window)
             try:
-                for stream, event in islice(merged, _MAX_SCANNED):
+                for stream, event, after in islice(merged, _MAX_SCANNED):
                     if matches(event.message):
                         size += len(event.message) + 26
                         if len(found) == limit or (found and size > MAX_PAGE_BYTES):
@@ -152,7 +158,7 @@ class LogOperations:
                                 "eventId": f"{event.timestamp:020d}{event.start:020d}",
                             }
                         )
-                    positions[stream] = event.end
+                    positions[stream] = after
                 return found, next(merged, None) is not None
             finally:
                 merged.close()
@@ -287,24 +293,33 @@ def _with_token(answer: Mapping[str, object], token: str | None) -> dict[str, ob
     return dict(answer) if token is None else {**answer, "nextToken": token}
 
 
-def _read_position(token: str) -> tuple[bool, int]:
-    way, _, offset = token.partition("/")
-    if way not in ("f", "b") or not re.fullmatch(r"[0-9]{1,18}", offset):
+def _read_way(token: str) -> tuple[bool, Position]:
+    way, _, position = token.partition("/")
+    if way not in ("f", "b"):
         raise _bad_token()
-    return way == "f", int(offset)
+    return way == "f", _read_position(position)
 
 
-def _read_positions(token: str) -> dict[str, int]:
+def _read_positions(token: str) -> dict[str, Position]:
     raw = _decode(token)
-    if not isinstance(raw, dict) or not all(
-        type(offset) is int and 0 <= offset < 2**62 for offset in raw.values()
-    ):
+    if not isinstance(raw, dict):
         raise _bad_token()
-    return raw
+    return {name: _read_position(position) for name, position in raw.items()}
 
 
-def _write_positions(positions: Mapping[str, int]) -> str:
-    return _encode({name: offset for name, offset in positions.items() if offset})
+def _write_positions(positions: Mapping[str, Position]) -> str:
+    return _encode({name: _write_position(each) for name, each in positions.items() if each.offset})
+
+
+def _read_position(written: object) -> Position:
+    found = _POSITION.fullmatch(written) if isinstance(written, str) else None
+    if found is None:
+        raise _bad_token()
+    return Position(int(found["offset"]), found["opening"]) if found["offset"] else START
+
+
+def _write_position(position: Position) -> str:
+    return f"{position.offset}@{position.opening}" if position.offset else "0"
 
 
 def _encode(value: object) -> str:

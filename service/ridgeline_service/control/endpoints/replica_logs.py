@@ -11,7 +11,8 @@ from ridgeline_service.control.names import log_group, log_stream
 from ridgeline_service.paths import DataDir
 from ridgeline_service.runtime.keeper import log_file
 from ridgeline_service.store.records import ReplicaRecord
-from ridgeline_service.telemetry.logs import LogStore, NoSuchLog, Window
+from ridgeline_service.telemetry.log_lines import Window
+from ridgeline_service.telemetry.logs import LogStore, NoSuchLog
 
 
 def last_lines(

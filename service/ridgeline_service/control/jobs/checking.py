@@ -4,6 +4,7 @@ and what contradicts itself. Knows neither images nor this machine.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -34,6 +35,11 @@ def check_training(request: Mapping[str, Any]) -> None:
     check_remote_debugging(request)
     _check_resources(request.get("ResourceConfig") or {})
     _check_times(request)
+
+
+def local_path(given: str) -> str:
+    """A LocalPath without doubled or closing slashes and ``.``."""
+    return posixpath.normpath(given)
 
 
 def check_remote_debugging(request: Mapping[str, Any]) -> None:
@@ -140,8 +146,8 @@ def _check_places(request: Mapping[str, Any]) -> None:
         raise ValidationException(f"S3OutputPath is {output!r}, which is no S3 URI.")
     checkpoints = request.get("CheckpointConfig")
     if checkpoints is not None:
-        path = checkpoints.get("LocalPath", CHECKPOINTS).rstrip("/")
-        if ".." in path or not _OF_ITS_OWN.match(path):
+        path = checkpoints.get("LocalPath", CHECKPOINTS)
+        if ".." in path or not _OF_ITS_OWN.match(local_path(path)):
             raise ValidationException(
                 f"LocalPath of CheckpointConfig is {path!r}; checkpoints lie in a folder of their "
                 f"own below /opt/ml here, such as {CHECKPOINTS}."
@@ -152,12 +158,12 @@ def _check_places(request: Mapping[str, Any]) -> None:
 
 
 def _check_tensorboard(config: Mapping[str, Any]) -> None:
-    uri, path = config["S3OutputPath"], config.get("LocalPath", TENSORBOARD).rstrip("/")
+    uri, path = config["S3OutputPath"], config.get("LocalPath", TENSORBOARD)
     if not uri.startswith("s3://"):
         raise ValidationException(
             f"S3OutputPath of TensorBoardOutputConfig is {uri!r}, which is no S3 URI."
         )
-    if ".." in path or not _WRITABLE.match(path):
+    if ".." in path or not _WRITABLE.match(local_path(path)):
         raise ValidationException(
             f"LocalPath of TensorBoardOutputConfig is {path!r}; what TensorBoard shows lies in a "
             f"folder below /opt/ml here, such as {TENSORBOARD}."

@@ -66,12 +66,6 @@ class Ended:
         return any(each.status == "Uploading" for each in transitions)
 
     @property
-    def began(self) -> bool:
-        """Whether the script of a training job has begun."""
-        transitions = () if self.report is None else self.report.transitions
-        return any(each.status == "Training" for each in transitions)
-
-    @property
     def worked(self) -> bool:
         """Whether the script, or what stands for one, has come to its end."""
         return self.report is not None and self.report.training_ended_at is not None
@@ -127,9 +121,17 @@ def may_restart(job: JobRecord, cause: Cause, instances: Sequence[Ended] = ()) -
     if job.kind is JobKind.TRANSFORM:
         resumes = True  # what was answered is kept
     allowed = RESTARTS_WITH_CHECKPOINTS if resumes else 0
-    if cause is Cause.RUNNER_DIED and instances and not any(each.began for each in instances):
+    if cause is Cause.RUNNER_DIED and instances and not _script_began(job, instances):
         allowed = max(allowed, RESTARTS_BEFORE_SCRIPT)
     return job.attempt < max(job.spec.retries, allowed)
+
+
+def _script_began(job: JobRecord, instances: Sequence[Ended]) -> bool:
+    """Whether the script of a training job has begun in this attempt. What was heard of it counts
+    also where the report has been lost since."""
+    reports = [each.report for each in instances if each.report is not None]
+    told = [moment.status for report in reports for moment in report.transitions]
+    return "Training" in (*told, *(moment.status for moment in job.moments[job.settled :]))
 
 
 def billed_us(job: JobRecord, end: int) -> int:

@@ -192,7 +192,8 @@ class JobLife:
             self._kill_all(self._look(job))
             failed = JobFailed(Cause.LAUNCH_FAILED, sentences(error.message, error.hint))
             return self._end(job, Verdict(failed.cause, failure_reason(failed)))
-        held = self._change(job, phase=JobPhase.RUNNING, instances=tuple(started))
+        running = tuple(started)
+        held = self._change(job, phase=JobPhase.RUNNING, instances=running, boot=self._boot)
         return _FRESH_POLL_S if held else None
 
     def _stop_asked(self, job: JobRecord) -> bool:

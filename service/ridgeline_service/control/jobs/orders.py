@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ridgeline_service.control.jobs.checking import CHECKPOINTS, TENSORBOARD
+from ridgeline_service.control.jobs.checking import CHECKPOINTS, TENSORBOARD, local_path
 from ridgeline_service.control.jobs.processing_orders import processing_order
 from ridgeline_service.control.jobs.surroundings import LOG_GROUPS, Surroundings
 from ridgeline_service.control.jobs.transform_orders import transform_order
@@ -109,7 +109,7 @@ def _training(job: JobRecord, order: Order) -> Order:
         ),
         compress=output.get("CompressionType", "GZIP") == "GZIP",
         checkpoint_uri=checkpoints.get("S3Uri", "").rstrip("/"),
-        checkpoint_path=checkpoints.get("LocalPath", CHECKPOINTS).rstrip("/"),
+        checkpoint_path=local_path(checkpoints.get("LocalPath", CHECKPOINTS)),
         tensorboard=None if tensorboard is None else _tensorboard(tensorboard, job.name),
     )
 
@@ -118,7 +118,7 @@ def _tensorboard(config: Mapping[str, Any], job: str) -> OutputFolder:
     """Where AWS's SDK looks for it: estimator.latest_job_tensorboard_artifacts_path()."""
     return OutputFolder(
         name="TensorBoardOutputConfig",
-        path=config.get("LocalPath", TENSORBOARD).rstrip("/"),
+        path=local_path(config.get("LocalPath", TENSORBOARD)),
         uri=f"{config['S3OutputPath'].rstrip('/')}/{job}/tensorboard-output",
         continuous=True,
     )

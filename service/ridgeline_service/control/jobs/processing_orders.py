@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ridgeline_service.control.jobs.processing_planning import local_path
+from ridgeline_service.control.jobs.checking import local_path
 from ridgeline_service.store.job_records import JobRecord
 from ridgeline_service.training.order import Channel, Order, OutputFolder, Processing
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from ridgeline_service.control.jobs.checking import DEFAULT_MAX_RUNTIME_S
+from ridgeline_service.control.jobs.checking import DEFAULT_MAX_RUNTIME_S, local_path
 from ridgeline_service.control.jobs.planning import JobPlanner
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.placement.machine import GIB
@@ -49,11 +48,6 @@ def plan_processing(planner: JobPlanner, request: Mapping[str, Any]) -> JobSpec:
         max_runtime_s=float(stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME_S)),
         warning=fit.warning,
     )
-
-
-def local_path(given: str) -> str:
-    """A LocalPath without doubled or closing slashes."""
-    return posixpath.normpath(given)
 
 
 def _check_names(what: str, items: Any, member: str) -> None:

@@ -2,7 +2,8 @@
 
 Jobs get room in the order in which they came. One that does not fit lets later ones pass that do,
 so that no room lies idle; once it has waited for ``PASSED_FOR_S``, what becomes free is kept for
-it. What may run at once is known to admission.
+it, unless endpoints run beside which it would never fit. What may run at once is known to
+admission; what endpoints take is theirs, also of the room that is kept.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from ridgeline_service.control.admitting import current_load
+from ridgeline_service.control.admitting import current_load, served_load
 from ridgeline_service.control.context import Context
 from ridgeline_service.placement.admission import Load, Room, admit
 from ridgeline_service.store import jobs as rows
@@ -18,6 +19,13 @@ from ridgeline_service.store.job_records import JobPhase, JobRecord, Moment
 from ridgeline_service.store.states import Desired
 
 PASSED_FOR_S = 300
+
+_HAS_WAITED = f"has waited for more than {PASSED_FOR_S // 60} minutes"
+_KEPT = f"It {_HAS_WAITED}: room is kept for it."
+_NO_ROOM_BESIDE_ENDPOINTS = (
+    "It does not fit beside the endpoints that run, so jobs that came later pass it: delete or "
+    "scale down an endpoint, or ask for less."
+)
 
 
 class JobQueue:
@@ -37,8 +45,9 @@ class JobQueue:
         now = self._context.now()
         with self._context.db.read() as connection:
             load = current_load(connection, with_pools=False)  # they make way
+            served = served_load(connection)
         untold = []
-        for job, reason in turns(waiting, load, self._room, now):
+        for job, reason in turns(waiting, load, served, self._room, now):
             if not reason or has_waited_too_long(job, now):
                 due.append(job)
             elif job.moments[-1].message != reason:
@@ -57,10 +66,11 @@ class JobQueue:
 
 
 def turns(
-    waiting: Sequence[JobRecord], load: Load, room: Room, now: int
+    waiting: Sequence[JobRecord], load: Load, served: Load, room: Room, now: int
 ) -> Iterator[tuple[JobRecord, str]]:
     """Every job that waits, oldest first, with what it waits for: nothing if it may start now,
-    together with those before it that may. ``now`` in microseconds since the epoch."""
+    together with those before it that may. ``served`` is the part of ``load`` that does not end by
+    itself; ``now`` in microseconds since the epoch."""
     kept_for: JobRecord | None = None
     for job in waiting:
         if kept_for is not None:
@@ -70,9 +80,14 @@ def turns(
         wait = admit(memory, load, room, count)
         if wait is None:
             load = Load(load.instances + count, load.memory_bytes + memory)
+            yield job, ""
+        elif admit(memory, served, room, count) is not None:
+            yield job, f"{wait.message} {_NO_ROOM_BESIDE_ENDPOINTS}"
         elif now - job.queued_at >= PASSED_FOR_S * 1e6:
             kept_for = job
-        yield job, "" if wait is None else wait.message
+            yield job, f"{wait.message} {_KEPT}"
+        else:
+            yield job, wait.message
 
 
 def has_waited_too_long(job: JobRecord, now: int) -> bool:
@@ -87,8 +102,8 @@ def _waits(job: JobRecord) -> bool:
 
 def _behind(job: JobRecord) -> str:
     return (
-        f"Waiting behind {job.kind.words} {job.name!r}, which came before and has waited for "
-        f"more than {PASSED_FOR_S // 60} minutes: room is kept for it."
+        f"Waiting behind {job.kind.words} {job.name!r}, which came before and {_HAS_WAITED}: room "
+        "is kept for it."
     )
 
 
