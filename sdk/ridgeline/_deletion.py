@@ -5,18 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ridgeline._endpoints import Parts, config_models, describe, parts
+from ridgeline._names import unstamped
 from ridgeline._waiting import wait_until_deleted
 from ridgeline.errors import NotFound
 from ridgeline.session import Session
 
 
-def delete_whole(session: Session, name: str) -> None:
-    """Delete endpoint ``name`` with its configuration and models, and wait until it is gone."""
+def delete_failed(session: Session, name: str) -> str:
+    """Delete endpoint ``name`` and wait until it is gone; the words for what was deleted.
+
+    Its configuration and models go with it only if their names say that a deploy made them.
+    """
     found = parts(session, name)
     with session.call():
         session.sagemaker_client.delete_endpoint(EndpointName=name)
-    delete_parts(session, [found], models=True)
+    words = f"endpoint {name}"
+    if _made_by_deploy(found):
+        kept = delete_parts(session, [found], models=True)
+        words += f", its configuration {found.config} and its model {', '.join(found.models)}"
+        words += f", but not {', '.join(kept)}" if kept else ""
     wait_until_deleted(session, name)
+    return words
+
+
+def _made_by_deploy(found: Parts) -> bool:
+    of_endpoint = found.endpoint in (found.config, unstamped(found.config))
+    return of_endpoint and all(unstamped(model) is not None for model in found.models)
 
 
 def delete_parts(session: Session, gone: Sequence[Parts], *, models: bool) -> list[str]:

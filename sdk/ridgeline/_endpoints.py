@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ridgeline._names import is_name
 from ridgeline.errors import InvalidInput, NotFound, NotReady, Unavailable
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ def look(session: Session, name: str) -> EndpointView:
 
 
 def describe(session: Session, name: str) -> Mapping[str, Any]:
-    """DescribeEndpoint. Raises NotFound if there is no endpoint of this name."""
+    """DescribeEndpoint. Raises NotFound if there is no endpoint of this name, or can be none."""
+    if not is_name(name):
+        raise NotFound(f"There is no endpoint {name!r}: that cannot be the name of one.")
     with session.call():
         answer = session.sagemaker_client.describe_endpoint(EndpointName=name)
     return dict(answer)

@@ -10,6 +10,7 @@ from ridgeline.errors import InvalidInput
 
 _LIMIT = 63
 _ALLOWED = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+_STAMPED = re.compile(r"(.+)-\d{8}-\d{6}-\d{3}")
 _FORBIDDEN = re.compile(r"[^a-zA-Z0-9]+")
 
 
@@ -18,6 +19,12 @@ def unique_name(base: str, clock: Clock) -> str:
     now = clock.wall()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now)) + f"-{int(now * 1000) % 1000:03d}"
     return f"{clean_name(base, _LIMIT - len(stamp) - 1)}-{stamp}"
+
+
+def unstamped(name: str) -> str | None:
+    """The base of a name that ``unique_name`` made; None for any other."""
+    found = _STAMPED.fullmatch(name)
+    return found and found.group(1)
 
 
 def clean_name(base: str, limit: int = _LIMIT) -> str:

@@ -3,13 +3,14 @@
 ``code/`` inside model.tar.gz holds the entry point, the rest of its source folder and its
 dependencies. Everything else of the old archive stays; a ``code/`` that was there is replaced.
 Archives are copied member by member and never unpacked, so nothing in them can reach the disk.
+A link of a folder is packed as what it leads to, since that lies elsewhere on the other side.
 """
 
 from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -32,7 +33,7 @@ def pack_model(
     tar archive.
     """
     files, program = _code_files(entry_point, source_dir, dependencies)
-    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as new:
+    with _new_archive(out) as new:
         if old is not None:
             _copy(old, new)
         for name, path in files:
@@ -52,15 +53,18 @@ def pack_source(
     Raises NotFound if the script or the folder is not there.
     """
     files, _ = _code_files(entry_point, source_dir, dependencies)
-    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as new:
+    with _new_archive(out) as new:
         for name, path in files:
             new.add(path, arcname=name, recursive=False)
 
 
 def pack_directory(out: IO[bytes], directory: Path) -> None:
-    """Write the content of ``directory`` as model.tar.gz."""
-    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=1) as new:
-        for path in files_below(directory):
+    """Write the content of ``directory`` as model.tar.gz, without hidden files.
+
+    Raises InvalidInput as ``files_below``.
+    """
+    with _new_archive(out) as new:
+        for path in files_below(directory, hidden=False):
             new.add(path, arcname=path.relative_to(directory).as_posix(), recursive=False)
 
 
@@ -100,13 +104,33 @@ def _code_files(
     return files, program
 
 
-def files_below(root: Path) -> list[Path]:
-    """All files of a folder but those of tools that work beside it, in a fixed order."""
-    found: list[Path] = []
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if name not in _SKIPPED)
-        found.extend(Path(folder) / name for name in sorted(names))
-    return found
+def files_below(root: Path, *, hidden: bool = True) -> list[Path]:
+    """All files of a folder but those of tools that work beside it, in a fixed order; without
+    ``hidden``, none whose name or folder begins with a dot.
+
+    Links are followed, a loop of them once. Raises InvalidInput for what is no file: a link that
+    leads nowhere, a pipe.
+    """
+    return list(_walk(root, hidden, frozenset()))
+
+
+def _walk(folder: Path, hidden: bool, above: frozenset[Path]) -> Iterator[Path]:
+    above |= {folder.resolve()}
+    for path in sorted(folder.iterdir()):
+        if path.name in _SKIPPED or (not hidden and path.name.startswith(".")):
+            continue
+        if path.is_dir():
+            if path.resolve() not in above:
+                yield from _walk(path, hidden, above)
+        elif path.is_file():
+            yield path
+        else:
+            what = "is a link that leads nowhere" if path.is_symlink() else "is not a file"
+            raise InvalidInput(f"{path} {what}.", hint="Remove it, or put a file in its place.")
+
+
+def _new_archive(out: IO[bytes]) -> tarfile.TarFile:
+    return tarfile.open(fileobj=out, mode="w:gz", compresslevel=1, dereference=True)
 
 
 def _copy(old: IO[bytes], new: tarfile.TarFile) -> None:

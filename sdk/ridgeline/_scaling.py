@@ -6,12 +6,14 @@ with AWS.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ridgeline._endpoints import describe
-from ridgeline.errors import InvalidInput, NotFound
+from ridgeline.errors import InvalidInput, NotFound, RidgelineError
 
 if TYPE_CHECKING:
     from ridgeline.session import Session
@@ -38,7 +40,7 @@ class Scale:
 
 class Scaler:
     """One variant of an endpoint; ``variant`` may be left out where there is only one. Raises
-    NotFound and InvalidInput."""
+    NotFound, and InvalidInput before anything is changed."""
 
     def __init__(self, session: Session, endpoint: str, variant: str | None = None) -> None:
         self._session = session
@@ -83,38 +85,63 @@ class Scaler:
         )
 
     def fix(self, count: int) -> None:
-        """So many instances, whatever the load: no target is left."""
-        self.stop()
+        """So many instances, whatever the load: no target is left. A number that is refused
+        leaves the target as it is."""
         wanted = {"VariantName": self._name, "DesiredInstanceCount": count}
         with self._session.call():
             self._session.sagemaker_client.update_endpoint_weights_and_capacities(
                 EndpointName=self._endpoint, DesiredWeightsAndCapacities=[wanted]
             )
+        self.stop()
 
     def follow(self, low: int, high: int, metric: str, target: float) -> None:
         """From ``low`` to ``high`` instances, so that ``metric`` stays at ``target`` an
-        instance."""
-        with self._session.call():
-            self._client.register_scalable_target(
-                **self._resource, MinCapacity=low, MaxCapacity=high
+        instance. What is refused leaves the bounds as they were."""
+        if not (math.isfinite(target) and target > 0):
+            raise InvalidInput(
+                f"{target:g} is no target for {metric}.", hint="It is a number above 0, like 8."
             )
-            self._client.put_scaling_policy(
-                **self._resource,
-                PolicyName=POLICY,
-                PolicyType="TargetTrackingScaling",
-                TargetTrackingScalingPolicyConfiguration={
-                    "TargetValue": target,
-                    "PredefinedMetricSpecification": {"PredefinedMetricType": metric},
-                },
-            )
+        before = self.look().target
+        self._register(low, high)
+        try:
+            with self._session.call():
+                self._client.put_scaling_policy(
+                    **self._resource,
+                    PolicyName=POLICY,
+                    PolicyType="TargetTrackingScaling",
+                    TargetTrackingScalingPolicyConfiguration={
+                        "TargetValue": target,
+                        "PredefinedMetricSpecification": {"PredefinedMetricType": metric},
+                    },
+                )
+        except RidgelineError:
+            # The refusal is what there is to report, whatever becomes of this.
+            with suppress(RidgelineError):
+                self._restore(before)
+            raise
 
     def stop(self) -> bool:
         """Follow the load no longer; whether it did. Instances stay as many as they are."""
         if self.look().target is None:
             return False
+        self._deregister()
+        return True
+
+    def _restore(self, before: Mapping[str, Any] | None) -> None:
+        if before is None:
+            self._deregister()
+        else:
+            self._register(before["MinCapacity"], before["MaxCapacity"])
+
+    def _register(self, low: int, high: int) -> None:
+        with self._session.call():
+            self._client.register_scalable_target(
+                **self._resource, MinCapacity=low, MaxCapacity=high
+            )
+
+    def _deregister(self) -> None:
         with self._session.call():
             self._client.deregister_scalable_target(**self._resource)
-        return True
 
     @property
     def _client(self) -> Any:

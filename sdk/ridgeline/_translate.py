@@ -95,7 +95,8 @@ _TAKEN = re.compile(r"already exist", re.IGNORECASE)
 _LOG_STREAM = re.compile(r"/aws/sagemaker/Endpoints/([^:]+):")
 _INFERENCE = "/invocations"
 _BUSY = re.compile(
-    r"cannot (update|delete) in-progress|in status|while it is|is not InService", re.IGNORECASE
+    r"cannot (update|delete) in-progress|in status|its status is|while it is|is not InService",
+    re.IGNORECASE,
 )
 
 

@@ -1,7 +1,7 @@
 """A model that can be deployed. Names and arguments as in SageMaker's SDK.
 
 Three calls make an endpoint: CreateModel, CreateEndpointConfig, CreateEndpoint. If one of them is
-refused, what the calls before it made is taken away again. Waiting is ``_waiting``'s business,
+refused, what was made and uploaded before is taken away again. Waiting is ``_waiting``'s business,
 archives are ``_packing``'s.
 """
 
@@ -36,8 +36,9 @@ class Model:
     """An image, the model data it loads, and the code it runs.
 
     ``model_data`` is the S3 URI of a model.tar.gz, an S3 prefix (it ends with ``/``), a
-    ModelDataSource mapping, or a local file or folder, which is uploaded. With ``entry_point`` or
-    ``source_dir`` the code is packed into the archive's ``code/``.
+    ModelDataSource mapping, or a local file or folder, which is uploaded: of a folder all but
+    hidden files, and what its links lead to. With ``entry_point`` or ``source_dir`` the code is
+    packed into the archive's ``code/``.
     """
 
     def __init__(
@@ -69,6 +70,8 @@ class Model:
         self.predictor_cls = predictor_cls or Predictor
         self.endpoint_name: str | None = None
         self._created: str | None = None
+        # Bucket and key of what is removed again if no endpoint comes of it.
+        self._uploaded: list[tuple[str, str]] = []
 
     def __repr__(self) -> str:
         return f"Model({self.name or self.image_uri!r})"
@@ -77,6 +80,7 @@ class Model:
         """Upload what is local and call CreateModel, once; the model's name."""
         if self._created is not None:
             return self._created
+        self._uploaded = []
         session = self.sagemaker_session
         name = self.name or unique_name(self._base_name(), session.clock)
         environment = dict(self.env)
@@ -216,8 +220,8 @@ class Model:
         client = session.sagemaker_client
         with ExitStack() as undo:
             if self._created is None:
-                self.create(tags)
                 undo.callback(self._forget_model)
+                self.create(tags)
             variant["ModelName"] = self._created
             self._create_config(name, config)
             undo.callback(
@@ -253,23 +257,31 @@ class Model:
                 session.sagemaker_client.create_endpoint_config(**config)
             return
         except AlreadyExists:
-            try:
-                status = describe(session, name)["EndpointStatus"]
-            except NotFound:
-                config["EndpointConfigName"] = unique_name(name, session.clock)
-            else:
-                raise AlreadyExists(
-                    f"Endpoint {name!r} exists already and is {status}.",
-                    hint=f"Take another name, or delete it with `ridgeline delete {name}`.",
-                ) from None
+            self._check_free(name)
+            config["EndpointConfigName"] = unique_name(name, session.clock)
         with session.call():
             session.sagemaker_client.create_endpoint_config(**config)
 
+    def _check_free(self, endpoint: str) -> None:
+        """Raises AlreadyExists if there is an endpoint of this name."""
+        try:
+            status = describe(self.sagemaker_session, endpoint)["EndpointStatus"]
+        except NotFound:
+            return
+        raise AlreadyExists(
+            f"Endpoint {endpoint!r} exists already and is {status}.",
+            hint=f"Take another name, or delete it with `ridgeline delete {endpoint}`.",
+        )
+
     def _forget_model(self) -> None:
+        """Undo ``create``, as far as it came."""
+        session = self.sagemaker_session
         if self._created is not None:
-            client = self.sagemaker_session.sagemaker_client
-            self._quietly(client.delete_model, ModelName=self._created)
+            self._quietly(session.sagemaker_client.delete_model, ModelName=self._created)
             self._created = None
+        for bucket, key in self._uploaded:
+            self._quietly(session.s3_client.delete_object, Bucket=bucket, Key=key)
+        self._uploaded.clear()
 
     def _quietly(self, delete: Callable[..., Any], **arguments: str) -> None:
         """Undo one step; the error that made it necessary is the one to report."""
@@ -309,8 +321,7 @@ class Model:
         if not uri.startswith("s3://"):
             return {"ModelDataUrl": self._upload_local(name, Path(uri.removeprefix("file://")))}
         if uri.endswith("/"):
-            source = {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
-            return {"ModelDataSource": {"S3DataSource": source}}
+            return prefix_source(uri)
         return {"ModelDataUrl": uri}
 
     def _has_code(self) -> bool:
@@ -361,9 +372,20 @@ class Model:
             return self._upload(name, archive)
 
     def _upload(self, name: str, archive: IO[bytes]) -> str:
-        session = self.sagemaker_session
-        bucket, key = session.default_bucket(), f"{name}/model.tar.gz"
+        bucket, key = self.sagemaker_session.default_bucket(), f"{name}/model.tar.gz"
         archive.seek(0)
-        with session.call():
-            session.s3_client.upload_fileobj(archive, bucket, key)
+        if self.name is None:
+            # Under a name that was given lies perhaps what an earlier model of that name needs.
+            self._uploaded.append((bucket, key))
+        self._upload_file(bucket, key, archive)
         return f"s3://{bucket}/{key}"
+
+    def _upload_file(self, bucket: str, key: str, file: IO[bytes]) -> None:
+        with self.sagemaker_session.call():
+            self.sagemaker_session.s3_client.upload_fileobj(file, bucket, key)
+
+
+def prefix_source(uri: str) -> dict[str, Any]:
+    """The member of a container whose model is the files below an S3 prefix."""
+    source = {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
+    return {"ModelDataSource": {"S3DataSource": source}}

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from ridgeline._names import clean_name, unique_name
 from ridgeline._packing import files_below
 from ridgeline.async_inference import split_s3
 from ridgeline.errors import InvalidInput, NotFound, did_you_mean
-from ridgeline.model import Model
+from ridgeline.model import Model, prefix_source
 from ridgeline.session import Session
 
 _DEEP_LEARNING = "763104351884.dkr.ecr.{region}.amazonaws.com"
@@ -30,7 +31,11 @@ _FRAMEWORK_IMAGES = {
     "sklearn": "683313688378.dkr.ecr.{region}.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3",
 }
 _CODE = "code/inference.py"
+_TORCHSCRIPT = frozenset({".pt", ".pth"})
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
+NO_GGUF = "GGUF files of your own are not served."
+GGUF_HINT = "Deploy the model's safetensors, with config.json and tokenizer.json beside them."
+_FOLDER_HINT = "Give a folder, or a model.tar.gz."
 # What jobs call the place of a model: it tells nothing of the model.
 _NAMELESS = frozenset({"output", "model", "/"})
 
@@ -67,7 +72,12 @@ class OwnModel(Model):
         names = _names_at(self.place, session)
         if entry_point is not None:
             names |= {_CODE}
-        self.framework = framework or _framework_of(self.place, names)
+        if framework is None:
+            self.framework = _framework_of(self.place, names)
+        else:
+            program = (env or {}).get("SAGEMAKER_PROGRAM", "inference.py")
+            _check_serves(framework, self.place, names, f"code/{program}")
+            self.framework = framework
         is_folder = not self.place.endswith(_ARCHIVES)
         if entry_point is not None and _is_s3(self.place) and is_folder:
             raise InvalidInput(
@@ -88,25 +98,58 @@ class OwnModel(Model):
     def __repr__(self) -> str:
         return f"OwnModel({self.place!r})"
 
-    def create(self, tags: Sequence[Mapping[str, str]] | None = None) -> str:
-        """As of any model. A folder of weights is uploaded file by file before, and once: an
-        archive would take its time and make none of it smaller."""
-        if not self.framework and not _is_s3(self.place) and _local(self.place).is_dir():
-            self.model_data = self._upload_folder(_local(self.place))
-        return super().create(tags)
+    def _create_endpoint(
+        self,
+        name: str,
+        variant: dict[str, Any],
+        config: dict[str, Any],
+        tags: Sequence[Mapping[str, str]] | None,
+    ) -> None:
+        """As of any model; what would be refused in the end is refused before the upload."""
+        if self._created is None and not _is_s3(self.place):
+            self._check_instance_type(variant.get("InstanceType"))
+            self._check_free(name)
+        super()._create_endpoint(name, variant, config, tags)
+
+    def _check_instance_type(self, given: str | None) -> None:
+        """Raises InvalidInput for a size that a known family lacks; what a family may be, the
+        service knows better."""
+        known = _instance_types(self.sagemaker_session.sagemaker_client.meta.service_model)
+        if given is None or given in known:
+            return
+        families = {_family(each) for each in known}
+        if _family(given) in families or not given.startswith("ml."):
+            raise InvalidInput(
+                f"instance_type {given!r} is not known.", hint=_nearest_type(given, known)
+            )
+
+    def _model_data(self, name: str, environment: dict[str, str]) -> dict[str, Any]:
+        """A folder of weights goes file by file: an archive would take its time and make none of
+        it smaller."""
+        folder = None if _is_s3(self.place) else _local(self.place)
+        if folder is None or not folder.is_dir():
+            return super()._model_data(name, environment)
+        self._say_what_stays(folder)
+        if self.framework:
+            return super()._model_data(name, environment)
+        return prefix_source(self._upload_folder(folder))
+
+    def _say_what_stays(self, folder: Path) -> None:
+        hidden = sorted(each.name for each in folder.iterdir() if each.name.startswith("."))
+        if hidden:
+            note = f"Hidden files are not uploaded: {_some(hidden)}"
+            self.sagemaker_session.progress.note(note)
 
     def _upload_folder(self, folder: Path) -> str:
-        data = self.model_data
-        if isinstance(data, str) and _is_s3(data):
-            return data
         session = self.sagemaker_session
         bucket = session.default_bucket()
         prefix = unique_name(self._base_name(), session.clock)
         session.progress.note(f"Uploading {folder} to s3://{bucket}/{prefix}/")
-        for path in files_below(folder):
+        for path in files_below(folder, hidden=False):
             key = f"{prefix}/{path.relative_to(folder).as_posix()}"
-            with session.call(), path.open("rb") as file:
-                session.s3_client.upload_fileobj(file, bucket, key)
+            self._uploaded.append((bucket, key))
+            with path.open("rb") as file:
+                self._upload_file(bucket, key, file)
         return f"s3://{bucket}/{prefix}/"
 
     def _base_name(self) -> str:
@@ -128,6 +171,25 @@ def place_name(place: str) -> str:
     return "model"
 
 
+def _instance_types(service: Any) -> frozenset[str]:
+    """Those of endpoints and of jobs, as botocore's model of SageMaker has them."""
+    names = (name for name in service.shape_names if name.endswith("InstanceType"))
+    return frozenset(
+        each for name in names for each in getattr(service.shape_for(name), "enum", ())
+    )
+
+
+def _family(instance_type: str) -> str:
+    return instance_type.rpartition(".")[0]
+
+
+def _nearest_type(given: str, known: frozenset[str]) -> str:
+    if f"ml.{given}" in known:
+        return f"Did you mean 'ml.{given}'?"
+    near = get_close_matches(given, sorted(known), n=3) or ["ml.m5.large", "ml.m5.xlarge"]
+    return f"Like {', '.join(near)}."
+
+
 def _framework_of(place: str, names: frozenset[str]) -> str:
     """The framework whose image serves these files; empty for the LLM image."""
     if _CODE in names:
@@ -140,13 +202,15 @@ def _framework_of(place: str, names: frozenset[str]) -> str:
             f"{place} has no tokenizer.json.",
             hint="Make it with AutoTokenizer.from_pretrained(...).save_pretrained(folder).",
         )
-    if at_top & {".pt", ".pth"}:
+    if at_top & _TORCHSCRIPT:
         return "pytorch"
     if "config.json" in names:
         raise InvalidInput(
             f"{place} has a config.json and no weights as safetensors.",
             hint="Make them with model.save_pretrained(folder, safe_serialization=True).",
         )
+    if ".gguf" in at_top:
+        raise InvalidInput(f"{place}: {_some(names)}: {NO_GGUF}", hint=GGUF_HINT)
     raise InvalidInput(
         f"Nothing serves what lies at {place}: {_some(names)}.",
         hint="What belongs at its top: config.json, *.safetensors and tokenizer.json of a language "
@@ -154,7 +218,24 @@ def _framework_of(place: str, names: frozenset[str]) -> str:
     )
 
 
-def _some(names: frozenset[str], most: int = 4) -> str:
+def _check_serves(framework: str, place: str, names: frozenset[str], code: str) -> None:
+    """Raises InvalidInput where the framework's image would find nothing to serve."""
+    at_top = {PurePosixPath(name).suffix for name in names if "/" not in name}
+    without_code = {
+        "huggingface": "config.json" in names,
+        "pytorch": bool(at_top & _TORCHSCRIPT),
+    }
+    if code in names or without_code.get(framework):
+        return
+    hint = "--entry-point FILE adds a script of yours."
+    if "config.json" in names and ".safetensors" in at_top:
+        hint += " A language model is served without --framework."
+    raise InvalidInput(
+        f"--framework {framework}: there is no {code} at {place}: {_some(names)}.", hint=hint
+    )
+
+
+def _some(names: Iterable[str], most: int = 4) -> str:
     listed = sorted(names)
     return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")
 
@@ -164,26 +245,32 @@ def _names_at(place: str, session: Session) -> frozenset[str]:
     if _is_s3(place):
         names = _names_in_s3(place, session)
     elif (path := _local(place)).is_dir():
-        names = frozenset(each.relative_to(path).as_posix() for each in files_below(path))
+        files = files_below(path, hidden=False)
+        names = frozenset(each.relative_to(path).as_posix() for each in files)
     elif path.is_file():
+        if path.suffix == ".gguf":
+            raise InvalidInput(f"{place}: {NO_GGUF}", hint=GGUF_HINT)
         with path.open("rb") as file:
             names = _names_in(place, file)
     else:
         raise NotFound(f"{place} does not exist.")
     if not names:
-        raise NotFound(f"There are no files at {place}.")
+        raise NotFound(f"There are no files at {place}.", hint=_FOLDER_HINT)
     return names
 
 
 def _names_in_s3(uri: str, session: Session) -> frozenset[str]:
     bucket, key = split_s3(uri)
     client = session.s3_client
-    with session.call():
-        if uri.endswith(_ARCHIVES):
-            return _names_in(uri, client.get_object(Bucket=bucket, Key=key)["Body"])
-        prefix = f"{key.rstrip('/')}/" if key else ""
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        keys = [str(item["Key"]) for page in pages for item in page.get("Contents", ())]
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    try:
+        with session.call():
+            if uri.endswith(_ARCHIVES):
+                return _names_in(uri, client.get_object(Bucket=bucket, Key=key)["Body"])
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            keys = [str(item["Key"]) for page in pages for item in page.get("Contents", ())]
+    except NotFound as error:
+        raise NotFound(f"{uri}: {error.message}", hint=_FOLDER_HINT) from None
     return frozenset(key.removeprefix(prefix) for key in keys if not key.endswith("/"))
 
 
@@ -193,9 +280,7 @@ def _names_in(place: str, archive: IO[bytes]) -> frozenset[str]:
         with tarfile.open(fileobj=archive, mode="r|*") as opened:
             return frozenset(each.name.removeprefix("./") for each in opened if each.isfile())
     except tarfile.TarError as error:
-        raise InvalidInput(
-            f"{place} is no tar archive: {error}.", hint="Give a folder or a model.tar.gz."
-        ) from None
+        raise InvalidInput(f"{place} is no tar archive: {error}.", hint=_FOLDER_HINT) from None
 
 
 def _as_model_data(place: str) -> str:
@@ -209,4 +294,8 @@ def _is_s3(place: str) -> bool:
 
 
 def _local(place: str) -> Path:
-    return Path(place).expanduser()
+    """Raises NotFound for the home of nobody."""
+    try:
+        return Path(place).expanduser()
+    except RuntimeError as error:
+        raise NotFound(f"{place} does not exist: {error}") from None

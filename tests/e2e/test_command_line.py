@@ -62,8 +62,45 @@ def test_a_deploy_that_failed_is_put_right_by_another(service: Service) -> None:
         right = service.cli("deploy", "tiny-llama-seeded", "--name", "again", check=False)
         assert (right.returncode, right.stdout) == (0, "again\n"), right.stderr
         assert "'again' had failed" in right.stderr
+        assert "its configuration again and its model tiny-llama-seeded-" in right.stderr
     finally:
         service.cli("delete", "again", "--yes", check=False)
+
+
+def test_a_folder_of_links_is_served(service: Service, tmp_path: Path) -> None:
+    real, own = tmp_path / "real", tmp_path / "linked"
+    prepare = [sys.executable, "-m", "ridgeline_zoo.prepare", "tiny-llama-seeded", "--out"]
+    subprocess.run([*prepare, str(real)], check=True, capture_output=True, timeout=60)
+    own.mkdir()
+    for each in real.iterdir():
+        (own / each.name).symlink_to(Path("..") / "real" / each.name)
+    done = service.cli("deploy", str(own), check=False)
+    try:
+        assert (done.returncode, done.stdout) == (0, "linked\n"), done.stderr
+        again = service.cli("deploy", str(own), check=False)
+        assert again.returncode == 6, again.stderr
+        assert "Uploading" not in again.stderr
+    finally:
+        service.cli("delete", "linked", "--yes", check=False)
+
+
+def test_a_refused_scale_changes_nothing(service: Service, endpoint: str) -> None:
+    def shown() -> tuple[object, object]:
+        told = json.loads(service.cli("scale", endpoint, "--json").stdout)
+        return told["target"], [each["PolicyName"] for each in told["policies"]]
+
+    wrong = service.cli(
+        "scale", endpoint, "--min", "1", "--max", "2", "--concurrent", "0", check=False
+    )
+    assert (wrong.returncode, shown()) == (2, (None, []))
+    service.cli("scale", endpoint, "--min", "1", "--max", "2", "--concurrent", "8")
+    followed = shown()
+    try:
+        assert followed[0] is not None
+        assert service.cli("scale", endpoint, "0", check=False).returncode == 2
+        assert shown() == followed
+    finally:
+        service.cli("scale", endpoint, "--off")
 
 
 def test_an_unknown_model_fails_with_the_nearest_name(service: Service) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ridgeline._names import is_name
 from ridgeline.cli import _common
 from ridgeline.errors import InvalidInput, NotFound, did_you_mean
 
@@ -33,7 +34,7 @@ def find_job(session: Session, name: str, kind: str | None = None) -> Job | Tuni
     the one of ``kind`` ("training", "processing", "transform", "tuning"). Raises NotFound, and
     InvalidInput where the name alone does not tell."""
     found: dict[str, tuple[Job | TuningJob, str]] = {}
-    for each in _of_each_kind(session, name):
+    for each in _of_each_kind(session, name) if is_name(name) else ():
         what = short_kind(each)
         if kind is None or what == kind:
             try:

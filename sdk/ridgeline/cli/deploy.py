@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ridgeline.predictor import Predictor
     from ridgeline.session import Session
 
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[^@\s]+)?")
 _PACES = ("real-time", "none")
 _SIMULATED = ("inf", "trn")
 
@@ -55,7 +57,7 @@ def deploy(
             "--framework",
             help="What runs the inference.py of weights of your own: pytorch, huggingface or "
             "sklearn.",
-            show_default="pytorch",
+            show_default="after what lies there",
         ),
     ] = None,
     entry_point: Annotated[
@@ -136,7 +138,7 @@ def _model(
     from ridgeline._names import clean_name
 
     # boto3: not for --help
-    from ridgeline.own_model import OwnModel, is_place, place_name
+    from ridgeline.own_model import GGUF_HINT, NO_GGUF, OwnModel, is_place, place_name
     from ridgeline.zoo import ZooModel
 
     if is_place(text):
@@ -145,6 +147,7 @@ def _model(
             text, env=env, sagemaker_session=session, framework=framework, entry_point=script
         )
         return own, place_name(text)
+    _check_id(text)
     if framework is not None or entry_point is not None:
         raise InvalidInput(
             f"{text} is served by the image of its card.",
@@ -154,13 +157,30 @@ def _model(
         model = ZooModel(text, env=env, sagemaker_session=session)
         return model, clean_name(model.model_id)
     except NotFound as error:
+        if Path(text).is_file() and text.endswith(".gguf"):
+            raise InvalidInput(f"{text}: {NO_GGUF}", hint=GGUF_HINT) from None
         if Path(text).exists():
             raise NotFound(
                 error.message, hint=f"`ridgeline deploy ./{text}` deploys what lies there."
             ) from None
         if "/" not in text:
             raise
+        if not _HUB_ID.fullmatch(text):
+            raise NotFound(
+                f"There is no model {text!r}.",
+                hint="A model of the hub is ORG/NAME or ORG/NAME@REVISION; weights of your own "
+                "are ./FOLDER or s3://...",
+            ) from None
     return _hub_model(text, session, env)
+
+
+def _check_id(text: str) -> None:
+    """Raises InvalidInput for what is neither an id nor a place."""
+    if not text or "://" in text:
+        raise InvalidInput(
+            f"{text!r} is no model.",
+            hint="Give an id of `ridgeline zoo ls`, ORG/NAME of the hub, ./FOLDER or s3://...",
+        )
 
 
 def _hub_model(hub_id: str, session: Session, env: Mapping[str, str]) -> tuple[Model, str]:
@@ -194,17 +214,17 @@ def _check_pace(instance_type: str) -> None:
 def _deploy(model: Model, name: str, **options: Any) -> Predictor:
     """Deploy as endpoint ``name``, in the place of one that failed."""
     # boto3: not for --help
-    from ridgeline._deletion import delete_whole
-    from ridgeline._endpoints import FAILED, describe
+    from ridgeline._deletion import delete_failed
+    from ridgeline._endpoints import describe
 
     session = model.sagemaker_session
     try:
         return model.deploy(endpoint_name=name, **options)
     except AlreadyExists:
-        if describe(session, name)["EndpointStatus"] not in FAILED:
+        if describe(session, name)["EndpointStatus"] != "Failed":
             raise
-    _common.say(f"Endpoint {name!r} had failed: it is deleted and deployed anew.")
-    delete_whole(session, name)
+    _common.say(f"Endpoint {name!r} had failed: it is deployed anew.")
+    _common.say(f"Deleted {delete_failed(session, name)}.")
     return model.deploy(endpoint_name=name, **options)
 
 

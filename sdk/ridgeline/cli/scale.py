@@ -118,4 +118,7 @@ def _show(scaler: Scaler, endpoint: str, *, as_json: bool) -> None:
 def _bounds(found: Scale) -> str:
     if found.target is None:
         return "follows no load; --min, --max and --concurrent let it"
-    return f"follows its load from {found.target['MinCapacity']} to {found.target['MaxCapacity']}"
+    low, high = found.target["MinCapacity"], found.target["MaxCapacity"]
+    if found.policies:
+        return f"follows its load from {low} to {high}"
+    return f"is held between {low} and {high}; no policy says what load to follow"

@@ -11,7 +11,12 @@ from ridgeline_service.snapshot import Credential
 
 
 def make_client(
-    store_url: str, credential: Credential, region: str = "us-east-1", *, attempts: int = 6
+    store_url: str,
+    credential: Credential,
+    region: str = "us-east-1",
+    *,
+    attempts: int = 6,
+    read_timeout_s: float = 60,
 ) -> Any:
     """A boto3 S3 client of ours: path style, retries while the store restarts."""
     return boto3.client(
@@ -24,7 +29,7 @@ def make_client(
             s3={"addressing_style": "path"},
             retries={"mode": "standard", "total_max_attempts": attempts},
             connect_timeout=5,
-            read_timeout=60,
+            read_timeout=read_timeout_s,
             max_pool_connections=32,
             proxies={},
         ),

@@ -9,6 +9,7 @@ from ridgeline_service.snapshot import Credential
 
 _WRONG_KEY = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch"})
 _SERVER_FAULT = 500
+_PATIENCE_S = 5
 
 
 def check_store(settings: Settings, data_dir: DataDir) -> None:
@@ -26,18 +27,27 @@ def check_store(settings: Settings, data_dir: DataDir) -> None:
 
     key = Credential(settings.s3_access_key_id, settings.s3_secret_access_key)
     try:
-        make_client(settings.s3_endpoint, key, settings.region, attempts=1).list_buckets()
+        client = make_client(
+            settings.s3_endpoint, key, settings.region, attempts=1, read_timeout_s=_PATIENCE_S
+        )
+        told = client.list_buckets()
     except ClientError as error:
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         code = error.response["Error"]["Code"]
-        if status >= _SERVER_FAULT:
-            raise _unusable(settings, data_dir, f"answers HTTP {status}", _NO_STORE) from error
         if code in _WRONG_KEY:
             raise _unusable(settings, data_dir, f"refuses the key ({code})", _NO_KEY) from error
-    except BotoCoreError as error:
+        if not code or code.isdecimal():  # what botocore makes of an answer without S3's XML
+            raise _unusable(settings, data_dir, _NO_S3, _NO_STORE) from error
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if status >= _SERVER_FAULT:
+            raise _unusable(settings, data_dir, f"answers HTTP {status}", _NO_STORE) from error
+    except (BotoCoreError, ValueError) as error:
         raise _unusable(settings, data_dir, f"cannot be used: {error}", _NO_STORE) from error
+    else:
+        if "Buckets" not in told:  # XML, but another kind
+            raise _unusable(settings, data_dir, _NO_S3, _NO_STORE)
 
 
+_NO_S3 = "answers, but not as an S3 does"
 _NO_STORE = (
     "Start that object store, or correct the address; without s3_endpoint objects are kept in the "
     "data directory."

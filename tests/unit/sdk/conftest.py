@@ -192,6 +192,9 @@ class FakeService:
         if call.method == "PUT":
             self.objects[name] = (call.body, call.headers.get("content-type", ""))
             return Reply(headers={"ETag": '"x"'})
+        if call.method == "DELETE":
+            self.objects.pop(name, None)
+            return Reply(status=204)
         if not key and bucket in self.buckets:
             return Reply()
         if name not in self.objects:

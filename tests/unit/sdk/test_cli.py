@@ -75,25 +75,60 @@ class TestDeploy:
         told = run("deploy", "tiny").stderr.splitlines()[-1]
         assert json.loads(shlex.split(told)[-1]) == example["body"]
 
-    def test_an_endpoint_that_failed_is_replaced(self, fake: Any, run: Run, sdk_tools: Any) -> None:
-        fake.endpoint("tiny", "InService")
-        (failed,) = fake.rules["DescribeEndpoint"]
-        failed.body["EndpointStatus"] = "Failed"
-        gone = sdk_tools.aws_error("ValidationException", 'Could not find endpoint "tiny".')
-        fake.rules["DescribeEndpoint"] = lambda call: (
-            gone if "DeleteEndpoint" in fake.operations() else failed
-        )
-        taken = sdk_tools.aws_error("ValidationException", "It already exists: tiny.")
-        fake.on("CreateEndpointConfig", taken, sdk_tools.Reply({"EndpointConfigArn": "a" * 20}))
+    @pytest.fixture
+    def failed(self, fake: Any, sdk_tools: Any) -> Callable[[str, str], None]:
+        """Have endpoint tiny, of these models and configuration, Failed until it is deleted."""
+
+        def have(config: str, model: str) -> None:
+            fake.endpoint("tiny", "InService", config=config)
+            (endpoint,) = fake.rules["DescribeEndpoint"]
+            endpoint.body["EndpointStatus"] = "Failed"
+            (described,) = fake.rules["DescribeEndpointConfig"]
+            described.body["ProductionVariants"][0]["ModelName"] = model
+            gone = sdk_tools.aws_error("ValidationException", 'Could not find endpoint "tiny".')
+            fake.rules["DescribeEndpoint"] = lambda call: (
+                gone if "DeleteEndpoint" in fake.operations() else endpoint
+            )
+            taken = sdk_tools.aws_error("ValidationException", "It already exists: tiny.")
+            fake.on("CreateEndpointConfig", taken, sdk_tools.Reply({"EndpointConfigArn": "a" * 20}))
+            fake.on("ListEndpoints", sdk_tools.Reply({"Endpoints": []}))
+            fake.on("ListEndpointConfigs", sdk_tools.Reply({"EndpointConfigs": []}))
+
+        return have
+
+    def test_an_endpoint_that_failed_is_replaced(
+        self, fake: Any, run: Run, failed: Callable[[str, str], None]
+    ) -> None:
+        model = "tiny-20260102-030405-678"
+        failed("tiny", model)
         result = run("deploy", "tiny")
         assert result.exit_code == 0, result.stderr
         assert result.stdout == "tiny\n"
         assert "'tiny' had failed" in result.stderr
-        assert "DeleteEndpointConfig" in fake.operations()
+        assert f"configuration tiny and its model {model}" in " ".join(result.stderr.split())
+        assert {"ModelName": model} in fake.requests("DeleteModel")
+        assert fake.requests("DeleteEndpointConfig") == [{"EndpointConfigName": "tiny"}]
         assert fake.operations()[-1] == "CreateEndpoint"
 
-    def test_one_that_serves_is_not(self, fake: Any, run: Run, sdk_tools: Any) -> None:
+    @pytest.mark.parametrize(
+        ("config", "model"), [("mine", "tiny-20260102-030405-678"), ("tiny", "mine")]
+    )
+    def test_what_no_deploy_made_stays(
+        self, fake: Any, run: Run, failed: Callable[[str, str], None], config: str, model: str
+    ) -> None:
+        failed(config, model)
+        result = run("deploy", "tiny")
+        assert result.exit_code == 0, result.stderr
+        assert "Deleted endpoint tiny.\n" in result.stderr
+        assert "DeleteEndpointConfig" not in fake.operations()
+        assert {"ModelName": model} not in fake.requests("DeleteModel")
+
+    @pytest.mark.parametrize("status", ["InService", "OutOfService", "UpdateRollbackFailed"])
+    def test_one_that_did_not_fail_is_not(
+        self, fake: Any, run: Run, sdk_tools: Any, status: str
+    ) -> None:
         fake.endpoint("tiny", "InService")
+        fake.rules["DescribeEndpoint"][0].body["EndpointStatus"] = status
         taken = sdk_tools.aws_error("ValidationException", "It already exists: tiny.")
         fake.on("CreateEndpointConfig", taken)
         result = run("deploy", "tiny")

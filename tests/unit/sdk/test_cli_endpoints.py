@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from typer.testing import Result
 
 Run = Callable[..., Result]
@@ -133,6 +134,17 @@ class TestEndpoints:
             result = run(*command)
             assert result.exit_code == 4
             assert '"e"' in result.stderr or "'e'" in result.stderr
+
+    @pytest.mark.parametrize("name", ["bad_name", "a" * 64, ""])
+    @pytest.mark.parametrize("command", ["describe", "scale", "stop"])
+    def test_a_name_that_nothing_can_have_is_not_found(
+        self, fake: Any, run: Run, command: str, name: str
+    ) -> None:
+        result = run(command, name)
+        assert result.exit_code == 4
+        assert repr(name) in result.stderr
+        assert "`ridgeline " in result.stderr
+        assert fake.calls == []
 
     def test_logs(self, fake: Any, run: Run, sdk_tools: Any) -> None:
         fake.on("DescribeLogStreams", sdk_tools.Reply({"logStreams": [{"logStreamName": "b/1"}]}))

@@ -339,3 +339,30 @@ def test_an_endpoint_name_is_checked_before_anything_is_made(fake: Any, session:
         model.deploy(endpoint_name="bad_name")
     assert "'bad-name'" in caught.value.hint
     assert fake.calls == []
+
+
+def test_a_refused_model_does_not_take_the_data_of_its_namesake(
+    fake: Any, session: Session, sdk_tools: Any, tmp_path: Path
+) -> None:
+    archive = make_archive(tmp_path / "a.tar.gz", {"x": b"y"})
+    Model(IMAGE, archive, name="m", sagemaker_session=session).deploy(wait=False)
+    fake.rules["CreateModel"] = sdk_tools.aws_error("ValidationException", "m already exists")
+    with pytest.raises(AlreadyExists):
+        Model(IMAGE, archive, name="m", sagemaker_session=session).deploy(wait=False)
+    assert f"{sdk_tools.bucket}/m/model.tar.gz" in fake.objects
+
+
+def test_a_refused_deploy_leaves_the_data_of_those_before(
+    fake: Any, session: Session, sdk_tools: Any, tmp_path: Path, clock: Any
+) -> None:
+    model = Model(
+        IMAGE, make_archive(tmp_path / "a.tar.gz", {"x": b"y"}), sagemaker_session=session
+    )
+    model.deploy(wait=False)
+    before = set(fake.objects)
+    model.delete_model()
+    clock.now += 1
+    fake.rules["CreateEndpoint"] = sdk_tools.aws_error("ValidationException", "no room")
+    with pytest.raises(InvalidInput):
+        model.deploy(wait=False)
+    assert set(fake.objects) == before

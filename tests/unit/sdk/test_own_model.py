@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from ridgeline.own_model import place_name
 from ridgeline.session import Session
 
 Run = Callable[..., Result]
+ABSENT = "Could not find endpoint."
 WEIGHTS = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -52,6 +54,7 @@ def test_a_folder_of_weights_is_a_language_model(
 ) -> None:
     own = folder(tmp_path / "my_model", *WEIGHTS, ".git/objects/large")
     fake.endpoint("my-model", "Creating", "InService")
+    fake.rules["DescribeEndpoint"] = sdk_tools.aws_error("ValidationException", ABSENT)
     result = run("deploy", str(own), "--env", "MAX_NUM_SEQS=4", "--instance-type", "ml.c5.large")
     assert result.exit_code == 0, result.stderr
     assert result.stdout == "my-model\n"
@@ -191,3 +194,176 @@ def test_options_for_own_weights_are_refused_for_a_model_of_the_zoo(fake: Any, r
     result = run("deploy", "tiny", "--framework", "pytorch")
     assert result.exit_code == 2
     assert fake.calls == []
+
+
+@pytest.fixture
+def free(fake: Any, sdk_tools: Any) -> None:
+    """No endpoint has any name."""
+    fake.rules["DescribeEndpoint"] = sdk_tools.aws_error("ValidationException", ABSENT)
+
+
+def uploaded(fake: Any) -> set[str]:
+    """Names of what was uploaded, without bucket and prefix; of an archive, what is in it."""
+    names: set[str] = set()
+    for key, (body, _) in fake.objects.items():
+        name = key.split("/", 2)[2]
+        if name.endswith(".tar.gz"):
+            with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+                names |= {each.name for each in tar if each.isreg()}
+        else:
+            names.add(name)
+    return names
+
+
+@pytest.mark.usefixtures("free")
+@pytest.mark.parametrize("names", [WEIGHTS, ("scripted.pt", "code/inference.py")])
+def test_links_are_followed_and_hidden_files_stay(
+    fake: Any, run: Run, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    real = folder(tmp_path / "real", *names, "extra/more.bin")
+    own = folder(tmp_path / "own", ".env", ".cache/large", "inner/.hidden")
+    (own / ".nowhere").symlink_to("nowhere")
+    for each in real.iterdir():
+        (own / each.name).symlink_to(Path("..") / "real" / each.name)
+    (real / "extra" / "loop").symlink_to(real / "extra")
+    result = run("deploy", str(own), "--no-wait")
+    assert result.exit_code == 0, result.stderr
+    assert uploaded(fake) == {*names, "extra/more.bin"}
+
+
+def test_the_person_is_told_of_hidden_files(
+    fake: Any, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(session.progress, "note", notes.append)
+    own = folder(tmp_path / "own", *WEIGHTS, ".env", ".cache/large")
+    OwnModel(own, sagemaker_session=session).create()
+    assert "Hidden files are not uploaded: .cache, .env" in notes
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_is_no_file_is_named_before_anything_is_uploaded(
+    fake: Any, run: Run, tmp_path: Path, kind: str
+) -> None:
+    own = folder(tmp_path / "own", *WEIGHTS)
+    if kind == "link":
+        (own / "odd").symlink_to("nowhere")
+    else:
+        os.mkfifo(own / "odd")
+    result = run("deploy", str(own))
+    assert result.exit_code == 2
+    assert str(own / "odd") in result.stderr.replace("\n", "")
+    assert fake.objects == {}
+
+
+@pytest.mark.parametrize("status", ["InService", "Creating"])
+def test_a_taken_name_is_refused_before_the_upload(
+    fake: Any, run: Run, tmp_path: Path, status: str
+) -> None:
+    own = folder(tmp_path / "own", *WEIGHTS)
+    fake.endpoint("own")
+    fake.rules["DescribeEndpoint"][0].body["EndpointStatus"] = status
+    result = run("deploy", str(own))
+    assert result.exit_code == 6
+    assert f"'own' exists already and is {status}" in result.stderr
+    assert [call.path for call in fake.calls if call.method == "PUT"] == []
+
+
+@pytest.mark.parametrize("instance_type", ["m5.large", "ml.m5.larg"])
+def test_an_unknown_instance_type_is_refused_before_the_upload(
+    fake: Any, run: Run, tmp_path: Path, instance_type: str
+) -> None:
+    own = folder(tmp_path / "own", *WEIGHTS)
+    result = run("deploy", str(own), "--instance-type", instance_type)
+    assert result.exit_code == 2
+    assert "ml.m5.large" in result.stderr
+    assert fake.calls == []
+
+
+@pytest.mark.usefixtures("free")
+@pytest.mark.parametrize("instance_type", ["ml.t3.medium", "ml.trn2.3xlarge", "ml.trn2u.48xlarge"])
+def test_the_service_may_know_more_instance_types(
+    fake: Any, run: Run, tmp_path: Path, instance_type: str
+) -> None:
+    own = folder(tmp_path / "own", *WEIGHTS)
+    assert run("deploy", str(own), "--instance-type", instance_type, "--no-wait").exit_code == 0
+
+
+@pytest.mark.usefixtures("free")
+@pytest.mark.parametrize("refused", ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"])
+@pytest.mark.parametrize("names", [WEIGHTS, ("scripted.pt",)])
+def test_a_refused_deploy_leaves_no_copy(
+    fake: Any, run: Run, sdk_tools: Any, tmp_path: Path, refused: str, names: tuple[str, ...]
+) -> None:
+    own = folder(tmp_path / "own", *names)
+    fake.rules[refused] = sdk_tools.aws_error("ValidationException", "There is no room.")
+    assert run("deploy", str(own)).exit_code == 2
+    put = [call.path for call in fake.calls if call.method == "PUT"]
+    assert len(put) == len(names)
+    assert fake.objects == {}
+
+
+@pytest.mark.parametrize(
+    ("framework", "names", "words"),
+    [
+        ("sklearn", ("model.joblib",), "--entry-point"),
+        ("sklearn", WEIGHTS, "without --framework"),
+        ("pytorch", WEIGHTS, "without --framework"),
+        ("huggingface", ("scripted.pt",), "--entry-point"),
+    ],
+)
+def test_a_named_framework_finds_something_to_serve(
+    fake: Any, run: Run, tmp_path: Path, framework: str, names: tuple[str, ...], words: str
+) -> None:
+    own = folder(tmp_path / "own", *names)
+    result = run("deploy", str(own), "--framework", framework)
+    assert result.exit_code == 2
+    assert "code/inference.py" in result.stderr
+    assert words in result.stderr
+    assert fake.calls == []
+
+
+@pytest.mark.usefixtures("free")
+@pytest.mark.parametrize(
+    ("framework", "names"),
+    [
+        ("huggingface", WEIGHTS),
+        ("pytorch", ("scripted.pt",)),
+        ("sklearn", ("model.joblib", "code/serve.py")),
+    ],
+)
+def test_a_framework_that_can_serve_it_may_be_named(
+    fake: Any, run: Run, tmp_path: Path, framework: str, names: tuple[str, ...]
+) -> None:
+    own = folder(tmp_path / "own", *names)
+    program = ("--env", "SAGEMAKER_PROGRAM=serve.py") if "code/serve.py" in names else ()
+    result = run("deploy", str(own), "--framework", framework, "--no-wait", *program)
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("~nobody-of-this-name/x", 4, "~nobody-of-this-name/x does not exist"),
+        ("gguf/m.gguf", 2, "GGUF files of your own are not served"),
+        ("./gguf/m.gguf", 2, "GGUF files of your own are not served"),
+        ("./gguf", 2, "GGUF files of your own are not served"),
+        ("s3://b/own/model.safetensors", 4, "Give a folder"),
+        ("s3://nobucket/", 4, "s3://nobucket/"),
+        ("", 2, "./FOLDER"),
+        ("file:///srv/own", 2, "./FOLDER"),
+        ("S3://b/own", 2, "s3://"),
+        ("a/b/c", 4, "ORG/NAME"),
+    ],
+)
+def test_a_place_that_is_none_has_a_next_step(
+    fake: Any, run: Run, sdk_tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    text: str, code: int, words: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(folder(tmp_path, "gguf/m.gguf"))
+    fake.rules["GET /api/zoo"] = sdk_tools.Reply({"models": []})
+    fake.rules["GET /b"] = sdk_tools.Reply(listing())
+    result = run("deploy", text)
+    assert result.exit_code == code, result.stderr
+    assert words in result.stderr
+    assert fake.operations() == []

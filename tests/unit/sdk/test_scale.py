@@ -32,6 +32,22 @@ ACTIVITY = {
 }
 
 
+POLICY = {
+    "PolicyARN": "arn:aws:autoscaling:us-east-1:1:scalingPolicy:1",
+    "PolicyName": "p",
+    "ServiceNamespace": "sagemaker",
+    "ResourceId": "endpoint/e/variant/A",
+    "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    "PolicyType": "TargetTrackingScaling",
+    "CreationTime": 1.7e9,
+}
+CHANGING = ("Register", "Put", "Deregister", "Update")
+
+
+def changes(fake: Any) -> list[str]:
+    return [name for name in fake.operations() if name.startswith(CHANGING)]
+
+
 @pytest.fixture
 def endpoint(fake: Any, sdk_tools: Any) -> Callable[..., None]:
     def have(*variants: str, targets: tuple[dict[str, Any], ...] = ()) -> None:
@@ -50,8 +66,9 @@ def endpoint(fake: Any, sdk_tools: Any) -> Callable[..., None]:
     return have
 
 
-def test_the_number_follows_the_load(fake: Any, run: Run, endpoint: Any) -> None:
+def test_the_number_follows_the_load(fake: Any, run: Run, endpoint: Any, sdk_tools: Any) -> None:
     endpoint(targets=(TARGET,))
+    fake.on("DescribeScalingPolicies", sdk_tools.Reply({"ScalingPolicies": [POLICY]}))
     told = run("scale", "e", "--min", "1", "--max", "4", "--concurrent", "8")
     assert told.exit_code == 0, told.stderr
     (registered,) = fake.requests("RegisterScalableTarget")
@@ -80,8 +97,7 @@ def test_it_shows_and_changes_nothing_without_options(fake: Any, run: Run, endpo
     shown = json.loads(run("scale", "e", "--json").stdout)
     assert (shown["instances"], shown["wanted"], shown["target"]) == (1, 2, None)
     assert run("scale", "e", "--off").exit_code == 0
-    changing = ("Register", "Put", "Deregister", "Update")
-    assert not [name for name in fake.operations() if name.startswith(changing)]
+    assert changes(fake) == []
 
 
 @pytest.mark.parametrize(
@@ -110,3 +126,59 @@ def test_of_several_variants_one_is_named(run: Run, endpoint: Any) -> None:
     assert told.exit_code == 2
     assert "--variant: A, B" in told.stderr
     assert run("scale", "e", "--variant", "B").exit_code == 0
+
+
+@pytest.mark.parametrize("option", ["--concurrent", "--per-minute"])
+@pytest.mark.parametrize("target", ["0", "-1", "nan", "1e999"])
+def test_a_target_that_is_none_changes_nothing(
+    fake: Any, run: Run, endpoint: Any, option: str, target: str
+) -> None:
+    endpoint()
+    told = run("scale", "e", "--min", "3", "--max", "4", option, target)
+    assert told.exit_code == 2
+    assert "above 0" in told.stderr
+    assert changes(fake) == []
+
+
+@pytest.mark.parametrize(
+    ("targets", "last"),
+    [((), "DeregisterScalableTarget"), ((TARGET,), "RegisterScalableTarget")],
+)
+def test_a_refused_policy_leaves_the_bounds_as_they_were(
+    fake: Any, run: Run, endpoint: Any, sdk_tools: Any, targets: Any, last: str
+) -> None:
+    endpoint(targets=targets)
+    fake.rules["PutScalingPolicy"] = sdk_tools.aws_error("ValidationException", "no such metric")
+    told = run("scale", "e", "--min", "3", "--max", "9", "--concurrent", "8")
+    assert (told.exit_code, told.stderr) == (2, "error: no such metric\n")
+    assert changes(fake) == ["RegisterScalableTarget", "PutScalingPolicy", last]
+    if targets:
+        restored = fake.requests("RegisterScalableTarget")[-1]
+        assert (restored["MinCapacity"], restored["MaxCapacity"]) == (1, 4)
+
+
+def test_a_refused_number_leaves_what_it_followed(
+    fake: Any, run: Run, endpoint: Any, sdk_tools: Any
+) -> None:
+    endpoint(targets=(TARGET,))
+    refused = sdk_tools.aws_error("ValidationException", "0 is too few.")
+    fake.rules["UpdateEndpointWeightsAndCapacities"] = refused
+    assert run("scale", "e", "0").exit_code == 2
+    assert changes(fake) == ["UpdateEndpointWeightsAndCapacities"]
+
+
+def test_a_target_without_a_policy_follows_nothing(run: Run, endpoint: Any) -> None:
+    endpoint(targets=(TARGET,))
+    told = run("scale", "e").stdout
+    assert "is held between 1 and 4" in told
+    assert "follows its load" not in told
+
+
+def test_an_endpoint_that_failed_is_in_the_wrong_state(
+    fake: Any, run: Run, endpoint: Any, sdk_tools: Any
+) -> None:
+    endpoint()
+    words = 'Cannot change weights or capacities of endpoint "e": its status is Failed.'
+    refused = sdk_tools.aws_error("ValidationException", words)
+    fake.rules["UpdateEndpointWeightsAndCapacities"] = refused
+    assert run("scale", "e", "2").exit_code == 6

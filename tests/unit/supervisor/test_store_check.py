@@ -26,6 +26,8 @@ LIST = b"<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>"
 class Store(ThreadingHTTPServer):
     status = 200
     code = ""
+    page: bytes | None = None
+    """What it answers in place of S3's XML."""
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +46,8 @@ def store() -> Iterator[Store]:
             assert isinstance(self.server, Store)
             error = f"<Error><Code>{self.server.code}</Code><Message>no</Message></Error>"
             body = LIST if self.server.status == 200 else error.encode()
+            if self.server.page is not None:
+                body = self.server.page
             self.send_response(self.server.status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -113,6 +117,41 @@ def test_a_key_that_the_store_does_not_know_is_refused(
 def test_a_key_that_may_not_list_buckets_will_do(tmp_path: Path, store: Store) -> None:
     store.status, store.code = 403, "AccessDenied"
     check_store(*configured(tmp_path, address(store)))
+
+
+@pytest.mark.parametrize("status", [200, 403, 404, 500, 502])
+@pytest.mark.parametrize(
+    "page", [b"<html><body>Welcome</body></html>", b"<!doctype html><p>Hi", b'{"ok": 1}', b""]
+)
+def test_what_is_no_s3_is_refused(tmp_path: Path, store: Store, status: int, page: bytes) -> None:
+    store.status, store.page = status, page
+    with pytest.raises(Unavailable, match="answers, but not as an S3 does") as caught:
+        check_store(*configured(tmp_path, address(store)))
+    assert "HTTP 500" not in str(caught.value)
+
+
+def test_an_s3_in_trouble_is_refused(tmp_path: Path, store: Store) -> None:
+    store.status, store.code = 503, "SlowDown"
+    with pytest.raises(Unavailable, match="answers HTTP 503"):
+        check_store(*configured(tmp_path, address(store)))
+
+
+def test_what_never_answers_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ridgeline_service.objects.reach._PATIENCE_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Unavailable, match="cannot be used"):
+            check_store(*configured(tmp_path, url))
+
+
+def test_an_address_that_is_none_is_named(tmp_path: Path) -> None:
+    configured(tmp_path, "http://[::1")
+    result = CliRunner().invoke(app, ["up", "--data-dir", str(tmp_path), "--port", "0"])
+    assert result.exit_code in (2, 3)
+    assert "s3_endpoint" in result.stderr
+    assert "bug" not in result.stderr
 
 
 def test_the_doctor_names_the_directory_to_start(tmp_path: Path) -> None:
