@@ -296,6 +296,6 @@ def test_a_simulated_endpoint_embeds_as_the_processor_does(
         assert "a call, texts of up to (batch 16):" in shown
         assert re.search(r"so far, \S+: \d+ texts of \d+ tokens in 0\.\d+ s", shown)
         said = service.cli("neuron", "profile", SIMULATED, "-o", str(tmp_path / "call.json")).stderr
-        assert "(encoding, bucket 512, batch 1) on 2 cores" in said
+        assert "(encoding, bucket 256, batch 1) on 2 cores" in said
     finally:
         service.delete(SIMULATED)
