@@ -10,12 +10,12 @@ tar -czf "$work/model.tar.gz" -C "$work/model" .
 aws s3 mb "s3://$name"
 aws s3 cp "$work/model.tar.gz" "s3://$name/in/model.tar.gz" --only-show-errors
 
-# compile JOB KEY: starts a compilation job.
+# compile JOB KEY [LENGTH]: starts a compilation job.
 compile() {
     cat > "$work/input.json" <<JSON
 {
     "S3Uri": "s3://$name/in/$2",
-    "DataInputConfig": "{\"input_ids\": [1, 128]}",
+    "DataInputConfig": "{\"input_ids\": [1, ${3:-128}]}",
     "Framework": "PYTORCH"
 }
 JSON
@@ -48,11 +48,15 @@ tar -tzf "$work/out.tar.gz" | grep -q neuron/compiled.json
 compile "$name-bad" nothing.tar.gz > /dev/null
 ended "$name-bad" FAILED
 told "$name-bad" FailureReason | grep -q "There is nothing at s3://$name/in/nothing.tar.gz"
-compile "$name-stopped" model.tar.gz > /dev/null
+# Behind others that no cache answers, so that it has not ended before it is stopped.
+for length in 32 64 96; do
+    compile "$name-$length" model.tar.gz "$length" > /dev/null
+done
+compile "$name-stopped" model.tar.gz 256 > /dev/null
 aws sagemaker stop-compilation-job --compilation-job-name "$name-stopped"
 ended "$name-stopped" STOPPED
 test "$(aws sagemaker list-compilation-jobs --name-contains "$name" --page-size 1 \
-    --query 'length(CompilationJobSummaries)')" = 3
+    --query 'length(CompilationJobSummaries)')" = 6
 aws sagemaker list-compilation-jobs --status-equals COMPLETED --sort-by Name \
     --query 'CompilationJobSummaries[].CompilationTargetDevice' --output text | grep -q ml_inf2
 aws sagemaker delete-compilation-job --compilation-job-name "$name-stopped"
