@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from control_jobs import create, describe, status, ticks
 from fake_runners import FakeRunners
 
 from ridgeline_service.control.jobs.ending import Ended, may_restart, verdict_of
@@ -22,7 +23,6 @@ SPOT = {
     "EnableManagedSpotTraining": True,
     "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 600},
 }
-IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312"
 
 
 @pytest.fixture
@@ -36,38 +36,6 @@ def jobs(make_world: Any, runners: FakeRunners) -> Any:
         return make_world(runners=runners, **values)
 
     return make
-
-
-def create(world: Any, name: str, *, count: int = 1, **changes: Any) -> None:
-    world.plane.training_jobs.create(
-        {
-            "TrainingJobName": name,
-            "RoleArn": world.settings.role_arn,
-            "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
-            "OutputDataConfig": {"S3OutputPath": "s3://b/out"},
-            "ResourceConfig": {
-                "InstanceType": "ml.m5.large",
-                "InstanceCount": count,
-                "VolumeSizeInGB": 1,
-            },
-            "StoppingCondition": {"MaxRuntimeInSeconds": 60},
-            **changes,
-        }
-    )
-
-
-def describe(world: Any, name: str) -> dict[str, Any]:
-    return world.plane.training_jobs.describe({"TrainingJobName": name})
-
-
-def status(world: Any, name: str) -> tuple[str, str]:
-    found = describe(world, name)
-    return found["TrainingJobStatus"], found["SecondaryStatus"]
-
-
-def ticks(world: Any, count: int = 4) -> None:
-    for _ in range(count):
-        world.tick(0.6)
 
 
 def test_a_job_is_what_its_runner_reports(jobs: Any, runners: FakeRunners) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ridgeline_service.errors import AwsError, ValidationException
 
@@ -14,11 +14,46 @@ _LARGEST = 50
 T = TypeVar("T")
 
 
+class Named(Protocol):
+    """A row of a target that is known by a name."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def arn(self) -> str: ...
+    @property
+    def resource_id(self) -> str: ...
+
+
+N = TypeVar("N", bound=Named)
+
+
 class InvalidNextToken(AwsError):
     """A token that is not of this listing, or of one whose row is gone."""
 
     code = "InvalidNextTokenException"
     http_status = 400
+
+
+def page_of_named(
+    found: Sequence[N], request: Mapping[str, Any], names: str
+) -> tuple[Sequence[N], str | None]:
+    """The same of those that the request asks for: by its member ``names``, by ResourceId."""
+    wanted, resource_id = request.get(names), resource_filter(request)
+    kept = [
+        each
+        for each in found
+        if (not wanted or each.name in wanted or each.arn in wanted)
+        and resource_id in (None, each.resource_id)
+    ]
+    return page_of(kept, request, key=lambda each: each.arn)
+
+
+def resource_filter(request: Mapping[str, Any]) -> str | None:
+    """The ResourceId of a listing, None for all. Raises ValidationException."""
+    if "ResourceId" not in request and "ScalableDimension" in request:
+        raise ValidationException("ScalableDimension is given without a ResourceId.")
+    return request.get("ResourceId")
 
 
 def page_of(

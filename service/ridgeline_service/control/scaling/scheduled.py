@@ -14,7 +14,7 @@ from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoints.capacities import least_instances
 from ridgeline_service.control.listing import with_token
 from ridgeline_service.control.names import micros_of, to_datetime, to_micros
-from ridgeline_service.control.scaling.pages import page_of
+from ridgeline_service.control.scaling.pages import page_of_named
 from ridgeline_service.control.scaling.resources import (
     DIMENSION,
     NAMESPACE,
@@ -57,16 +57,9 @@ class ScheduledActions:
 
     def describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
         check_dimension(request)
-        names, resource_id = request.get("ScheduledActionNames"), request.get("ResourceId")
         with self._context.db.read() as connection:
             found = rows.all_schedules(connection)
-        found = [
-            each
-            for each in found
-            if (not names or each.name in names or each.arn in names)
-            and resource_id in (None, each.resource_id)
-        ]
-        page, token = page_of(found, request, key=lambda record: record.arn)
+        page, token = page_of_named(found, request, "ScheduledActionNames")
         return with_token({"ScheduledActions": [_shown(each) for each in page]}, token)
 
     def delete(self, request: Mapping[str, Any]) -> dict[str, Any]:

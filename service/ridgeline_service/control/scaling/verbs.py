@@ -12,7 +12,7 @@ from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoints.capacities import least_instances
 from ridgeline_service.control.listing import with_token
 from ridgeline_service.control.names import to_datetime
-from ridgeline_service.control.scaling.pages import page_of
+from ridgeline_service.control.scaling.pages import page_of, page_of_named, resource_filter
 from ridgeline_service.control.scaling.resources import (
     DIMENSION,
     NAMESPACE,
@@ -133,16 +133,9 @@ class Scaling:
 
     def describe_policies(self, request: Mapping[str, Any]) -> dict[str, Any]:
         check_dimension(request)
-        names, resource_id = request.get("PolicyNames"), _resource_filter(request)
         with self._context.db.read() as connection:
             found = rows.all_policies(connection)
-        found = [
-            each
-            for each in found
-            if (not names or each.name in names or each.arn in names)
-            and resource_id in (None, each.resource_id)
-        ]
-        page, token = page_of(found, request, key=lambda policy: policy.arn)
+        page, token = page_of_named(found, request, "PolicyNames")
         return with_token({"ScalingPolicies": [_policy(each) for each in page]}, token)
 
     def delete_policy(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +155,7 @@ class Scaling:
     def describe_activities(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Newest first."""
         check_dimension(request)
-        resource_id = _resource_filter(request)
+        resource_id = resource_filter(request)
         with self._context.db.read() as connection:
             found = rows.activities(
                 connection,
@@ -241,12 +234,6 @@ def _capacities(
             f"Minimum capacity {low} cannot be greater than maximum capacity {high}."
         )
     return int(low), int(high)
-
-
-def _resource_filter(request: Mapping[str, Any]) -> str | None:
-    if "ResourceId" not in request and "ScalableDimension" in request:
-        raise ValidationException("ScalableDimension is given without a ResourceId.")
-    return request.get("ResourceId")
 
 
 def _check_tags(tags: Mapping[str, str]) -> None:
