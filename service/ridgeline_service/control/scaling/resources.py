@@ -76,9 +76,7 @@ def variant_of(
     return endpoint, deployment
 
 
-def registered(
-    connection: Connection, resource_id: str, *, for_update: bool = False
-) -> TargetRecord:
+def registered(connection: Connection, resource_id: str) -> TargetRecord:
     """Its target, locked until the transaction ends. Raises ObjectNotFound."""
     target = get_target(connection, resource_id, for_update=True)
     if target is None:
