@@ -257,3 +257,50 @@ def test_a_scalable_target_is_held_within_its_bounds(service: Service, endpoint:
         until(lambda: instances() == low, 90)  # noqa: B023 - called at once
     until(lambda: statuses() == ["Successful"] * 2, 30)
     scaling.deregister_scalable_target(**target)
+
+
+def test_an_alarm_that_rings_scales_in_steps(service: Service, endpoint: str) -> None:
+    scaling, cloudwatch = service.client("application-autoscaling"), service.client("cloudwatch")
+    target = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": f"endpoint/{endpoint}/variant/AllTraffic",
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }
+    scaling.register_scalable_target(**target, MinCapacity=1, MaxCapacity=2)
+    steps = [{"MetricIntervalLowerBound": 0.0, "ScalingAdjustment": 1}]
+    policy = scaling.put_scaling_policy(
+        **target,
+        PolicyName="one-more",
+        PolicyType="StepScaling",
+        StepScalingPolicyConfiguration={
+            "AdjustmentType": "ChangeInCapacity",
+            "StepAdjustments": steps,
+        },
+    )
+    cloudwatch.put_metric_alarm(
+        AlarmName="busy",
+        Namespace="Mine",
+        MetricName="Queue",
+        Statistic="Maximum",
+        Period=10,
+        EvaluationPeriods=1,
+        Threshold=5,
+        ComparisonOperator="GreaterThanThreshold",
+        AlarmActions=[policy["PolicyARN"]],
+    )
+    cloudwatch.put_metric_data(Namespace="Mine", MetricData=[{"MetricName": "Queue", "Value": 9}])
+
+    def instances() -> int:
+        described = service.client("sagemaker").describe_endpoint(EndpointName=endpoint)
+        return int(described["ProductionVariants"][0]["CurrentInstanceCount"])
+
+    until(lambda: instances() == 2, 90)
+    summaries = [
+        item["HistorySummary"]
+        for item in cloudwatch.describe_alarm_history(AlarmName="busy")["AlarmHistoryItems"]
+    ]
+    assert "Alarm updated from INSUFFICIENT_DATA to ALARM" in summaries
+    cloudwatch.delete_alarms(AlarmNames=["busy"])
+    scaling.register_scalable_target(**target, MinCapacity=1, MaxCapacity=1)
+    until(lambda: instances() == 1, 90)
+    scaling.deregister_scalable_target(**target)

@@ -8,7 +8,7 @@ from typing import Protocol
 from ridgeline_service.api.app import App, Lifecycle
 from ridgeline_service.api.control_port import Control
 from ridgeline_service.api.dispatch import Dispatcher
-from ridgeline_service.api.operations import autoscaling, identity, sagemaker
+from ridgeline_service.api.operations import alarms, autoscaling, identity, sagemaker
 from ridgeline_service.api.operations.cloudwatch import CloudWatchOperations
 from ridgeline_service.api.operations.logs import LogOperations
 from ridgeline_service.api.rest import RestControl, create_rest_app
@@ -36,7 +36,7 @@ def build_dispatcher(
             "iam": identity.iam_table(settings),
             "logs": LogOperations(logs, settings).table(),
             "application-autoscaling": autoscaling.table(control),
-            "monitoring": CloudWatchOperations(samples).table(),
+            "monitoring": CloudWatchOperations(samples).table() | alarms.table(control),
         },
         new_request_id=lambda: str(uuid.uuid4()),
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import base64
+import binascii
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from ridgeline.errors import InvalidInput
 from ridgeline_service.control.names import micros_of
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.store.paging import Order
 from ridgeline_service.store.resources import ListFilter
+
+T = TypeVar("T")
 
 DEFAULT_PAGE = 10
 _RESERVED_TAGS = "aws:"
@@ -44,6 +48,25 @@ def bad_token_refused() -> Iterator[None]:
         yield
     except InvalidInput as error:
         raise ValidationException(f"Invalid NextToken: {error.message}.") from error
+
+
+def page_after(
+    found: Sequence[T], key: Callable[[T], str], *, limit: int, token: str | None
+) -> tuple[Sequence[T], str | None]:
+    """Of a listing that is short, and read as a whole each time: what follows the row that
+    ``token`` names, ``limit`` of it, and the next token. Raises InvalidInput for another's token.
+    """
+    if token is not None:
+        keys = [key(each) for each in found]
+        try:
+            last = base64.urlsafe_b64decode(token.encode()).decode()
+            found = found[keys.index(last) + 1 :]
+        except (ValueError, binascii.Error) as error:
+            raise InvalidInput("NextToken is not one that this listing gave.") from error
+    page = found[:limit]
+    if len(found) <= limit:
+        return page, None
+    return page, base64.urlsafe_b64encode(key(page[-1]).encode()).decode()
 
 
 def with_token(response: dict[str, Any], token: str | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from ridgeline_service.control.alarms import WATCHED_EVERY_S, Alarms, AlarmWatcher
 from ridgeline_service.control.command_jobs.advising import Advising
 from ridgeline_service.control.command_jobs.compilation import CompilationJobs
 from ridgeline_service.control.command_jobs.compiling import Compiling
@@ -148,6 +149,7 @@ class ControlPlane:
         outside = outside or Outside()
         self._loop = self._make_loop(context, tokens, outside)
         planner = Planner(settings, self._machine, self._cards, outside.sandbox_problem)
+        self._watcher = AlarmWatcher(context, samples)
         self._scaler = Scaler(context, planner, samples, self._room)
         self.models = Models(context)
         self.endpoint_configs = EndpointConfigs(context)
@@ -162,6 +164,7 @@ class ControlPlane:
         self.recommendations_jobs = RecommendationsJobs(context)
         self.tags = Tags(context)
         self.scaling = Scaling(context)
+        self.alarms = Alarms(context)
         self.scheduled_actions = ScheduledActions(context)
         self.zoo = Zoo(settings, self._cards)
         self.keys = Keys(context)
@@ -171,8 +174,9 @@ class ControlPlane:
         """Take over what is there, then reconcile on threads of its own."""
         self.take_over()
         self._spawn("reconciler", self._loop.run)
-        self._spawn("usage", self._sample_usage)
-        self._spawn("scaler", self._scale)
+        self._repeat(SAMPLED_EVERY_S, self._usage.sample, "what replicas use was not sampled")
+        self._repeat(WATCHED_EVERY_S, self.watch_once, "alarms were not looked at")
+        self._repeat(SCALED_EVERY_S, self.scale_once, "endpoints were not scaled")
         if self._store.url:
             self._spawn("jumpstart", self._publish_catalogue)
 
@@ -188,6 +192,10 @@ class ControlPlane:
     def scale_once(self) -> None:
         """One look of the scaler; ``start`` repeats it."""
         self._scaler.step()
+
+    def watch_once(self) -> None:
+        """One look at the alarms; ``start`` repeats it."""
+        self._watcher.step()
 
     def stop(self) -> None:
         """End the loop and give the claims back. Replicas run on."""
@@ -206,19 +214,17 @@ class ControlPlane:
         thread.start()
         self._threads.append(thread)
 
-    def _sample_usage(self) -> None:
-        while not self._stopping.wait(SAMPLED_EVERY_S):
-            try:
-                self._usage.sample()
-            except Exception as error:  # noqa: BLE001 - nothing may end the thread
-                log_failure(log, error, "what replicas use was not sampled")
+    def _repeat(self, every_s: float, look: Callable[[], None], failure: str) -> None:
+        """On a thread, until ``stop``; nothing may end it."""
 
-    def _scale(self) -> None:
-        while not self._stopping.wait(SCALED_EVERY_S):
-            try:
-                self.scale_once()
-            except Exception as error:  # noqa: BLE001 - nothing may end the thread
-                log_failure(log, error, "endpoints were not scaled")
+        def run() -> None:
+            while not self._stopping.wait(every_s):
+                try:
+                    look()
+                except Exception as error:  # noqa: BLE001 - see above
+                    log_failure(log, error, failure)
+
+        self._spawn(look.__name__, run)
 
     def _publish_catalogue(self) -> None:
         JumpStartCatalogue(self._settings, self._client(), self._cards).run(self._stopping)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
 from ridgeline.errors import InvalidInput, Unsupported
 from ridgeline_service.store.fairlock import FairLock
 
-SCHEMA_HEAD = "0010"
+SCHEMA_HEAD = "0011"
 BUSY_TIMEOUT_MS = 15_000
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

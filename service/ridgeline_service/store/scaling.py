@@ -33,6 +33,13 @@ class ActivityStatus(StrEnum):
     FAILED = "Failed"
 
 
+class PolicyKind(StrEnum):
+    """Application Auto Scaling's PolicyType."""
+
+    TRACKING = "TargetTrackingScaling"
+    STEPS = "StepScaling"
+
+
 @dataclass(frozen=True)
 class TargetRecord:
     """A variant whose instances are counted by policies. ``scaled_out_at`` and ``scaled_in_at``
@@ -62,13 +69,14 @@ class TargetChanges(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class PolicyRecord:
-    """``tracking`` is its TargetTrackingScalingPolicyConfiguration."""
+    """``config`` is the configuration of its kind, as it was given."""
 
     arn: str
     name: str
     resource_id: str
     created_at: int
-    tracking: Document
+    kind: PolicyKind
+    config: Document
 
 
 @dataclass(frozen=True)
@@ -154,9 +162,10 @@ def delete_target(connection: Connection, resource_id: str) -> None:
 
 def put_policy(connection: Connection, policy: PolicyRecord) -> None:
     """Add it, or give the one of that ARN its new configuration."""
-    values = {**policy.__dict__, "tracking": dict(policy.tracking)}
+    values = {**policy.__dict__, "config": dict(policy.config)}
     statement = update(scaling_policies).where(scaling_policies.c.arn == policy.arn)
-    if connection.execute(statement.values(tracking=values["tracking"])).rowcount == 0:
+    changed = statement.values(kind=policy.kind, config=values["config"])
+    if connection.execute(changed).rowcount == 0:
         connection.execute(insert(scaling_policies), values)
 
 
@@ -164,7 +173,7 @@ def all_policies(connection: Connection) -> list[PolicyRecord]:
     """By their resource, then by name."""
     columns = scaling_policies.c
     ordered = select(scaling_policies).order_by(columns.resource_id, columns.name)
-    return [PolicyRecord(**row) for row in connection.execute(ordered).mappings()]
+    return [_policy(row) for row in connection.execute(ordered).mappings()]
 
 
 def get_policy(connection: Connection, resource_id: str, name: str) -> PolicyRecord | None:
@@ -173,7 +182,13 @@ def get_policy(connection: Connection, resource_id: str, name: str) -> PolicyRec
         columns.resource_id == resource_id, columns.name == name
     )
     row = connection.execute(statement).mappings().first()
-    return None if row is None else PolicyRecord(**row)
+    return None if row is None else _policy(row)
+
+
+def policy_of_arn(connection: Connection, arn: str) -> PolicyRecord | None:
+    statement = select(scaling_policies).where(scaling_policies.c.arn == arn)
+    row = connection.execute(statement).mappings().first()
+    return None if row is None else _policy(row)
 
 
 def delete_policy(connection: Connection, arn: str) -> None:
@@ -257,6 +272,10 @@ def prune_activities(connection: Connection, keep: int = ACTIVITIES_KEPT) -> Non
     newest = select(columns.id).order_by(columns.started_at.desc(), columns.id.desc()).limit(keep)
     old = columns.id.not_in(newest)
     connection.execute(delete(scaling_activities).where(old, columns.ended_at.is_not(None)))
+
+
+def _policy(row: RowMapping) -> PolicyRecord:
+    return PolicyRecord(**{**row, "kind": PolicyKind(row["kind"])})
 
 
 def _activity(row: RowMapping) -> ActivityRecord:

@@ -78,6 +78,7 @@ class Reason(StrEnum):
     DEVICE_FAILED = "DeviceFailed"
     CRASH_LOOP = "CrashLoop"
     UPDATE_TIMEOUT = "UpdateTimeout"
+    ALARM = "Alarm"
     ROLLED_BACK = "RolledBack"
     SUPERSEDED = "Superseded"
     SCALED_IN = "ScaledIn"
@@ -126,6 +127,7 @@ _WORDS = {
     Reason.DEVICE_FAILED: "The device of the model server failed.",
     Reason.CRASH_LOOP: "The model server failed again and again.",
     Reason.UPDATE_TIMEOUT: "The update was not done in time.",
+    Reason.ALARM: "An alarm went off while the traffic moved.",
     Reason.ROLLED_BACK: "The update failed; the former deployment serves on.",
     Reason.SUPERSEDED: "A newer deployment took over.",
     Reason.SCALED_IN: "The variant was scaled in.",
@@ -169,6 +171,10 @@ _NEXT_STEPS = {
     ),
     Reason.UPDATE_TIMEOUT: (
         "Raise MaximumExecutionTimeoutInSeconds of the DeploymentConfig, then update again."
+    ),
+    Reason.ALARM: (
+        "`aws cloudwatch describe-alarm-history` says what the alarm saw; correct the new endpoint "
+        "config or its model, then update again."
     ),
     Reason.ROLLED_BACK: "Correct the new endpoint config or its model, then update again.",
 }

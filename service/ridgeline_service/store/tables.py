@@ -283,7 +283,8 @@ scaling_policies = Table(
         nullable=False,
     ),
     Column("created_at", BigInteger, nullable=False),
-    Column("tracking", JSON, nullable=False),
+    Column("kind", String(32), nullable=False, server_default="TargetTrackingScaling"),
+    Column("config", JSON, nullable=False),
     Index("ix_scaling_policies_name", "resource_id", "name", unique=True),
 )
 
@@ -323,6 +324,35 @@ scaling_activities = Table(
     Column("message", Text, nullable=False),
     Column("not_scaled", JSON, nullable=False),
     Index("ix_scaling_activities_started", "started_at", "id"),
+)
+
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("arn", String(512), nullable=False),
+    # PutMetricAlarm's members, as they were given.
+    Column("config", JSON, nullable=False),
+    Column("configured_at", BigInteger, nullable=False),
+    Column("actions_enabled", Boolean, nullable=False),
+    Column("state", String(32), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("data", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("transitioned_at", BigInteger, nullable=False),
+)
+
+# It outlives its alarm, and is pruned by number.
+alarm_history = Table(
+    "alarm_history",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("alarm", String(255), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("data", Text, nullable=False),
+    Index("ix_alarm_history_at", "at", "id"),
 )
 
 tags = Table(

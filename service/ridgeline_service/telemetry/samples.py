@@ -137,9 +137,17 @@ class SampleStore:
                 self._prune(connection)
 
     def read(
-        self, metric: Metric, *, start: float, end: float, period: float, unit: str | None = None
+        self,
+        metric: Metric,
+        *,
+        start: float,
+        end: float,
+        period: float,
+        unit: str | None = None,
+        origin: float = 0.0,
     ) -> list[Bucket]:
-        """Samples with ``start <= time < end`` by period and unit, oldest first."""
+        """Samples with ``start <= time < end`` by period and unit, oldest first. One of the
+        periods begins at ``origin``."""
         with self._lock, self._open() as connection:
             rows = connection.execute(
                 "SELECT t, unit, n, total, low, high FROM samples WHERE series = (SELECT id FROM "
@@ -150,9 +158,30 @@ class SampleStore:
         found: dict[tuple[float, str], list[tuple[float, float, float, float]]] = {}
         for time, of_unit, n, total, low, high in rows:
             if unit is None or unit == of_unit:
-                key = (time - time % period, of_unit)
+                key = (time - (time - origin) % period, of_unit)
                 found.setdefault(key, []).append((n, total, low, high))
         return [Bucket(start, of, tuple(values)) for (start, of), values in sorted(found.items())]
+
+    def values(
+        self,
+        metric: Metric,
+        statistic: str,
+        *,
+        start: float,
+        end: float,
+        period: float,
+        unit: str | None = None,
+        origin: float = 0.0,
+    ) -> dict[float, float]:
+        """The statistic of each period that has samples, by when it begins, oldest first. Units
+        are not told apart unless one is asked for."""
+        merged: dict[float, Bucket] = {}
+        for bucket in self.read(
+            metric, start=start, end=end, period=period, unit=unit, origin=origin
+        ):
+            before = merged.get(bucket.start)
+            merged[bucket.start] = before.joined(bucket) if before else bucket
+        return {at: bucket.statistic(statistic) or 0.0 for at, bucket in merged.items()}
 
     def metrics(
         self, *, namespace: str = "", name: str = "", newer_than: float = 0

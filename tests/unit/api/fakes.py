@@ -136,6 +136,33 @@ class FakeScaling:
     delete_policy = tag = untag = deregister
 
 
+class FakeAlarms:
+    """Those that were put, all of them quiet."""
+
+    def __init__(self) -> None:
+        self.alarms: list[dict[str, Any]] = []
+
+    def put(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self.alarms.append({**request, "StateValue": "OK", "StateUpdatedTimestamp": AT})
+        return {}
+
+    def describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"MetricAlarms": self.alarms, "CompositeAlarms": []}
+
+    def describe_history(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"AlarmHistoryItems": []}
+
+    def delete(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self.alarms = []
+        return {}
+
+    def list_tags(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"Tags": []}
+
+    set_state = enable_actions = disable_actions = tag = untag = delete
+    describe_for_metric = describe
+
+
 class FakeSchedules:
     """None, whatever is put."""
 
@@ -236,6 +263,7 @@ class FakeControl:
         self.tags = FakeTags()
         self.scaling = FakeScaling()
         self.scheduled_actions = FakeSchedules()
+        self.alarms = FakeAlarms()
         self.zoo = FakeZoo()
         self.keys = FakeKeys()
         self.events = FakeEvents()

@@ -186,6 +186,30 @@ def test_metrics_in_every_protocol(served, protocol, monkeypatch) -> None:
     assert error["HTTPStatusCode"] == 400
 
 
+def test_alarms_by_the_client(served) -> None:
+    client = served.client("cloudwatch")
+    client.put_metric_alarm(
+        AlarmName="high",
+        Namespace="AWS/SageMaker",
+        MetricName="ModelLatency",
+        Dimensions=[{"Name": "EndpointName", "Value": "e"}],
+        ExtendedStatistic="p99",
+        Period=60,
+        EvaluationPeriods=3,
+        Threshold=2.5,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+    [alarm] = client.describe_alarms(AlarmNamePrefix="hi")["MetricAlarms"]
+    assert (alarm["AlarmName"], alarm["Threshold"], alarm["StateValue"]) == ("high", 2.5, "OK")
+    assert client.describe_alarm_history()["AlarmHistoryItems"] == []
+    waiter = client.get_waiter("alarm_exists")
+    waiter.wait(AlarmNames=["high"], WaiterConfig={"MaxAttempts": 1})
+    client.set_alarm_state(AlarmName="high", StateValue="ALARM", StateReason="by hand")
+    client.disable_alarm_actions(AlarmNames=["high"])
+    client.delete_alarms(AlarmNames=["high"])
+    assert client.describe_alarms()["MetricAlarms"] == []
+
+
 def test_logs_page_in_both_directions(served, folder: Path) -> None:
     path = DataDir(folder).log_groups / "%2Faws%2Fsagemaker%2FEndpoints%2Fe" / "v%2Fr1.jsonl"
     path.parent.mkdir(parents=True)

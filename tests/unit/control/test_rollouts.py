@@ -124,7 +124,6 @@ def test_every_step_rests_for_its_time_and_the_last_has_all(config, pauses):
     assert now - 1_000 >= rollout.total_s(fleet)
 
 
-ALARM = {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "latency"}]}}
 CANARY = blue_green("CANARY", CanarySize=percent(10))
 
 
@@ -132,7 +131,6 @@ CANARY = blue_green("CANARY", CanarySize=percent(10))
     ("config", "count", "words"),
     [
         (CANARY | rolling(percent(10)), 4, "BlueGreenUpdatePolicy and RollingUpdatePolicy"),
-        (CANARY | ALARM, 4, "alarm 'latency' is not found"),
         (blue_green("CANARY"), 4, "lacks CanarySize"),
         (blue_green("LINEAR"), 4, "lacks LinearStepSize"),
         (blue_green("LINEAR", CanarySize=percent(10)), 4, "cannot have CanarySize"),
@@ -176,8 +174,3 @@ CANARY = blue_green("CANARY", CanarySize=percent(10))
 def test_contradictions_are_refused_by_the_name_of_the_field(config, count, words):
     with pytest.raises(ValidationException, match=words):
         check_deployment_config(config, [variant(count=count)])
-
-
-def test_no_alarms_are_none_that_is_missing():
-    check_deployment_config(CANARY | {"AutoRollbackConfiguration": {"Alarms": []}}, [variant()])
-    check_deployment_config({"AutoRollbackConfiguration": {}}, [variant()])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ridgeline_service.control.scaling.measuring import values_since
 from ridgeline_service.control.scaling.tracking import tracking_of
 from ridgeline_service.errors import ValidationException
+from ridgeline_service.telemetry.lateness import lag_s
 from ridgeline_service.telemetry.samples import Metric, Sample, SampleStore
 
 INVOCATIONS = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
@@ -129,7 +130,7 @@ def test_only_whole_periods_since_the_last_change_count(tmp_path):
         # Two flushes of the gateway, and nothing in the fourth minute.
         for total in (minute, 1.0) if minute != 3 else ():
             store.put([Sample(metric, 60.0 * minute, "None", 2, total, 0, 1)])
-    now = 60 * 8 + measure.lag_s
+    now = 60 * 8 + lag_s(measure.metric)
     assert values_since(store, measure, 0.0, now) == [1, 2, 3, 0, 5, 6, 7, 8]
     assert values_since(store, measure, 61.0, now) == [3, 0, 5, 6, 7, 8]
     assert values_since(store, measure, 0.0, now - 1) == [1, 2, 3, 0, 5, 6, 7]

@@ -83,12 +83,15 @@ def test_a_target_that_cannot_be_scaled_is_refused_by_name(world, changes, named
         world.plane.scaling.register({**RESOURCE, "MinCapacity": 1, "MaxCapacity": 4, **changes})
 
 
-def test_capacities_are_required_at_first_and_policies_of_other_types_refused(world):
+def test_capacities_are_required_at_first_and_configurations_too(world):
     world.deploy("e")
     with pytest.raises(ValidationException, match="MinCapacity and MaxCapacity are required"):
         world.plane.scaling.register({**RESOURCE, "MaxCapacity": 4})
-    with pytest.raises(ValidationException, match="StepScaling"):
+    with pytest.raises(ValidationException, match="needs a StepScalingPolicyConfiguration"):
         world.plane.scaling.put_policy({**RESOURCE, "PolicyName": "p"})
+    with pytest.raises(ValidationException, match="PredictiveScaling is not supported"):
+        other = {"PolicyName": "p", "PolicyType": "PredictiveScaling"}
+        world.plane.scaling.put_policy({**RESOURCE, **other})
 
 
 def test_tags_are_bounded_and_go_with_the_endpoint(scaled):

@@ -1,4 +1,4 @@
-"""CloudWatch metrics: put, read by period, list. Metric maths and alarms are not here."""
+"""CloudWatch metrics: put, read by period, list. Metric maths is not here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 from ridgeline_service.api.operations import Answer, Caller, Table
 from ridgeline_service.errors import AwsError
 from ridgeline_service.telemetry.samples import (
-    Bucket,
     Metric,
     Sample,
     SampleStore,
@@ -193,7 +192,7 @@ class CloudWatchOperations:
     def _points(
         self, query: Mapping[str, Any], start: float, end: float
     ) -> list[tuple[float, float]]:
-        """One value a period, oldest first; units are not told apart unless one is asked for."""
+        """One value a period, oldest first."""
         if "Expression" in query or "MetricStat" not in query:
             raise InvalidParameterValue(
                 f"Query {query['Id']!r} is not a MetricStat. Metric expressions are not supported: "
@@ -207,13 +206,15 @@ class CloudWatchOperations:
             )
         _check_statistic(stat["Stat"])
         metric = metric_of(wanted["Namespace"], wanted["MetricName"], wanted.get("Dimensions", ()))
-        merged: dict[float, Bucket] = {}
-        for bucket in self._store.read(
-            metric, start=start, end=end, period=_period(stat["Period"]), unit=stat.get("Unit")
-        ):
-            before = merged.get(bucket.start)
-            merged[bucket.start] = before.joined(bucket) if before else bucket
-        return [(time, bucket.statistic(stat["Stat"]) or 0.0) for time, bucket in merged.items()]
+        values = self._store.values(
+            metric,
+            stat["Stat"],
+            start=start,
+            end=end,
+            period=_period(stat["Period"]),
+            unit=stat.get("Unit"),
+        )
+        return list(values.items())
 
 
 def _samples(namespace: str, datum: Mapping[str, Any], now: float) -> Iterator[Sample]:

@@ -22,6 +22,7 @@ from ridgeline_service.control.endpoints.streaks import (
     lasting_failure,
     streak,
 )
+from ridgeline_service.store.alarms import AlarmRecord
 from ridgeline_service.store.records import (
     DeploymentRecord,
     EndpointRecord,
@@ -37,11 +38,13 @@ MAX_BACKOFF_S = 60
 
 @dataclass(frozen=True)
 class View:
-    """The rows of one endpoint: its deployments, and replicas in the order they were made."""
+    """The rows of one endpoint: its deployments, replicas in the order they were made, and those
+    of its rollback alarms that are in ALARM."""
 
     endpoint: EndpointRecord
     deployments: tuple[DeploymentRecord, ...]
     replicas: tuple[ReplicaRecord, ...]
+    ringing: tuple[AlarmRecord, ...] = ()
 
     def deployment(self, deployment_id: str | None) -> DeploymentRecord | None:
         return next((item for item in self.deployments if item.id == deployment_id), None)
@@ -135,6 +138,11 @@ def _bring_up(view: View, pending: DeploymentRecord, decision: Decision, now: in
         failed = failure_while_baking(_fleets(view, pending))
     if failed is not None:
         _give_up(view, pending, decision, failed.reason, failed.message)
+        return
+    if view.endpoint.traffic_step and view.ringing:
+        alarm = view.ringing[0]
+        message = f"{alarm.name} is in ALARM: {alarm.reason}"
+        _give_up(view, pending, decision, Reason.ALARM, message)
         return
     deadline = rollout.deadline(pending.created_at)
     if deadline is not None:

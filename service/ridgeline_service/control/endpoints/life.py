@@ -13,10 +13,11 @@ from sqlalchemy import Connection
 
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoints.decisions import Decision, Start, View, decide
-from ridgeline_service.control.endpoints.rollouts import Rollout
+from ridgeline_service.control.endpoints.rollouts import Rollout, rollback_alarms
+from ridgeline_service.store import alarms, journal, replicas, scaling
 from ridgeline_service.store import endpoints as rows
-from ridgeline_service.store import journal, replicas, scaling
-from ridgeline_service.store.records import ReplicaRecord
+from ridgeline_service.store.alarms import AlarmRecord
+from ridgeline_service.store.records import EndpointRecord, ReplicaRecord
 from ridgeline_service.store.states import Desired, Reason, ReplicaStatus
 
 
@@ -54,14 +55,15 @@ class EndpointLife:
                 return []
             deployments = rows.all_deployments(connection)
             every = replicas.all_replicas(connection)
-        return [
-            View(
-                endpoint,
-                tuple(item for item in deployments if item.endpoint_arn == endpoint.arn),
-                tuple(item for item in every if item.endpoint_arn == endpoint.arn),
-            )
-            for endpoint in endpoints
-        ]
+            return [
+                View(
+                    endpoint,
+                    tuple(item for item in deployments if item.endpoint_arn == endpoint.arn),
+                    tuple(item for item in every if item.endpoint_arn == endpoint.arn),
+                    _ringing(connection, endpoint),
+                )
+                for endpoint in endpoints
+            ]
 
     def _apply(self, arn: str) -> bool:
         with self._context.db.write() as connection:
@@ -72,6 +74,7 @@ class EndpointLife:
                 endpoint,
                 tuple(rows.deployments_of(connection, arn)),
                 tuple(replicas.replicas_of(connection, arn)),
+                _ringing(connection, endpoint),
             )
             decision = decide(view, self._context.now())
             if not decision.changes(view):
@@ -147,3 +150,10 @@ class EndpointLife:
         replicas.add_replica(connection, record)
         resource = f"{record.endpoint_arn}/{record.variant}/{record.id}"
         context.event(connection, resource, record.status)
+
+
+def _ringing(connection: Connection, endpoint: EndpointRecord) -> tuple[AlarmRecord, ...]:
+    """Read only while traffic moves: they say nothing of an update before."""
+    if not endpoint.traffic_step:
+        return ()
+    return tuple(alarms.ringing(connection, rollback_alarms(endpoint.deployment_config)))

@@ -127,6 +127,12 @@ class Rollout:
             step, since = step + 1, now
 
 
+def rollback_alarms(config: Document | None) -> list[str]:
+    """Names of the alarms that end an update when they go off while traffic moves."""
+    raw = ((config or {}).get("AutoRollbackConfiguration") or {}).get("Alarms") or ()
+    return [alarm["AlarmName"] for alarm in raw if alarm.get("AlarmName")]
+
+
 @dataclass(frozen=True)
 class Shares:
     """What part of each variant's traffic the new deployment gets, and of all traffic."""
@@ -149,20 +155,13 @@ _CANARY, _LINEAR, _BATCH, _ROLLBACK = (0, 50), (10, 50), (5, 50), (0, 100)
 
 
 def check_deployment_config(config: Document | None, variants: Sequence[VariantSpec]) -> None:
-    """Raises ValidationException for what contradicts itself, and for alarms: there are none."""
+    """Raises ValidationException for what contradicts itself."""
     if config is None:
         return
     policies = [name for name in ("BlueGreenUpdatePolicy", "RollingUpdatePolicy") if name in config]
     if len(policies) > 1:
         raise ValidationException(
             f"DeploymentConfig has {' and '.join(policies)}; only one update policy can be used."
-        )
-    alarms = (config.get("AutoRollbackConfiguration") or {}).get("Alarms") or ()
-    for alarm in alarms:
-        raise ValidationException(
-            f"AutoRollbackConfiguration: alarm {alarm.get('AlarmName', '')!r} is not found: this "
-            "service has no CloudWatch alarms.",
-            hint="Leave Alarms out; an update whose replicas fail is rolled back without them.",
         )
     if "BlueGreenUpdatePolicy" in config:
         _check_routing(config["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"], variants)

@@ -18,7 +18,7 @@ from ridgeline_service.control.endpoints.configs import CONFIG_WORDS
 from ridgeline_service.control.endpoints.describing import describe, summary
 from ridgeline_service.control.endpoints.planning import Plan, Planner
 from ridgeline_service.control.endpoints.progress import progress_of
-from ridgeline_service.control.endpoints.rollouts import check_deployment_config
+from ridgeline_service.control.endpoints.rollouts import check_deployment_config, rollback_alarms
 from ridgeline_service.control.listing import (
     bad_token_refused,
     list_filter,
@@ -30,6 +30,7 @@ from ridgeline_service.control.names import ENDPOINT, ENDPOINT_CONFIG, MODEL
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.store import endpoints as rows
 from ridgeline_service.store import journal, replicas
+from ridgeline_service.store.alarms import get_alarm
 from ridgeline_service.store.records import (
     DeploymentRecord,
     Document,
@@ -63,6 +64,7 @@ class Endpoints:
             if rows.get_endpoint(connection, arn) is not None:
                 raise already_exists("endpoint", arn)
             config, models = self._resolve(connection, request["EndpointConfigName"])
+            _check_alarms(connection, request.get("DeploymentConfig"))
         plan = self._planner.plan(config, models)
         check_deployment_config(request.get("DeploymentConfig"), plan.variants)
         now = context.now()
@@ -129,12 +131,13 @@ class Endpoints:
             _check_updatable(endpoint)
             config, models = self._resolve(connection, request["EndpointConfigName"])
             active = _deployment_of(connection, endpoint.active_deployment)
+            deployment_config = _deployment_config(request, endpoint)
+            _check_alarms(connection, deployment_config)
         serving = endpoint.status is EndpointStatus.IN_SERVICE
         plan = self._planner.plan(
             config, models, beside=active.variants if active is not None and serving else ()
         )
         variants = _retained(plan.variants, active, request)
-        deployment_config = _deployment_config(request, endpoint)
         check_deployment_config(deployment_config, variants)
         deployment = self._deployment(endpoint.arn, config, variants)
         changes = rows.EndpointChanges(
@@ -230,6 +233,16 @@ def _deployment_of(connection: Connection, deployment_id: str | None) -> Deploym
 def _check_updatable(endpoint: EndpointRecord) -> None:
     if endpoint.status not in _UPDATABLE:
         raise in_progress(endpoint)
+
+
+def _check_alarms(connection: Connection, config: Document | None) -> None:
+    """Raises ValidationException for a rollback alarm that is not there."""
+    for name in rollback_alarms(config):
+        if get_alarm(connection, name) is None:
+            raise ValidationException(
+                f"AutoRollbackConfiguration: alarm {name!r} is not found.",
+                hint="PutMetricAlarm makes it.",
+            )
 
 
 def _deployment_config(request: Mapping[str, Any], endpoint: EndpointRecord) -> Document | None:

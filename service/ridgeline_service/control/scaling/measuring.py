@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ridgeline_service.control.scaling.tracking import LOW_S, Measure
-from ridgeline_service.telemetry.samples import Bucket, SampleStore
+from ridgeline_service.telemetry.lateness import lag_s
+from ridgeline_service.telemetry.samples import SampleStore
 
 
 def values_since(
@@ -13,18 +14,12 @@ def values_since(
     ``since``: what was measured at another capacity says nothing of this one. Times are seconds
     since the epoch."""
     period = measure.period_s
-    end = (now - measure.lag_s) // period * period
+    end = (now - lag_s(measure.metric)) // period * period
     start = max(end - LOW_S, -(-since // period) * period)
     if start >= end:
         return []
-    merged: dict[float, Bucket] = {}
-    for bucket in samples.read(
-        measure.metric, start=start, end=end, period=period, unit=measure.unit
-    ):
-        before = merged.get(bucket.start)
-        merged[bucket.start] = before.joined(bucket) if before else bucket
-    found: list[float | None] = []
-    for number in range(round((end - start) / period)):
-        at = merged.get(start + number * period)
-        found.append(measure.absent if at is None else at.statistic(measure.statistic))
-    return found
+    measured = samples.values(
+        measure.metric, measure.statistic, start=start, end=end, period=period, unit=measure.unit
+    )
+    count = round((end - start) / period)
+    return [measured.get(start + number * period, measure.absent) for number in range(count)]

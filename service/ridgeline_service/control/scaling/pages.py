@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from ridgeline.errors import InvalidInput
+from ridgeline_service.control.listing import page_after
 from ridgeline_service.errors import AwsError, ValidationException
 
 _LARGEST = 50
@@ -64,15 +64,7 @@ def page_of(
     limit = request.get("MaxResults", _LARGEST)
     if not 1 <= limit <= _LARGEST:
         raise ValidationException(f"MaxResults is {limit}: from 1 to {_LARGEST}.")
-    token = request.get("NextToken")
-    if token is not None:
-        keys = [key(each) for each in found]
-        try:
-            last = base64.urlsafe_b64decode(token.encode()).decode()
-            found = found[keys.index(last) + 1 :]
-        except (ValueError, binascii.Error) as error:
-            raise InvalidNextToken("NextToken is not one that this listing gave.") from error
-    page = found[:limit]
-    if len(found) <= limit:
-        return page, None
-    return page, base64.urlsafe_b64encode(key(page[-1]).encode()).decode()
+    try:
+        return page_after(found, key, limit=limit, token=request.get("NextToken"))
+    except InvalidInput as error:
+        raise InvalidNextToken(error.message) from error

@@ -18,18 +18,15 @@ from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoints.capacities import change_in_place
 from ridgeline_service.control.endpoints.planning import Planner
 from ridgeline_service.control.names import to_micros
+from ridgeline_service.control.scaling.asks import Ask, Asks
 from ridgeline_service.control.scaling.headroom import headroom
-from ridgeline_service.control.scaling.measuring import values_since
 from ridgeline_service.control.scaling.scheduled import ScheduledActions
 from ridgeline_service.control.scaling.seen import Seen, see
-from ridgeline_service.control.scaling.tracking import (
-    DEFAULT_COOLDOWN_S,
-    Tracking,
-    tracking_of,
-)
+from ridgeline_service.control.scaling.tracking import DEFAULT_COOLDOWN_S
 from ridgeline_service.placement.admission import Room
 from ridgeline_service.store import endpoints
 from ridgeline_service.store import scaling as rows
+from ridgeline_service.store.alarms import AlarmRecord, all_alarms
 from ridgeline_service.store.outage import log_failure
 from ridgeline_service.store.scaling import (
     ActivityRecord,
@@ -61,7 +58,7 @@ class Scaler:
     ) -> None:
         self._context = context
         self._planner = planner
-        self._samples = samples
+        self._asks = Asks(samples, context.clock)
         self._room = room
         self._scheduled = ScheduledActions(context)
 
@@ -73,12 +70,13 @@ class Scaler:
             begun = rows.open_activities(connection)
             targets = rows.all_targets(connection)
             policies = rows.all_policies(connection) if targets else []
+            alarms = all_alarms(connection) if policies else []
         for activity in begun:
             self._settle(activity)
         for target in targets:
             mine = [each for each in policies if each.resource_id == target.resource_id]
             try:
-                self._hold(target, mine)
+                self._hold(target, mine, alarms)
             except Exception as error:  # noqa: BLE001 - one target's bug must not stop the others
                 log_failure(log, error, "%s was not scaled", target.resource_id)
 
@@ -91,13 +89,18 @@ class Scaler:
             status, message = _end_of(activity, seen)
             rows.end_activity(connection, activity.id, status, message, self._context.now())
 
-    def _hold(self, target: TargetRecord, policies: Sequence[PolicyRecord]) -> None:
+    def _hold(
+        self,
+        target: TargetRecord,
+        policies: Sequence[PolicyRecord],
+        alarms: Sequence[AlarmRecord],
+    ) -> None:
         with self._context.db.read() as connection:
             seen = see(connection, target)
             last = rows.latest_activity(connection, target.resource_id)
         if seen is None:
             return
-        wish = _bounded(seen) or self._tracked(seen, policies)
+        wish = _bounded(seen) or self._asked(seen, self._asks.of(seen, policies, alarms))
         if wish is None or wish.capacity == seen.count:
             return
         if last is None or not self._failed_lately(last, wish):
@@ -111,44 +114,35 @@ class Scaler:
         lately = self._context.now() < again_at
         return failed and lately and not last.message.startswith(_NO_ROOM)
 
-    def _tracked(self, seen: Seen, policies: Sequence[PolicyRecord]) -> _Wish | None:
+    def _asked(self, seen: Seen, asks: Sequence[Ask]) -> _Wish | None:
         """Out as far as any policy asks; in when all that scale in agree, and then the least."""
-        wishes = []
-        for policy in policies:
-            tracking = tracking_of(policy.tracking, seen.endpoint.name, seen.variant.name)
-            wishes.append((_Wish(self._wanted(seen, tracking), _cause(policy, tracking)), tracking))
-        if not wishes:
+        if not asks:
             return None
-        most, tracking = max(wishes, key=lambda each: each[0].capacity)
+        most = max(asks, key=lambda ask: ask.capacity)
         if most.capacity > seen.count:
-            return self._out(seen, most, tracking)
-        agreed = [each for each in wishes if each[1].scales_in]
+            return self._out(seen, most)
+        agreed = [ask for ask in asks if ask.scales_in]
         if not agreed or seen.target.suspended["DynamicScalingInSuspended"]:
             return None
-        least, tracking = max(agreed, key=lambda each: each[0].capacity)
-        if self._cools(seen.target.scaled_in_at, tracking.in_cooldown_s):
+        least = max(agreed, key=lambda ask: ask.capacity)
+        if self._cools(seen.target.scaled_in_at, least.in_cooldown_s):
             return None
         return _Wish(max(least.capacity, seen.low), least.cause)
 
-    def _out(self, seen: Seen, wish: _Wish, tracking: Tracking) -> _Wish | None:
+    def _out(self, seen: Seen, ask: Ask) -> _Wish | None:
         """The first instance waits for no cooldown: until it is there nobody is answered."""
         if seen.target.suspended["DynamicScalingOutSuspended"]:
             return None
-        if seen.count and self._cools(seen.target.scaled_out_at, tracking.out_cooldown_s):
+        if seen.count and self._cools(seen.target.scaled_out_at, ask.out_cooldown_s):
             return None
         if seen.count >= seen.high:
             reason = {"Code": "AlreadyAtMaxCapacity", "MaxCapacity": seen.high}
-            self._not_scaled(seen, wish.cause, reason)
+            self._not_scaled(seen, ask.cause, reason)
             return None
-        return _Wish(min(wish.capacity, seen.high), wish.cause)
+        return _Wish(min(ask.capacity, seen.high), ask.cause)
 
     def _cools(self, since: int, cooldown_s: int) -> bool:
         return self._context.now() < since + to_micros(cooldown_s)
-
-    def _wanted(self, seen: Seen, tracking: Tracking) -> int:
-        since = max(seen.endpoint.modified_at, seen.target.created_at) / 1e6
-        values = values_since(self._samples, tracking.measure, since, self._context.clock())
-        return tracking.wanted(values, seen.count)
 
     def _not_scaled(self, seen: Seen, cause: str, reason: Mapping[str, object]) -> None:
         """On record once, until something else is."""
@@ -255,11 +249,3 @@ def _end_of(activity: ActivityRecord, seen: Seen | None) -> tuple[ActivityStatus
         return ActivityStatus.FAILED, why
     done = f"Successfully set desired instance count to {activity.wanted}."
     return ActivityStatus.SUCCESSFUL, f"{done} Change successfully fulfilled."
-
-
-def _cause(policy: PolicyRecord, tracking: Tracking) -> str:
-    metric = tracking.measure.metric
-    return (
-        f"policy {policy.name} holds {metric.namespace}/{metric.name} at "
-        f"{tracking.target:g} an instance"
-    )

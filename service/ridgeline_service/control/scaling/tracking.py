@@ -13,6 +13,7 @@ from typing import Any
 
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.store.records import Document
+from ridgeline_service.telemetry.lateness import ENDPOINTS, SAMPLED
 from ridgeline_service.telemetry.samples import Metric, metric_of
 
 HIGH_PERIODS = 3
@@ -22,38 +23,26 @@ DEFAULT_COOLDOWN_S = 300
 """Application Auto Scaling's own for SageMaker's variants."""
 
 _MINUTE_S = 60
-_FLUSHED_S = 35.0
 _SAMPLED_S = 10
-_SAMPLED_LAG_S = 3.0
 _ROUNDING = 1e-9
 
-_NAMESPACE = "AWS/SageMaker"
 _INVOCATIONS = "SageMakerVariantInvocationsPerInstance"
 _CONCURRENCY = "SageMakerVariantConcurrentRequestsPerModelHighResolution"
 
 _BY_MINUTE = frozenset({"Invocations", "InvocationsPerInstance"})
-_SAMPLED = frozenset(
-    {
-        "ConcurrentRequestsPerModel",
-        "ApproximateBacklogSize",
-        "ApproximateBacklogSizePerInstance",
-        "HasBacklogWithoutCapacity",
-    }
-)
-"""What an endpoint that nobody asks writes no samples of: they are 0 then. To CloudWatch such
-periods would say nothing, and an endpoint without traffic would keep its instances. The latter are
-written every ten seconds, and complete at once."""
+"""These and what is sampled: an endpoint that nobody asks writes none of it. They are 0 then. To
+CloudWatch such periods would say nothing, and an endpoint without traffic would keep its
+instances."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What a policy looks at: one value every ``period_s`` seconds, which is complete ``lag_s``
-    after its end. ``absent`` stands for a period without a sample; None: that says nothing."""
+    """What a policy looks at: one value every ``period_s`` seconds. ``absent`` stands for a period
+    without a sample; None: that says nothing."""
 
     metric: Metric
     statistic: str
     period_s: int = _MINUTE_S
-    lag_s: float = _FLUSHED_S
     absent: float | None = None
     unit: str | None = None
 
@@ -132,9 +121,9 @@ def _predefined(raw: Mapping[str, Any], endpoint: str, variant: str) -> Measure:
     dimensions = (("EndpointName", endpoint), ("VariantName", variant))
     match raw["PredefinedMetricType"]:
         case type_ if type_ == _INVOCATIONS:
-            return _measured(Metric(_NAMESPACE, "InvocationsPerInstance", dimensions), "Sum")
+            return _measured(Metric(ENDPOINTS, "InvocationsPerInstance", dimensions), "Sum")
         case type_ if type_ == _CONCURRENCY:
-            metric = Metric(_NAMESPACE, "ConcurrentRequestsPerModel", dimensions)
+            metric = Metric(ENDPOINTS, "ConcurrentRequestsPerModel", dimensions)
             return _measured(metric, "Average")
         case other:
             raise ValidationException(
@@ -157,7 +146,8 @@ def _customized(raw: Mapping[str, Any]) -> Measure:
 
 
 def _measured(metric: Metric, statistic: str, unit: str | None = None) -> Measure:
-    if metric.namespace == _NAMESPACE and metric.name in _SAMPLED:
-        return Measure(metric, statistic, _SAMPLED_S, _SAMPLED_LAG_S, 0.0, unit)
-    counted = metric.namespace == _NAMESPACE and metric.name in _BY_MINUTE
+    of_endpoints = metric.namespace == ENDPOINTS
+    if of_endpoints and metric.name in SAMPLED:
+        return Measure(metric, statistic, _SAMPLED_S, absent=0.0, unit=unit)
+    counted = of_endpoints and metric.name in _BY_MINUTE
     return Measure(metric, statistic, absent=0.0 if counted else None, unit=unit)

@@ -5,7 +5,7 @@ They write what is wanted; the scaler measures and acts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ridgeline_service.control.context import Context
@@ -22,19 +22,32 @@ from ridgeline_service.control.scaling.resources import (
     registered,
     variant_of,
 )
+from ridgeline_service.control.scaling.stepping import stepping_of
 from ridgeline_service.control.scaling.tracking import tracking_of
 from ridgeline_service.control.tags import MAX_TAGS
 from ridgeline_service.errors import AwsError, ValidationException
 from ridgeline_service.store import journal
 from ridgeline_service.store import scaling as rows
+from ridgeline_service.store.alarms import AlarmRecord, all_alarms
 from ridgeline_service.store.records import DeploymentRecord
-from ridgeline_service.store.scaling import ActivityRecord, PolicyRecord, TargetRecord
+from ridgeline_service.store.scaling import (
+    ActivityRecord,
+    PolicyKind,
+    PolicyRecord,
+    TargetRecord,
+)
 
 _SUSPENDABLE = (
     "DynamicScalingInSuspended",
     "DynamicScalingOutSuspended",
     "ScheduledScalingSuspended",
 )
+
+
+_CONFIGURATIONS = {
+    PolicyKind.TRACKING: "TargetTrackingScalingPolicyConfiguration",
+    PolicyKind.STEPS: "StepScalingPolicyConfiguration",
+}
 
 
 class ResourceNotFound(AwsError):
@@ -117,26 +130,26 @@ class Scaling:
 
     def put_policy(self, request: Mapping[str, Any]) -> dict[str, Any]:
         check_dimension(request)
-        config = _tracking_config(request)
-        context, resource_id = self._context, request["ResourceId"]
-        endpoint, variant = named_in(resource_id)
-        tracking_of(config, endpoint, variant)
+        kind, config = _configuration(request)
+        context, resource_id, name = self._context, request["ResourceId"], request["PolicyName"]
         with context.db.write() as connection:
             target = registered(connection, resource_id)
-            former = rows.get_policy(connection, resource_id, request["PolicyName"])
-            arn = former.arn if former else self._policy_arn(resource_id, request["PolicyName"])
-            policy = PolicyRecord(arn, request["PolicyName"], resource_id, context.now(), config)
+            former = rows.get_policy(connection, resource_id, name)
+            arn = former.arn if former else self._policy_arn(resource_id, name)
+            policy = PolicyRecord(arn, name, resource_id, context.now(), kind, config)
             rows.put_policy(connection, policy)
-            message = f"{policy.name} holds {resource_id} at {config['TargetValue']:g}."
+            message = f"{name} ({kind}) scales {resource_id}."
             context.event(connection, target.endpoint_arn, "ScalingPolicy", message=message)
-        return {"PolicyARN": arn, "Alarms": []}
+            alarms = _alarms_of(policy, all_alarms(connection))
+        return {"PolicyARN": arn, "Alarms": alarms}
 
     def describe_policies(self, request: Mapping[str, Any]) -> dict[str, Any]:
         check_dimension(request)
         with self._context.db.read() as connection:
             found = rows.all_policies(connection)
+            alarms = all_alarms(connection)
         page, token = page_of_named(found, request, "PolicyNames")
-        return with_token({"ScalingPolicies": [_policy(each) for each in page]}, token)
+        return with_token({"ScalingPolicies": [_policy(each, alarms) for each in page]}, token)
 
     def delete_policy(self, request: Mapping[str, Any]) -> dict[str, Any]:
         check_dimension(request)
@@ -248,24 +261,35 @@ def _suspended(former: TargetRecord | None) -> dict[str, Any]:
     return dict(former.suspended) if former else dict.fromkeys(_SUSPENDABLE, False)
 
 
-def _tracking_config(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    kind = request.get("PolicyType", "StepScaling")
-    if kind != "TargetTrackingScaling":
+def _configuration(request: Mapping[str, Any]) -> tuple[PolicyKind, Mapping[str, Any]]:
+    """Of the kind of policy that is asked for, checked. Raises ValidationException."""
+    asked = request.get("PolicyType", PolicyKind.STEPS)
+    if asked not in _CONFIGURATIONS:
         raise ValidationException(
-            f"PolicyType {kind} is not supported by this service.",
-            hint="Use TargetTrackingScaling; there are no CloudWatch alarms to act on."
-            if kind == "StepScaling"
-            else "Use TargetTrackingScaling.",
+            f"PolicyType {asked} is not supported by this service.",
+            hint=f"Use {' or '.join(_CONFIGURATIONS)}.",
         )
-    config = request.get("TargetTrackingScalingPolicyConfiguration")
+    kind = PolicyKind(asked)
+    config = request.get(_CONFIGURATIONS[kind])
     if config is None:
-        raise ValidationException(
-            "PolicyType TargetTrackingScaling needs a TargetTrackingScalingPolicyConfiguration."
-        )
-    for other in ("StepScalingPolicyConfiguration", "PredictiveScalingPolicyConfiguration"):
-        if other in request:
+        raise ValidationException(f"PolicyType {kind} needs a {_CONFIGURATIONS[kind]}.")
+    for other in (*_CONFIGURATIONS.values(), "PredictiveScalingPolicyConfiguration"):
+        if other in request and other != _CONFIGURATIONS[kind]:
             raise ValidationException(f"{other} is of another PolicyType: leave it out.")
-    return dict(config)
+    if kind is PolicyKind.STEPS:
+        stepping_of(config)
+    else:
+        tracking_of(config, *named_in(request["ResourceId"]))
+    return kind, dict(config)
+
+
+def _alarms_of(policy: PolicyRecord, alarms: Iterable[AlarmRecord]) -> list[dict[str, str]]:
+    """Those that have the policy among their actions."""
+    return [
+        {"AlarmName": alarm.name, "AlarmARN": alarm.arn}
+        for alarm in alarms
+        if policy.arn in alarm.actions
+    ]
 
 
 def _target(record: TargetRecord) -> dict[str, Any]:
@@ -282,16 +306,16 @@ def _target(record: TargetRecord) -> dict[str, Any]:
     }
 
 
-def _policy(record: PolicyRecord) -> dict[str, Any]:
+def _policy(record: PolicyRecord, alarms: Iterable[AlarmRecord]) -> dict[str, Any]:
     return {
         "PolicyARN": record.arn,
         "PolicyName": record.name,
         "ServiceNamespace": NAMESPACE,
         "ResourceId": record.resource_id,
         "ScalableDimension": DIMENSION,
-        "PolicyType": "TargetTrackingScaling",
-        "TargetTrackingScalingPolicyConfiguration": dict(record.tracking),
-        "Alarms": [],
+        "PolicyType": record.kind.value,
+        _CONFIGURATIONS[record.kind]: dict(record.config),
+        "Alarms": _alarms_of(record, alarms),
         "CreationTime": to_datetime(record.created_at),
     }
 
