@@ -89,8 +89,8 @@ def test_capacities_are_required_at_first_and_configurations_too(world):
         world.plane.scaling.register({**RESOURCE, "MaxCapacity": 4})
     with pytest.raises(ValidationException, match="needs a StepScalingPolicyConfiguration"):
         world.plane.scaling.put_policy({**RESOURCE, "PolicyName": "p"})
+    other = {"PolicyName": "p", "PolicyType": "PredictiveScaling"}
     with pytest.raises(ValidationException, match="PredictiveScaling is not supported"):
-        other = {"PolicyName": "p", "PolicyType": "PredictiveScaling"}
         world.plane.scaling.put_policy({**RESOURCE, **other})
 
 
