@@ -151,13 +151,28 @@ def experts(kind: ExpertMatmul, tokens: int) -> Operation:
 
 
 def test_without_a_kernel_the_whole_result_is_rewritten_for_each_block() -> None:
-    tokens = 1024
+    tokens = 8192
     kernel, none = (
         lower(experts(ExpertMatmul(8, rewritten=rewritten), tokens), INF2).bytes(Stream.SPILL)
         for rewritten in (False, True)
     )
-    blocks = 4 + 7
+    blocks = 32 + 7
     assert none - kernel == blocks * 2 * tokens * 1024 * 2
+
+
+def test_without_a_kernel_a_result_that_fits_stays_in_sbuf() -> None:
+    kind = ExpertMatmul(8, rewritten=True)
+    assert lower(experts(kind, 1024), INF2).bytes(Stream.SPILL) == 0
+
+
+def test_results_of_all_experts_go_to_memory_and_come_back_where_they_have_no_room() -> None:
+    def spilled(tokens: int) -> int:
+        kind = ExpertMatmul(8, rows=8 * tokens)
+        return lower(experts(kind, tokens), INF2).bytes(Stream.SPILL)
+
+    assert spilled(512) == 0
+    assert spilled(1024) == 2 * 8 * 1024 * 1024 * 2
+    assert spilled(8192) == 2 * 8 * 8192 * (1024 + 256) * 2
 
 
 def test_hardware_makes_the_descriptors_of_a_block() -> None:

@@ -44,7 +44,7 @@ def _experts(site: Site, experts: Experts, x: Buffer) -> Buffer:
     """With `ep_degree` groups of cores that hold experts of their own, whose columns are cut over
     the cores of a group. A decode step reads the experts that its tokens can choose, at most; a
     prompt reads all of them. Where tokens can choose all of them and do not fill a block, or
-    decode, every expert computes every token."""
+    are taken for a decode step, every expert computes every token."""
     out = site.out
     tokens = x.shape[0] * x.shape[1]
     groups = site.config.ep_degree
@@ -61,7 +61,8 @@ def _experts(site: Site, experts: Experts, x: Buffer) -> Buffer:
     shares = out.add(Softmax(), scores, to="experts.shares")
     values, ids = out.add_all(TopK(experts.chosen), (shares,), ("experts.values", "experts.ids"))
     choices = tokens * experts.chosen
-    few = site.decoding or choices < EXPERT_BLOCK_ROWS
+    length = x.shape[0] if site.rules.batch_for_length else x.shape[1]
+    few = length == 1 or choices < EXPERT_BLOCK_ROWS
     kind = ExpertMatmul(
         experts_read=min(held, choices),
         rows=tokens * held if few and choices >= experts.count else None,

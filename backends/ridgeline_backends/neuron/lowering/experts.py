@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ridgeline_backends.neuron.instructions import Engine, Instruction, Lowered, Stream, Transfer
-from ridgeline_backends.neuron.lowering.rules import Rule, Task, elementwise, product, tiles
+from ridgeline_backends.neuron.lowering.rules import (
+    Rule,
+    Task,
+    elementwise,
+    product,
+    resident_bytes,
+    tiles,
+)
 from ridgeline_backends.neuron.operations import Combine, ExpertMatmul
 from ridgeline_backends.neuron.operations.experts import EXPERT_BLOCK_ROWS
 from ridgeline_backends.neuron.program import OperationKind
@@ -43,7 +50,7 @@ def _expert_matmul(task: Task) -> Lowered:
                 *product(task, each, inner, columns, x.dtype, times=kind.experts_read),
                 *(_added(task, columns) if kind.rows is not None and len(x.shape) == 3 else ()),
             ),
-            transfers=_matrices(task),
+            transfers=_matrices(task) if kind.rows is None else _every(task, kind.rows),
             depth=2 + (kind.experts_read if kind.rows is not None else _CHOSEN_STEPS * tokens),
             joins=1 if kind.rows is not None else tokens,
         )
@@ -51,12 +58,15 @@ def _expert_matmul(task: Task) -> Lowered:
     blocks = tiles(max(1, rows - kind.experts_read + 1), EXPERT_BLOCK_ROWS) + kind.experts_read - 1
     matmul, *copies = product(task, EXPERT_BLOCK_ROWS, inner, columns, x.dtype, times=blocks)
     # The first product gathers tokens, the second adds to their results.
-    width = inner * x.dtype.bytes if len(x.shape) == 2 else columns * _ADDED_TO
+    gathers = len(x.shape) == 2
+    width = inner * x.dtype.bytes if gathers else columns * _ADDED_TO
     moved = blocks * EXPERT_BLOCK_ROWS * width
-    steps = _STEPS_PER_BLOCK - (0 if task.chip.neuroncore in ("v1", "v2") else _DESCRIPTOR_STEPS)
-    if kind.rewritten and len(x.shape) == 3:
+    if kind.rewritten:
+        held = tokens * (inner if gathers else columns) * x.dtype.bytes
         # Read and written, whole: the addition of rows by number is not done in its place.
-        moved += blocks * 2 * ids.shape[0] * columns * x.dtype.bytes
+        moved += 0 if gathers else blocks * 2 * held
+        moved = moved if held > resident_bytes(task.chip) else 0
+    steps = _STEPS_PER_BLOCK - (0 if task.chip.neuroncore in ("v1", "v2") else _DESCRIPTOR_STEPS)
     return Lowered(
         instructions=(replace(matmul, flops=kind.flops(task.inputs)), *copies),
         transfers=(*_matrices(task), Transfer(Stream.SPILL, moved)),
@@ -71,6 +81,20 @@ def _matrices(task: Task) -> tuple[Transfer, ...]:
         replace(one, stream=Stream.EXPERTS) if one.stream is Stream.WEIGHTS else one
         for one in task.transfers()
     )
+
+
+def _every(task: Task, rows: int) -> tuple[Transfer, ...]:
+    """Where every expert computes every token. The library adds none of their results before it has
+    all of them: these, and what the second product reads, go to memory and come back where they
+    have no room."""
+    x, weights = task.inputs[:2]
+    _, columns, inner = weights.shape
+    sizes, times = [x.bytes], 1
+    if len(x.shape) == 3:
+        sizes, times = [rows * inner * x.dtype.bytes, rows * columns * x.dtype.bytes], 2
+    spilled = times * sum(one for one in sizes if one > resident_bytes(task.chip))
+    matrices = tuple(one for one in _matrices(task) if one.stream is Stream.EXPERTS)
+    return (*matrices, Transfer(Stream.SPILL, spilled)) if spilled else matrices
 
 
 def _added(task: Task, columns: int) -> tuple[Instruction, ...]:

@@ -22,7 +22,8 @@ class ExpertMatmul(OperationKind):
     `experts_read`: how many matrices are read, at most all: of a compiled program, not of the
     tokens it happens to get. `rows`: how many products of a row are computed, for all choices in
     one place or for every expert and token, as the library does it; None: tokens * choices.
-    `rewritten`: a prompt's result is written anew for each block that is added to it.
+    `rewritten`: without a kernel tokens and results stay in SBUF where they fit; else the result is
+    written anew for each block that is added to it.
     """
 
     name: ClassVar[str] = "expert_matmul"

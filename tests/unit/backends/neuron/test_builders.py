@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from ridgeline_backends.neuron.builders.build import build_decoder
-from ridgeline_backends.neuron.builders.rules import NXDI, TRANSFORMERS_NEURONX_2_18
+from ridgeline_backends.neuron.builders.rules import (
+    NXDI,
+    OPTIMUM_NEURON,
+    TRANSFORMERS_NEURONX_2_18,
+)
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import InvalidNeuronConfig, NeuronConfig, neuron_config
 from ridgeline_backends.neuron.operations import ExpertMatmul
@@ -160,6 +164,27 @@ def test_every_expert_computes_every_token_where_tokens_can_choose_all_and_fill_
     phase: Phase, batch: int, bucket: int, rows: int | None
 ) -> None:
     program = built(DEEPSEEK_V3, phase, bucket, seq_len=128, batch_size=batch, ctx_batch_size=1)
+    kinds = {one.attributes for one, _ in program.operations() if one.kind == "expert_matmul"}
+    assert {kind.rows for kind in kinds if isinstance(kind, ExpertMatmul)} == {rows}
+
+
+@pytest.mark.parametrize(
+    ("phase", "batch", "rows"),
+    [
+        (Phase.CONTEXT_ENCODING, 1, 2048 * 256),
+        (Phase.TOKEN_GENERATION, 1, None),
+        (Phase.TOKEN_GENERATION, 31, None),
+        (Phase.TOKEN_GENERATION, 32, 32 * 256),
+        (Phase.TOKEN_GENERATION, 64, None),
+    ],
+)
+def test_optimum_neuron_takes_one_prompt_for_a_decode_step_and_a_large_batch_for_a_prompt(
+    phase: Phase, batch: int, rows: int | None
+) -> None:
+    config = NeuronConfig(seq_len=2048, batch_size=32)
+    program = build_decoder(
+        DEEPSEEK_V3, config, phase=phase, bucket=2048, rules=OPTIMUM_NEURON, batch=batch
+    )
     kinds = {one.attributes for one, _ in program.operations() if one.kind == "expert_matmul"}
     assert {kind.rows for kind in kinds if isinstance(kind, ExpertMatmul)} == {rows}
 
