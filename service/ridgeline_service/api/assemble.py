@@ -32,7 +32,7 @@ def build_dispatcher(
     return Dispatcher(
         {
             "sagemaker": sagemaker.table(control),
-            "sts": identity.sts_table(settings),
+            "sts": identity.sts_table(settings, control.sessions),
             "iam": identity.iam_table(settings),
             "logs": LogOperations(logs, settings).table(),
             "application-autoscaling": autoscaling.table(control),

@@ -137,7 +137,9 @@ SAGEMAKER = Service(
         "DeleteTags",
     ),
 )
-STS = Service("sts", "sts", "", "ValidationError", ("GetCallerIdentity",))
+STS = Service(
+    "sts", "sts", "", "ValidationError", ("GetCallerIdentity", "AssumeRole", "GetSessionToken")
+)
 IAM = Service(
     scope="iam",
     model="iam",

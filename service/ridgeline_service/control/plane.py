@@ -51,6 +51,7 @@ from ridgeline_service.control.scaling import (
     Scaling,
     ScheduledActions,
 )
+from ridgeline_service.control.sessions import Sessions
 from ridgeline_service.control.staging import Stager
 from ridgeline_service.control.staging.cache import ModelCache
 from ridgeline_service.control.staging.disk import DiskStager
@@ -168,6 +169,7 @@ class ControlPlane:
         self.scheduled_actions = ScheduledActions(context)
         self.zoo = Zoo(settings, self._cards)
         self.keys = Keys(context)
+        self.sessions = Sessions(context, self._root_key)
         self.events = Events(context)
 
     def start(self) -> None:

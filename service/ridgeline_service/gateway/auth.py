@@ -50,11 +50,11 @@ class Authenticator:
         AccessDeniedException with AWS's code, then PayloadTooLarge.
         """
         self._refresh()
-        request, secrets = exchange.signed, self._secrets
-        claim = admit(request, secrets, now=self._now())
+        request = exchange.signed
+        admitted = admit(request, self._secrets, now=self._now())
         body = await exchange.body(limit)
-        verified = prove(claim, request, secrets, lambda: hashlib.sha256(body).hexdigest())
-        return Caller(verified.access_key_id, verified.service), body
+        verified = prove(admitted, request, lambda: hashlib.sha256(body).hexdigest())
+        return Caller(verified.signer.access_key_id, verified.service), body
 
     async def signed_for(
         self, service: str, exchange: Exchange, limit: int

@@ -132,7 +132,7 @@ class ObjectStoreApp:
             aiter(body),
             headers,
             marker=verified.payload,
-            signer=ChunkSigner.of(verified, credentials[verified.access_key_id]),
+            signer=ChunkSigner.of(verified),
         )
         query = parse_query(scope["query_string"])
         return S3Request(scope["method"], bucket, key, query, headers, payload)

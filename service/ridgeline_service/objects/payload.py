@@ -51,11 +51,11 @@ class ChunkSigner:
     scope: str
 
     @classmethod
-    def of(cls, verified: Verified, secret: str) -> ChunkSigner:
+    def of(cls, verified: Verified) -> ChunkSigner:
         """From the signature of the request, which seeds that of the first frame."""
         timestamp = f"{verified.signed_at:%Y%m%dT%H%M%SZ}"
         day, region, service = timestamp[:8], verified.region, verified.service
-        key = signing_key(secret, day, region, service)
+        key = signing_key(verified.signer.secret, day, region, service)
         scope = f"{day}/{region}/{service}/aws4_request"
         return cls(key, verified.signature, timestamp, scope)
 

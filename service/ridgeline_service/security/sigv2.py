@@ -18,8 +18,11 @@ from botocore.compat import HTTPHeaders
 from botocore.credentials import ReadOnlyCredentials
 
 from ridgeline_service.errors import AccessDeniedException
+from ridgeline_service.security.sessions import SessionExpired, signer_of
 from ridgeline_service.security.sigv4 import SignedRequest, Verified
+from ridgeline_service.security.sigv4_claim import query_value
 
+_TOKEN = "x-amz-security-token"
 SIGV2_FIELDS = ("AWSAccessKeyId", "Signature", "Expires")
 
 
@@ -44,13 +47,19 @@ def verify_sigv2(
         raise _denied("Only one authentication mechanism may be used in a request.")
     if now.timestamp() > expires:
         raise AccessDeniedException("Request has expired", code="AccessDenied")
-    secret = credentials.get(key_id)
-    if secret is None:
+    token = query_value(query, _TOKEN)
+    try:
+        signer = signer_of(key_id, token, credentials, now)
+    except SessionExpired as error:
+        raise AccessDeniedException(
+            "The provided token has expired.", code="ExpiredToken"
+        ) from error
+    if signer is None:
         raise AccessDeniedException(
             "The AWS access key ID you provided does not exist in our records.",
             code="InvalidAccessKeyId",
         )
-    expected = _sign(request, query, key_id, secret, bucket, expires)
+    expected = _sign(request, query, key_id, signer.secret, bucket, expires)
     if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")):
         raise AccessDeniedException(
             "The request signature we calculated does not match the signature you provided. "
@@ -58,7 +67,7 @@ def verify_sigv2(
             code="SignatureDoesNotMatch",
         )
     return Verified(
-        access_key_id=key_id,
+        signer=signer,
         service="s3",
         region="",
         signed_at=now.astimezone(UTC),
@@ -106,6 +115,9 @@ def _sign(
     headers = HTTPHeaders()
     for name, value in request.headers:
         headers.add_header(name, value)
+    token = query_value(query, _TOKEN)
+    if token:
+        headers[_TOKEN] = token  # botocore signs it as a header, and then sends it in the query
     signer = _Signer(ReadOnlyCredentials(key_id, secret, None), expires)
     path = f"/{bucket}{request.raw_path}" if bucket else request.raw_path
     if path != "/" and path.count("/") == 1:

@@ -29,9 +29,11 @@ from botocore.credentials import ReadOnlyCredentials
 from botocore.utils import normalize_url_path
 
 from ridgeline_service.errors import AccessDeniedException
+from ridgeline_service.security.sessions import SessionExpired, Signer, signer_of
 from ridgeline_service.security.sigv4_claim import (
     Claim,
     SignedRequest,
+    expired_token,
     incomplete,
     is_signed,
     mismatch,
@@ -41,6 +43,7 @@ from ridgeline_service.security.sigv4_claim import (
 )
 
 __all__ = [
+    "Admitted",
     "Claim",
     "SignedRequest",
     "Verified",
@@ -69,13 +72,21 @@ class Verified:
     reader of ``STREAMING-AWS4-*`` bodies needs ``signature`` as the seed of the chunk signatures.
     """
 
-    access_key_id: str
+    signer: Signer
     service: str
     region: str
     signed_at: datetime
     payload: str
     signature: str
     presigned: bool
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A claim of a known key, not proved yet."""
+
+    claim: Claim
+    signer: Signer
 
 
 def verify(
@@ -93,10 +104,10 @@ def verify(
 
     Raises AccessDeniedException whose ``code`` is AWS's for the fault and the service.
     """
-    return prove(admit(request, credentials, now=now), request, credentials, body_sha256)
+    return prove(admit(request, credentials, now=now), request, body_sha256)
 
 
-def admit(request: SignedRequest, credentials: Mapping[str, str], *, now: datetime) -> Claim:
+def admit(request: SignedRequest, credentials: Mapping[str, str], *, now: datetime) -> Admitted:
     """What can be checked before the body is here: form, scope, time, and that the key exists.
 
     The claim is not proved by that, but no stranger's body has to be waited for. Raises as
@@ -105,20 +116,22 @@ def admit(request: SignedRequest, credentials: Mapping[str, str], *, now: dateti
     claim = read_claim(request)
     claim.check_scope()
     claim.check_time(now)
-    if claim.access_key_id not in credentials:
+    try:
+        signer = signer_of(claim.access_key_id, claim.security_token, credentials, now)
+    except SessionExpired as error:
+        raise expired_token(claim, *error.args) from None
+    if signer is None:
         raise unknown_key(claim)
-    return claim
+    return Admitted(claim, signer)
 
 
 def prove(
-    claim: Claim,
-    request: SignedRequest,
-    credentials: Mapping[str, str],
-    body_sha256: Callable[[], str] | str | None,
+    admitted: Admitted, request: SignedRequest, body_sha256: Callable[[], str] | str | None
 ) -> Verified:
-    """The second half of ``verify``: the signature itself, over an admitted claim."""
+    """The second half of ``verify``: the signature itself."""
+    claim, signer = admitted.claim, admitted.signer
     payload = _payload(claim, request, body_sha256)
-    expected = _sign(claim, request, credentials[claim.access_key_id], payload)
+    expected = _sign(claim, request, signer.secret, payload)
     if not hmac.compare_digest(expected.encode(), claim.signature.encode("utf-8", "replace")):
         raise mismatch(
             claim,
@@ -126,7 +139,7 @@ def prove(
             "Check your secret access key, and that nothing on the way changed the request.",
         )
     return Verified(
-        access_key_id=claim.access_key_id,
+        signer=signer,
         service=claim.service,
         region=claim.region,
         signed_at=claim.signed_at,

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from ridgeline_service.errors import AccessDeniedException
 
 ALGORITHM = "AWS4-HMAC-SHA256"
+_TOKEN = "X-Amz-Security-Token"
 MAX_SKEW = timedelta(minutes=15)
 MAX_EXPIRES_S = 7 * 24 * 3600
 
@@ -72,6 +73,13 @@ class Claim:
     @property
     def is_s3(self) -> bool:
         return self.service in ("s3", "s3-object-lambda")
+
+    @property
+    def security_token(self) -> str:
+        """Of temporary credentials; empty where there is none."""
+        if self.expires_s is None:
+            return ",".join(self.headers.get(_TOKEN.lower(), []))
+        return query_value(self.query, _TOKEN)
 
     def check_scope(self) -> None:
         if self.timestamp[:8] != self.date:
@@ -274,6 +282,20 @@ def mismatch_code(claim: Claim) -> str:
 
 def mismatch(claim: Claim, message: str) -> AccessDeniedException:
     return AccessDeniedException(message, code=mismatch_code(claim))
+
+
+def expired_token(claim: Claim, until: datetime) -> AccessDeniedException:
+    queried = claim.is_s3 or claim.service in _QUERY_SERVICES
+    return AccessDeniedException(
+        f"The security token included in the request is expired: it was good until {until:%c} UTC.",
+        code="ExpiredToken" if queried else "ExpiredTokenException",
+    )
+
+
+def query_value(query: str, name: str) -> str:
+    """Of the first parameter of that name, decoded; empty where there is none."""
+    found = (pair.partition("=") for pair in query.split("&"))
+    return next((unquote(value, errors="replace") for key, _, value in found if key == name), "")
 
 
 def unknown_key(claim: Claim) -> AccessDeniedException:

@@ -163,6 +163,16 @@ class FakeAlarms:
     describe_for_metric = describe
 
 
+class FakeSessions:
+    def assume_role(self, request: Mapping[str, Any], principal: str) -> dict[str, Any]:
+        who = {"AssumedRoleId": f"{principal}:x", "Arn": request["RoleArn"]}
+        return {**self.get_session_token(request, principal), "AssumedRoleUser": who}
+
+    def get_session_token(self, request: Mapping[str, Any], principal: str) -> dict[str, Any]:
+        pair = {"AccessKeyId": "RLAS" + 16 * "A", "SecretAccessKey": "s"}
+        return {"Credentials": {**pair, "SessionToken": "t", "Expiration": AT}}
+
+
 class FakeSchedules:
     """None, whatever is put."""
 
@@ -264,6 +274,7 @@ class FakeControl:
         self.scaling = FakeScaling()
         self.scheduled_actions = FakeSchedules()
         self.alarms = FakeAlarms()
+        self.sessions = FakeSessions()
         self.zoo = FakeZoo()
         self.keys = FakeKeys()
         self.events = FakeEvents()

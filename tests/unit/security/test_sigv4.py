@@ -74,7 +74,7 @@ def sign(
 
 def check(sent: Sent, *, now: datetime = NOW, keys: dict[str, str] = KEYS) -> str:
     digest = hashlib.sha256(sent.body).hexdigest()
-    return verify(sent.request, keys, now=now, body_sha256=digest).access_key_id
+    return verify(sent.request, keys, now=now, body_sha256=digest).signer.access_key_id
 
 
 def refused(sent: Sent, **options: object) -> str:

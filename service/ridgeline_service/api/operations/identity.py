@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import cast
 from urllib.parse import quote
 
+from ridgeline_service.api.control_port import SessionVerbs
 from ridgeline_service.api.operations import Answer, Caller, Table
 from ridgeline_service.errors import AwsError
 from ridgeline_service.settings import Settings
@@ -35,7 +36,7 @@ class NoSuchEntity(AwsError):
     http_status = 404
 
 
-def sts_table(settings: Settings) -> Table:
+def sts_table(settings: Settings, sessions: SessionVerbs) -> Table:
     def get_caller_identity(request: dict[str, object], caller: Caller) -> Answer:
         session = re.sub(r"[^\w+=,.@-]", "-", caller.principal, flags=re.ASCII)[:64] or "ridgeline"
         role = f"arn:aws:sts::{settings.account_id}:assumed-role/{settings.role_name}"
@@ -45,7 +46,17 @@ def sts_table(settings: Settings) -> Table:
             "Arn": f"{role}/{session}",
         }
 
-    return {"GetCallerIdentity": get_caller_identity}
+    def assume_role(request: dict[str, object], caller: Caller) -> Answer:
+        return sessions.assume_role(request, caller.principal)
+
+    def get_session_token(request: dict[str, object], caller: Caller) -> Answer:
+        return sessions.get_session_token(request, caller.principal)
+
+    return {
+        "GetCallerIdentity": get_caller_identity,
+        "AssumeRole": assume_role,
+        "GetSessionToken": get_session_token,
+    }
 
 
 def iam_table(settings: Settings) -> Table:
