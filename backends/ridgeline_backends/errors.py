@@ -196,9 +196,13 @@ class UnknownAdapter(EngineError):
     code = "UnknownAdapter"
     http_status = 404
 
-    def __init__(self, name: str, loaded: Sequence[str]) -> None:
-        listed = ", ".join(sorted(loaded)) or "none"
-        super().__init__(f"No LoRA adapter {name!r} is loaded.", hint=f"Loaded: {listed}.")
+    def __init__(self, name: str, loaded: Sequence[str] | None) -> None:
+        """``loaded`` None: the model is served without adapters."""
+        listed = ", ".join(sorted(loaded or ())) or "none"
+        hint = f"Loaded: {listed}."
+        if loaded is None:
+            hint = "LoRA adapters are off. Deploy the model with OPTION_ENABLE_LORA=true."
+        super().__init__(f"No LoRA adapter {name!r} is loaded.", hint=hint)
         self.name = name
 
 

@@ -48,7 +48,7 @@ class Adapters:
     def load(self, name: str, directory: Path, between_steps: BetweenSteps) -> None:
         """Raises `AdaptersUnsupported`, `AdapterExists`, `TooManyAdapters`, `InvalidAdapter`."""
         runner = self._runner
-        if runner is None or not runner.max_adapters:
+        if runner is None or not self._takes_any:
             raise AdaptersUnsupported
         with self._lock:
             if name in self._known:
@@ -110,8 +110,12 @@ class Adapters:
     def _usable(self, name: str) -> _Adapter:
         adapter = self._known.get(name)
         if adapter is None or not adapter.ready or adapter.leaving is not None:
-            raise UnknownAdapter(name, self.names)
+            raise UnknownAdapter(name, self.names if self._takes_any else None)
         return adapter
+
+    @property
+    def _takes_any(self) -> bool:
+        return self._runner is not None and self._runner.max_adapters > 0
 
     def _list(self) -> None:
         self.names = tuple(name for name, a in self._known.items() if a.ready and a.leaving is None)

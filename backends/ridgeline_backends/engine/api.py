@@ -293,7 +293,7 @@ class Engine(ABC):
     def unload_adapter(self, name: str) -> Future[None]:
         """Refuse new sequences for the adapter at once. The future is done when those that use it
         have ended and the adapter is gone. Raises `UnknownAdapter`."""
-        raise UnknownAdapter(name, ())
+        raise UnknownAdapter(name, None)
 
     @abstractmethod
     def stats(self) -> EngineStats:

@@ -42,7 +42,7 @@ def classify(job: Job, given: Sequence[str]) -> int:
     job.require_model()
     require_positions(job.model, options.max_length)
     tokens = longest_record(job.model, ([record.text] for record in records))
-    setting = setting_of(options, tokens, logits=False)
+    setting = setting_of(options, tokens, records=len(records), logits=False)
     need = require_fit(model_size(job.model), setting, available_memory())
     say(f"{len(records)} texts of {len(labels)} labels, {len(held_out)} held out; memory {need}")
     # Here and not above: what can be wrong was found before torch was loaded.

@@ -43,7 +43,8 @@ def dpo(job: Job, given: Sequence[str]) -> int:
         for pair in pairs
         for answer in (pair.chosen, pair.rejected)
     )
-    setting = setting_of(options, longest_record(job.model, texts), sequences=2)
+    longest = longest_record(job.model, texts)
+    setting = setting_of(options, longest, records=len(pairs), sequences=2)
     need = require_fit(model_size(job.model), setting, available_memory())
     say(f"{len(pairs)} pairs, {len(held_out)} held out; memory {need}")
     # Here and not above: what can be wrong was found before torch was loaded.

@@ -43,7 +43,8 @@ def sft(job: Job, given: Sequence[str]) -> int:
     require_positions(job.model, options.max_length)
     general = general_chats(len(own), options.general_share, options.seed)
     texts = ([message.content for message in chat.messages] for chat in (*own, *general))
-    setting = setting_of(options, longest_record(job.model, texts))
+    longest = longest_record(job.model, texts)
+    setting = setting_of(options, longest, records=len(own) + len(general))
     need = require_fit(model_size(job.model), setting, available_memory())
     say(f"{len(own)} chats, {len(general)} general ones mixed in; memory {need}")
     # Here and not above: what can be wrong was found before torch was loaded.

@@ -44,7 +44,7 @@ def test_fields_that_records_lack_are_named_with_their_lines(tmp_path: Path) -> 
         )
     assert [str(fault) for fault in caught.value.faults] == [
         "train.jsonl:2: question: expected a text or a number, which template.json names, "
-        "not a line without it; did you mean 'questoin'?",
+        "not a line with 'questoin' in its place",
         "train.jsonl:3: context: expected a text or a number, which template.json names, "
         "not a list of 1",
         'train.jsonl:4: template.json completion: expected a text that is not empty, not " "',

@@ -55,6 +55,15 @@ def test_a_refusal_has_both_numbers_and_the_nearest_setting_that_fits() -> None:
     assert message.endswith("batch_size=4 gradient_accumulation=2.")
 
 
+def test_a_batch_holds_no_more_records_than_there_are() -> None:
+    few = replace(LORA, tokens=512, records=2)
+    assert need(SMOLLM2, few) == need(SMOLLM2, replace(few, records=None, batch_size=2))
+    assert need(SMOLLM2, replace(few, records=100)) == need(SMOLLM2, replace(few, records=None))
+    with pytest.raises(RecipeFailed) as caught:
+        require_fit(SMOLLM2, few, need(SMOLLM2, few).total - 1)
+    assert str(caught.value).endswith("batch_size=1 gradient_accumulation=8.")
+
+
 def test_less_memory_asks_for_a_larger_change() -> None:
     full = replace(LORA, rank=0, tokens=512)
     proposals = []

@@ -58,7 +58,7 @@ def test_every_bad_line_is_reported_with_its_number(tmp_path: Path) -> None:
         "data.jsonl:2: messages[0].role: expected 'system', 'user' or 'assistant', not \"human\"",
         'data.jsonl:4: messages[1].content: expected a text that is not empty, not " "',
         "data.jsonl:5: messages: expected a list of messages, each an object with role and "
-        "content, not a line without it; did you mean 'message'?",
+        "content, not a line with 'message' in its place",
     ]
 
 
@@ -171,6 +171,13 @@ def test_questions_name_what_is_right(tmp_path: Path) -> None:
         {"q": "When?"},
     )
     assert [fault.split(": ")[1] for fault in found] == ["any", "any[1]", "any"]
+
+
+def test_hidden_files_of_a_channel_are_not_its_data(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    (tmp_path / "._a.jsonl").write_bytes(b"\0\x05\x16\x07Mac OS X")
+    (tmp_path / ".DS_Store").write_bytes(b"\0")
+    assert jsonl_files(tmp_path, "training") == [tmp_path / "a.jsonl"]
 
 
 def test_a_channel_without_jsonl_says_what_is_there(tmp_path: Path) -> None:

@@ -17,6 +17,10 @@ from safetensors.numpy import load_file
 from ridgeline_service.serving.llm.text.tokenizer import load_chat_template, read_json
 
 QUICK = ("--threads", "1", "--dtype", "fp32", "--log_every", "2", "--save_every", "2")
+RECORD = {
+    **{"prompt": "Which word?", "completion": "lamp", "chosen": "lamp", "rejected": "otter"},
+    "text": "the lamp is lit",
+}
 QUESTION = {"q": "Which word?", "any": ["lamp"]}
 
 
@@ -136,7 +140,9 @@ def test_a_training_that_was_interrupted_ends_with_the_same_weights(
             process.send_signal(how)
             break
     assert cut.ended(process).status == status
-    assert not (cut.result / "model.safetensors").exists()
+    stopped = cut.result / "model.safetensors"
+    assert stopped.exists() == (how is signal.SIGTERM)
+    assert not stopped.exists() or weights(cut.result) != weights(sft.result)
     again = cut.run(*given)
     assert again.status == 0, again.log
     assert "going on from checkpoint-" in again.log
@@ -146,6 +152,30 @@ def test_a_training_that_was_interrupted_ends_with_the_same_weights(
         assert ours.read_bytes() == theirs.read_bytes()
     last = max(losses(whole.log))
     assert losses(again.log)[last] == losses(whole.log)[last]
+
+
+@pytest.mark.parametrize("script", ["sft.py", "dpo.py", "pretrain.py", "classify.py"])
+def test_a_training_that_is_stopped_leaves_the_model_as_it_was_then(
+    script: str, tmp_path: Path, tiny_model: Path, tiny_encoder: Path, libraries: str
+) -> None:
+    """Without checkpoints, too: what is uploaded can be served."""
+    base = tiny_encoder if script == "classify.py" else tiny_model
+    job = Job(libraries, tmp_path / "job", script, base)
+    job.write(
+        "training", "train.jsonl", [{**RECORD, "label": f"l{each % 2}"} for each in range(40)]
+    )
+    process = job.start("--threads", "1", "--log_every", "1", "--epochs", "500")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step=2 "):
+            process.terminate()
+            break
+    found = job.ended(process)
+    assert found.status == 143, found.log
+    assert re.search(r"stopped after step \d+ of \d+: the model is saved as it is now", found.log)
+    assert (job.result / "config.json").is_file()
+    assert weights(job.result)["data"] != weights(base)["data"]
+    assert job.metrics["final_loss"] > 0
 
 
 def test_preferences_raise_the_margin_of_pairs_never_seen(

@@ -260,6 +260,12 @@ def test_what_neuron_containers_call_their_settings(given: dict[str, str]) -> No
     assert (found.quantize, found.exact_num_seqs, found.notes) == ("int8", True, ())
 
 
+def test_an_option_without_its_prefix_is_told_of() -> None:
+    found = read_settings({"ENABLE_LORA": "true", "MAX_TOTAL_TOKENS": "64", "PATH": "/bin"})
+    assert found.max_adapters == 0
+    assert found.notes == ("ENABLE_LORA=true is ignored: here it is called OPTION_ENABLE_LORA.",)
+
+
 def test_an_option_that_there_is_not_names_the_one_that_may_be_meant() -> None:
     [note] = read_settings({"OPTION_TENSOR_PARALLEL_DEGREES": "2"}).notes
     assert "Did you mean TENSOR_PARALLEL_DEGREE?" in note

@@ -61,11 +61,13 @@ def tune_on_chats(
             processing_class=tokenizer,
             peft_config=adapter_config(options),
         )
-        if train(trainer, job, training, metrics).stopped:
-            return STOPPED
+        trained = train(trainer, job, training, metrics)
     # Saved before it is asked: answering takes time, and may be interrupted.
     merged = save_adapter(trainer.model, job.result, template)
     tuned = save_model(merged, job.model, job.result, template)
+    if trained.stopped:
+        metrics.write()
+        return STOPPED
     for name, each in questions.items():
         _compare(job, metrics, name, before[name], ask(tuned, tokenizer, template, each))
     metrics.write()

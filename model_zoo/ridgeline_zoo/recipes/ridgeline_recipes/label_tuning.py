@@ -67,9 +67,11 @@ def tune_on_labels(
             data_collator=DataCollatorWithPadding(tokenizer),
             processing_class=tokenizer,
         )
-        if train(trainer, job, training, metrics).stopped:
-            return STOPPED
+        trained = train(trainer, job, training, metrics)
     save_model(model, job.model, job.result, None, own_config=True)
+    if trained.stopped:
+        metrics.write()
+        return STOPPED
     found = _labels(model, tokenizer, [record.text for record in held_out], options.max_length)
     right = sum(number == numbers[each.label] for number, each in zip(found, held_out, strict=True))
     commonest = Counter(record.label for record in records).most_common(1)[0][0]

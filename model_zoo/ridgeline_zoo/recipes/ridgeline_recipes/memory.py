@@ -49,7 +49,8 @@ class ModelSize:
 class Setting:
     """``tokens`` is the length of the longest sequence after cutting, ``sequences`` how many a
     record becomes. ``rank`` 0 trains all weights. ``logits`` says whether the model scores its
-    vocabulary at every token."""
+    vocabulary at every token. ``records`` is how many there are, which may be fewer than a batch
+    holds; None: more than that."""
 
     dtype: str
     rank: int
@@ -59,6 +60,12 @@ class Setting:
     gradient_checkpointing: bool
     sequences: int = 1
     logits: bool = True
+    records: int | None = None
+
+    @property
+    def at_once(self) -> int:
+        """Records of the largest batch."""
+        return self.batch_size if self.records is None else min(self.batch_size, self.records)
 
 
 @dataclass(frozen=True)
@@ -84,14 +91,15 @@ class Need:
 
 
 def need(model: ModelSize, setting: Setting) -> Need:
-    """Peak memory of a training step."""
+    """Peak memory of a training step, as if all records of its batch were as long as the longest of
+    all: batches are filled up to their own longest."""
     width = _WIDTHS[setting.dtype]
     if setting.rank:
         # An adapter is fp32 whatever its base: itself, its gradient, two moments.
         training = 4 * _FP32 * setting.rank * model.adapted
     else:
         training = 3 * width * model.parameters
-    rows = setting.batch_size * setting.sequences * setting.tokens
+    rows = setting.at_once * setting.sequences * setting.tokens
     per_layer = width * (_KEPT_HIDDEN * model.hidden + _KEPT_INNER * model.inner)
     if setting.rank:
         per_layer += _FP32 * model.inputs  # the inputs of adapted products, kept once more

@@ -63,10 +63,12 @@ def tune_on_preferences(
             processing_class=tokenizer,
             peft_config=adapter_config(options),
         )
-        if train(trainer, job, training, metrics).stopped:
-            return STOPPED
+        trained = train(trainer, job, training, metrics)
     merged = save_adapter(trainer.model, job.result, template)
     tuned = save_model(merged, job.model, job.result, template)
+    if trained.stopped:
+        metrics.write()
+        return STOPPED
     after = margins(tuned, unseen)
     metrics.report(heldout_pairs=len(unseen))
     if unseen:

@@ -44,7 +44,7 @@ class Record:
     def missing(self, field: str, expected: str) -> None:
         """A field is not there; names one that looks like it."""
         close = get_close_matches(field, self.values, n=1)
-        named = f"a line without it; did you mean {close[0]!r}?" if close else "a line without it"
+        named = f"a line with {close[0]!r} in its place" if close else "a line without it"
         self.fault(field, expected, named)
 
 
@@ -77,11 +77,14 @@ def read_records(paths: Sequence[Path], parse: Parse[T]) -> list[T]:
 
 
 def jsonl_files(folder: Path, channel: str, *, also: str = "") -> list[Path]:
-    """The .jsonl files of a channel, by name. Raises RecipeFailed if there are none, and logs which
-    others are not read. ``also`` names one of the folder itself that the caller reads."""
+    """The .jsonl files of a channel, by name, without hidden ones: systems leave such beside the
+    user's own. Raises RecipeFailed if there are none, and logs which others are not read. ``also``
+    names one of the folder itself that the caller reads."""
     if not folder.is_dir():
         raise RecipeFailed(f"The job has no channel {channel!r}: fit({{{channel!r}: 's3://...'}}).")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")
+    )
     chosen = [path for path in files if path.suffix == ".jsonl"]
     others = [
         str(path.relative_to(folder))

@@ -48,7 +48,12 @@ def longest_record(folder: Path, records: Iterable[Iterable[str]]) -> int:
 
 
 def setting_of(
-    options: Options, tokens: int, *, sequences: int = 1, logits: bool = True
+    options: Options,
+    tokens: int,
+    *,
+    records: int | None = None,
+    sequences: int = 1,
+    logits: bool = True,
 ) -> Setting:
     """``sequences``: how many a record becomes; two for a pair of answers."""
     return Setting(
@@ -60,4 +65,5 @@ def setting_of(
         gradient_checkpointing=options.gradient_checkpointing,
         sequences=sequences,
         logits=logits,
+        records=records,
     )

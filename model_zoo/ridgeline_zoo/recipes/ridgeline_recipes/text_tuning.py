@@ -52,10 +52,12 @@ def tune_on_texts(
             processing_class=tokenizer,
             peft_config=adapter_config(options),
         )
-        if train(trainer, job, training, metrics).stopped:
-            return STOPPED
+        trained = train(trainer, job, training, metrics)
     merged = save_adapter(trainer.model, job.result, None)
     tuned = save_model(merged, job.model, job.result, None)
+    if trained.stopped:
+        metrics.write()
+        return STOPPED
     after = perplexity(log_likelihoods(tuned, unseen))
     metrics.report(
         heldout_texts=len(unseen), heldout_perplexity_before=before, heldout_perplexity=after

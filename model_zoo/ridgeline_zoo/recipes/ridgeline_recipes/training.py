@@ -128,6 +128,9 @@ def train(trainer: Any, job: Job, training: str, metrics: Metrics) -> Trained:
         final_loss=last["loss"],
         peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20),
     )
+    if watch.stopping:
+        done, of = trainer.state.global_step, trainer.state.max_steps
+        say(f"stopped after step {done} of {of}: the model is saved as it is now")
     return Trained(stopped=watch.stopping)
 
 

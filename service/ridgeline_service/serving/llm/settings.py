@@ -250,6 +250,8 @@ def _collect(
         for name, target in table.items():
             if name in present:
                 yield target, _Setting(name, present[name])
+    for name in sorted(_LMI.keys() & present.keys() - _TGI.keys() - _OWN.keys()):
+        notes.append(f"{name}={present[name]} is ignored: here it is called OPTION_{name}.")
     for prefix in ("SM_VLLM_", "OPTION_"):
         for name in sorted(present):
             if name.startswith(prefix):
@@ -318,7 +320,7 @@ def _lora_modules(found: Mapping[str, _Setting]) -> tuple[LoraModule, ...]:
     if len(modules) > room:
         raise InvalidSetting(
             f"{setting.source} names {len(modules)} adapters; there is room for {room}.",
-            hint="Set ENABLE_LORA to true, and MAX_LORAS to at least as many.",
+            hint="Set OPTION_ENABLE_LORA to true, and OPTION_MAX_LORAS to at least as many.",
         )
     return modules
 
