@@ -55,6 +55,24 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
         yield running
 
 
+def test_a_regex_that_takes_for_ever_holds_up_neither_script_nor_other_metrics(
+    jobs: Jobs,
+) -> None:
+    described = jobs.run(
+        "for number in range(9):\n    print('a' * 60 + '!', 'loss=0.5')",
+        algorithm={
+            "MetricDefinitions": [
+                {"Name": "endless", "Regex": "(a|aa)+$"},
+                {"Name": "loss", "Regex": "loss=([0-9.]+)"},
+            ]
+        },
+    )
+    assert described["TrainingJobStatus"] == "Completed", described.get("FailureReason")
+    assert [(m["MetricName"], m["Value"]) for m in described["FinalMetricDataList"]] == [
+        ("loss", 0.5)
+    ]
+
+
 def test_script_mode_from_data_to_artifacts(jobs: Jobs) -> None:
     for number in range(3):
         jobs.put(f"numbers/{number}.txt", str(number + 1))

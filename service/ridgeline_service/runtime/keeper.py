@@ -45,7 +45,8 @@ class ProcessRecord:
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """How a process ended: its exit code, or the signal that ended it. ``at``: epoch seconds."""
+    """How a process ended: its exit code, or the signal that ended it; both where only one of them
+    is true and nobody can tell which (``shim.ending``). ``at``: epoch seconds."""
 
     code: int | None
     signal: int | None
@@ -55,7 +56,10 @@ class ExitStatus:
     def words(self) -> str:
         if self.signal is None:
             return f"exited with status {self.code}"
-        return f"was ended by {signal.Signals(self.signal).name}"
+        name = shim.signal_name(self.signal)
+        if self.code is None:
+            return f"was ended by {name}"
+        return f"exited with status {self.code}, or was ended by {name}"
 
 
 class ProcessKeeper:

@@ -381,18 +381,26 @@ def _kill_strays() -> None:
                 os.waitpid(pid, 0)
 
 
+def ending(status: int, *, namespace: bool) -> tuple[int | None, int | None]:
+    """The exit code, or the signal, of a process whose ``status`` is negative for a signal.
+
+    Both where a sandbox tool ends with 128 + the number of a signal: it reaps what it runs, and
+    says so of a signal as of an exit code of that value.
+    """
+    if status < 0:
+        return None, -status
+    told = status - 128
+    return status, told if namespace and told in set(signal.Signals) else None
+
+
+def signal_name(number: int) -> str:
+    """Most signals for real-time use have no name of their own."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"SIGRT {number}"
+
+
 def _record_exit(folder: str, status: int, *, namespace: bool) -> None:
-    """``status`` is negative for a signal. A sandbox tool reports its child's as 128 + number."""
-    if namespace and status > 128:
-        status = 128 - status
-    write_private(
-        f"{folder}/exit.json",
-        {
-            "code": status if status >= 0 else None,
-            "signal": -status if status < 0 else None,
-            "at": time.time(),
-        },
-    )
+    code, by = ending(status, namespace=namespace)
+    write_private(f"{folder}/exit.json", {"code": code, "signal": by, "at": time.time()})
 
 
 if __name__ == "__main__":

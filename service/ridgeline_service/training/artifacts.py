@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 
 from ridgeline_service.objects.reading import S3Failed, S3Reader
+from ridgeline_service.training import layout
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.refused import Refused
-from ridgeline_service.training.walking import files_below, opened_below
+from ridgeline_service.training.walking import files_below, open_regular, opened_below
 
 _COMPRESSION = 1
 _TRANSFER = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=32 << 20)
@@ -75,12 +77,38 @@ class Artifacts:
     def _objects(self, root: Path, folder: str, uri: str) -> str:
         with opened_below(root, folder) as handle:
             for found in files_below(handle) if handle is not None else ():
-                file = found.open() if found.link is None else None
-                if file is not None:
-                    with file:
-                        put = partial(self._put, file, f"{uri}{found.path}")
-                        self._refused.put(found.path, put)
+                if found.link is None:
+                    self._object(found.open(), found.path, uri)
+                else:
+                    self._linked(root, folder, found.path, found.link, uri)
         return uri
+
+    def _linked(self, root: Path, folder: str, path: str, link: str, uri: str) -> None:
+        """What a link leads to, under the link's name: S3 has no links."""
+        target = _target(f"{folder}/{path}", link)
+        parent, _, name = (target or "").rpartition("/")
+        with opened_below(root, parent or ".") as place:
+            file = open_regular(place, name) if place is not None else None
+            if file is not None:
+                return self._object(file, path, uri)
+        with opened_below(root, target or "") as place:
+            if place is None or f"{folder}/{path}".startswith(f"{target}/"):
+                return self._refused.leave_out(
+                    path, f"a link to {link}, where no file of the job is"
+                )
+            for found in files_below(place):
+                below = f"{path}/{found.path}"
+                if found.link is None:
+                    self._object(found.open(), below, uri)
+                else:  # not followed as well: links may go round in a circle
+                    self._refused.leave_out(below, "a link in a folder that is linked itself")
+        return None
+
+    def _object(self, file: BinaryIO | None, path: str, uri: str) -> None:
+        """A file that may be gone by now."""
+        if file is not None:
+            with file:
+                self._refused.put(path, partial(self._put, file, f"{uri}{path}"))
 
     def _put(self, file: BinaryIO, uri: str) -> None:
         self._reader.upload(file, uri, _TRANSFER)
@@ -106,6 +134,14 @@ class Artifacts:
             f"The bucket of {self._title} {self._uri} does not exist. Create it, or correct the "
             "path.",
         )
+
+
+def _target(path: str, link: str) -> str | None:
+    """Where a link at ``path`` leads, both below the room that the script sees at /opt/ml; None if
+    that is outside. By its words alone: no other link on the way is followed."""
+    whole = posixpath.normpath(posixpath.join(layout.INSIDE, posixpath.dirname(path), link))
+    below = whole.removeprefix(f"{layout.INSIDE}/")
+    return None if below == whole else below
 
 
 def is_empty(root: Path, folder: str) -> bool:

@@ -103,15 +103,21 @@ def share_of(wanted: Sequence[Wanted], channel: Channel, *, host: int, hosts: in
 
 
 def check_paths(wanted: Sequence[Wanted], who: str) -> None:
-    """Raises JobFailed for keys that cannot be files below one folder."""
-    files = set()
+    """Raises JobFailed for keys that cannot be files of their own below one folder."""
+    files: dict[tuple[str, ...], Wanted] = {}
     for each in wanted:
         parts = PurePosixPath(each.path).parts
         if not parts or ".." in parts or each.path.startswith("/") or "\0" in each.path:
             raise JobFailed(
                 Cause.DATA_INVALID, f"{who}: the key {each.item.key!r} leads out of its folder."
             )
-        files.add(parts)
+        other = files.setdefault(parts, each)
+        if other is not each:
+            raise JobFailed(
+                Cause.DATA_INVALID,
+                f"{who}: the keys {other.item.key!r} and {each.item.key!r} would both be the file "
+                f"{each.path!r}. Rename one of them, or end an S3Uri that means a folder with /.",
+            )
     for parts in files:
         for length in range(1, len(parts)):
             if parts[:length] in files:
@@ -141,7 +147,8 @@ def _manifest(channel: Channel, reader: S3Reader) -> list[Wanted]:
     found = []
     for name in sorted(set(names)):
         item = reader.head(f"s3://{bucket}/{prefix}{name}")
-        found.append(Wanted(bucket, item, name))
+        # A prefix without a slash at its end, and names that begin with it, are one key together.
+        found.append(Wanted(bucket, item, name.removeprefix("/")))
     if not found:
         raise JobFailed(Cause.DATA_INVALID, f"{what} names no objects.")
     return found

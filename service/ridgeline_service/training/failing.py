@@ -41,6 +41,8 @@ _LAUNCHER = re.compile(
 _MPI_DRIVER = re.compile(rf'File "{layout.DATA}/sm_drivers/distributed_drivers/mpi_')
 """In a traceback: SDK v3's own, which needs sshd and mpirun beside the module that it names."""
 _NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|File too large")
+_KILLED = Ended(None, signal.SIGKILL)
+_BY_THE_SYSTEM = "The system killed it, most often because the machine ran out of memory."
 _USER_CODE = (layout.CODE, f"{layout.INSIDE}/input", layout.MODEL)
 
 
@@ -99,7 +101,7 @@ def _plain(lines: Sequence[str]) -> list[str]:
 
 
 def _cause(ended: Ended, log: Sequence[str], said: str) -> Cause:
-    if is_out_of_memory(said, log) or ended.signal == signal.SIGKILL:
+    if is_out_of_memory(said, log) or ended == _KILLED:
         return Cause.OUT_OF_MEMORY
     if _NO_SPACE.search(said) or any(_NO_SPACE.search(line) for line in log):
         return Cause.DISK_FULL
@@ -109,12 +111,8 @@ def _cause(ended: Ended, log: Sequence[str], said: str) -> Cause:
 def _hint(order: Order, cause: Cause, ended: Ended, error: str, log: Sequence[str]) -> str:
     if cause is Cause.OUT_OF_MEMORY:
         limit = in_gib(order.confinement.memory_bytes)
-        how = (
-            "The system killed it, most often because the machine ran out of memory."
-            if ended.signal == signal.SIGKILL
-            else f"Each process of this job may use {limit}."
-        )
-        return f"{how} {cause.hint}"
+        how = f"Each process of this job may use {limit}."
+        return f"{_BY_THE_SYSTEM if ended == _KILLED else how} {cause.hint}"
     if cause is Cause.DISK_FULL:
         return cause.hint
     if any(_MPI_DRIVER.search(line) for line in log):
@@ -140,6 +138,13 @@ def _hint(order: Order, cause: Cause, ended: Ended, error: str, log: Sequence[st
         return "Hyperparameters become arguments of the script: correct their names and values."
     if ended.code == 127 or error.startswith("bwrap: execvp"):
         return "Give sagemaker_program, or a ContainerEntrypoint whose program is there."
-    if ended.signal is not None:
-        return "A signal from inside the job ended it, such as a crash in native code."
-    return ""
+    return "" if ended.signal is None else _signal_hint(ended)
+
+
+def _signal_hint(ended: Ended) -> str:
+    why = (
+        f"{_BY_THE_SYSTEM} {Cause.OUT_OF_MEMORY.hint}"
+        if ended.signal == signal.SIGKILL
+        else "A signal from inside the job ended it, such as a crash in native code."
+    )
+    return why if ended.code is None else f"If the script does not exit with {ended.code}: {why}"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ridgeline_service.training.order import Order, Processing
 from ridgeline_service.training.walking import opened_below, read_small
@@ -80,7 +81,7 @@ class Layout:
         return data.decode("utf-8", "replace").strip()
 
 
-def resource_config(order: Order) -> dict[str, object]:
+def resource_config(order: Order) -> dict[str, Any]:
     return {
         "current_host": order.host,
         "current_instance_type": order.instance_type,

@@ -71,7 +71,7 @@ class Preparation:
         """Download the channels, those left out whose files come when they are opened; returns the
         bytes."""
         order, total = self._order, 0
-        lazy = LazyChannels(self._reader, self._room / _FAST, _say)
+        lazy = LazyChannels(self._reader, self._room / _FAST, say)
         for channel in order.channels:
             where = self._layout.outside(channel.inside)
             if lazy.mount(channel, where, host=order.index, hosts=len(order.hosts)):
@@ -166,11 +166,12 @@ class Preparation:
 
     def _progress(self, line: str) -> None:
         self._check()
-        _say(line)
+        say(line)
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 (the job's log)
+def say(line: str) -> None:
+    """A line into the job's log."""
+    print(line, flush=True)  # noqa: T201
 
 
 def _install_failed(error: RidgelineError) -> JobFailed:

@@ -1,4 +1,4 @@
-"""Files that S3 does not take: told by name when everything else is there.
+"""Files that S3 does not take, and links that lead to none: told by name when all others are there.
 
 One file that cannot be stored, such as one whose name is no text, must not keep the others away.
 """
@@ -14,7 +14,7 @@ from ridgeline_service.training.causes import Cause, JobFailed
 
 _NAMED, _LENGTH = 3, 120
 _BAD_NAME = "its name is not UTF-8, and names in S3 are"
-_HINT = "Have the script give such files other names."
+_HINT = "Have the script give such files other names, and copy what such links point to."
 
 
 class Refused:
@@ -42,6 +42,10 @@ class Refused:
             self._why[path] = error.message
             return False
         return True
+
+    def leave_out(self, path: str, why: str) -> None:
+        """There is nothing to store."""
+        self._why[path] = why
 
     def failure(self, what: str, uri: str) -> JobFailed | None:
         """Why the job fails for them; None without any. ``what`` stands before "could not"."""

@@ -24,7 +24,7 @@ from ridgeline_service.training.gpu_usage import gpu_usage
 from ridgeline_service.training.layout import Layout
 from ridgeline_service.training.order import Order
 from ridgeline_service.training.output import Output
-from ridgeline_service.training.preparing import Preparation, Prepared
+from ridgeline_service.training.preparing import Preparation, Prepared, say
 from ridgeline_service.training.running import JobRunner
 from ridgeline_service.training.sandboxing import command_line, environment
 from ridgeline_service.training.script import Script
@@ -50,7 +50,7 @@ class ScriptRunner(JobRunner):
         super().__init__(folder, order, now=now)
         self._monotonic = monotonic
         self._layout = Layout(folder / "scratch" / "ml")
-        self._output = Output(order.metrics, self.now_us)
+        self._output = Output(order.metrics, self.now_us, say)
         self._output_lock = threading.Lock()
         self._series = Series(order)
         self._observed = 0

@@ -58,11 +58,13 @@ def environment(
     order: Order, packages: Packages, facts: Mapping[str, str], pip: Mapping[str, str]
 ) -> dict[str, str]:
     """The script's environment. The user's own variables have the last word about recommendations,
-    and none about what the contract promises."""
+    and none about what the contract promises. PYTHONPATH and PATH are of both: the user's modules
+    come first, but programs after the runtime's, whose Python is needed."""
     confinement = order.confinement
     version = _site_packages(packages.python)
     paths = [layout.CODE, *map(str, packages.overlays), f"{PACKAGES}/{version}"]
     given = order.environment.get("PYTHONPATH")
+    programs = order.environment.get("PATH")
     # The one that boto3 reads; SageMaker promises the other one.
     recommended: dict[str, str] = {"AWS_DEFAULT_REGION": order.region, **pip}
     recommended["GOMP_SPINCOUNT"] = SPINS_ALONE if confinement.alone else SPINS_SHARED
@@ -87,6 +89,7 @@ def environment(
                 *(f"{overlay}/bin" for overlay in packages.overlays),
                 f"{PACKAGES}/bin",
                 layout.CODE,
+                *([programs] if programs else []),
                 "/usr/local/bin:/usr/bin:/bin",
             ]
         ),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import subprocess
 import threading
 import time
@@ -26,7 +25,8 @@ _DRAIN_S = 2.0  # how long a process that escaped may hold the pipe open after t
 
 @dataclass(frozen=True)
 class Ended:
-    """The exit code of the script, or the signal that ended it."""
+    """The exit code of the script, or the signal that ended it; both where only one of them is true
+    and nobody can tell which (``shim.ending``)."""
 
     code: int | None
     signal: int | None
@@ -35,7 +35,8 @@ class Ended:
     def words(self) -> str:
         if self.signal is None:
             return f"ExitCode {self.code}"
-        return f"Signal {signal.Signals(self.signal).name}"
+        by = f"Signal {shim.signal_name(self.signal)}"
+        return by if self.code is None else f"ExitCode {self.code} (or {by})"
 
 
 class Script:
@@ -101,10 +102,7 @@ class Script:
         if status is None:
             return None
         self._pump.join(_DRAIN_S)
-        # A sandbox tool reports that a signal ended its child as 128 + number.
-        if status > 128:
-            status = 128 - status
-        return Ended(status if status >= 0 else None, -status if status < 0 else None)
+        return Ended(*shim.ending(status, namespace=True))
 
     def _status_within(self, timeout_s: float) -> int | None:
         """Asleep all the while: whoever looks up takes a core from the script."""

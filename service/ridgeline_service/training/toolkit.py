@@ -28,6 +28,15 @@ _MASTER_PORTS = range(10000, 30000)
 
 _LOG_LEVEL = 20
 _TORCHRUN = ("sagemaker_torch_distributed_enabled", "sagemaker_pytorch_ddp_enabled")
+_TOOLKITS = frozenset(
+    {
+        *(PROGRAM, SUBMIT_DIRECTORY, TUNING_OBJECTIVE, "default_user_module_name"),
+        *("sagemaker_enable_cloudwatch_metrics", "sagemaker_region", "sagemaker_job_name"),
+        *("sagemaker_container_log_level", "sagemaker_s3_output"),
+    }
+)
+"""Hyperparameters that the toolkit itself reads. Others with its prefix are its frameworks'."""
+
 _UNSUPPORTED = {
     "sagemaker_mpi_enabled": "MPI",
     "sagemaker_parameter_server_enabled": "a parameter server",
@@ -127,18 +136,27 @@ def variables(order: Order, hardware: Hardware) -> dict[str, str]:
     own = users(values)
     program = str(values.get(PROGRAM) or "")
     channels = {channel.name: f"{layout.DATA}/{channel.name}" for channel in order.channels}
+    resources = layout.resource_config(order)
+    groups = {group["instance_group_name"]: group for group in resources["instance_groups"]}
+    distributed = any(values.get(name) for name in _TORCHRUN)
     facts: dict[str, Any] = {
         "channels": sorted(channels),
         "current_host": order.host,
         "current_instance_type": order.instance_type,
         "current_instance_group": layout.INSTANCE_GROUP,
         "current_instance_group_hosts": sorted(order.hosts),
-        "framework_params": {k: v for k, v in values.items() if _is_own(k)},
+        "distribution_instance_groups": values.get(
+            "sagemaker_distribution_instance_groups", list(groups) if distributed else []
+        ),
+        "framework_module": order.environment.get("SAGEMAKER_TRAINING_MODULE"),
+        "framework_params": {k: v for k, v in values.items() if _is_own(k) and k not in _TOOLKITS},
         "hosts": sorted(order.hosts),
         "hps": own,
         "input_config_dir": layout.CONFIG,
         "input_data_config": layout.input_data_config(order),
         "input_dir": f"{layout.INSIDE}/input",
+        "instance_groups": list(groups),
+        "instance_groups_dict": groups,
         "is_hetero": False,
         "log_level": values.get("sagemaker_container_log_level", _LOG_LEVEL),
         "master_addr": order.hosts[0],
@@ -153,7 +171,7 @@ def variables(order: Order, hardware: Hardware) -> dict[str, str]:
         "output_data_dir": f"{layout.OUTPUT}/data",
         "output_dir": layout.OUTPUT,
         "output_intermediate_dir": f"{layout.OUTPUT}/intermediate",
-        "resource_config": layout.resource_config(order),
+        "resource_config": resources,
         "user_args": arguments(own),
         "user_entry_point": program,
     }
@@ -170,9 +188,8 @@ def _training_env(
     left_out = ("channels", "framework_params", "hps", "user_args")
     return {
         **{name: value for name, value in facts.items() if name not in left_out},
-        "additional_framework_parameters": {},
+        "additional_framework_parameters": facts["framework_params"],
         "channel_input_dirs": dict(channels),
-        "framework_module": "",
         "hyperparameters": facts["hps"],
         "is_master": order.is_first,
         "job_name": order.job,
@@ -190,7 +207,7 @@ def _torchrun(order: Order, processes: int) -> list[str]:
 
 
 def _is_own(name: str) -> bool:
-    return name.startswith(OWN_PREFIX) or name == TUNING_OBJECTIVE
+    return name.startswith(OWN_PREFIX) or name in _TOOLKITS
 
 
 def _argument(value: Any) -> str:
@@ -200,17 +217,14 @@ def _argument(value: Any) -> str:
 
 
 def _variable(name: str) -> str:
-    return f"SM_{name}".upper().replace("-", "_")
+    """A dash stays one: Python reads such names, though a shell has no words for them."""
+    return f"SM_{name}".upper()
 
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if value is None:
-        return ""
-    if isinstance(value, bool | int | float):
-        return str(value)
-    return json.dumps(value, sort_keys=True)
+    return "" if value is None else json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def hardware_of(gpus: Sequence[int]) -> Hardware:

@@ -121,6 +121,11 @@ FAULTS = (
         ("ModuleNotFoundError", "Add nothing_like_this to requirements.txt"),
     ),
     Fault(
+        "no-signal",
+        "import sys\nopen('/opt/ml/output/failure', 'w').write('no such fold')\nsys.exit(-1)",
+        ("AlgorithmError: no such fold, ExitCode 255",),
+    ),
+    Fault(
         "missing-file",
         "open('/opt/ml/input/data/train/nope.csv')",
         ("FileNotFoundError", "Channel 'train' was downloaded and holds no such file"),

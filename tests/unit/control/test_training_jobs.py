@@ -10,6 +10,7 @@ from control_jobs import create, describe, status, ticks
 from fake_runners import FakeRunners
 
 from ridgeline_service.control.jobs.ending import Ended, may_restart, verdict_of
+from ridgeline_service.control.jobs.life import HUNG_AFTER_STOP_S
 from ridgeline_service.control.jobs.queue import PASSED_FOR_S
 from ridgeline_service.errors import ResourceInUse, ValidationException
 from ridgeline_service.placement.machine import GIB
@@ -180,6 +181,52 @@ def test_a_stop_is_passed_on_and_a_second_one_is_no_error(jobs: Any, runners: Fa
     assert status(world, "j") == ("Stopped", "Stopped")
     with pytest.raises(ValidationException, match="in status Stopped"):
         world.plane.training_jobs.stop({"TrainingJobName": "j"})
+
+
+def test_a_stop_while_the_model_is_uploaded_is_a_stop(jobs: Any, runners: FakeRunners) -> None:
+    world = jobs()
+    create(world, "j")
+    ticks(world)
+    runners.one("j").report = Report(transitions=(Transition("Uploading", 5, "u"),))
+    world.plane.training_jobs.stop({"TrainingJobName": "j"})
+    ticks(world)
+    assert status(world, "j") == ("Stopping", "Stopping")
+    runners.end("j")
+    ticks(world)
+    assert status(world, "j") == ("Stopped", "Stopped")
+    assert describe(world, "j")["ModelArtifacts"] == {"S3ModelArtifacts": "s3://b/m.tar.gz"}
+
+
+def test_a_runner_that_ignores_a_stop_is_killed(jobs: Any, runners: FakeRunners) -> None:
+    world = jobs()
+    create(world, "deaf")
+    ticks(world)
+    runners.one("deaf").report = Report(transitions=(Transition("Training", 9, "t"),))
+    ticks(world)
+    world.tick(1000)
+    world.plane.training_jobs.stop({"TrainingJobName": "deaf"})
+    world.tick(Settings().job_stop_grace_s)
+    ticks(world)
+    assert status(world, "deaf") == ("Stopping", "Stopping")
+    world.tick(HUNG_AFTER_STOP_S)
+    ticks(world)
+    assert status(world, "deaf") == ("Stopped", "Stopped")
+
+
+def test_a_runner_that_keeps_what_its_script_made_may_take_its_time(
+    jobs: Any, runners: FakeRunners
+) -> None:
+    world = jobs()
+    create(world, "j")
+    ticks(world)
+    world.plane.training_jobs.stop({"TrainingJobName": "j"})
+    stopping = Report(transitions=(Transition("Stopping", 9, "s"),), training_ended_at=10)
+    runners.one("j").report = stopping
+    ticks(world)
+    world.tick(3600)
+    ticks(world)
+    assert runners.one("j").alive
+    assert status(world, "j") == ("Stopping", "Stopping")
 
 
 def test_waiting_too_long_stops_a_job(jobs: Any, runners: FakeRunners) -> None:

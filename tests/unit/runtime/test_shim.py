@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ridgeline_service.runtime import shim
+from ridgeline_service.runtime.keeper import ExitStatus
 
 
 def events(path: Path) -> list[str]:
@@ -121,3 +122,20 @@ def test_a_log_that_was_deleted_is_begun_anew(tmp_path: Path) -> None:
     log.feed(b"two\n")
     log.close()
     assert events(path)[:2] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("status", "namespace", "words"),
+    [
+        (3, True, "exited with status 3"),
+        (255, True, "exited with status 255"),
+        (139, False, "exited with status 139"),
+        (139, True, "exited with status 139, or was ended by SIGSEGV"),
+        (-11, True, "was ended by SIGSEGV"),
+    ],
+)
+def test_how_a_process_ended_is_told_as_far_as_it_is_known(
+    status: int, namespace: bool, words: str
+) -> None:
+    """A sandbox tool ends with 128 + the number of a signal, as a program may by itself."""
+    assert ExitStatus(*shim.ending(status, namespace=namespace), at=0.0).words == words

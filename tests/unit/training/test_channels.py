@@ -86,6 +86,27 @@ def test_a_file_cannot_be_a_folder() -> None:
     check_paths(wanted("a/b", "a/bc"), "Channel 'c'")
 
 
+def test_no_object_takes_the_place_of_another(s3: Any, reader: S3Reader, tmp_path: Path) -> None:
+    s3.objects = {"ov/part/part-1": b"FROM-FOLDER", "ov/part-1": b"FROM-NAME", "ov/part-2": b"2"}
+    both = r"'ov/part-1' and 'ov/part/part-1' would both be the file 'part-1'.*end an S3Uri"
+    with pytest.raises(JobFailed, match=both):
+        fetch(Channel("train", "s3://b/ov/part"), reader, tmp_path / "a")
+    assert fetch(Channel("train", "s3://b/ov/part/"), reader, tmp_path / "b") == 11
+    assert fetch(Channel("train", "s3://b/ov/part-"), reader, tmp_path / "c") == 10
+    with pytest.raises(JobFailed, match="would both be the file"):
+        check_paths(wanted("a/b", "a//b"), "Channel 'c'")
+
+
+def test_a_manifest_s_prefix_and_names_are_put_together(
+    s3: Any, reader: S3Reader, tmp_path: Path
+) -> None:
+    s3.objects = {"mf/a.txt": b"1", "mf/x/b.txt": b"2"}
+    s3.objects["m"] = json.dumps([{"prefix": "s3://b/mf"}, "/a.txt", "/x/b.txt"]).encode()
+    fetch(Channel("train", "s3://b/m", data_type="ManifestFile"), reader, tmp_path / "t")
+    assert (tmp_path / "t" / "a.txt").read_bytes() == b"1"
+    assert (tmp_path / "t" / "x" / "b.txt").read_bytes() == b"2"
+
+
 @settings(max_examples=50)
 @given(st.integers(0, 30), st.integers(1, 7))
 def test_shards_share_everything_once(count: int, hosts: int) -> None:

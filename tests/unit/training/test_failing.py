@@ -88,3 +88,22 @@ def test_a_module_that_the_script_lacks_is_to_be_added(order: Order) -> None:
     log = ['  File "/opt/ml/code/train.py", line 1', "ModuleNotFoundError: No module named 'x.y'"]
     failed = script_failed(order, Ended(1, None), ["python"], log, "", errors=log)
     assert "Add x to requirements.txt in source_dir" in failure_reason(failed)
+
+
+def test_what_may_be_an_exit_code_is_not_said_to_be_a_signal(order: Order) -> None:
+    failed = script_failed(order, Ended(137, 9), ["python"], [], "", errors=[])
+    assert failed.cause is Cause.SCRIPT_FAILED
+    reason = failure_reason(failed)
+    assert "ExitCode 137 (or Signal SIGKILL)" in reason
+    assert "If the script does not exit with 137: The system killed it, most often" in reason
+    crashed = failure_reason(script_failed(order, Ended(139, 11), ["python"], [], "", errors=[]))
+    assert "If the script does not exit with 139: A signal from inside the job" in crashed
+
+
+def test_a_script_that_was_killed_for_certain_lacked_memory_most_often(order: Order) -> None:
+    failed = script_failed(order, Ended(None, 9), ["python"], [], "", errors=[])
+    assert failed.cause is Cause.OUT_OF_MEMORY
+    assert failure_reason(failed).startswith(
+        'AlgorithmError: ExecuteUserScriptError: Signal SIGKILL, ErrorMessage ""'
+    )
+    assert "The system killed it, most often because" in failure_reason(failed)

@@ -25,6 +25,14 @@ def test_the_user_s_word_counts_for_what_is_recommended(order: Order) -> None:
     assert own["CURRENT_HOST"] == "algo-1"
 
 
+def test_the_user_s_programs_are_found_after_the_runtime_s(order: Order) -> None:
+    path = of(order, PATH="/opt/ml/code/tools:/usr/local/cuda/bin")["PATH"].split(":")
+    own = path.index("/opt/ml/code/tools")
+    assert path[own + 1] == "/usr/local/cuda/bin"
+    assert path.index("/envs/e/bin") < own < path.index("/usr/bin")
+    assert "" not in of(order)["PATH"].split(":")
+
+
 def test_aws_clients_in_the_script_find_the_region(order: Order) -> None:
     found = of(order)
     assert found["AWS_REGION"] == found["AWS_DEFAULT_REGION"] == "us-east-1"

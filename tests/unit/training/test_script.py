@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from ridgeline_service.training.script import Ended, Script
 
 SCRIPT = """
@@ -50,3 +52,35 @@ def test_without_a_listener_both_are_one(tmp_path: Path) -> None:
         )
         assert script.wait(30) == Ended(0, None)
     assert both == b"ab"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (255, "ExitCode 255"),
+        (193, "ExitCode 193"),
+        (160, "ExitCode 160"),
+        (128, "ExitCode 128"),
+        (130, "ExitCode 130 (or Signal SIGINT)"),
+        (137, "ExitCode 137 (or Signal SIGKILL)"),
+    ],
+)
+def test_an_exit_code_is_told_whether_or_not_it_may_have_been_a_signal(
+    status: int, words: str
+) -> None:
+    """A sandbox tool ends with 128 + the number of a signal that ended the script."""
+    assert ended_by(f"exit {status}").words == words
+
+
+def test_a_signal_that_ended_all_of_the_sandbox_is_certain() -> None:
+    assert ended_by("kill -KILL $$") == Ended(None, 9)
+    assert ended_by("kill -KILL $$").words == "Signal SIGKILL"
+    assert ended_by("kill -35 $$").words == "Signal SIGRT 35"
+
+
+def ended_by(line: str) -> Ended:
+    script = Script(lambda data: None)
+    script.start(["bash", "-c", line], {}, data_bytes=None, processes=None, file_bytes=None)
+    ended = script.wait(30)
+    assert ended is not None
+    return ended

@@ -46,9 +46,9 @@ def test_variables_name_everything_that_a_script_may_ask(order: Order) -> None:
     )
     found = toolkit.variables(job, Hardware(cpus=4, gpus=0))
     assert found["SM_CHANNEL_TRAIN"] == "/opt/ml/input/data/train"
-    assert found["SM_CHANNEL_TEST_SET"] == "/opt/ml/input/data/test-set"
+    assert found["SM_CHANNEL_TEST-SET"] == "/opt/ml/input/data/test-set"
     assert json.loads(found["SM_CHANNELS"]) == ["test-set", "train"]
-    assert (found["SM_HP_BATCH_SIZE"], found["SM_HP_NAME"]) == ("32", "n")
+    assert (found["SM_HP_BATCH-SIZE"], found["SM_HP_NAME"]) == ("32", "n")
     assert json.loads(found["SM_HPS"]) == {"batch-size": 32, "name": "n"}
     assert json.loads(found["SM_USER_ARGS"]) == ["--batch-size", "32", "--name", "n"]
     assert (found["SM_CURRENT_HOST"], json.loads(found["SM_HOSTS"])) == (
@@ -59,11 +59,39 @@ def test_variables_name_everything_that_a_script_may_ask(order: Order) -> None:
     assert found["SM_OUTPUT_DATA_DIR"] == "/opt/ml/output/data"
     assert (found["SM_NUM_CPUS"], found["SM_NUM_GPUS"]) == ("4", "0")
     assert (found["SM_USER_ENTRY_POINT"], found["SM_MODULE_NAME"]) == ("train.py", "train")
-    assert json.loads(found["SM_FRAMEWORK_PARAMS"]) == {"sagemaker_program": "train.py"}
+    assert found["SM_FRAMEWORK_PARAMS"] == "{}"
     whole = json.loads(found["SM_TRAINING_ENV"])
     assert whole["hyperparameters"] == {"batch-size": 32, "name": "n"}
     assert whole["channel_input_dirs"]["train"] == "/opt/ml/input/data/train"
     assert not whole["is_master"]
+
+
+def test_values_of_variables_are_written_as_the_toolkit_writes_them(order: Order) -> None:
+    given = {"flag": "true", "none": "null", "lr": "1e-3", "nan": "NaN", "layers": "[1, 2]"}
+    found = toolkit.variables(replace(order, hyperparameters=given), Hardware(1, 0))
+    values = [found[f"SM_HP_{name}"] for name in ("FLAG", "NONE", "LR", "NAN", "LAYERS")]
+    assert values == ["true", "", "0.001", "NaN", "[1,2]"]
+    assert found["SM_IS_HETERO"] == "false"
+
+
+def test_channels_with_a_dash_and_an_underscore_are_told_apart(order: Order) -> None:
+    job = replace(order, channels=(Channel("my-data", "s3://b/x"), Channel("my_data", "s3://b/y")))
+    found = toolkit.variables(job, Hardware(1, 0))
+    assert found["SM_CHANNEL_MY-DATA"] == "/opt/ml/input/data/my-data"
+    assert found["SM_CHANNEL_MY_DATA"] == "/opt/ml/input/data/my_data"
+
+
+def test_the_groups_of_instances_are_told(order: Order) -> None:
+    found = toolkit.variables(order, Hardware(1, 0))
+    assert json.loads(found["SM_INSTANCE_GROUPS"]) == ["homogeneousCluster"]
+    [group] = json.loads(found["SM_INSTANCE_GROUPS_DICT"]).values()
+    assert group["hosts"] == ["algo-1"]
+    assert found["SM_DISTRIBUTION_INSTANCE_GROUPS"] == "[]"
+    assert found["SM_FRAMEWORK_MODULE"] == ""
+    given = {"sagemaker_torch_distributed_enabled": "true"}
+    found = toolkit.variables(replace(order, hyperparameters=given), Hardware(1, 0))
+    assert json.loads(found["SM_DISTRIBUTION_INSTANCE_GROUPS"]) == ["homogeneousCluster"]
+    assert json.loads(found["SM_FRAMEWORK_PARAMS"]) == {"sagemaker_torch_distributed_enabled": True}
 
 
 PORT = "a port"

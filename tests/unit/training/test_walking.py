@@ -91,6 +91,48 @@ def test_a_file_whose_name_is_no_text_is_named_when_the_others_are_there(
     Artifacts(reader, "s3://b/out/", tmp_path).upload(layout.root, "model", "m", compress=True)
 
 
+def test_a_link_becomes_what_it_leads_to_inside(tmp_path: Path, s3: Any, reader: S3Reader) -> None:
+    layout = Layout(tmp_path / "ml")
+    layout.make(("processing/out/sub", "processing/w/inner", "processing/w/more"))
+    out, work = layout.root / "processing" / "out", layout.root / "processing" / "w"
+    (work / "f").write_text("1")
+    (work / "inner" / "g").write_text("2")
+    (work / "inner" / "round").symlink_to(out)
+    (work / "more" / "h").write_text("3")
+    (layout.root / "top").write_text("4")
+    (out / "link").symlink_to("../w/f")
+    (out / "sub" / "absolute").symlink_to("/opt/ml/processing/w/f")
+    (out / "folder").symlink_to("/opt/ml/processing/w/inner")
+    (out / "top").symlink_to("/opt/ml/top")
+    artifacts = Artifacts(reader, "s3://b/out", tmp_path)
+    artifacts.upload_files(layout.root, "processing/out")
+    assert s3.objects == {
+        "out/link": b"1",
+        "out/sub/absolute": b"1",
+        "out/folder/g": b"2",
+        "out/top": b"4",
+    }
+    with pytest.raises(JobFailed, match=r"folder/round \(a link in a folder that is linked"):
+        artifacts.complete()
+
+
+@pytest.mark.parametrize("to", ["{secret}", "../../../secret", "absent", ".", "..", "/etc/hosts"])
+def test_a_link_that_leads_to_nothing_of_the_job_is_named(
+    tmp_path: Path, s3: Any, reader: S3Reader, to: str
+) -> None:
+    layout = Layout(tmp_path / "ml")
+    layout.make(("processing/out",))
+    (tmp_path / "secret").write_text("s")
+    (layout.root / "processing" / "out" / "kept").write_text("k")
+    link = layout.root / "processing" / "out" / "link"
+    link.symlink_to(to.format(secret=tmp_path / "secret"))
+    artifacts = Artifacts(reader, "s3://b/out", tmp_path)
+    artifacts.upload_files(layout.root, "processing/out")
+    assert s3.objects == {"out/kept": b"k"}
+    with pytest.raises(JobFailed, match=r"link \(a link to .*, where no file of the job is"):
+        artifacts.complete()
+
+
 def test_a_failure_file_is_read_and_a_link_in_its_place_is_not(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "ml")
     layout.make(TrainingContract.folders)

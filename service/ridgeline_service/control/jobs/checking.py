@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import regex
+
 from ridgeline_service.errors import ValidationException
 
 CHECKPOINTS = "/opt/ml/checkpoints"
@@ -129,8 +131,8 @@ def _check_metrics(algorithm: Mapping[str, Any]) -> None:
             )
         names.add(name)
         try:
-            groups = re.compile(definition["Regex"]).groups
-        except re.error as error:
+            groups = regex.compile(definition["Regex"]).groups
+        except regex.error as error:
             raise ValidationException(
                 f"Regex of metric {name!r} is no regular expression: {error}."
             ) from error

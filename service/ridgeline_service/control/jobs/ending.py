@@ -25,6 +25,10 @@ RESTARTS_BEFORE_SCRIPT = 2
 
 _BEGINS = "Downloading"
 
+_STOPPED_BY_WISH = (Cause.NONE, Cause.RUNNER_DIED, Cause.INTERRUPTED)
+"""How a job that was to stop may end and has stopped, as one does that uploads already: its status
+has been Stopping."""
+
 _STOPS = {
     Cause.STOP_REQUESTED: ("Stopped", "stopped"),
     Cause.MAX_RUNTIME: (
@@ -171,7 +175,7 @@ def restart_changes(job: JobRecord, verdict: Verdict, now: int, billed: int) -> 
 def ended_changes(job: JobRecord, verdict: Verdict, now: int, billed: int) -> JobChanges:
     """The row of a job that is over."""
     cause = verdict.cause
-    if job.desired is Desired.STOPPED and cause in (Cause.RUNNER_DIED, Cause.INTERRUPTED):
+    if job.desired is Desired.STOPPED and cause in _STOPPED_BY_WISH:
         cause = Cause.STOP_REQUESTED
     if cause is Cause.NONE:
         status, secondary, what = JobStatus.COMPLETED, "Completed", "completed"

@@ -53,6 +53,8 @@ from ridgeline_service.training.report import Report
 from ridgeline_service.training.runners import Runners
 
 HUNG_AFTER_END_S = 30.0
+HUNG_AFTER_STOP_S = 60.0
+"""Beyond what the script gets between SIGTERM and SIGKILL."""
 
 _QUEUED_POLL_S = 0.5
 _POOL_POLL_S = 0.1
@@ -75,6 +77,11 @@ class Seen:
     def died(self) -> bool:
         """It is gone and has not said how it ended."""
         return not self.alive and (self.report is None or self.report.ending is None)
+
+    @property
+    def uploads(self) -> bool:
+        """Its script has ended, and what that made is brought away, for as long as it takes."""
+        return self.report is not None and self.report.training_ended_at is not None
 
 
 class JobLife:
@@ -239,7 +246,7 @@ class JobLife:
             # The others wait for it for ever.
             self._kill_all(seen)
             seen = self._look(job)
-        self._kill_hung(seen)
+        self._kill_hung(job, seen)
         changes = self._news(job, seen)
         if any(each.alive for each in seen):
             if changes:
@@ -308,13 +315,21 @@ class JobLife:
             if each.alive and each.record is not None:
                 self._runners.kill(each.record)
 
-    def _kill_hung(self, seen: Sequence[Seen]) -> None:
-        """One that said how it ended and is still there after a while."""
+    def _kill_hung(self, job: JobRecord, seen: Sequence[Seen]) -> None:
+        """Those that do not end: one that said how it ended and is still there after a while, and
+        one that was told to stop and since then has neither said anything nor ended the script."""
+        now = self._context.now()
+        patience_us = (self._around.settings.job_stop_grace_s + HUNG_AFTER_STOP_S) * 1e6
+        ignored = job.desired is Desired.STOPPED and now - job.modified_at > patience_us
         for each in seen:
-            ending = each.report.ending if each.report is not None else None
-            if not each.alive or each.record is None or ending is None:
+            if not each.alive or each.record is None:
                 continue
-            if self._context.now() - ending.at > HUNG_AFTER_END_S * 1e6:
+            ending = each.report.ending if each.report is not None else None
+            if ending is not None:
+                hung = now - ending.at > HUNG_AFTER_END_S * 1e6
+            else:
+                hung = ignored and not each.uploads
+            if hung:
                 self._runners.kill(each.record)
 
     def _restart(self, job: JobRecord, verdict: Verdict, ended: Sequence[Ended]) -> float | None:
