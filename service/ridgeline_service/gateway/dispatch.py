@@ -48,6 +48,14 @@ _RUNTIME = re.compile(
 )
 _S3_HOST = re.compile(r"(?:.+\.)?s3(?:[.-](?:dualstack\.)?[a-z0-9-]+)?\.amazonaws\.com(?:\.cn)?")
 _REST_CONTROL = ("/FeatureGroup/", "/BatchPutMetrics")
+# vLLM has these beside /v1, and clients for vLLM ask for them there.
+_VLLM = {
+    "/detokenize": "detokenize",
+    "/rerank": "rerank",
+    "/score": "score",
+    "/tokenize": "tokenize",
+    "/v2/rerank": "rerank",
+}
 _HEALTH = Destination(Room.HEALTH, Protocol.API)
 _S3 = Destination(Room.S3, Protocol.REST_XML)
 
@@ -80,6 +88,9 @@ def destination(exchange: Exchange) -> Destination:
         return Destination(Room.CONTROL, Protocol.CBOR, cbor["operation"])
     if path.startswith(_REST_CONTROL):
         return Destination(Room.CONTROL, Protocol.REST_JSON)
+    if headers.get("authorization", "").lower().startswith("bearer "):
+        # A client of OpenAI's API: no S3 client sends that. Its base URL may lack the /v1.
+        return Destination(Room.OPENAI, Protocol.OPENAI, _VLLM.get(path, ""))
     if service or (path == "/" and _is_form(exchange)):
         return Destination(Room.CONTROL, Protocol.QUERY)
     return _S3

@@ -9,6 +9,7 @@ Specification: https://smithy.io/2.0/aws/amazon-eventstream.html
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zlib
 
@@ -27,12 +28,38 @@ def message(headers: dict[str, str], payload: bytes) -> bytes:
     return framed + struct.pack("!I", zlib.crc32(framed))
 
 
-def payload_parts(chunk: bytes) -> bytes:
-    """``chunk`` as PayloadPart events: one, or several if it is very large."""
-    return b"".join(
-        message(_PART_HEADERS, chunk[start : start + MAX_PAYLOAD])
-        for start in range(0, len(chunk), MAX_PAYLOAD)
-    )
+class PayloadParts:
+    """What a model streams, as PayloadPart events. Lines of JSON and server-sent events come one a
+    part, however they were cut on their way here: clients parse each part by itself. Anything else
+    goes on as it comes, and so does a line or event that is larger than a part."""
+
+    def __init__(self, content_type: str) -> None:
+        kind = content_type.partition(";")[0].strip().lower()
+        self._end = _ENDS.get(kind)
+        self._held = b""
+
+    def take(self, chunk: bytes) -> bytes:
+        """The parts that are whole with this piece: none, one or several."""
+        if self._end is None:
+            return _parts(chunk)
+        # What is held has no end in it, but may have the beginning of one.
+        searched = max(0, len(self._held) - _LONGEST_END + 1)
+        self._held += chunk
+        framed = []
+        begun = 0
+        for end in self._end.finditer(self._held, searched):
+            framed.append(_parts(self._held[begun : end.end()]))
+            begun = end.end()
+        rest = len(self._held) - begun
+        whole = begun + rest - rest % MAX_PAYLOAD
+        framed.append(_parts(self._held[begun:whole]))
+        self._held = self._held[whole:]
+        return b"".join(framed)
+
+    def rest(self) -> bytes:
+        """What came after the last end."""
+        held, self._held = self._held, b""
+        return _parts(held)
 
 
 def exception(kind: str, **fields: str) -> bytes:
@@ -45,6 +72,15 @@ def exception(kind: str, **fields: str) -> bytes:
     return message(headers, json.dumps(fields).encode())
 
 
+_LINE = re.compile(rb"\n")
+# https://html.spec.whatwg.org/multipage/server-sent-events.html: a blank line ends an event.
+_ENDS = {
+    "text/event-stream": re.compile(rb"\n\r?\n"),
+    "application/jsonlines": _LINE,
+    "application/x-jsonlines": _LINE,
+    "application/x-ndjson": _LINE,
+}
+_LONGEST_END = 3
 _PART_HEADERS = {
     ":event-type": "PayloadPart",
     ":content-type": "application/octet-stream",
@@ -60,4 +96,12 @@ def _header(name: str, value: str) -> bytes:
         + b"\x07"
         + struct.pack("!H", len(raw_value))
         + raw_value
+    )
+
+
+def _parts(data: bytes) -> bytes:
+    """One event, several if ``data`` is very large, none if there is none."""
+    return b"".join(
+        message(_PART_HEADERS, data[start : start + MAX_PAYLOAD])
+        for start in range(0, len(data), MAX_PAYLOAD)
     )

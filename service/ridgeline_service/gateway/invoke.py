@@ -37,7 +37,10 @@ _REFUSED = {
     ),
     _PREFIX + "enable-explanations": ("EnableExplanations", "nothing is explained here"),
 }
-_MOST_ATTRIBUTES = 1024
+_LONGEST = {
+    _PREFIX + "custom-attributes": ("CustomAttributes", 1024),
+    _PREFIX + "inference-id": ("InferenceId", 64),
+}
 _NOT_FORWARDED = frozenset((_PREFIX + "target-variant", _PREFIX + "accept"))
 _ANSWERED = frozenset(
     _PREFIX + name for name in ("custom-attributes", "new-session-id", "closed-session-id")
@@ -54,12 +57,12 @@ def check_headers(headers: Mapping[str, str], endpoint: str) -> None:
                 "Leave it out; TargetVariant chooses one of its variants.",
                 code="ValidationError",
             )
-    attributes = headers.get(_PREFIX + "custom-attributes", "")
-    if len(attributes) > _MOST_ATTRIBUTES:
-        raise ValidationException(
-            f"CustomAttributes has {len(attributes)} characters, more than {_MOST_ATTRIBUTES}.",
-            code="ValidationError",
-        )
+    for header, (member, most) in _LONGEST.items():
+        length = len(headers.get(header, ""))
+        if length > most:
+            raise ValidationException(
+                f"{member} has {length} characters, more than {most}.", code="ValidationError"
+            )
 
 
 def replica_headers(
@@ -177,10 +180,12 @@ async def invoke_stream(
                 ("X-Amzn-SageMaker-Content-Type", content_type),
             ],
         )
+        parts = event_stream.PayloadParts(content_type)
         last = b""
         try:
             async for chunk in answer.chunks():
-                await exchange.write(event_stream.payload_parts(chunk))
+                if framed := parts.take(chunk):
+                    await exchange.write(framed)
         except ReplicaLost as error:
             last = event_stream.exception(
                 "ModelStreamError", Message=error.message, ErrorCode="StreamBroken"
@@ -189,7 +194,7 @@ async def invoke_stream(
             last = event_stream.exception(
                 "ModelStreamError", Message=error.message, ErrorCode="ModelInvocationTimeExceeded"
             )
-        await exchange.end(last)
+        await exchange.end(parts.rest() + last)
 
 
 def _answer_headers(headers: Mapping[str, str], lease: Lease) -> list[tuple[str, str]]:

@@ -83,12 +83,7 @@ class OpenAI:
                 return
             tasks = TASKS.get(path)
             if tasks is None:
-                raise OpenAiError(
-                    f"Unknown request URL: {exchange.method} /v1/{path}. Served here: "
-                    f"/v1/models, {', '.join('/v1/' + known for known in TASKS)}.",
-                    status=404,
-                    code="unknown_url",
-                )
+                raise _unknown_url(exchange)
             _require_method(exchange, "POST")
             body = await exchange.body(MAX_BODY)
             with exchange.span.child("route"):
@@ -190,6 +185,16 @@ async def _pass_events(exchange: Exchange, answer: Streaming) -> bytes:
         gap = b"" if not tail or tail.endswith((b"\n\n", b"\r\n\r\n")) else b"\n\n"
         return gap + b"data: " + document + b"\n\n"
     return b""
+
+
+def _unknown_url(exchange: Exchange) -> OpenAiError:
+    told = (
+        f"Unknown request URL: {exchange.method} {exchange.path}. Served here: "
+        f"/v1/models, {', '.join('/v1/' + known for known in TASKS)}."
+    )
+    if not exchange.path.startswith("/v1/"):
+        told += " A client's base URL ends in /v1."
+    return OpenAiError(told, status=404, code="unknown_url")
 
 
 def _fields(body: bytes) -> dict[str, Any]:

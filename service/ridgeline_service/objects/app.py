@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from datetime import datetime
 from typing import Any
 
-from nanio.errors import AccessDenied, S3Error
+from nanio.errors import AccessDenied, NotImplemented_, S3Error
 
 from ridgeline_service.errors import AccessDeniedException, AwsError, disk_full
 from ridgeline_service.objects import operations
@@ -115,6 +115,10 @@ class ObjectStoreApp:
         credentials = self._credentials()
         signed = SignedRequest(scope["method"], host, raw_path, scope["query_string"], pairs)
         now = self._now()
+        if not is_signed(signed) and _is_form(scope["method"], headers):
+            raise NotImplemented_(
+                "Uploads by a form (presigned POST) are not supported here. Presign a PUT instead."
+            )
         try:
             if is_sigv2(scope["query_string"]) and not is_signed(signed):
                 verified = verify_sigv2(signed, credentials, bucket=host_bucket(host), now=now)
@@ -183,6 +187,10 @@ def _asks_health(scope: Scope) -> bool:
     headers = dict(scope["headers"])
     signed = scope["query_string"] or b"authorization" in headers
     return not signed and not host_bucket(headers.get(b"host", b"").decode("latin-1"))
+
+
+def _is_form(method: str, headers: Mapping[str, str]) -> bool:
+    return method == "POST" and headers.get("content-type", "").startswith("multipart/form-data")
 
 
 class _Body:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-from nanio.errors import InvalidArgument
+from nanio.errors import InvalidArgument, S3Error
 
-from ridgeline_service.objects.index import Listing
+from ridgeline_service.objects.index import Listing, StoredObject
 
 _HEAD = '<?xml version="1.0" encoding="UTF-8"?>'
 _NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+
+OWNER = "ridgeline"
+OWNERS_ACL = (
+    "AccessControlPolicy",
+    f"<Owner><ID>{OWNER}</ID></Owner><AccessControlList><Grant>"
+    '<Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="CanonicalUser">'
+    f"<ID>{OWNER}</ID></Grantee><Permission>FULL_CONTROL</Permission></Grant></AccessControlList>",
+)
+"""Root element and content of the ACL of everything: its owner may do all, and nobody else."""
 
 
 def encode_token(resume: str) -> str:
@@ -46,9 +55,7 @@ def list_objects(
 ) -> str:
     """ListObjects (``version`` 1, ``after`` is the marker) or ListObjectsV2."""
 
-    def text(value: str) -> str:
-        return quote(value, safe="/") if url_encoded else escape(value)
-
+    text = _encoder(url_encoded)
     parts = [
         _element("Name", escape(bucket)),
         _element("Prefix", text(prefix)),
@@ -72,34 +79,111 @@ def list_objects(
         if listing.resume is not None:
             parts.append(_element("NextContinuationToken", encode_token(listing.resume)))
     for stored in listing.objects:
-        fields = [
-            _element("Key", text(stored.key)),
-            _element("LastModified", iso(stored.modified)),
-            _element("ETag", f"&quot;{stored.etag}&quot;"),
-            _element("Size", str(stored.size)),
-            _element("StorageClass", "STANDARD"),
-        ]
+        fields = _listed(stored, text)
         if owner:
             fields.append(_element("Owner", _element("ID", owner)))
         parts.append(_element("Contents", *fields))
     parts += [_element("CommonPrefixes", _element("Prefix", text(p))) for p in listing.prefixes]
-    return f"{_HEAD}<ListBucketResult {_NAMESPACE}>{''.join(parts)}</ListBucketResult>"
+    return whole("ListBucketResult", "".join(parts))
+
+
+def list_versions(
+    bucket: str,
+    listing: Listing,
+    *,
+    prefix: str,
+    delimiter: str,
+    limit: int,
+    after: str,
+    url_encoded: bool,
+) -> str:
+    """ListObjectVersions: the only version of each object has the id ``null``."""
+    text = _encoder(url_encoded)
+    null = _element("VersionId", "null")
+    parts = [
+        _element("Name", escape(bucket)),
+        _element("Prefix", text(prefix)),
+        _element("KeyMarker", text(after)),
+        _element("MaxKeys", str(limit)),
+        _element("IsTruncated", "true" if listing.resume is not None else "false"),
+    ]
+    if delimiter:
+        parts.append(_element("Delimiter", text(delimiter)))
+    if url_encoded:
+        parts.append(_element("EncodingType", "url"))
+    if listing.resume is not None:
+        parts.append(_element("NextKeyMarker", text(listing.resume)))
+        parts.append(_element("NextVersionIdMarker", "null"))
+    owner = _element("Owner", _element("ID", OWNER))
+    latest = _element("IsLatest", "true")
+    parts += [
+        _element("Version", *_listed(stored, text), null, latest, owner)
+        for stored in listing.objects
+    ]
+    parts += [_element("CommonPrefixes", _element("Prefix", text(p))) for p in listing.prefixes]
+    return whole("ListVersionsResult", "".join(parts))
 
 
 def location(region: str) -> str:
     """Empty for us-east-1, as S3 has it since its first days."""
     inner = "" if region == "us-east-1" else escape(region)
-    return f"{_HEAD}<LocationConstraint {_NAMESPACE}>{inner}</LocationConstraint>"
+    return whole("LocationConstraint", inner)
+
+
+def attributes(stored: StoredObject, names: set[str], checksums: Mapping[str, str]) -> str:
+    """GetObjectAttributes' answer: those of ``names`` that the object has."""
+    told = {
+        # Without the quotes that it has everywhere else.
+        "ETag": stored.etag,
+        "Checksum": "".join(
+            _element(f"Checksum{name.rpartition('-')[2].upper()}", value)
+            for name, value in checksums.items()
+        ),
+        "ObjectParts": _element("PartsCount", str(len(stored.part_sizes)))
+        if stored.part_sizes
+        else "",
+        "StorageClass": "STANDARD",
+        "ObjectSize": str(stored.size),
+    }
+    inner = "".join(_element(name, text) for name, text in told.items() if name in names and text)
+    return whole("GetObjectAttributesResponse", inner)
 
 
 def copy_part(etag: str, modified: float) -> str:
     inner = _element("LastModified", iso(modified)) + _element("ETag", f"&quot;{etag}&quot;")
-    return f"{_HEAD}<CopyPartResult {_NAMESPACE}>{inner}</CopyPartResult>"
+    return whole("CopyPartResult", inner)
 
 
-def deleted(keys: Iterable[str]) -> str:
-    inner = "".join(_element("Deleted", _element("Key", escape(key))) for key in keys)
-    return f"{_HEAD}<DeleteResult {_NAMESPACE}>{inner}</DeleteResult>"
+def deleted(outcomes: Iterable[tuple[str, S3Error | None]], *, quiet: bool) -> str:
+    """Keys with why they were kept, or None; ``quiet`` leaves out those that are gone."""
+    parts = []
+    for key, refusal in outcomes:
+        named = _element("Key", escape(key))
+        if refusal is not None:
+            why = _element("Code", refusal.code), _element("Message", escape(refusal.message_text))
+            parts.append(_element("Error", named, *why))
+        elif not quiet:
+            parts.append(_element("Deleted", named))
+    return whole("DeleteResult", "".join(parts))
+
+
+def whole(root: str, inner: str) -> str:
+    """A document of S3's namespace, from its root element and what is in it."""
+    return f"{_HEAD}<{root} {_NAMESPACE}>{inner}</{root}>"
+
+
+def _encoder(url_encoded: bool) -> Callable[[str], str]:
+    return (lambda value: quote(value, safe="/")) if url_encoded else escape
+
+
+def _listed(stored: StoredObject, text: Callable[[str], str]) -> list[str]:
+    return [
+        _element("Key", text(stored.key)),
+        _element("LastModified", iso(stored.modified)),
+        _element("ETag", f"&quot;{stored.etag}&quot;"),
+        _element("Size", str(stored.size)),
+        _element("StorageClass", "STANDARD"),
+    ]
 
 
 def _element(name: str, *inner: str) -> str:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import format_datetime, parsedate_to_datetime
+from email.utils import format_datetime
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from nanio.errors import InvalidArgument, PreconditionFailed, S3Error
+from nanio.errors import InvalidArgument, S3Error
 
 from ridgeline_service.objects.index import StoredObject
 from ridgeline_service.objects.payload import Payload
@@ -22,6 +22,7 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 # Kept with an object and answered with it. Content-Type is not here: it has a default.
 _KEPT = ("cache-control", "content-disposition", "content-language", "expires")
 _MAX_USER_METADATA = 2048
+CHECKSUM_PREFIX = "x-amz-checksum-"
 
 
 class InvalidUri(S3Error):  # type: ignore[misc]
@@ -34,12 +35,6 @@ class InvalidRange(S3Error):  # type: ignore[misc]
     code = "InvalidRange"
     message = "The requested range is not satisfiable"
     http_status = 416
-
-
-class NotModified(S3Error):  # type: ignore[misc]
-    code = "NotModified"
-    message = "Not Modified"
-    http_status = 304
 
 
 @dataclass(frozen=True)
@@ -96,6 +91,16 @@ def parse_query(raw: bytes) -> dict[str, str]:
     return dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
 
 
+def require_current(fields: Mapping[str, str], name: str = "versionId") -> None:
+    """Raises InvalidArgument unless the version is the one there is: buckets have no versions."""
+    version = fields.get(name, "null")
+    if version != "null":
+        raise InvalidArgument(
+            f"Invalid version id specified: {version!r}. Buckets here are not versioned; leave it "
+            "out for the current object."
+        )
+
+
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """What a stored object answers with later: its type, encoding and the user's metadata."""
     kept = {"content-type": headers.get("content-type") or "binary/octet-stream"}
@@ -115,7 +120,7 @@ def object_headers(stored: StoredObject, query: Mapping[str, str]) -> dict[str, 
     headers = {
         name: value
         for name, value in stored.headers.items()
-        if not name.startswith("x-amz-checksum-")
+        if not name.startswith(CHECKSUM_PREFIX)
     }
     headers["etag"] = f'"{stored.etag}"'
     headers["last-modified"] = http_date(stored.modified)
@@ -144,30 +149,3 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     if start > end:
         raise InvalidRange()
     return start, end
-
-
-def check_conditions(
-    headers: Mapping[str, str], stored: StoredObject, *, prefix: str = "", reading: bool = True
-) -> None:
-    """If-Match and its siblings; ``prefix`` is ``x-amz-copy-source-`` for the source of a copy."""
-
-    def matches(name: str) -> bool | None:
-        value = headers.get(prefix + name)
-        if value is None:
-            return None
-        tags = [tag.strip().removeprefix("W/").strip('"') for tag in value.split(",")]
-        return "*" in tags or stored.etag in tags
-
-    def newer(name: str) -> bool | None:
-        try:
-            since = parsedate_to_datetime(headers[prefix + name])
-        except (KeyError, ValueError):
-            return None
-        return int(stored.modified) > since.timestamp()
-
-    match = matches("if-match")
-    if match is False or (match is None and newer("if-unmodified-since")):
-        raise PreconditionFailed()
-    none_match = matches("if-none-match")
-    if none_match or (none_match is None and newer("if-modified-since") is False):
-        raise NotModified() if reading else PreconditionFailed()

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from nanio.errors import S3Error
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS buckets (name TEXT PRIMARY KEY, created REAL NOT NULL) WITHOUT ROWID;
@@ -55,6 +57,14 @@ class StoredObject:
     modified: float
     headers: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def part_sizes(self) -> tuple[int, ...]:
+        """Bytes of each part of a multipart upload; none if the object came whole."""
+        _, _, count = self.etag.partition("-")
+        sizes = tuple(segment.size for segment in self.segments)
+        # A last part without bytes has no segment.
+        return sizes + (0,) * (int(count) - len(sizes)) if count else ()
+
 
 @dataclass(frozen=True)
 class Upload:
@@ -80,6 +90,10 @@ class Listing:
     objects: tuple[StoredObject, ...]
     prefixes: tuple[str, ...]
     resume: str | None
+
+
+Check = Callable[[str, StoredObject | None], None]
+"""Is told a key and what is there, in the transaction that writes it; refuses by an S3Error."""
 
 
 class Index:
@@ -129,26 +143,30 @@ class Index:
         ).fetchone()
         return _object(row) if row else None
 
-    def put(self, bucket: str, stored: StoredObject, *, only_new: bool = False) -> list[str] | None:
-        """Blobs of the object that this one replaced.
-
-        None, and nothing done, if the bucket has gone or ``only_new`` finds the key taken.
-        """
+    def put(self, bucket: str, stored: StoredObject, check: Check) -> list[str] | None:
+        """Blobs of the object that this one replaced; None, and nothing done, if the bucket has
+        gone. Raises what ``check`` does, and nothing is done then either."""
         with self._transaction():
-            return self._put(bucket, stored, only_new=only_new)
+            return self._put(bucket, stored, check)
 
-    def delete(self, bucket: str, keys: list[str]) -> list[str]:
-        """Blobs of those that were there."""
+    def delete(
+        self, bucket: str, wanted: list[tuple[str, Check]]
+    ) -> tuple[list[str], list[S3Error | None]]:
+        """Blobs of those that were there, and for each what its check raised, which keeps it."""
         freed: list[str] = []
+        refusals: list[S3Error | None] = []
         with self._transaction():
-            for key in keys:
+            for key, check in wanted:
                 old = self.get(bucket, key)
-                if old is not None:
-                    freed += [segment.blob for segment in old.segments]
-                    self._db.execute(
-                        "DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key)
-                    )
-        return freed
+                try:
+                    check(key, old)
+                except S3Error as error:
+                    refusals.append(error)
+                    continue
+                refusals.append(None)
+                freed += [segment.blob for segment in old.segments] if old else []
+                self._db.execute("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
+        return freed, refusals
 
     def page(self, bucket: str, *, prefix: str, delimiter: str, after: str, limit: int) -> Listing:
         """Up to ``limit`` objects and common prefixes behind ``after``, in key order."""
@@ -224,13 +242,16 @@ class Index:
         )
         return [Part(number, Segment(blob, size), md5, at) for number, blob, size, md5, at in rows]
 
-    def complete(self, upload_id: str, bucket: str, stored: StoredObject) -> list[str] | None:
-        """The upload becomes ``stored`` in one step. Returns blobs that are free now."""
+    def complete(
+        self, upload_id: str, bucket: str, stored: StoredObject, check: Check
+    ) -> list[str] | None:
+        """The upload becomes ``stored`` in one step. Returns blobs that are free now; None, and
+        nothing done, if the upload or the bucket has gone. Raises what ``check`` does."""
         kept = {segment.blob for segment in stored.segments}
         with self._transaction():
             if self.upload(upload_id) is None:
                 return None
-            replaced = self._put(bucket, stored, only_new=False)
+            replaced = self._put(bucket, stored, check)
             if replaced is None:
                 return None
             return replaced + [blob for blob in self._drop_upload(upload_id) if blob not in kept]
@@ -256,10 +277,11 @@ class Index:
             raise
         self._db.execute("COMMIT")
 
-    def _put(self, bucket: str, stored: StoredObject, *, only_new: bool) -> list[str] | None:
-        old = self.get(bucket, stored.key)
-        if (old is not None and only_new) or not self.has_bucket(bucket):
+    def _put(self, bucket: str, stored: StoredObject, check: Check) -> list[str] | None:
+        if not self.has_bucket(bucket):
             return None
+        old = self.get(bucket, stored.key)
+        check(stored.key, old)
         self._db.execute(
             "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?)",
             (

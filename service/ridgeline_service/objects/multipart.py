@@ -6,6 +6,8 @@ bytes would mean to read them again, so what a client says of the whole is not t
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from nanio.errors import InvalidArgument, MalformedXML
 from nanio.handlers._body import parse_xml_safely
 from nanio.xml import (
@@ -16,7 +18,15 @@ from nanio.xml import (
 )
 
 from ridgeline_service.objects import documents
-from ridgeline_service.objects.http import S3Request, S3Response, byte_range, kept_headers, xml
+from ridgeline_service.objects.conditions import WriteCondition
+from ridgeline_service.objects.http import (
+    S3Request,
+    S3Response,
+    byte_range,
+    host_bucket,
+    kept_headers,
+    xml,
+)
 from ridgeline_service.objects.index import StoredObject, Upload
 from ridgeline_service.objects.storage import ObjectStore
 from ridgeline_service.objects.times import utc
@@ -69,15 +79,23 @@ async def complete(request: S3Request, store: ObjectStore) -> S3Response:
         if not number.isdigit() or not etag:
             raise MalformedXML("Every Part needs a PartNumber and an ETag")
         wanted.append((int(number), etag))
-    stored = await store.complete(upload, wanted)
+    stored = await store.complete(upload, wanted, WriteCondition.of(request.headers))
     return xml(
         complete_multipart_upload_xml(
             bucket=request.bucket,
             key=request.key,
             etag=f'"{stored.etag}"',
-            location=f"/{request.bucket}/{request.key}",
+            location=_location(request),
         )
     )
+
+
+def _location(request: S3Request) -> str:
+    """The URL of the object, by the address that the client has used."""
+    host = request.headers.get("host", "")
+    scheme = "https" if ".amazonaws.com" in host else "http"
+    folder = "" if host_bucket(host) else f"/{request.bucket}"
+    return f"{scheme}://{host}{folder}/{quote(request.key, safe='/~')}"
 
 
 async def abort(request: S3Request, store: ObjectStore) -> S3Response:

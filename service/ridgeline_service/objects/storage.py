@@ -29,10 +29,11 @@ from nanio.errors import (
     NoSuchBucket,
     NoSuchKey,
     NoSuchUpload,
-    PreconditionFailed,
+    S3Error,
 )
 from nanio.keys import validate_bucket_name
 
+from ridgeline_service.objects.conditions import ALWAYS, WriteCondition
 from ridgeline_service.objects.index import (
     Index,
     Listing,
@@ -117,21 +118,28 @@ class ObjectStore:
         return found
 
     async def put(
-        self, bucket: str, key: str, blob: Blob, headers: dict[str, str], *, only_new: bool = False
+        self,
+        bucket: str,
+        key: str,
+        blob: Blob,
+        headers: dict[str, str],
+        condition: WriteCondition = ALWAYS,
     ) -> StoredObject:
-        """Make the blob an object. ``only_new`` refuses to replace one (If-None-Match: ``*``)."""
+        """Make the blob an object."""
         segments = (Segment(blob.blob_id, blob.size),) if blob.size else ()
         stored = StoredObject(key, segments, blob.size, blob.md5, self._clock(), headers)
-        freed = await self._write(lambda: self._index.put(bucket, stored, only_new=only_new))
-        if freed is None:
+        await self._replace(bucket, stored, [blob.blob_id], condition)
+        if not blob.size:
             self._free([blob.blob_id])
-            self.require_bucket(bucket)
-            raise PreconditionFailed(resource=key)
-        self._free(freed if blob.size else [*freed, blob.blob_id])
         return stored
 
     async def copy(
-        self, source: StoredObject, bucket: str, key: str, headers: dict[str, str] | None
+        self,
+        source: StoredObject,
+        bucket: str,
+        key: str,
+        headers: dict[str, str] | None,
+        condition: WriteCondition = ALWAYS,
     ) -> StoredObject:
         """Copy by hard links: no byte is read. ``headers`` None keeps the source's."""
         segments = []
@@ -147,16 +155,19 @@ class ObjectStore:
             modified=self._clock(),
             headers=source.headers if headers is None else headers,
         )
-        freed = await self._write(self._index.put, bucket, stored)
-        if freed is None:
-            self._free([segment.blob for segment in segments])
-            raise NoSuchBucket(resource=bucket)
-        self._free(freed)
+        blobs = [segment.blob for segment in segments]
+        await self._replace(bucket, stored, blobs, condition)
         return stored
 
-    async def delete(self, bucket: str, keys: list[str]) -> None:
+    async def delete(
+        self, bucket: str, wanted: list[tuple[str, WriteCondition]]
+    ) -> list[S3Error | None]:
+        """For each key why it was kept, or None: it is gone, as it may have been before."""
         self.require_bucket(bucket)
-        self._free(await self._write(self._index.delete, bucket, keys))
+        checks = [(key, condition.check) for key, condition in wanted]
+        freed, refusals = await self._write(self._index.delete, bucket, checks)
+        self._free(freed)
+        return refusals
 
     def page(self, bucket: str, *, prefix: str, delimiter: str, after: str, limit: int) -> Listing:
         self.require_bucket(bucket)
@@ -199,8 +210,14 @@ class ObjectStore:
         self._free(freed)
         return part
 
-    async def complete(self, upload: Upload, wanted: list[tuple[int, str]]) -> StoredObject:
-        """Parts by number and ETag, as the client lists them, become the object."""
+    async def complete(
+        self,
+        upload: Upload,
+        wanted: list[tuple[int, str]],
+        condition: WriteCondition = ALWAYS,
+    ) -> StoredObject:
+        """Parts by number and ETag, as the client lists them, become the object. An upload that
+        ``condition`` refuses stays, to be completed again or aborted."""
         if not wanted:
             raise InvalidPart("The list of parts is empty")
         if [number for number, _ in wanted] != sorted({number for number, _ in wanted}):
@@ -229,7 +246,9 @@ class ObjectStore:
             modified=self._clock(),
             headers=upload.headers,
         )
-        freed = await self._write(self._index.complete, upload.upload_id, upload.bucket, stored)
+        freed = await self._write(
+            self._index.complete, upload.upload_id, upload.bucket, stored, condition.check
+        )
         if freed is None:
             self.require_bucket(upload.bucket)
             raise NoSuchUpload(resource=upload.upload_id)
@@ -334,6 +353,19 @@ class ObjectStore:
             for entry in os.scandir(folder.path):
                 if entry.name not in known and entry.stat().st_mtime < horizon:
                     os.unlink(entry.path)
+
+    async def _replace(
+        self, bucket: str, stored: StoredObject, blobs: list[str], condition: WriteCondition
+    ) -> None:
+        """Put the object in its place, or free its ``blobs`` if it is refused."""
+        try:
+            freed = await self._write(self._index.put, bucket, stored, condition.check)
+            if freed is None:
+                raise NoSuchBucket(resource=bucket)
+        except S3Error:
+            self._free(blobs)
+            raise
+        self._free(freed)
 
     async def _write(self, action: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(

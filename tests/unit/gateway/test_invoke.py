@@ -116,6 +116,7 @@ def test_target_variant(world: World) -> None:
         ("InferenceComponentName", "nope"),
         ("EnableExplanations", "`true`"),
         ("CustomAttributes", "x" * 1025),
+        ("InferenceId", "x" * 65),
     ],
 )
 def test_what_would_ask_for_another_answer_is_refused(
@@ -130,7 +131,7 @@ def test_what_would_ask_for_another_answer_is_refused(
         runtime.invoke_endpoint(**asked)
     assert refused(caught) == ("ValidationError", 400)
     assert member in str(caught.value)
-    if member in ("InferenceComponentName", "CustomAttributes"):
+    if member in ("InferenceComponentName", "CustomAttributes", "InferenceId"):
         with pytest.raises(ClientError, match=member):
             runtime.invoke_endpoint_with_response_stream(**asked)
     assert not fake.seen
@@ -265,9 +266,9 @@ def test_stream_comes_as_it_is_made(world: World) -> None:
     async def tokens(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/jsonlines"})
         await response.prepare(request)
-        await response.write(b"first")
+        await response.write(b"first\n")
         await asyncio.to_thread(go_on.wait)
-        await response.write(b"second")
+        await response.write(b"second\nthird")
         return response
 
     fake = world.replica(tokens)
@@ -279,15 +280,15 @@ def test_stream_comes_as_it_is_made(world: World) -> None:
     assert answer["ContentType"] == "application/jsonlines"
     assert answer["InvokedProductionVariant"] == "AllTraffic"
     events = iter(answer["Body"])
-    assert next(events)["PayloadPart"]["Bytes"] == b"first"
+    assert next(events)["PayloadPart"]["Bytes"] == b"first\n"
     go_on.set()
-    assert b"".join(event["PayloadPart"]["Bytes"] for event in events) == b"second"
+    assert [event["PayloadPart"]["Bytes"] for event in events] == [b"second\n", b"third"]
     assert fake.seen[0].headers["Accept"] == "application/jsonlines"
 
 
 def test_stream_that_breaks_ends_in_a_typed_error(world: World) -> None:
     async def die(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(b"first")
         assert request.transport is not None
@@ -299,8 +300,10 @@ def test_stream_that_breaks_ends_in_a_typed_error(world: World) -> None:
     answer = world.client("sagemaker-runtime").invoke_endpoint_with_response_stream(
         EndpointName="e", Body=b"x"
     )
+    events = iter(answer["Body"])
+    assert next(events)["PayloadPart"]["Bytes"] == b"first", "half an event is not lost"
     with pytest.raises(EventStreamError) as broken:
-        list(answer["Body"])
+        next(events)
     assert broken.value.response["Error"]["Code"] == "ModelStreamError"
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from ridgeline_service.objects.boto import make_client
 from ridgeline_service.objects.client import AsyncObjectClient, parse_s3_uri
+from ridgeline_service.objects.conditions import ALWAYS
 from ridgeline_service.objects.storage import ObjectStore
 from ridgeline_service.snapshot import Credential
 
@@ -103,10 +104,10 @@ async def test_replaced_and_deleted_objects_give_their_space_back(tmp_path: Path
         await store.put_part(upload, 1, await store.write_blob(chunks(body)))
     assert files(tmp_path) == 3
     await store.abort(upload)
-    await store.delete("bucket", ["k"])
+    await store.delete("bucket", [("k", ALWAYS)])
     copied = store.head("bucket", "copy")
     assert [c async for c in store.read(copied, 0, 3)] == [b"two"]
-    await store.delete("bucket", ["copy"])
+    await store.delete("bucket", [("copy", ALWAYS)])
     assert files(tmp_path) == 0
     store.close()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ridgeline_service.objects.conditions import ALWAYS
 from ridgeline_service.objects.index import Index, StoredObject
 
 _keys = st.text(st.sampled_from("ab/-.é\U00010000"), min_size=1, max_size=6)
@@ -33,7 +34,7 @@ def test_pages_make_up_the_listing(keys: set[str], prefix: str, delimiter: str, 
     index = Index(Path(":memory:"))
     index.create_bucket("bucket", 0.0)
     for key in keys:
-        assert index.put("bucket", StoredObject(key, (), 0, "", 0.0)) == []
+        assert index.put("bucket", StoredObject(key, (), 0, "", 0.0), ALWAYS.check) == []
     seen: list[str] = []
     after: str | None = ""
     pages = 0
