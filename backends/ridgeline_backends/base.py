@@ -153,9 +153,10 @@ class RunnerLimits:
     `max_tokens`: tokens in a step, each chunk counted at the size of its sequence bucket.
     `mixed_phases`: prefill and decode may share a step. `chunked_prefill`: a prompt may be split
     over steps. `batch_buckets` and `sequence_buckets`: the compiled sizes; the runner pads to the
-    next one, the scheduler never exceeds the largest. `sampling` "device": the runner returns
-    tokens; "host": it returns logits. `draft_tokens`: how many guesses a chunk may end with; 0 for
-    a runner that looks at the last token only.
+    next one, the scheduler never exceeds the largest. `preemptible`: a sequence may lose its memory
+    to one of a higher priority, as its tokens give the same bits when they are computed again.
+    `sampling` "device": the runner returns tokens; "host": it returns logits. `draft_tokens`: how
+    many guesses a chunk may end with; 0 for a runner that looks at the last token only.
     """
 
     max_model_len: int
@@ -164,6 +165,7 @@ class RunnerLimits:
     kv_layout: PagedLayout | SlotLayout
     mixed_phases: bool = True
     chunked_prefill: bool = True
+    preemptible: bool = True
     batch_buckets: tuple[int, ...] = ()
     sequence_buckets: tuple[int, ...] = ()
     sampling: Literal["device", "host"] = "device"

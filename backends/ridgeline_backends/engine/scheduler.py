@@ -3,8 +3,8 @@
 By rank: priority first, then arrival. Decoding sequences go before prompts, so that a long prompt
 never stalls them; then prompts under way; then the waiting. When blocks run out the running
 sequence of the lowest rank gives its blocks back and waits again; so it does, blocks or place, for
-one of a higher priority. Obeys `RunnerLimits` and knows no backend, no tensor and no time: the same
-class runs under a virtual clock.
+one of a higher priority, if the runner is preemptible. Obeys `RunnerLimits` and knows no backend,
+no tensor and no time: the same class runs under a virtual clock.
 """
 
 from __future__ import annotations
@@ -133,6 +133,8 @@ class Scheduler:
 
     def _make_way(self) -> None:
         """Running sequences of a lower priority make way for the first that waits."""
+        if not self.limits.preemptible:
+            return
         while self.waiting and self.running:
             first, last = self.waiting.first, self.running[-1]
             if first.rank[0] >= last.rank[0]:

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ridgeline_backends.errors import InvalidModel, UnsupportedModel
+from ridgeline_backends.generic.passes import takes_plain_text
 
 UNBOUNDED_CONTEXT = 2048
 """Context length of a model that declares none (recurrent ones)."""
@@ -40,16 +41,22 @@ def describe(config: Mapping[str, object]) -> Description:
         # Shapes without memory.
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(parsed)  # type: ignore[no-untyped-call]
+        text = parsed.get_text_config()
+        vocab_size, kv_width = text.vocab_size, _kv_width(text)
     except Exception as error:  # hundreds of model classes read what came from outside
         raise InvalidModel(f"transformers cannot build {architecture}: {error}") from error
-    text = parsed.get_text_config()
+    if not takes_plain_text(architecture, model):
+        raise UnsupportedModel(
+            f"{architecture} needs more than the newest token to generate the next one, which is "
+            "not supported."
+        )
     context = getattr(text, "max_position_embeddings", None)
     return Description(
         architecture=architecture,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        vocab_size=text.vocab_size,
+        vocab_size=vocab_size,
         context_length=context if isinstance(context, int) and context > 0 else UNBOUNDED_CONTEXT,
-        kv_width=_kv_width(text),
+        kv_width=kv_width,
     )
 
 
@@ -58,11 +65,21 @@ def parse(config: Mapping[str, object]) -> PreTrainedConfig:
     kind = config.get("model_type")
     if not isinstance(kind, str):
         raise InvalidModel("config.json names no model_type.")
-    settings = {key: value for key, value in config.items() if key != "model_type"}
+    settings = {key: _decoded(value) for key, value in config.items() if key != "model_type"}
     try:
         return AutoConfig.for_model(kind, **settings)
     except Exception as error:  # as above
         raise InvalidModel(f"transformers cannot read this config: {error}") from error
+
+
+def _decoded(value: object) -> object:
+    """As transformers does when it reads a file, where it writes infinity as an object."""
+    if isinstance(value, Mapping):
+        tagged = value.get("__float__")
+        if tagged in ("Infinity", "-Infinity", "NaN"):
+            return float(tagged)
+        return {key: _decoded(one) for key, one in value.items()}
+    return [_decoded(one) for one in value] if isinstance(value, list) else value
 
 
 def _architecture(config: Mapping[str, object]) -> str:
@@ -82,12 +99,21 @@ def _architecture(config: Mapping[str, object]) -> str:
 
 
 def _kv_width(text: PreTrainedConfig) -> int:
+    """Of all layers, which may differ where transformers keeps a config for each."""
+    layers = int(text.num_hidden_layers)
+    each = getattr(text, "per_layer_config", None)
+    if each is None:
+        return layers * _layer_kv_width(text)
+    return sum(_layer_kv_width(each[layer]) for layer in range(layers))
+
+
+def _layer_kv_width(layer: PreTrainedConfig) -> int:
     """By the settings that transformers calls alike everywhere; at worst a whole hidden state for
-    keys and for values in every layer."""
-    layers, hidden = int(text.num_hidden_layers), int(text.hidden_size)
-    heads = getattr(text, "num_attention_heads", None)
+    keys and for values."""
+    hidden = int(layer.hidden_size)
+    heads = getattr(layer, "num_attention_heads", None)
     if not isinstance(heads, int):
-        return 2 * layers * hidden
-    kv_heads = getattr(text, "num_key_value_heads", None) or heads
-    head_dim = getattr(text, "head_dim", None) or hidden // heads
-    return int(2 * layers * kv_heads * head_dim)
+        return 2 * hidden
+    kv_heads = getattr(layer, "num_key_value_heads", None) or heads
+    head_dim = getattr(layer, "head_dim", None) or hidden // heads
+    return int(2 * kv_heads * head_dim)

@@ -1,7 +1,8 @@
 """Executes engine steps by a model of the transformers library, one sequence at a time.
 
 A prompt is one pass, each further token another, and no pass holds two sequences: so a sequence's
-output cannot depend on its neighbours, whatever the model does.
+output cannot depend on its neighbours, whatever the model does. Computed again in one pass, what
+was generated would have other last bits: so no sequence loses its memory to another.
 """
 
 from __future__ import annotations
@@ -29,21 +30,23 @@ from ridgeline_backends.base import (
 )
 from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.generic.describe import parse
+from ridgeline_backends.generic.passes import COMPUTED_WHOLE, MEMORIES, TOLD_POSITIONS
 from ridgeline_backends.models.reader import Reader, read_json
 from ridgeline_backends.sampling import results, wanted_rows
 from ridgeline_backends.torch_threads import TorchThreads
 
-# What a model remembers of a sequence, under the names that transformers' models use.
-_MEMORIES = ("past_key_values", "cache_params", "state")
-
 
 @dataclass(frozen=True, slots=True)
 class _Memory:
-    """What a slot holds. `name`: the argument under which the model takes it back."""
+    """What a slot holds of a sequence. `name`: the argument under which the model takes `content`
+    back; None if it remembers nothing, and has to be given all `tokens` again."""
 
-    name: str
-    content: Any  # a different class for every kind of model
-    tokens: int
+    tokens: tuple[int, ...] = ()
+    name: str | None = None
+    content: Any = None  # a different class for every kind of model
+
+
+_NOTHING = _Memory()
 
 
 class GenericRunner(ModelRunner):
@@ -72,6 +75,8 @@ class GenericRunner(ModelRunner):
         self._model.eval()  # type: ignore[no-untyped-call]
         accepted = inspect.signature(self._model.forward).parameters
         self._picks_rows = "logits_to_keep" in accepted
+        self._whole = plan.architecture in COMPUTED_WHOLE
+        self._told_positions = plan.architecture in TOLD_POSITIONS
         self._slots: dict[int, _Memory] = {}
         self._limits = RunnerLimits(
             max_model_len=plan.max_model_len,
@@ -80,6 +85,7 @@ class GenericRunner(ModelRunner):
             max_sequences=plan.kv_blocks,
             kv_layout=SlotLayout(plan.max_model_len, plan.kv_blocks),
             chunked_prefill=False,
+            preemptible=False,
         )
 
     @property
@@ -112,19 +118,26 @@ class GenericRunner(ModelRunner):
     def _forward(self, chunk: Chunk, wanted: list[int]) -> Tensor:
         """Float32 logits [wanted rows, vocabulary] of one sequence."""
         [slot] = chunk.blocks
-        memory = self._slots.pop(slot, None)
-        arguments: dict[str, object] = {"use_cache": True}
-        if chunk.start:
-            if memory is None or memory.tokens != chunk.start:
-                raise RuntimeError(f"slot {slot} does not hold the beginning of this sequence")
+        memory = self._slots.pop(slot, _NOTHING) if chunk.start else _NOTHING
+        if len(memory.tokens) != chunk.start:
+            raise RuntimeError(f"slot {slot} does not hold the beginning of this sequence")
+        text = memory.tokens + chunk.tokens
+        arguments: dict[str, object] = {"use_cache": not self._whole}
+        given = text
+        if memory.name is not None:
             arguments[memory.name] = memory.content
+            given = chunk.tokens
+        if self._told_positions:
+            arguments["position_ids"] = torch.arange(len(text) - len(given), len(text))[None]
+        # Rows are counted from the first token that the model is given.
+        rows = [row + len(given) - len(chunk.tokens) for row in wanted]
         if self._picks_rows:
-            arguments["logits_to_keep"] = torch.tensor(wanted)
-        output = self._model(input_ids=torch.tensor([chunk.tokens]), **arguments)
-        name = next(name for name in _MEMORIES if output.get(name) is not None)
-        self._slots[slot] = _Memory(name, output[name], chunk.start + len(chunk.tokens))
+            arguments["logits_to_keep"] = torch.tensor(rows)
+        output = self._model(input_ids=torch.tensor([given]), **arguments)
+        name = next((name for name in MEMORIES if output.get(name) is not None), None)
+        self._slots[slot] = _Memory(text, name, output.get(name))
         logits: Tensor = output.logits[0]
-        return (logits if self._picks_rows else logits[wanted]).float()
+        return (logits if self._picks_rows else logits[rows]).float()
 
 
 def _stop_tokens(config: dict[str, object]) -> frozenset[int]:

@@ -158,6 +158,7 @@ def decoder_config(
         theta=family.theta,
         local_theta=family.local_theta,
         yarn_is_longrope=family.yarn_is_longrope,
+        partial_rotary=family.partial_rotary,
     )
     rotary_dim = int(head_dim * ropes.rotary_share)
     for rope in (ropes.full, ropes.sliding):
@@ -242,7 +243,7 @@ def _biased(read: Reader, family: Family) -> bool:
 
 def _layer_types(read: Reader, family: Family, layers: int) -> tuple[str, ...]:
     given = read.config.get("layer_types")
-    if given is not None:
+    if given is not None and family.layer_types:
         return _given_types(given, family, layers)
     sliding: list[bool]
     if family.windows is Windows.NEVER:
@@ -277,7 +278,9 @@ def _given_types(given: object, family: Family, layers: int) -> tuple[str, ...]:
             f"layer_types has {strange!r}, which is not supported.",
             hint=f"Supported: {FULL}, {SLIDING}.",
         )
-    if family.windows in (Windows.NEVER, Windows.ALL) and len(set(given)) > 1:
+    if family.windows is Windows.NEVER and SLIDING in given:
+        raise UnsupportedModel("layer_types with windows are not supported for this architecture.")
+    if family.windows is Windows.ALL and len(set(given)) > 1:
         raise UnsupportedModel("layer_types that differ are not supported for this architecture.")
     return tuple(given)
 

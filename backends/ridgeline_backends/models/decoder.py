@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ridgeline_backends.errors import InvalidModel
 from ridgeline_backends.models.arithmetic import gelu_tanh, silu, softcap
 from ridgeline_backends.models.config import DecoderConfig
 from ridgeline_backends.models.rope import rope_tables, rotate
@@ -84,11 +85,25 @@ def read_decoder(config: DecoderConfig, weights: Weights) -> DecoderWeights:
     shape = (config.vocab_size, config.hidden)
     embedding = weights.get(f"{prefix}embed_tokens.weight", *shape)
     head = embedding
+    inner = prefix.removesuffix("model.") + "lm_head.weight"
+    named = inner if inner in weights else "lm_head.weight"
     if not config.tied_head:
-        inner = prefix.removesuffix("model.") + "lm_head.weight"
-        head = weights.get(inner if inner in weights else "lm_head.weight", *shape)
+        head = weights.get(named, *shape)
+    elif named in weights:
+        _check_tied(named, weights.get(named, *shape), embedding)
     norm = reader.norm("norm", config.hidden)
     return DecoderWeights(embedding, norm, head, reader.layer, config.layers, weights.drop_pages)
+
+
+def _check_tied(name: str, stored: Tensor, embedding: Tensor) -> None:
+    """Some versions of transformers use such a head and some do not: nobody can tell which of the
+    two the model was trained with."""
+    if not torch.equal(stored.to(embedding.dtype), embedding):
+        raise InvalidModel(
+            f"{name} differs from the embedding, which config.json says is used in its place.",
+            hint='Set "tie_word_embeddings" to false in config.json to use it, '
+            "or take it out of the weights.",
+        )
 
 
 @dataclass(frozen=True, slots=True)

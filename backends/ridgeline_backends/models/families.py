@@ -35,11 +35,13 @@ class Bias(Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """`defaults`: settings that published configs leave out, as transformers fills them in.
-    `zero_centred_norms`: norms multiply by 1 + weight. `query_scalar`: attention scores are
-    divided by the root of `query_pre_attn_scalar`, not of the head size. `text_section`: the
-    language model's settings are in `text_config`."""
+    `layer_types`: the setting of that name is honoured. `partial_rotary`: so is
+    `partial_rotary_factor`. `zero_centred_norms`: norms multiply by 1 + weight. `query_scalar`:
+    attention scores are divided by the root of `query_pre_attn_scalar`, not of the head size.
+    `text_section`: the language model's settings are in `text_config`."""
 
     windows: Windows = Windows.NEVER
+    layer_types: bool = True
     bias: Bias = Bias.NEVER
     activations: Mapping[str, str] = field(default_factory=lambda: {"silu": "silu"})
     activation_key: str = "hidden_act"
@@ -53,6 +55,7 @@ class Family:
     local_theta: float | None = None
     theta: float = 10000.0
     yarn_is_longrope: bool = False
+    partial_rotary: bool = False
     text_section: bool = False
     defaults: Mapping[str, object] = field(default_factory=dict)
 
@@ -142,7 +145,9 @@ FAMILIES: Mapping[str, Family] = {
     "Gemma3ForConditionalGeneration": replace(_GEMMA_3, text_section=True),
     "Phi3ForCausalLM": Family(
         windows=Windows.ALL,
+        layer_types=False,
         yarn_is_longrope=True,
+        partial_rotary=True,
         defaults={"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096},
     ),
 }

@@ -81,57 +81,73 @@ def read_ropes(
     theta: float,
     local_theta: float | None = None,
     yarn_is_longrope: bool = False,
+    partial_rotary: bool = False,
 ) -> Ropes:
-    """Read both spellings: `rope_parameters`, also by layer type (transformers 5), and the older
-    `rope_scaling` beside `rope_theta` (with `rope_local_base_freq`, for sliding layers).
+    """Read both spellings: `rope_parameters` (transformers 5) and the older `rope_scaling` beside
+    `rope_theta`. Where a config has both they count as in transformers: the older one alone, or
+    over the newer one's full layers in a family that lists its ropes by layer type.
 
     `context` is max_position_embeddings; `theta` and `local_theta` are the family's defaults.
-    `yarn_is_longrope`: early configs of the family call it so.
+    `yarn_is_longrope`: early configs of the family call it so. `partial_rotary`: the family turns
+    the share `partial_rotary_factor` of a head; others turn all of it.
     Raises `InvalidModel` and `UnsupportedModel`.
     """
     top = Reader(config)
-    given = top.section("rope_parameters") or top.section("rope_scaling")
-    by_layer = FULL in given or SLIDING in given
-    full = Reader(given).section(FULL) if by_layer else given
-    if yarn_is_longrope and "yarn" in (full.get("rope_type"), full.get("type")):
-        full = {**full, "rope_type": "longrope"}
+    older, newer = top.section("rope_scaling"), top.section("rope_parameters")
     shared = {
         "rope_theta": config.get("rope_theta") or theta,
         "partial_rotary_factor": config.get("partial_rotary_factor"),
     }
-    sliding: Mapping[str, object] = full
-    sliding_shared = shared
-    if by_layer or local_theta is not None:
-        # A family with a local theta never rescales its sliding layers.
-        sliding = Reader(given).section(SLIDING) if by_layer else {}
-        if local_theta is not None:
-            local = config.get("rope_local_base_freq") or local_theta
-            sliding_shared = {**shared, "rope_theta": local}
-    share = _share({**shared, **_known(full)})
-    if _share({**sliding_shared, **_known(sliding)}) != share:
-        raise UnsupportedModel("partial_rotary_factor differs between kinds of layers.")
+    if local_theta is None:
+        full = {**shared, **_known(older or newer)}
+        if yarn_is_longrope and _kind(full) == "yarn":
+            full = {**full, "rope_type": "longrope"}
+        sliding = full
+    else:
+        by_layer = Reader(newer)
+        by_layer.refuse_others((FULL, SLIDING), "rope_parameters")
+        local = {**shared, "rope_theta": config.get("rope_local_base_freq") or local_theta}
+        full = {**shared, **_known(by_layer.section(FULL)), **_known(older)}
+        # What the older spelling rescales are the full layers only.
+        sliding = {**local, **_known(by_layer.section(SLIDING))}
     original = config.get("original_max_position_embeddings")
-    return Ropes(
-        _rope({**shared, **_known(full)}, context, original),
-        _rope({**sliding_shared, **_known(sliding)}, context, original),
-        share,
-    )
+    ropes = _rope(full, context, original), _rope(sliding, context, original)
+    if partial_rotary:
+        return Ropes(*ropes, _share(full))
+    _refuse_a_share(full)
+    _refuse_a_share(sliding)
+    return Ropes(*ropes, 1.0)
 
 
 def _known(section: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in section.items() if value is not None}
 
 
-def _share(merged: Mapping[str, object]) -> float:
-    share = Reader(merged).number("partial_rotary_factor", 1.0)
+def _kind(rope: Mapping[str, object]) -> object:
+    return rope.get("rope_type", rope.get("type", "default"))
+
+
+def _share(rope: Mapping[str, object]) -> float:
+    share = Reader(rope).number("partial_rotary_factor", 1.0)
     if share > 1:
         raise InvalidModel(f"partial_rotary_factor {share} in config.json is above 1.")
     return share
 
 
+def _refuse_a_share(rope: Mapping[str, object]) -> None:
+    """A family that turns whole heads ignores a share, but no scaling of its frequencies does."""
+    kind = _kind(rope)
+    if kind != "default" and _share(rope) != 1:
+        raise InvalidModel(
+            f"partial_rotary_factor with rope_type {kind!r} fits no head of this architecture, "
+            "which turns the whole of it.",
+            hint="Take partial_rotary_factor out of config.json.",
+        )
+
+
 def _rope(merged: Mapping[str, object], context: int, original: object) -> RopeConfig:
     read = Reader(merged)
-    kind = merged.get("rope_type", merged.get("type", "default"))
+    kind = _kind(merged)
     # The name under which longrope was published first.
     if kind == "su":
         kind = "longrope"

@@ -10,6 +10,8 @@ import pytest
 import torch
 from random_models import save_random
 from transformers import (
+    BambaConfig,
+    BambaForCausalLM,
     BloomConfig,
     BloomForCausalLM,
     GPT2Config,
@@ -20,14 +22,18 @@ from transformers import (
     LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    OpenAIGPTConfig,
+    OpenAIGPTLMHeadModel,
     OPTConfig,
     OPTForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
 )
 
 from ridgeline_backends.base import Chunk, LoadSpec, SampleRequest, Step
-from ridgeline_backends.conformance import CHECKS, Request, Subject, generate
+from ridgeline_backends.conformance import CHECKS, Answer, Request, Subject, generate
 from ridgeline_backends.cpu.backend import CpuBackend
 from ridgeline_backends.engine import LLMEngine, SamplingParams
 from ridgeline_backends.generic.runner import GenericRunner
@@ -50,6 +56,37 @@ MODELS: dict[str, tuple[type[PreTrainedModel], PreTrainedConfig]] = {
         BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4),
     ),
     "mamba": (MambaForCausalLM, MambaConfig(state_size=8, eos_token_id=2, **WIDE)),
+    # Written by transformers with an infinity in the config; told positions.
+    "bamba": (
+        BambaForCausalLM,
+        BambaConfig(
+            attn_layer_indices=[1],
+            num_key_value_heads=2,
+            intermediate_size=64,
+            mamba_n_heads=4,
+            mamba_d_state=8,
+            mamba_d_head=16,
+            **WIDE,
+            **HEADS,
+        ),
+    ),
+    # These are computed whole for each token.
+    "gpt": (
+        OpenAIGPTLMHeadModel,
+        OpenAIGPTConfig(
+            vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=256, eos_token_id=2
+        ),
+    ),
+    "recurrent gemma": (
+        RecurrentGemmaForCausalLM,
+        RecurrentGemmaConfig(
+            intermediate_size=64,
+            lru_width=32,
+            attention_window_size=32,
+            **WIDE | {"num_hidden_layers": 3},
+            **HEADS,
+        ),
+    ),
     # An architecture of ours, with a setting that is not.
     "llama with another bias": (
         LlamaForCausalLM,
@@ -89,12 +126,13 @@ def test_greedy_text_is_that_of_transformers(case: tuple[Path, PreTrainedModel])
     answers = generate(LLMEngine(runner), requests)
     for request in requests:
         text = tuple(answers[request.id].tokens)
+        assert len(text) == 40
         with torch.inference_mode():
             logits = model(input_ids=torch.tensor([request.prompt + text])).logits[0]
         assert tuple(logits.argmax(-1)[len(request.prompt) - 1 : -1].tolist()) == text
 
 
-@pytest.fixture(scope="module", params=["gpt2", "mamba"])
+@pytest.fixture(scope="module", params=["gpt2", "mamba", "gpt"])
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     folder = tmp_path_factory.mktemp("conforming")
     save_random(*MODELS[request.param], folder)
@@ -104,6 +142,24 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_output_depends_on_the_sequence_alone(check: Callable[[Subject], None], subject: Subject):
     check(subject)
+
+
+def test_an_urgent_neighbour_changes_nothing(tmp_path: Path):
+    save_random(*MODELS["gpt2"], tmp_path)
+    params = SamplingParams(max_tokens=40, temperature=0, logprobs=5, ignore_eos=True)
+    patient = Request("patient", tuple(range(3, 90)), params)
+    alone = generate(LLMEngine(load(tmp_path, max_num_seqs=1)), [patient])["patient"]
+
+    engine = LLMEngine(load(tmp_path, max_num_seqs=1))
+    answers = {name: Answer() for name in ("patient", "urgent")}
+    engine.submit("patient", patient.prompt, params, answers["patient"].take, priority=9)
+    for _ in range(20):
+        engine.step()
+    engine.submit("urgent", (5, 6), params, answers["urgent"].take, priority=-1)
+    while engine.step():
+        pass
+    assert answers["patient"] == alone
+    assert len(answers["urgent"].tokens) == 40
 
 
 def test_a_sequence_is_not_continued_in_a_slot_that_holds_another(tmp_path: Path):

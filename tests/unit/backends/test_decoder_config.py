@@ -138,8 +138,11 @@ def test_the_first_names_of_longrope_are_known():
         ("Gemma3ForCausalLM", {"use_bidirectional_attention": True}, "use_bidirectional"),
         ("Phi3ForCausalLM", {"attention_bias": True}, "attention_bias"),
         ("Qwen3ForCausalLM", {"layer_types": ["chunked_attention"] * 6}, "chunked_attention"),
+        ("LlamaForCausalLM", {"layer_types": ["sliding_attention"] * 6}, "layer_types"),
         ("Phi3ForCausalLM", {"partial_rotary_factor": 0.3, "head_dim": 10}, "rotary"),
         ("LlamaForCausalLM", {"rope_scaling": {"rope_type": "default", "mrope": [1]}}, "mrope"),
+        ("Qwen3ForCausalLM", {"rope_parameters": {"full_attention": {}}}, "full_attention"),
+        ("Gemma3ForCausalLM", {"rope_parameters": {"rope_type": "default"}}, "rope_type"),
     ],
 )
 def test_what_is_not_honoured_is_refused_by_name(
@@ -155,6 +158,11 @@ def test_what_is_not_honoured_is_refused_by_name(
         ("Phi3ForCausalLM", {"rope_scaling": {**LONGROPE, "long_factor": [1.0] * 7}}, "long_f"),
         ("Phi3ForCausalLM", {"rope_scaling": {**LONGROPE, "short_factor": "x"}}, "short_factor"),
         ("Phi3ForCausalLM", {"partial_rotary_factor": 1.5}, "partial_rotary_factor"),
+        (
+            "LlamaForCausalLM",
+            {"rope_scaling": {"type": "linear", "factor": 2.0}, "partial_rotary_factor": 0.5},
+            "partial_rotary_factor",
+        ),
         ("Qwen2ForCausalLM", {"layer_types": ["full_attention"]}, "6 layers"),
         ("Qwen2ForCausalLM", {"use_sliding_window": "yes"}, "use_sliding_window"),
         ("LlamaForCausalLM", {"num_key_value_heads": 3}, "num_key_value_heads"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,24 @@ def test_the_urgent_take_the_place_of_the_patient_and_change_nothing():
     assert readers["patient"].tokens == expected([1, 2], 12)
     assert readers["normal"].tokens == expected([3], 12)
     assert engine.stats().preemptions == 1
+
+
+def test_the_urgent_wait_where_a_running_one_cannot_be_computed_again():
+    limits = replace(paged_limits(max_sequences=1), preemptible=False)
+    engine = LLMEngine(FakeRunner(limits))
+    order: list[str] = []
+
+    def sink(output: EngineOutput) -> None:
+        if output.finish_reason is not None:
+            order.append(output.sequence_id)
+
+    engine.submit("running", [1], greedy(12), sink)
+    engine.step()
+    engine.submit("patient", [2], greedy(), sink)
+    engine.submit("urgent", [3], greedy(), sink, priority=-1)
+    run(engine)
+    assert order == ["running", "urgent", "patient"]
+    assert engine.stats().preemptions == 0
 
 
 def test_the_urgent_take_blocks_too_and_equals_wait():

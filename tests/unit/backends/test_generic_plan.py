@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
+from transformers import Mamba2Config
 
 from ridgeline_backends.base import LoadSpec
 from ridgeline_backends.cpu.backend import CpuBackend
@@ -86,6 +88,54 @@ def test_code_that_comes_with_a_model_is_never_run():
 def test_a_config_that_transformers_cannot_use_is_named():
     with pytest.raises(InvalidModel, match="transformers cannot"):
         CpuBackend().plan({**GPT2, "n_layer": "many"}, LoadSpec())
+
+
+def test_infinity_is_read_as_transformers_writes_it():
+    config = Mamba2Config(
+        vocab_size=100, hidden_size=32, num_heads=4, head_dim=16, state_size=8, num_hidden_layers=1
+    )
+    written = json.loads(config.to_json_string()) | {"architectures": ["Mamba2ForCausalLM"]}
+    assert written["time_step_limit"] == [0.0, {"__float__": "Infinity"}]
+    assert CpuBackend().plan(written, LoadSpec()).generic
+
+
+def test_layers_that_differ_are_counted_one_by_one():
+    config = {
+        "architectures": ["Gemma4ForCausalLM"],
+        "model_type": "gemma4_text",
+        "vocab_size": 100,
+        "vocab_size_per_layer_input": 100,
+        "hidden_size": 64,
+        "hidden_size_per_layer_input": 8,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "global_head_dim": 32,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        "max_position_embeddings": 128,
+    }
+    plan = CpuBackend().plan(config, LoadSpec(dtype="fp32", max_num_seqs=1))
+    assert plan.memory.kv == 128 * 2 * 2 * (16 + 16 + 32) * 4
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model_type"),
+    [
+        ("XLMWithLMHeadModel", "xlm"),
+        ("XLNetLMHeadModel", "xlnet"),
+        ("ReformerModelWithLMHead", "reformer"),
+        ("CpmAntForCausalLM", "cpmant"),
+    ],
+)
+def test_a_model_that_generates_from_more_than_tokens_is_refused(
+    architecture: str, model_type: str
+):
+    config = {"architectures": [architecture], "model_type": model_type, "is_decoder": True}
+    with pytest.raises(UnsupportedModel) as caught:
+        CpuBackend().plan(config, LoadSpec(dtype="fp32"))
+    assert f"{architecture} needs more than the newest token" in str(caught.value)
 
 
 def test_without_transformers_the_hint_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
