@@ -192,6 +192,8 @@ def server_command(spec: ReplicaSpec, scratch: Path, hidden: tuple[Path, ...]) -
     is what it must not see. Raises Unsupported where its sandbox cannot be made."""
     isolated = spec.sandbox and spec.kind == "framework" and not spec.network
     wanted = {
+        # A server that native code ends says in its log where it was.
+        "PYTHONFAULTHANDLER": "1",
         **spec.environment,
         "SAGEMAKER_BIND_TO_PORT": str(spec.port),
         "RIDGELINE_REPLICA_ID": spec.replica_id,

@@ -149,6 +149,17 @@ def test_a_server_gets_its_orders_by_environment(bench: Bench, confined: dict[st
     assert seen["PYTHONPATH"] == f"{overlay}:/mine"
 
 
+def test_a_server_that_native_code_ends_leaves_a_word_in_its_log(
+    bench: Bench, confined: dict[str, bool]
+) -> None:
+    code = "import ctypes\ndef broken(): ctypes.string_at(0)\nbroken()"
+    bench.start(code, argv=(str(PYTHON), "-S", "-c", code), **confined)
+    until(lambda: bench.launcher.exit_status("r-1") is not None)
+    log = "\n".join(until(bench.log))
+    assert "Segmentation fault" in log
+    assert "in broken" in log
+
+
 def test_sigterm_reaches_the_server_and_its_answer_is_logged(
     bench: Bench, confined: dict[str, bool]
 ) -> None:

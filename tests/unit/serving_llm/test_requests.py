@@ -118,6 +118,12 @@ def call(name: str, arguments: str) -> dict[str, object]:
         ("/v1/completions", {**PROMPT, "best_of": 3}, "best_of"),
         ("/v1/completions", {**PROMPT, "max_tokens": 0}, "max_tokens"),
         ("/v1/completions", {**PROMPT, "guided_json": {"uniqueItems": True}}, "guided_json"),
+        (
+            "/v1/completions",
+            {**PROMPT, "guided_json": {"type": "integer", "minimum": -(10**25), "maximum": 0}},
+            "guided_json",
+        ),
+        ("/v1/completions", {**PROMPT, "guided_json": {"const": 2**60 + 1}}, "guided_json"),
         ("/v1/completions", {**PROMPT, "logprobs": 21}, "logprobs"),
         ("/v1/completions", {**PROMPT, "max_tokens": 3, "min_tokens": 4}, "min_tokens"),
         ("/v1/completions", {"prompt": []}, "prompt"),
@@ -142,6 +148,27 @@ def test_a_bad_request_names_the_field(served: Any, path: str, body: object, par
     else:
         assert error["param"] == param
     assert served.engine.submitted == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "name"),
+    [
+        ("/v1/completions", {"prompt": "x" * 58, "max_tokens": 30, "min_tokens": 10}, "min_tokens"),
+        (
+            "/invocations",
+            {"inputs": "x" * 58, "parameters": {"max_new_tokens": 30, "min_new_tokens": 10}},
+            "parameters.min_new_tokens",
+        ),
+    ],
+)
+def test_tokens_that_the_context_has_no_room_for_are_refused_for_that(
+    served: Any, path: str, body: object, name: str
+) -> None:
+    reply = served.post(path, body)
+
+    assert reply.status == 400
+    assert f"{name} is 10, but behind the 58 tokens of the prompt" in reply.body.decode()
+    assert "context length of 64 leaves room for 6" in reply.body.decode()
 
 
 def test_a_slip_is_answered_with_the_right_name(served: Any) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -332,6 +335,46 @@ def test_a_schema_nested_too_deeply_is_refused() -> None:
     deep = '{"properties": {"a": ' * 20_000 + "{}" + "}}" * 20_000
     with pytest.raises(BadRequest, match="nested too deeply"):
         GrammarSpec.json(deep, "x")
+
+
+def chain(kind: Form) -> str:
+    """Thousands of definitions, each of which names the next."""
+    if kind is Form.GRAMMAR:
+        return "start: r0\n" + "\n".join(f"r{at}: r{at + 1}" for at in range(8000)) + '\nr8000: "a"'
+    defs: dict[str, object] = {f"{at}": {"$ref": f"#/$defs/{at + 1}"} for at in range(4000)}
+    return json.dumps({"$ref": "#/$defs/0", "$defs": {**defs, "4000": {"const": "a"}}})
+
+
+COMPILE = """
+import sys
+from pathlib import Path
+from ridgeline_service.serving.llm.grammar import Form, GrammarCompiler, GrammarSpec
+
+kind, source, tokenizer = Form(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+GrammarCompiler(tokenizer.read_text, [256]).compile(GrammarSpec(kind, source.read_text(), "x"))
+print("compiled")
+"""
+
+
+@pytest.mark.parametrize("kind", [Form.JSON, Form.GRAMMAR])
+def test_a_long_chain_of_definitions_does_not_end_the_process(
+    model: Model, tmp_path: Path, kind: Form
+) -> None:
+    source, tokenizer = tmp_path / "source", tmp_path / "tokenizer.json"
+    source.write_text(chain(kind))
+    tokenizer.write_text(model.tokenizer.to_json())
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE, kind.value, source, tokenizer], capture_output=True
+    )
+    assert (done.returncode, done.stdout) == (0, b"compiled\n"), done.stderr
+
+
+def test_a_form_without_room_to_compile_it_is_refused(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ridgeline_service.serving.llm.grammar._STACK", 2**60)
+    with pytest.raises(BadRequest, match="guided_regex: it is too complex"):
+        model.grammars.compile(GrammarSpec(Form.REGEX, "never asked", "guided_regex"))
 
 
 def test_a_complete_form_ends_the_answer_at_once(model: Model) -> None:

@@ -212,6 +212,35 @@ def test_a_call_that_the_length_cut_off_says_so(client: Any, served: Any) -> Non
     assert choice.message.tool_calls[0].function.name == "weather"
 
 
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ("auto", CALL),
+        ("required", '[{"name": "weather", "arguments": {"city": "Rome"}}]'),
+        ({"type": "function", "function": {"name": "weather"}}, '{"city": "Rome"}'),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_a_stop_string_cut_off_says_so(
+    client: Any, served: Any, choice: Any, text: str, stream: bool
+) -> None:
+    served.engine.script.text = text
+    asked = {"model": "m", "messages": HELLO, "tools": [WEATHER], "tool_choice": choice}
+    answer = client.chat.completions.create(**asked, stop=["Rome"], stream=stream)
+
+    last = list(answer)[-1].choices[0] if stream else answer.choices[0]
+    assert last.finish_reason == "stop"
+
+
+def test_a_stop_string_behind_a_call_leaves_it_whole(client: Any, served: Any) -> None:
+    served.engine.script.text = f"{CALL} Observation: none"
+    answer = client.chat.completions.create(
+        model="m", messages=HELLO, tools=[WEATHER], stop=["Observation"]
+    )
+
+    assert answer.choices[0].finish_reason == "tool_calls"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("length", "called"),

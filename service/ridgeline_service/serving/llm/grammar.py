@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Literal
 
 from ridgeline_backends.engine import Constraint, Grammar
 from ridgeline_service.serving.llm.errors import BadRequest, GrammarTooComplex
+from ridgeline_service.serving.llm.own_stack import on_own_stack
+from ridgeline_service.serving.llm.schema_numbers import unheld, within_int64
 from ridgeline_service.serving.llm.schemas import with_objects
 
 if TYPE_CHECKING:
@@ -34,6 +36,11 @@ MAX_ALTERNATIVES = 20_000
 """Ways to go on from one place of a grammar. The library's own bound is a tenth of it, and ten
 objects of sixty optional properties have 2,500; so many cost a mask of some ten milliseconds."""
 
+_STACK = 2**23
+_STACK_PER_CHARACTER = 2**10
+"""Bytes for compiling. The library goes down into each definition from the one that names it, and
+where its stack ends the process does. No source was found that takes half as much a character."""
+
 _TRIED = 4
 """Tokens on the way of which a grammar is tried before a sequence gets it. Where there are too many
 alternatives they are too many at the first that tells them apart."""
@@ -42,6 +49,8 @@ _ADVICE = "; consider making your grammar"
 """The library's, to authors of grammars; few schemas are written as one."""
 
 _ONE_OF = "oneOf is not supported where more than one alternative may hold: use anyOf"
+
+_INLINE = re.compile(r"%json\s*")
 
 _KEYS = re.compile(r"Unimplemented keys: (\[.*\])")
 
@@ -140,7 +149,7 @@ class GrammarCompiler:
         try:
             if spec.form is Form.JSON:
                 grammar = LLMatcher.grammar_from_json_schema(
-                    spec.source,
+                    json.dumps(_held(json.loads(spec.source), spec.param)),
                     overrides={
                         "whitespace_flexible": False,
                         "item_separator": ", ",
@@ -148,6 +157,8 @@ class GrammarCompiler:
                     },
                 )
             else:
+                if spec.form is Form.GRAMMAR:
+                    _check_inline(spec)
                 grammar = grammar_from(_FORMATS[spec.form], spec.source)
         except ValueError as error:
             raise _refused(spec.param, _in_short(str(error))) from None
@@ -156,7 +167,14 @@ class GrammarCompiler:
             step_max_items=10 * MAX_ALTERNATIVES,
             verbose_errors=False,
         )
-        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
+        tokenizer = self._tokenizer
+        try:
+            matcher = on_own_stack(
+                lambda: LLMatcher(tokenizer, grammar, log_level=0, limits=limits),
+                _STACK + _STACK_PER_CHARACTER * len(spec.source),
+            )
+        except RuntimeError:
+            raise GrammarTooComplex("there is no memory for it", param=spec.param) from None
         if matcher.is_error():
             raise _refused(spec.param, _in_short(matcher.get_error()))
         return _Compiled(matcher, self._tried(matcher.deep_copy(), spec.param))
@@ -210,6 +228,25 @@ class _Matching:
     @property
     def error(self) -> str | None:
         return _in_short(self._matcher.get_error()) if self._matcher.is_error() else None
+
+
+def _held(schema: object, param: str) -> object:
+    """The schema, if its numbers can be held to. Raises BadRequest naming the first that cannot."""
+    schema = within_int64(schema)
+    if (why := next(unheld(schema), None)) is not None:
+        raise _refused(param, why)
+    return schema
+
+
+def _check_inline(spec: GrammarSpec) -> None:
+    """Raises BadRequest for a number of a schema within a grammar that cannot be held to."""
+    for found in _INLINE.finditer(spec.source):
+        try:
+            schema, _ = json.JSONDecoder().raw_decode(spec.source, found.end())
+        except (ValueError, RecursionError):
+            continue  # The library says what is wrong with it.
+        if (why := next(unheld(schema), None)) is not None:
+            raise _refused(spec.param, f"%json {why}")
 
 
 def _lowest(mask: bytes, without: Iterable[int]) -> int | None:

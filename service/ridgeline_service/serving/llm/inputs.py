@@ -124,7 +124,7 @@ def _params(
     }
     return sampling(
         names,
-        max_tokens=model.room(prompt, wanted),
+        max_tokens=model.room(prompt, wanted, parameters.min_new_tokens, names["min_tokens"]),
         temperature=0.0 if greedy else _or(parameters.temperature, 1.0),
         top_k=0 if greedy else max(0, parameters.top_k or 0),
         top_p=1.0 if greedy else _or(parameters.top_p, 1.0),

@@ -201,9 +201,18 @@ class TextModel(_Textual):
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.grammar_pool, self.grammars.compile, spec)
 
-    def room(self, prompt: Sequence[int], wanted: int | None) -> int:
-        """How many new tokens a sequence gets: what was asked for, within the context length."""
+    def room(self, prompt: Sequence[int], wanted: int | None, least: int | None, param: str) -> int:
+        """How many new tokens a sequence gets: what was asked for, within the context length.
+        Raises BadRequest, naming ``param``, where ``least`` of them do not fit there."""
         left = self.limits.max_model_len - len(prompt)
+        if least is not None and left < least <= (least if wanted is None else wanted):
+            raise BadRequest(
+                f"{param} is {least}, but behind the {len(prompt)} tokens of the prompt the "
+                f"context length of {self.limits.max_model_len} leaves room for {left}.",
+                param=param,
+                hint="Lower it, or shorten the prompt.",
+                code="context_length_exceeded",
+            )
         return left if wanted is None else min(wanted, left)
 
     def stop_ids(self, extra: Sequence[int], *, ignore_eos: bool) -> frozenset[int]:

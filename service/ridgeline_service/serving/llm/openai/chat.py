@@ -195,9 +195,11 @@ def _marks(model: TextModel) -> frozenset[int]:
 
 
 def _reason(finish: Finish, reader: AnswerReader) -> str:
-    if reader.called and finish.cause is not FinishCause.LENGTH:
-        return "tool_calls"
-    return finish.cause.openai
+    # A stop string may stand behind a call, or cut it off as the length does.
+    cut = finish.cause is FinishCause.LENGTH or (
+        finish.cause is FinishCause.STOP and not reader.whole
+    )
+    return "tool_calls" if reader.called and not cut else finish.cause.openai
 
 
 async def _stream(asked: _Asked, generation: Generation) -> AsyncIterator[bytes]:

@@ -163,7 +163,7 @@ class SamplingBody(FormBody):
     ) -> SamplingParams:
         """For one prompt; what the request leaves open comes from generation_config.json."""
         defaults = model.defaults
-        room = model.room(prompt, max_tokens)
+        room = model.room(prompt, max_tokens, self.min_tokens, "min_tokens")
         return sampling(
             {"max_tokens": max_tokens_name, "stop_token_ids": "stop_token_ids"},
             max_tokens=room,

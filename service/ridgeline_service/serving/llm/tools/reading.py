@@ -6,6 +6,8 @@ of calls, or the model decided and its calls stand between other words.
 
 from __future__ import annotations
 
+from pydantic_core import from_json
+
 from ridgeline_service.serving.llm.tools.calls import CallDelta
 from ridgeline_service.serving.llm.tools.definitions import ToolUse
 from ridgeline_service.serving.llm.tools.parsing import Delta, Family, ToolParser
@@ -19,6 +21,7 @@ class AnswerReader:
         self._named = None if use is None else use.named
         self._parser: ToolParser | None = None
         self._began = False
+        self._arguments = ""
         self._parallel = use is None or use.parallel
         self.forced = use is not None and use.forced
         if use is not None and use.named is None:
@@ -28,8 +31,23 @@ class AnswerReader:
     def called(self) -> bool:
         return self._began or (self._parser is not None and self._parser.count > 0)
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of the last call is there."""
+        try:
+            from_json(self._arguments)
+        except ValueError:
+            return False
+        return True
+
     def push(self, text: str, *, final: bool = False) -> Delta:
         """Add text; with ``final`` it is the last."""
+        delta = self._read(text, final=final)
+        for call in delta.calls:
+            self._arguments = (self._arguments if call.name is None else "") + call.arguments
+        return delta
+
+    def _read(self, text: str, *, final: bool) -> Delta:
         if self._named is not None:
             if not text:
                 return Delta()
