@@ -82,7 +82,8 @@ class VariantRoute:
 
 @dataclass(frozen=True)
 class AsyncRoute:
-    """Where results of InvokeEndpointAsync go. S3 URIs; ``failure_path`` may be empty."""
+    """Where results of InvokeEndpointAsync go, as S3 URIs (``failure_path`` may be empty), and how
+    many requests one instance works on at once."""
 
     output_path: str
     failure_path: str = ""

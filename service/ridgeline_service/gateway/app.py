@@ -218,6 +218,7 @@ async def _watch_routes(rooms: Rooms) -> None:
         if newest is not seen:
             seen = newest
             rooms.router.refresh()
+            rooms.asynchronous.refresh()
 
 
 async def _fail(exchange: Exchange, error: RidgelineError, protocol: Protocol) -> None:

@@ -1,8 +1,8 @@
 """InvokeEndpointAsync: accepted into the spool, delivered in the background, answered through S3.
 
-Each endpoint works on up to its configured number of requests at once. What may pass (no replica
-yet, store away, queue full) is tried again until the request's time to live is over; what cannot
-pass, and a request that breaks replicas, ends as a document at the failure location.
+Each instance of an endpoint works on up to the configured number of requests at once. What may pass
+(no replica yet, store away, queue full) is tried again until the request's time to live is over;
+what cannot pass, and a request that ends replicas, ends as a document at the failure location.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -27,6 +28,7 @@ from ridgeline_service.gateway.invoke import check_headers, refused, replica_hea
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.replicas import (
     Call,
+    ReplicaKiller,
     ReplicaLost,
     Replicas,
     Whole,
@@ -39,13 +41,13 @@ from ridgeline_service.objects.client import (
     FetchedObject,
     parse_s3_uri,
 )
-from ridgeline_service.snapshot import AsyncRoute, Snapshot
+from ridgeline_service.snapshot import AsyncRoute, EndpointRoute, Snapshot
 
 MAX_INPUT = 1024 * 1024 * 1024
 _MAX_INLINE = 128_000
 _DEFAULT_TTL_S = 6 * 3600
 _DEFAULT_TIMEOUT_S = 900
-_ATTEMPTS = 3
+_ATTEMPTS = 2
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.25, 10.0
 _PREFIX = "x-amzn-sagemaker-"
 
@@ -81,6 +83,7 @@ class AsyncInvocations:
         self._pause = pause
         self._waiting: dict[str, deque[SpooledRequest]] = {}
         self._running: dict[str, set[asyncio.Task[None]]] = {}
+        self._doubted: dict[str, asyncio.Lock] = {}
 
     def start(self) -> None:
         """Take up what an earlier process accepted and did not deliver."""
@@ -94,6 +97,11 @@ class AsyncInvocations:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def refresh(self) -> None:
+        """The routes have changed: where there are more instances, more can be worked on."""
+        for endpoint in self._waiting:
+            self._pump(endpoint)
 
     async def idle(self) -> None:
         """Return when nothing is under way or waiting."""
@@ -168,8 +176,7 @@ class AsyncInvocations:
         self._pump(request.endpoint)
 
     def _pump(self, endpoint: str) -> None:
-        route = self._snapshot().endpoints.get(endpoint)
-        limit = route.asynchronous.max_concurrent if route and route.asynchronous else 1
+        limit = _at_once(self._snapshot().endpoints.get(endpoint))
         running = self._running.setdefault(endpoint, set())
         waiting = self._waiting.get(endpoint)
         while waiting and len(running) < limit:
@@ -215,24 +222,31 @@ class AsyncInvocations:
             {**request.headers, "Content-Type": content_type},
             target=request.target,
             timeout_s=request.timeout_s,
+            resend=False,
         )
         delay = _RETRY_FIRST_S
         while True:
             try:
-                answer = await self._attempt(call)
+                async with self._turn(request):
+                    answer = await self._attempt(call)
             except ReplicaLost as error:
                 request = replace(request, attempts=request.attempts + 1)
-                if request.attempts >= _ATTEMPTS:
+                if request.attempts >= _ATTEMPTS or isinstance(error, ReplicaKiller):
                     raise ValidationException(
-                        f"The request was given up: {_ATTEMPTS} times the replica that worked on "
-                        f"it broke off. Last: {error.message}",
-                        code="ModelError",
+                        f"The request was given up: {error.message}", code="ModelError"
                     ) from None
                 await self._spool.keep(request)
                 answer = None
             if answer is not None:
                 return answer
             delay = await self._wait(request, delay)
+
+    def _turn(self, request: SpooledRequest) -> AbstractAsyncContextManager[None]:
+        """What was worked on when a replica ended is tried again one after the other: so the one
+        that ended it does not end the others' second replica, too."""
+        if not request.attempts:
+            return nullcontext()
+        return self._doubted.setdefault(request.endpoint, asyncio.Lock())
 
     async def _attempt(self, call: Call) -> Whole | None:
         """The answer, or None if trying again later may help."""
@@ -304,6 +318,15 @@ class AsyncInvocations:
             )
         except RidgelineError as refusal:
             _log.error("No failure document for %s: %s", request.request_id, refusal)
+
+
+def _at_once(route: EndpointRoute | None) -> int:
+    """How many requests an endpoint works on. Without an instance some wait for one, and those
+    whose time is over are told so."""
+    if route is None or route.asynchronous is None:
+        return 1
+    instances = sum(len(variant.replicas) for variant in route.variants)
+    return max(1, instances) * route.asynchronous.max_concurrent
 
 
 def _seconds(headers: Mapping[str, str], name: str, least: int, most: int, default: int) -> float:

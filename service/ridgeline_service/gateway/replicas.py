@@ -1,17 +1,17 @@
 """Calls to replicas: retried on another one until the first byte of an answer was seen.
 
 A replica that cannot be connected to, or says that it did not begin, is passed over at once. One
-that breaks off in the middle may have been broken by the request, so such a request gets one more
-attempt and no third.
+that breaks off in the middle may have been broken by the request: that is sent once more, and only
+if no other replica broke off at it lately, and if the one that did was not ended for hanging at it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import aiohttp
@@ -22,6 +22,7 @@ from ridgeline_service.gateway.invocations import Invocations
 from ridgeline_service.gateway.limits import UNMETERED, Meter
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.routing import Lease, Router
+from ridgeline_service.gateway.suspects import Suspects
 from ridgeline_service.replica_protocol import (
     UNSERVED_HEADER,
     USAGE_HEADER,
@@ -31,7 +32,9 @@ from ridgeline_service.replica_protocol import (
 from ridgeline_service.snapshot import Snapshot
 from ridgeline_service.telemetry.tracing import NO_SPAN, Span
 
-_BREAKS_ALLOWED = 1
+# Health checks end a replica that hangs, after 20 s or more. What it worked on for nearly as long
+# may be what it hung at, and is not given to another.
+_RESENT_WITHIN_S = 15.0
 # What an invocation counts as whose replica gave no answer, or not all of it.
 _BROKE_OFF, _TIMED_OUT = 503, 504
 
@@ -41,6 +44,14 @@ class ReplicaLost(AwsError):
 
     code = "ServiceUnavailable"
     http_status = 503
+
+
+class ReplicaKiller(ReplicaLost):
+    """The request may be what ended the replica: a second one broke off at it, or one that had
+    worked on it for long. Clients do not repeat this by themselves, as they do a 503."""
+
+    code = "ModelError"
+    http_status = 424
 
 
 class ReplicaTimeout(AwsError):
@@ -53,7 +64,8 @@ class ReplicaTimeout(AwsError):
 @dataclass(frozen=True)
 class Call:
     """One request to whichever replica of an endpoint. ``target`` names a variant, or is empty;
-    ``timeout_s`` is what the replica may take to a first byte, where it is not the usual."""
+    ``timeout_s`` is what the replica may take to a first byte, where it is not the usual. Whether
+    to ``resend`` one that a replica broke off at is decided here, or by the caller."""
 
     endpoint: str
     path: str
@@ -61,6 +73,7 @@ class Call:
     headers: Mapping[str, str]
     target: str = ""
     timeout_s: float | None = None
+    resend: bool = True
     meter: Meter = UNMETERED
     span: Span = NO_SPAN
 
@@ -139,89 +152,89 @@ class Replicas:
         invocations: Invocations,
         *,
         answer_s: float,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """``answer_s`` is the time limit of calls that name none."""
+        """``answer_s`` is the time limit of calls that name none; ``clock`` gives seconds."""
         self._session = session
         self._router = router
         self._metrics = metrics
         self._invocations = invocations
         self._answer_s = answer_s
+        self._clock = clock
+        self._suspects = Suspects(clock)
 
     async def fetch(self, call: Call) -> Whole:
         """The whole answer; since nothing was passed on before, a break anywhere is retried."""
-        breaks = 0
-        excluded: set[str] = set()
-        watch = _Watch()
+        tries = _Tries(self._clock())
         while True:
-            lease = await self._acquire(call, excluded)
-            watch.sent()
+            lease = await self._acquire(call, tries)
             try:
                 async with self._send(call, lease) as answer:
                     body = await answer.read()
-                    self._record(lease, answer.status, watch)
+                    self._record(lease, answer.status, tries)
                     return Whole(answer.status, answer.headers, body, lease)
-            except _Unreachable:
-                excluded.add(lease.replica.replica_id)
-            except ReplicaTimeout:
-                self._record(lease, _TIMED_OUT, watch)
-                raise
-            except ReplicaLost:
-                breaks += 1
-                if breaks > _BREAKS_ALLOWED:
-                    self._record(lease, _BROKE_OFF, watch)
-                    raise
+            except (_Unreachable, ReplicaLost, ReplicaTimeout) as error:
+                await self._go_on_after(error, call, lease, tries)
             finally:
                 lease.release()
-            self._metrics.retries.labels(call.endpoint).inc()
 
     @asynccontextmanager
     async def open(self, call: Call) -> AsyncIterator[Streaming]:
         """The answer's head, with its body to come; retried until the head is here."""
-        breaks = 0
-        excluded: set[str] = set()
-        watch = _Watch()
+        tries = _Tries(self._clock())
         while True:
-            lease = await self._acquire(call, excluded)
-            watch.sent()
+            lease = await self._acquire(call, tries)
             sending = self._send(call, lease)
             try:
                 answer = await sending.__aenter__()
-            except _Unreachable:
+                break
+            except (_Unreachable, ReplicaLost, ReplicaTimeout) as error:
                 lease.release()
-                excluded.add(lease.replica.replica_id)
-            except ReplicaTimeout:
-                lease.release()
-                self._record(lease, _TIMED_OUT, watch)
-                raise
-            except ReplicaLost:
-                lease.release()
-                breaks += 1
-                if breaks > _BREAKS_ALLOWED:
-                    self._record(lease, _BROKE_OFF, watch)
-                    raise
+                await self._go_on_after(error, call, lease, tries)
             except BaseException:
                 lease.release()
                 raise
-            else:
-                break
-            self._metrics.retries.labels(call.endpoint).inc()
         try:
             yield answer
         finally:
             await sending.__aexit__(None, None, None)
             lease.release()
-            self._record(lease, answer.failed or answer.status, watch)
+            self._record(lease, answer.failed or answer.status, tries)
 
-    def _record(self, lease: Lease, status: int, watch: _Watch) -> None:
-        model_s, overhead_s = watch.read()
+    async def _go_on_after(
+        self,
+        error: _Unreachable | ReplicaLost | ReplicaTimeout,
+        call: Call,
+        lease: Lease,
+        tries: _Tries,
+    ) -> None:
+        """Returns if another replica may be asked. Raises what the client is told otherwise."""
+        if isinstance(error, ReplicaTimeout):
+            self._record(lease, _TIMED_OUT, tries)
+            raise error
+        if isinstance(error, ReplicaLost):
+            hung = call.resend and self._clock() - tries.sent_at > _RESENT_WITHIN_S
+            again = await self._suspects.broke(call.endpoint, call.body, lease.replica.replica_id)
+            if again or hung or tries.resent or not call.resend:
+                self._record(lease, _BROKE_OFF, tries)
+                raise _killed(lease) if again or hung else error
+            tries.resent = True
+        else:
+            tries.excluded.add(lease.replica.replica_id)
+        self._metrics.retries.labels(call.endpoint).inc()
+
+    def _record(self, lease: Lease, status: int, tries: _Tries) -> None:
+        model_s, overhead_s = self._clock() - tries.sent_at, tries.sent_at - tries.begun_at
         self._invocations.record(lease, status, model_s=model_s, overhead_s=overhead_s)
 
-    async def _acquire(self, call: Call, excluded: set[str]) -> Lease:
+    async def _acquire(self, call: Call, tries: _Tries) -> Lease:
         try:
             with call.span.child("wait"):
-                return await self._router.acquire(
-                    call.endpoint, target=call.target, excluded=excluded
+                lease = await self._router.acquire(
+                    call.endpoint, target=call.target, excluded=tries.excluded
                 )
+            tries.sent_at = self._clock()
+            return lease
         except BaseException:
             # It never ran, so it used nothing.
             call.meter.settle(None)
@@ -247,18 +260,14 @@ class Replicas:
         return _Sending(request, lease, limit, call.meter, span)
 
 
-class _Watch:
-    """How long a call waited before it was last sent, and how long since."""
+@dataclass
+class _Tries:
+    """What one call has met so far, and when it began and was last sent."""
 
-    def __init__(self) -> None:
-        self._begun = self._sent = time.perf_counter()
-
-    def sent(self) -> None:
-        self._sent = time.perf_counter()
-
-    def read(self) -> tuple[float, float]:
-        """Seconds since it was sent, and before that."""
-        return time.perf_counter() - self._sent, self._sent - self._begun
+    begun_at: float
+    sent_at: float = 0.0
+    resent: bool = False
+    excluded: set[str] = field(default_factory=set)
 
 
 class _Unreachable(ServiceUnavailable):
@@ -354,6 +363,14 @@ def _lost(lease: Lease, error: Exception) -> ReplicaLost:
     return ReplicaLost(
         f"Replica {lease.replica.replica_id} of endpoint {lease.endpoint.name} broke off: "
         f"{type(error).__name__}. Try again; its log may say why."
+    )
+
+
+def _killed(lease: Lease) -> ReplicaKiller:
+    return ReplicaKiller(
+        f"Replica {lease.replica.replica_id} of endpoint {lease.endpoint.name} broke off. The "
+        "request may be what ended it, and is not given to another: "
+        f"`ridgeline logs {lease.endpoint.name}` has what it said before."
     )
 
 

@@ -90,6 +90,10 @@ class Reason(StrEnum):
         return self in _RETRIED
 
     @property
+    def waits_for_room(self) -> bool:
+        return self in (Reason.WAITING_FOR_INSTANCES, Reason.WAITING_FOR_MEMORY)
+
+    @property
     def words(self) -> str:
         return _WORDS.get(self, "")
 
@@ -127,7 +131,7 @@ _WORDS = {
     Reason.DEVICE_FAILED: "The device of the model server failed.",
     Reason.CRASH_LOOP: "The model server failed again and again.",
     Reason.UPDATE_TIMEOUT: "The update was not done in time.",
-    Reason.ALARM: "An alarm went off while the traffic moved.",
+    Reason.ALARM: "A rollback alarm of the update rings.",
     Reason.ROLLED_BACK: "The update failed; the former deployment serves on.",
     Reason.SUPERSEDED: "A newer deployment took over.",
     Reason.SCALED_IN: "The variant was scaled in.",
@@ -136,12 +140,14 @@ _WORDS = {
 
 _NEXT_STEPS = {
     Reason.WAITING_FOR_INSTANCES: (
-        "Delete an endpoint that is not needed, or raise max_instances in settings.json."
+        "`ridgeline ls` and `ridgeline jobs` list what runs: end what is not needed, or raise "
+        "max_instances in settings.json."
     ),
     Reason.WAITING_FOR_MEMORY: (
-        "Delete an endpoint that is not needed, or declare less with RIDGELINE_MEMORY_MB."
+        "`ridgeline ls` and `ridgeline jobs` list what runs: end what is not needed, or declare "
+        "less with RIDGELINE_MEMORY_MB."
     ),
-    Reason.ADMISSION_TIMEOUT: "Delete an endpoint that is not needed, then deploy this one again.",
+    Reason.ADMISSION_TIMEOUT: "Make room for it, then ask for it again.",
     Reason.MODEL_DATA_INVALID: (
         "Put the data right in S3, or create the model with another location; then deploy again."
     ),

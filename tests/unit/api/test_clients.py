@@ -329,6 +329,23 @@ def test_metric_queries_that_cloudwatch_does_not_take(served, query: dict[str, A
     assert error["Code"] == "InvalidParameterValue"
 
 
+@pytest.mark.parametrize(("count", "taken"), [(500, True), (501, False)])
+def test_as_many_metric_queries_as_cloudwatch_takes(served, count: int, taken: bool) -> None:
+    stat = {"Metric": {"Namespace": "N", "MetricName": "M"}, "Period": 60, "Stat": "Sum"}
+    asked = {
+        "MetricDataQueries": [{"Id": f"q{number}", "MetricStat": stat} for number in range(count)],
+        "StartTime": NOW,
+        "EndTime": NOW + timedelta(minutes=5),
+    }
+    client = served.client("cloudwatch")
+    if taken:
+        assert len(client.get_metric_data(**asked)["MetricDataResults"]) == count
+    else:
+        error = failure(client.get_metric_data, **asked)
+        assert error["Code"] == "InvalidParameterValue"
+        assert "501" in error["Message"]
+
+
 @pytest.mark.parametrize("period", [1, 5, 10, 20, 30, 60, 300])
 def test_metric_periods_that_it_takes(served, period: int) -> None:
     client = served.client("cloudwatch")

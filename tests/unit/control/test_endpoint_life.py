@@ -142,17 +142,142 @@ def test_a_replica_whose_device_failed_is_replaced_at_the_next_look(world):
     assert "the core failed before" in event["message"]
 
 
-def test_a_crash_loop_says_so_and_ends_instead_of_going_on_for_ever(world):
+def die_after(world, seconds):
+    """Every server that starts from now on ends so long after; None: none does."""
+    real = type(world.launcher).start
+
+    def start(spec):
+        environment = {**spec.environment, "DIES_AFTER": str(seconds)} if seconds else {}
+        return real(world.launcher, replace(spec, environment=environment))
+
+    world.launcher.start = start
+
+
+def pass_time(world, seconds):
+    for _ in range(seconds * 2):
+        world.tick(0.5)
+
+
+def kill_what_serves(world, name, times):
+    """As a request does that no replica survives."""
+    for _ in range(times):
+        pass_time(world, 1)
+        for _ in range(90):
+            if world.serving(name):
+                break
+            world.tick(1.0)
+        assert world.serving(name), world.status(name)
+        for victim in world.serving(name):
+            world.launcher.processes[victim].alive = False
+
+
+def test_requests_that_kill_replicas_do_not_end_the_endpoint(world):
+    world.deploy("e", count=2)
+    kill_what_serves(world, "e", 12)
+    pass_time(world, 5)
+    described = world.describe("e")
+    assert described["EndpointStatus"] == "InService"
+    assert described["FailureReason"].startswith("The model server ended by itself: ")
+    world.settle()
+    assert len(world.serving("e")) == 2
+    assert "FailureReason" not in world.describe("e"), "it recovered, and nothing else happened"
+
+
+def test_a_crash_loop_says_so_and_goes_on_with_pauses(world):
     world.deploy("e")
-    world.plane.models.delete({"ModelName": "e"})
-    world.model("e", DIES_AFTER="5")
-    world.config("c2", "e")
-    world.update("e", "c2")
+    die_after(world, 5)
+    kill_what_serves(world, "e", 1)
+    pass_time(world, 900)
+    started = world.launcher.started
+    assert started < 25
+    pass_time(world, 140)
+    assert started + 1 <= world.launcher.started <= started + 3
+    assert world.status("e") == "InService"
+    assert "ended by itself" in world.describe("e")["FailureReason"]
+    die_after(world, None)
+    world.settle()
+    assert len(world.serving("e")) == 1
+    assert "FailureReason" not in world.describe("e")
+
+
+def test_starts_that_fail_again_and_again_end_an_endpoint_that_served(world):
+    world.deploy("e")
+    die_after(world, 1)
+    kill_what_serves(world, "e", 1)
     world.settle()
     assert world.status("e") == "Failed"
     assert world.describe("e")["FailureReason"].startswith("The model server ended by itself: ")
     assert world.launcher.started <= 12
     assert world.living() == set()
+
+
+def test_a_variant_whose_starts_fail_does_not_end_one_that_only_pauses(world):
+    world.model("m")
+    variant = {"ModelName": "m", "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+    variants = [{"VariantName": name, **variant} for name in "AB"]
+    world.plane.endpoint_configs.create({"EndpointConfigName": "c", "ProductionVariants": variants})
+    world.endpoint("e", "c")
+    world.settle()
+    real = world.launcher.start
+
+    def only_a_starts(spec):
+        broken = {"DIES_AFTER": "1"} if spec.log_stream.startswith("B/") else {}
+        return real(replace(spec, environment={**spec.environment, **broken}))
+
+    world.launcher.start = only_a_starts
+    kill_what_serves(world, "e", 1)
+    world.settle()
+    assert len(world.serving("e")) == 1
+    kill_what_serves(world, "e", 6)
+    pass_time(world, 5)
+    assert world.living() == set()
+    assert world.status("e") == "InService"
+    world.settle()
+    assert len(world.serving("e")) == 1
+
+
+def test_an_endpoint_that_was_scaled_to_nothing_begins_anew(world):
+    world.model("m")
+    request = {
+        "EndpointConfigName": "c",
+        "AsyncInferenceConfig": {"OutputConfig": {"S3OutputPath": "s3://bucket/out"}},
+        "ProductionVariants": [
+            {
+                "VariantName": "A",
+                "ModelName": "m",
+                "InitialInstanceCount": 1,
+                "InstanceType": "ml.m5.large",
+            }
+        ],
+    }
+    world.plane.endpoint_configs.create(request)
+    world.endpoint("e", "c")
+    world.settle()
+    kill_what_serves(world, "e", 6)
+    pass_time(world, 2)
+    assert "FailureReason" in world.describe("e")
+    world.scale("e", count=0)
+    world.settle()
+    assert "FailureReason" not in world.describe("e")
+    world.scale("e", count=1)
+    pass_time(world, 5)
+    assert len(world.serving("e")) == 1
+    assert world.status("e") == "InService"
+    assert "FailureReason" not in world.describe("e")
+
+
+def test_requests_that_kill_replicas_do_not_undo_a_scale_out(make_world):
+    world = make_world(load_s=10.0)
+    world.deploy("e", count=4)
+    world.scale("e", count=5)
+    for _ in range(3):
+        victim = world.serving("e")[0]
+        world.launcher.processes[victim].alive = False
+        pass_time(world, 2)
+    assert world.status("e") == "Updating"
+    world.settle()
+    assert len(world.serving("e")) == 5
+    assert world.status("e") == "InService"
 
 
 def test_scaling_adds_and_drains_replicas_in_place(world):
@@ -251,12 +376,7 @@ def assert_gone(world, name: str) -> None:
 def test_a_scale_out_whose_replicas_fail_goes_back_and_the_endpoint_serves_on(world):
     world.deploy("e")
     serving = world.serving("e")
-    real = world.launcher.start
-
-    def start_dying(spec):
-        return real(replace(spec, environment={**spec.environment, "DIES_AFTER": "1"}))
-
-    world.launcher.start = start_dying
+    die_after(world, 1)
     world.scale("e", count=2)
     world.settle()
     described = world.describe("e")

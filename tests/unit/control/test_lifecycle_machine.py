@@ -41,6 +41,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.wanted: dict[str, tuple[str, int]] = {}
         self.former: dict[str, tuple[str, int]] = {}
         self.disturbed: set[str] = set()
+        self.hindered: set[str] = set()
         self.dying = False
         self.ended: set[str] = set()
         self.was_serving: set[str] = set()
@@ -121,9 +122,27 @@ class Lifecycle(RuleBasedStateMachine):
         living = sorted(self.world.living())
         if not living:
             return
-        process = self.world.launcher.processes[data.draw(st.sampled_from(living))]
+        victim = data.draw(st.sampled_from(living))
+        process = self.world.launcher.processes[victim]
         process.hung, process.alive = hang, hang
-        self.disturbed.add(process.spec.log_group.rpartition("/")[2])
+        name = process.spec.log_group.rpartition("/")[2]
+        self.disturbed.add(name)
+        if victim not in self.world.serving(name):
+            self.hindered.add(name)
+
+    @rule(name=st.sampled_from(NAMES), times=st.integers(1, 12))
+    def send_what_no_replica_survives(self, name: str, times: int) -> None:
+        """It ends every replica that serves, and the next ones as soon as they do."""
+        if name not in self.wanted or self.world.status(name) != "InService":
+            return
+        self.disturbed.add(name)
+        for _ in range(times):
+            for victim in self.world.serving(name):
+                self.world.launcher.processes[victim].alive = False
+            for _ in range(30):
+                self.world.tick(3.0)
+                if self.world.serving(name):
+                    break
 
     @rule()
     def kill_the_control_plane(self) -> None:
@@ -185,8 +204,9 @@ class Lifecycle(RuleBasedStateMachine):
             if status == "InService":
                 assert self.world.describe(name)["EndpointConfigName"] == config
             if config in ("good", "better"):
-                # A first replica that hangs, or enough hurt ones in a row, end it for good.
-                assert status == "InService" or name in self.disturbed | self.ended, (name, status)
+                # Starts that hang, or enough of them that fail in a row, end it for good: nothing
+                # that happens to a replica which serves does.
+                assert status == "InService" or name in self.hindered | self.ended, (name, status)
                 if status == "Failed":
                     self.ended.add(name)
                     self.was_serving.discard(name)
@@ -197,6 +217,7 @@ class Lifecycle(RuleBasedStateMachine):
         assert self.world.living() == expected, "no replica is lost and none is left"
         self.check_rows()
         self.disturbed.clear()
+        self.hindered.clear()
         self.dying = False
 
     def rolled_back(self, name: str) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import queue
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,13 +18,13 @@ from ridgeline_service.gateway.invocations import Invocations
 from ridgeline_service.gateway.metrics import Metrics
 from ridgeline_service.gateway.replicas import Replicas
 from ridgeline_service.gateway.routing import Limits, Router
-from ridgeline_service.gateway.spool import Spool, SpooledRequest
+from ridgeline_service.gateway.spool import Spool, SpooledRequest, encode_body
 from ridgeline_service.gateway.upstream import make_session
 from ridgeline_service.objects.client import AsyncObjectClient
 from ridgeline_service.snapshot import AsyncRoute, SnapshotReader
 from ridgeline_service.telemetry.samples import SampleStore
 
-from .conftest import KEY, World, echo, route
+from .conftest import KEY, Handler, World, echo, route
 
 OUTPUT = AsyncRoute("s3://results/out", "s3://results/failed")
 
@@ -117,6 +118,7 @@ def test_what_cannot_be_accepted(world: World) -> None:
         {"EndpointName": "e", "InputLocation": "https://inputs/a.csv"},
         {"EndpointName": "e"},
         {"EndpointName": "e", "InputLocation": "s3://inputs/a.csv", "RequestTTLSeconds": 99_999},
+        {"EndpointName": "e", "InputLocation": "s3://inputs/a.csv", "InferenceId": "x" * 65},
     ):
         with pytest.raises(ClientError) as refused:
             runtime.invoke_endpoint_async(**arguments)
@@ -124,30 +126,42 @@ def test_what_cannot_be_accepted(world: World) -> None:
     assert not list(world.data_dir.spool.glob("*.json"))
 
 
-def test_concurrency_is_bounded(world: World) -> None:
-    started: queue.Queue[str] = queue.Queue()
-    go_on = threading.Semaphore(0)
+class Gate:
+    """A model server that holds every request until it is told to go on."""
 
-    async def slow(request: web.Request) -> web.Response:
-        started.put("")
-        await asyncio.to_thread(go_on.acquire)
+    def __init__(self) -> None:
+        self.started: queue.Queue[str] = queue.Queue()
+        self.go_on = threading.Semaphore(0)
+
+    async def __call__(self, request: web.Request) -> web.Response:
+        self.started.put("")
+        await asyncio.to_thread(self.go_on.acquire)
         return web.Response(body=b"done")
 
+    def wait_for(self, count: int) -> None:
+        for _ in range(count):
+            self.started.get(timeout=10)
+
+
+def test_concurrency_is_bounded_for_each_instance_and_grows_with_them(world: World) -> None:
+    gate = Gate()
     s3 = prepare(world)
     asynchronous = AsyncRoute("s3://results/out", max_concurrent=2)
-    world.publish(route("e", world.replica(slow), asynchronous=asynchronous))
+    fakes = [world.replica(gate) for _ in range(3)]
+    world.publish(route("e", *fakes[:1], asynchronous=asynchronous))
     world.start_gateway()
     runtime = world.client("sagemaker-runtime")
     answers = [
         runtime.invoke_endpoint_async(EndpointName="e", InputLocation="s3://inputs/a.csv")
-        for _ in range(4)
+        for _ in range(8)
     ]
-    for _ in range(2):
-        started.get(timeout=10)
-    assert started.empty()
     assert "FailureLocation" not in answers[0]
-    for _ in range(4):
-        go_on.release()
+    gate.wait_for(2)
+    world.publish(route("e", *fakes, asynchronous=asynchronous))
+    gate.wait_for(4)
+    assert [len(fake.seen) for fake in fakes] == [2, 2, 2]
+    for _ in answers:
+        gate.go_on.release()
     for answer in answers:
         assert wait_for(s3, answer["OutputLocation"])["Body"].read() == b"done"
 
@@ -197,8 +211,8 @@ class Clock:
         await asyncio.sleep(0)
 
 
-def deliver(world: World, clock: Clock, request: SpooledRequest) -> None:
-    """Run one request out of the spool to its end, on the given clock."""
+def deliver(world: World, clock: Clock, *requests: SpooledRequest) -> None:
+    """Run requests out of the spool to their ends, on the given clock."""
 
     async def run() -> None:
         session = make_session()
@@ -218,7 +232,8 @@ def deliver(world: World, clock: Clock, request: SpooledRequest) -> None:
             new_id=lambda: "x",
             pause=clock.pause,
         )
-        await spool.keep(request)
+        for request in requests:
+            await spool.keep(request)
         subject.start()
         await subject.idle()
         await session.close()
@@ -275,16 +290,68 @@ def test_tries_again_while_the_model_server_is_full(world: World) -> None:
     assert clock.pauses == 2
 
 
-def test_a_request_that_breaks_replicas_is_given_up(world: World) -> None:
-    async def die(request: web.Request) -> web.Response:
-        assert request.transport is not None
-        request.transport.abort()
-        return web.Response()
+async def die(request: web.Request) -> web.Response:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
 
+
+def test_a_request_that_ends_replicas_is_given_up_after_the_second(world: World) -> None:
     s3 = prepare(world)
-    world.publish(route("e", world.replica(die), asynchronous=OUTPUT))
-    deliver(world, Clock(), spooled())
+    fakes = [world.replica(die) for _ in range(6)]
+    world.publish(route("e", *fakes, asynchronous=OUTPUT))
+    deliver(world, Clock(), spooled(), spooled(request_id="same"))
     assert "broke off" in failure(s3)["Message"]
+    assert failure(s3)["ErrorCode"] == "ModelError"
+    assert sum(len(fake.seen) for fake in fakes) <= 3, "the same input again ends one more at most"
+
+
+def test_what_was_beside_a_request_that_ends_replicas_is_delivered(world: World) -> None:
+    """The replica that it killed worked on others, too: they do not share the next with it."""
+    s3 = prepare(world)
+    together = asyncio.Barrier(3)
+    asynchronous = AsyncRoute("s3://results/out", "s3://results/failed", max_concurrent=3)
+    alive = list(range(4))
+
+    def fragile(number: int) -> Handler:
+        async def answer(request: web.Request) -> web.Response:
+            poison = await request.read() == b"poison"
+            if number == 0:
+                await together.wait()
+            elif not poison:
+                await asyncio.sleep(0.05)
+            if poison:
+                alive.remove(number)
+                publish()
+            return await (echo if number in alive else die)(request)
+
+        return answer
+
+    fakes = [world.replica(fragile(number)) for number in alive]
+    whole = route("e", *fakes, asynchronous=asynchronous)
+    (variant,) = whole.variants
+
+    def publish() -> None:
+        """One replica: the next takes the place of one that died."""
+        routed = replace(variant, replicas=(variant.replicas[alive[0]],))
+        world.publish(replace(whole, variants=(routed,)))
+
+    publish()
+    bodies = (b"poison", b"good", b"better")
+    spool = [
+        spooled(
+            request_id=body.decode(),
+            input_location="",
+            body_base64=encode_body(body),
+            output_location=f"s3://results/out/{body.decode()}",
+        )
+        for body in bodies
+    ]
+    deliver(world, Clock(), *spool)
+    assert "broke off" in failure(s3)["Message"]
+    for body in bodies[1:]:
+        output = s3.get_object(Bucket="results", Key=f"out/{body.decode()}")
+        assert output["Body"].read() == b"echo:" + body
 
 
 def test_endpoint_deleted_meanwhile(world: World) -> None:

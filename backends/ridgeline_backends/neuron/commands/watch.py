@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT", help="On a simulated instance.")]
 Period = Annotated[float, typer.Option("--period", min=0.1, help="Seconds between two looks.")]
 Count = Annotated[int, typer.Option("--count", min=0, help="How many looks; 0: until stopped.")]
+Looks = Annotated[
+    int | None,
+    typer.Option(
+        "--count",
+        min=0,
+        show_default=False,
+        help="How many looks; 0: until stopped. Until stopped on a terminal, else 1.",
+    ),
+]
 
 _BAR = 30
 
@@ -40,13 +49,15 @@ def monitor(
 
 
 def top(
-    endpoint: Endpoint, period: Period = 1.0, count: Count = 0, data_dir: DataDir = None
+    endpoint: Endpoint, period: Period = 1.0, count: Looks = None, data_dir: DataDir = None
 ) -> None:
-    """Show how busy each core is and what fills its memory, as neuron-top does; plain text where
-    there is no terminal."""
-    for pairs in _pairs(open_session(data_dir), endpoint, period, count):
+    """Show how busy each core is and what fills its memory, as neuron-top does; once and in plain
+    text where there is no terminal."""
+    terminal = os.isatty(1)
+    looks = (0 if terminal else 1) if count is None else count
+    for pairs in _pairs(open_session(data_dir), endpoint, period, looks):
         text = "\n".join(line for now, former in pairs for line in _screen(endpoint, now, former))
-        if os.isatty(1):
+        if terminal:
             typer.echo("\x1b[H\x1b[J", nl=False)
         typer.echo(text)
 

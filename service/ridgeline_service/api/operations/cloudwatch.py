@@ -22,6 +22,7 @@ MAX_DATAPOINTS = 100_800
 MAX_STATISTICS_POINTS = 1440
 MAX_LISTED = 500
 _MAX_DATUMS = 1000
+_MAX_QUERIES = 500
 _MAX_VALUES = 150
 _RECENT_S = 3 * 3600
 _LARGEST = 2.0**360
@@ -123,6 +124,11 @@ class CloudWatchOperations:
 
     def get_metric_data(self, request: Mapping[str, Any], caller: Caller) -> Answer:
         queries = request["MetricDataQueries"]
+        if len(queries) > _MAX_QUERIES:
+            raise InvalidParameterValue(
+                f"MetricDataQueries holds {len(queries)} queries; a request may hold "
+                f"{_MAX_QUERIES}."
+            )
         ids = [query["Id"] for query in queries]
         if len(set(ids)) != len(ids):
             raise InvalidParameterValue("The Ids of MetricDataQueries must be unique.")

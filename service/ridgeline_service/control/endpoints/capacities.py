@@ -15,6 +15,7 @@ from ridgeline_service.control.endpoints.planning import Planner
 from ridgeline_service.control.named import could_not_find
 from ridgeline_service.errors import ValidationException
 from ridgeline_service.store import endpoints as rows
+from ridgeline_service.store import replicas
 from ridgeline_service.store.records import DeploymentRecord, EndpointRecord, VariantSpec
 from ridgeline_service.store.states import EndpointStatus, Reason
 
@@ -40,7 +41,7 @@ def change_in_place(
             f"is {endpoint.status}.",
             hint="Bring it back with UpdateEndpoint, or delete it.",
         )
-    if endpoint.status is not EndpointStatus.IN_SERVICE:
+    if endpoint.status is not EndpointStatus.IN_SERVICE and not _waits(connection, endpoint):
         raise in_progress(endpoint)
     active = endpoint.active_deployment and rows.get_deployment(
         connection, endpoint.active_deployment
@@ -58,6 +59,14 @@ def change_in_place(
         modified_at=context.now(),
     )
     context.event(connection, endpoint.arn, EndpointStatus.UPDATING, Reason.REQUESTED)
+
+
+def _waits(connection: Connection, endpoint: EndpointRecord) -> bool:
+    """Whether an earlier change of capacities waits for room: another one goes in its place."""
+    if endpoint.status is not EndpointStatus.UPDATING or endpoint.pending_deployment is not None:
+        return False
+    mine = replicas.replicas_of(connection, endpoint.arn)
+    return any(replica.reason.waits_for_room for replica in mine)
 
 
 def in_progress(endpoint: EndpointRecord) -> ValidationException:

@@ -12,86 +12,24 @@ one is gone.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from ridgeline_service.control.endpoints.failures import failure_text
 from ridgeline_service.control.endpoints.rollouts import Rollout
 from ridgeline_service.control.endpoints.streaks import (
     START_ATTEMPTS,
+    beyond_starting,
+    crashes,
     failure_while_baking,
     lasting_failure,
-    streak,
+    proven_at,
 )
-from ridgeline_service.store.alarms import AlarmRecord
-from ridgeline_service.store.records import (
-    DeploymentRecord,
-    EndpointRecord,
-    ReplicaRecord,
-    VariantSpec,
-)
+from ridgeline_service.control.endpoints.views import Decision, Start, View, serving_of
+from ridgeline_service.store.records import DeploymentRecord, ReplicaRecord, VariantSpec
 from ridgeline_service.store.states import Desired, EndpointStatus, Reason, ReplicaStatus
 
-CRASH_LIMIT = 8
 FAILED_KEPT = 10
 MAX_BACKOFF_S = 60
-
-
-@dataclass(frozen=True)
-class View:
-    """The rows of one endpoint: its deployments, replicas in the order they were made, and those
-    of its rollback alarms that are in ALARM."""
-
-    endpoint: EndpointRecord
-    deployments: tuple[DeploymentRecord, ...]
-    replicas: tuple[ReplicaRecord, ...]
-    ringing: tuple[AlarmRecord, ...] = ()
-
-    def deployment(self, deployment_id: str | None) -> DeploymentRecord | None:
-        return next((item for item in self.deployments if item.id == deployment_id), None)
-
-    @property
-    def active(self) -> DeploymentRecord | None:
-        return self.deployment(self.endpoint.active_deployment)
-
-    @property
-    def pending(self) -> DeploymentRecord | None:
-        return self.deployment(self.endpoint.pending_deployment)
-
-
-@dataclass(frozen=True)
-class Start:
-    """A replica to be made for a variant of a deployment."""
-
-    deployment: DeploymentRecord
-    variant: VariantSpec
-
-
-@dataclass
-class Decision:
-    """What to do, all in one transaction. ``retry_at`` (microseconds) asks to be asked again."""
-
-    endpoint: EndpointRecord
-    starts: list[Start] = field(default_factory=list)
-    stops: list[tuple[str, Reason]] = field(default_factory=list)
-    forget: list[str] = field(default_factory=list)
-    drop: list[str] = field(default_factory=list)
-    variants: dict[str, tuple[VariantSpec, ...]] = field(default_factory=dict)
-    delete: bool = False
-    retry_at: int | None = None
-
-    def changes(self, view: View) -> bool:
-        return bool(
-            self.endpoint != view.endpoint
-            or self.starts
-            or self.stops
-            or self.forget
-            or self.drop
-            or self.variants
-            or self.delete
-        )
-
-    def wait_until(self, at: int) -> None:
-        self.retry_at = at if self.retry_at is None else min(self.retry_at, at)
 
 
 def decide(view: View, now: int) -> Decision:
@@ -135,13 +73,14 @@ def _bring_up(view: View, pending: DeploymentRecord, decision: Decision, now: in
     rollout = Rollout.of(view.endpoint.deployment_config) if view.active else Rollout()
     failed = _first_failure(view, pending, now)
     if failed is None and view.endpoint.traffic_step:
-        failed = failure_while_baking(_fleets(view, pending))
+        failed = failure_while_baking(view.fleets(pending))
     if failed is not None:
         _give_up(view, pending, decision, failed.reason, failed.message)
         return
-    if view.endpoint.traffic_step and view.ringing:
+    if view.ringing and (view.endpoint.traffic_step or view.complete(pending)):
         alarm = view.ringing[0]
-        message = f"{alarm.name} is in ALARM: {alarm.reason}"
+        when = "" if view.endpoint.traffic_step else ", before any traffic has moved"
+        message = f"{alarm.name} is in ALARM{when}: {alarm.reason}"
         _give_up(view, pending, decision, Reason.ALARM, message)
         return
     deadline = rollout.deadline(pending.created_at)
@@ -152,7 +91,7 @@ def _bring_up(view: View, pending: DeploymentRecord, decision: Decision, now: in
             return
         decision.wait_until(deadline)
     _fill(view, pending, decision, now)
-    if decision.starts or not _complete(view, pending):
+    if decision.starts or not view.complete(pending):
         return
     if _move_traffic(view, pending, rollout, decision, now):
         _switch(view, pending, decision)
@@ -166,7 +105,7 @@ def _move_traffic(
     A rest begins anew when a replica was replaced: it counts only while the fleet is whole.
     """
     endpoint, last = decision.endpoint, rollout.steps(pending.variants)
-    serving = [item for mine in _fleets(view, pending) for item in _serving(mine)]
+    serving = [item for mine in view.fleets(pending) for item in serving_of(mine)]
     began = max(endpoint.traffic_at, *(item.ready_at or 0 for item in serving), 0)
     step, since, due = rollout.advance(endpoint.traffic_step, began, last, now)
     if due is None:
@@ -227,7 +166,7 @@ def _keep_up(view: View, active: DeploymentRecord, decision: Decision, now: int)
     if status is EndpointStatus.ROLLING_BACK:
         _end_rollback(view, decision)
     elif status is EndpointStatus.UPDATING and view.pending is None:
-        if not decision.starts and _complete(view, active):
+        if not decision.starts and view.complete(active):
             _settle_scaling(active, decision)
     elif status is EndpointStatus.IN_SERVICE:
         _judge_crashes(view, active, decision, now)
@@ -254,13 +193,15 @@ def _since_asked(view: View) -> View:
 def _revert_failed_scaling(
     view: View, active: DeploymentRecord, decision: Decision, now: int
 ) -> None:
-    """A scale-out whose replicas fail goes back to what was reached; the endpoint serves on."""
-    failed = _first_failure(view, active, now)
+    """A scale-out whose replicas fail to start, or find no room, goes back to what was reached;
+    the endpoint serves on."""
+    unready = tuple(item for item in view.replicas if item.serves or item.ready_at is None)
+    failed = _first_failure(replace(view, replicas=unready), active, now)
     if failed is None:
         return
     decision.variants[active.id] = tuple(
-        replace(variant, count=min(variant.count, variant.deployed_count))
-        for variant in active.variants
+        _reached(variant, mine)
+        for variant, mine in zip(active.variants, view.fleets(active), strict=True)
     )
     decision.endpoint = replace(
         decision.endpoint,
@@ -268,6 +209,11 @@ def _revert_failed_scaling(
         reason=failed.reason,
         failure_reason=failure_text(failed.reason, failed.message),
     )
+
+
+def _reached(variant: VariantSpec, mine: list[ReplicaRecord]) -> VariantSpec:
+    count = min(variant.count, max(variant.deployed_count, len(serving_of(mine))))
+    return replace(variant, count=count, deployed_count=count)
 
 
 def _settle_scaling(active: DeploymentRecord, decision: Decision) -> None:
@@ -280,14 +226,14 @@ def _settle_scaling(active: DeploymentRecord, decision: Decision) -> None:
 
 
 def _judge_crashes(view: View, active: DeploymentRecord, decision: Decision, now: int) -> None:
-    """Say that replicas fail again and again; end an endpoint of which nothing is left."""
+    """Say that replicas fail again and again, until they no longer do; end an endpoint of which
+    nothing is left, and whose starts fail."""
+    fleets = [view.fleet(active, variant) for variant in active.variants if variant.count]
     looping = [
-        failures[-1]
-        for mine in _fleets(view, active)
-        if len(failures := streak(mine, now)) >= START_ATTEMPTS
+        failures[-1] for mine in fleets if len(failures := crashes(mine, now)) >= START_ATTEMPTS
     ]
     if not looping:
-        if decision.endpoint.reason is Reason.CRASH_LOOP and _complete(view, active):
+        if decision.endpoint.reason is Reason.CRASH_LOOP and view.complete(active):
             decision.endpoint = replace(decision.endpoint, reason=Reason.NONE, failure_reason="")
         return
     last = max(looping, key=lambda replica: replica.changed_at)
@@ -296,7 +242,10 @@ def _judge_crashes(view: View, active: DeploymentRecord, decision: Decision, now
         reason=Reason.CRASH_LOOP,
         failure_reason=failure_text(last.reason, last.message),
     )
-    spent = any(len(streak(mine, now)) >= CRASH_LIMIT for mine in _fleets(view, active))
+    for mine in fleets:
+        if (proven := proven_at(mine, now)) is not None:
+            decision.wait_until(proven)
+    spent = all(beyond_starting(mine, now) for mine in fleets)
     living = any(
         not replica.status.ended for replica in view.replicas if replica.deployment_id == active.id
     )
@@ -307,7 +256,7 @@ def _judge_crashes(view: View, active: DeploymentRecord, decision: Decision, now
 def _fill(view: View, deployment: DeploymentRecord, decision: Decision, now: int) -> None:
     """As many replicas of each variant as are wanted: more or fewer, dead ones forgotten."""
     for variant in deployment.variants:
-        mine = _of(view, deployment, variant)
+        mine = view.fleet(deployment, variant)
         running = [
             item for item in mine if item.desired is Desired.RUNNING and not item.status.ended
         ]
@@ -316,7 +265,8 @@ def _fill(view: View, deployment: DeploymentRecord, decision: Decision, now: int
             _stop(decision, sorted(running, key=_worth)[:surplus], Reason.SCALED_IN)
         elif surplus < 0:
             _replace_missing(deployment, variant, mine, -surplus, decision, now)
-        _forget(mine, decision)
+        # Where no instance is wanted the next one begins anew: nothing is held against it.
+        _forget(mine, decision, FAILED_KEPT if variant.count else 0)
     names = {variant.name for variant in deployment.variants}
     strays = [
         item
@@ -334,10 +284,11 @@ def _replace_missing(
     decision: Decision,
     now: int,
 ) -> None:
-    """Start them at once after a first failure, later with a growing pause, and not for ever."""
-    failures = streak(mine, now)
-    if len(failures) >= CRASH_LIMIT:
+    """Start them at once after a first failure, later with a growing pause, and for ever unless it
+    is the starts that fail."""
+    if beyond_starting(mine, now):
         return
+    failures = crashes(mine, now)
     if len(failures) >= 2:
         pause_s = min(2 ** (len(failures) - 2), MAX_BACKOFF_S)
         due = failures[-1].changed_at + pause_s * 1_000_000
@@ -352,41 +303,16 @@ def _worth(replica: ReplicaRecord) -> tuple[bool, int]:
     return replica.status is ReplicaStatus.READY, -replica.created_at
 
 
-def _forget(mine: list[ReplicaRecord], decision: Decision) -> None:
+def _forget(mine: list[ReplicaRecord], decision: Decision, kept: int) -> None:
     """Stopped replicas have no more to tell; the last failed ones are kept as evidence."""
     decision.forget.extend(item.id for item in mine if item.status is ReplicaStatus.STOPPED)
     failed = [item for item in mine if item.status is ReplicaStatus.FAILED]
-    decision.forget.extend(item.id for item in failed[:-FAILED_KEPT])
-
-
-def _complete(view: View, deployment: DeploymentRecord) -> bool:
-    """Every variant has exactly as many serving replicas as it should, and nothing in motion."""
-    return all(
-        len(_serving(mine)) == variant.count
-        for variant, mine in zip(deployment.variants, _fleets(view, deployment), strict=True)
-    )
+    decision.forget.extend(item.id for item in failed[: max(0, len(failed) - kept)])
 
 
 def _first_failure(view: View, deployment: DeploymentRecord, now: int) -> ReplicaRecord | None:
-    found = (lasting_failure(mine, now) for mine in _fleets(view, deployment))
+    found = (lasting_failure(mine, now) for mine in view.fleets(deployment))
     return next((item for item in found if item is not None), None)
-
-
-def _fleets(view: View, deployment: DeploymentRecord) -> list[list[ReplicaRecord]]:
-    """The replicas of each variant, in the order of the variants."""
-    return [_of(view, deployment, variant) for variant in deployment.variants]
-
-
-def _serving(mine: list[ReplicaRecord]) -> list[ReplicaRecord]:
-    return [item for item in mine if item.serves]
-
-
-def _of(view: View, deployment: DeploymentRecord, variant: VariantSpec) -> list[ReplicaRecord]:
-    return [
-        item
-        for item in view.replicas
-        if item.deployment_id == deployment.id and item.variant == variant.name
-    ]
 
 
 def _stop(decision: Decision, replicas: Iterable[ReplicaRecord], reason: Reason) -> None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.endpoints.decisions import Decision, Start, View, decide
+from ridgeline_service.control.endpoints.decisions import decide
 from ridgeline_service.control.endpoints.rollouts import Rollout, rollback_alarms
+from ridgeline_service.control.endpoints.views import Decision, Start, View
 from ridgeline_service.store import alarms, journal, replicas, scaling
 from ridgeline_service.store import endpoints as rows
 from ridgeline_service.store.alarms import AlarmRecord
@@ -153,7 +154,7 @@ class EndpointLife:
 
 
 def _ringing(connection: Connection, endpoint: EndpointRecord) -> tuple[AlarmRecord, ...]:
-    """Read only while traffic moves: they say nothing of an update before."""
-    if not endpoint.traffic_step:
+    """Read only while there is an update that they could end."""
+    if endpoint.pending_deployment is None or endpoint.active_deployment is None:
         return ()
     return tuple(alarms.ringing(connection, rollback_alarms(endpoint.deployment_config)))

@@ -125,7 +125,7 @@ class ReplicaLife:
         return self._await_ready(replica, record)
 
     def _admit(self, replica: ReplicaRecord) -> float | None:
-        now = self._context.now()
+        now, words = self._context.now(), ""
         with self._context.db.write() as connection:
             wait = place(connection, self._room, replica.memory_bytes)
             if wait is None:
@@ -137,16 +137,16 @@ class ReplicaLife:
                     message="",
                     changed_at=now,
                 )
-            elif wait.message != replica.message:
+            else:
                 reason = _WAITS[wait.shortage]
-                self._rows.write(connection, replica, reason=reason, message=wait.message)
-                self._context.event(
-                    connection, resource_of(replica), "Waiting", reason, wait.message
-                )
+                words = sentences(wait.message, reason.next_step(""))
+                if words != replica.message:
+                    self._rows.write(connection, replica, reason=reason, message=words)
+                    self._context.event(connection, resource_of(replica), "Waiting", reason, words)
         if wait is None:
             return 0.0
         if now - replica.created_at > ADMISSION_TIMEOUT_S * 1e6:
-            return self._fail(replica, Reason.ADMISSION_TIMEOUT, wait.message)
+            return self._fail(replica, Reason.ADMISSION_TIMEOUT, words)
         return _PENDING_POLL_S
 
     def _stage(self, replica: ReplicaRecord) -> float | None:

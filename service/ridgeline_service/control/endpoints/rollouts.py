@@ -130,7 +130,7 @@ class Rollout:
 def rollback_alarms(config: Document | None) -> list[str]:
     """Names of the alarms that end an update when they go off while traffic moves."""
     raw = ((config or {}).get("AutoRollbackConfiguration") or {}).get("Alarms") or ()
-    return [alarm["AlarmName"] for alarm in raw if alarm.get("AlarmName")]
+    return [alarm.get("AlarmName", "") for alarm in raw]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ridgeline_service.store.records import ReplicaRecord
-from ridgeline_service.store.states import ReplicaStatus
+from ridgeline_service.store.states import Reason, ReplicaStatus
 
 START_ATTEMPTS = 3
+CRASH_LIMIT = 8
 STABLE_US = 60 * 1_000_000
 
 
@@ -32,6 +33,28 @@ def streak(mine: Sequence[ReplicaRecord], now: int) -> list[ReplicaRecord]:
     ]
     newest = max(proven, default=None)
     return [item for item in failures if newest is None or item.changed_at > newest]
+
+
+def crashes(mine: Sequence[ReplicaRecord], now: int) -> list[ReplicaRecord]:
+    """The streak without those that found no room: a later one may, and waits for it."""
+    return [item for item in streak(mine, now) if item.reason is not Reason.ADMISSION_TIMEOUT]
+
+
+def beyond_starting(mine: Sequence[ReplicaRecord], now: int) -> bool:
+    """Whether so many starts in a row failed that no other one helps.
+
+    A replica that became ready shows that they do. If it died then, of a request or of anything
+    else, the next one may live, however often that happens.
+    """
+    ready = max((item.ready_at for item in mine if item.ready_at is not None), default=0)
+    starts = [item for item in crashes(mine, now) if item.changed_at > ready]
+    return sum(item.ready_at is None for item in starts) >= CRASH_LIMIT
+
+
+def proven_at(mine: Sequence[ReplicaRecord], now: int) -> int | None:
+    """When the next of those that serve will have done so for long enough to end a streak."""
+    due = [item.ready_at + STABLE_US for item in mine if item.serves and item.ready_at is not None]
+    return min((moment for moment in due if moment > now), default=None)
 
 
 def lasting_failure(mine: Sequence[ReplicaRecord], now: int) -> ReplicaRecord | None:

@@ -238,6 +238,8 @@ def _check_updatable(endpoint: EndpointRecord) -> None:
 def _check_alarms(connection: Connection, config: Document | None) -> None:
     """Raises ValidationException for a rollback alarm that is not there."""
     for name in rollback_alarms(config):
+        if not name:
+            raise ValidationException("AutoRollbackConfiguration: an alarm lacks its AlarmName.")
         if get_alarm(connection, name) is None:
             raise ValidationException(
                 f"AutoRollbackConfiguration: alarm {name!r} is not found.",

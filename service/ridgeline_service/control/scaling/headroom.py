@@ -1,5 +1,5 @@
 """How many more instances a variant may get: what the machine has, less what runs and what
-endpoints were promised and do not have yet."""
+endpoints were promised and are about to have. What waits for room has none to give up."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def headroom(connection: Connection, room: Room, memory_bytes: int) -> Headroom:
 
 
 def _promised(connection: Connection) -> tuple[int, int]:
-    """Replicas that endpoints are to have, and the bytes they declare: some have no row yet."""
+    """Replicas that endpoints are to have, and the bytes they declare: some have no row yet, but
+    none that waits for room, maybe for ever."""
     living = {
         deployment
         for endpoint in endpoints.all_endpoints(connection)
@@ -51,5 +52,7 @@ def _promised(connection: Connection) -> tuple[int, int]:
         if deployment.id in living
         for variant in deployment.variants
     ]
+    waiting = [r for r in replicas.living_replicas(connection) if r.reason.waits_for_room]
     count = sum(variant.count for variant in variants)
-    return count, sum(variant.count * variant.memory_bytes for variant in variants)
+    held = sum(variant.count * variant.memory_bytes for variant in variants)
+    return count - len(waiting), held - sum(replica.memory_bytes for replica in waiting)

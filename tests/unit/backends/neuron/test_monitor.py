@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ridgeline_backends.neuron.commands import watch
 from ridgeline_backends.neuron.commands.watch import _Ticks
 from ridgeline_backends.neuron.monitor import report
 from ridgeline_backends.neuron.scrape import percentiles, read_scrape, utilisation
@@ -130,3 +131,29 @@ def test_shares_of_the_processor_are_of_the_time_between() -> None:
 
 def test_a_replica_of_a_processor_is_no_device() -> None:
     assert read_scrape("r", "vllm:num_requests_running 1\n", 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("terminal", "count", "looks"), [(False, None, 1), (False, 3, 3), (True, None, 5), (True, 2, 2)]
+)
+def test_top_ends_by_itself_where_nobody_watches(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, count: int | None, looks: int
+) -> None:
+    """On a terminal it goes on until it is stopped, here after five looks."""
+    seen = 0
+
+    def look(session: object, endpoint: str) -> dict[str, Any]:
+        nonlocal seen
+        seen += 1
+        if seen > 1 + 5:
+            raise KeyboardInterrupt
+        return {}
+
+    monkeypatch.setattr(watch, "_scrapes", look)
+    monkeypatch.setattr(watch, "open_session", lambda data_dir: None)
+    monkeypatch.setattr("os.isatty", lambda number: terminal)
+    try:
+        watch.top("e", period=0.0, count=count)
+    except KeyboardInterrupt:
+        seen -= 1
+    assert seen - 1 == looks

@@ -1,0 +1,151 @@
+"""Requests whose replica breaks off: who is sent one again, and what one request may end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiohttp import web
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from ridgeline_service.gateway.invocations import Invocations
+from ridgeline_service.gateway.metrics import Metrics
+from ridgeline_service.gateway.replicas import Call, ReplicaKiller, Replicas
+from ridgeline_service.gateway.routing import Router
+from ridgeline_service.gateway.suspects import Suspects
+from ridgeline_service.gateway.upstream import make_session
+from ridgeline_service.snapshot import SnapshotReader
+from ridgeline_service.telemetry.samples import SampleStore
+
+from .conftest import Handler, World, echo, refused, route
+
+POISON = b"poison"
+
+
+async def hang_up(request: web.Request) -> web.Response:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def dies_of_poison(request: web.Request) -> web.Response:
+    return await (hang_up if await request.read() == POISON else echo)(request)
+
+
+def serve(world: World, *handlers: Handler) -> list[Any]:
+    fakes = [world.replica(handler) for handler in handlers]
+    world.publish(route("e", *fakes))
+    return fakes
+
+
+def deaths(fakes: list[Any]) -> int:
+    return sum(seen.body == POISON for fake in fakes for seen in fake.seen)
+
+
+def test_a_client_that_retries_ends_two_replicas_and_no_more(world: World) -> None:
+    fakes = serve(world, *[dies_of_poison] * 8)
+    world.start_gateway()
+    patient = Config(retries={"total_max_attempts": 5}, proxies={}, read_timeout=20)
+    runtime = world.client("sagemaker-runtime", config=patient)
+    with pytest.raises(ClientError) as killed:
+        runtime.invoke_endpoint(EndpointName="e", Body=POISON)
+    assert refused(killed) == ("ModelError", 424)
+    assert "ridgeline logs e" in str(killed.value)
+    assert deaths(fakes) == 2
+    for stream in (False, True):
+        before = deaths(fakes)
+        call = runtime.invoke_endpoint_with_response_stream if stream else runtime.invoke_endpoint
+        with pytest.raises(ClientError) as again:
+            call(EndpointName="e", Body=POISON)
+        assert refused(again) == ("ModelError", 424)
+        assert deaths(fakes) == before + 1, "it is known by now, and ends the one that it is sent"
+    assert runtime.invoke_endpoint(EndpointName="e", Body=b"x")["Body"].read() == b"echo:x"
+
+
+def test_all_that_one_death_ends_are_sent_again(world: World) -> None:
+    """Their bodies are equal, and they are not what killed it."""
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    async def is_killed(request: web.Request) -> web.Response:
+        begun.release()
+        await asyncio.to_thread(go_on.wait)
+        return await hang_up(request)
+
+    doomed, alive = world.replica(is_killed), world.replica(echo)
+    both = route("e", doomed, alive)
+    (variant,) = both.variants
+
+    def routed(index: int) -> Any:
+        return replace(both, variants=(replace(variant, replicas=(variant.replicas[index],)),))
+
+    world.publish(routed(0))
+    world.start_gateway()
+    runtime = world.client("sagemaker-runtime")
+    with ThreadPoolExecutor(4) as pool:
+        calls = [
+            pool.submit(lambda: runtime.invoke_endpoint(EndpointName="e", Body=b"x"))
+            for _ in range(4)
+        ]
+        for _ in calls:
+            assert begun.acquire(timeout=10)
+        world.publish(routed(1))
+        go_on.set()
+        assert [call.result()["Body"].read() for call in calls] == [b"echo:x"] * 4
+
+
+@pytest.mark.parametrize(("worked_s", "answered"), [(14.0, True), (21.0, False)])
+def test_what_a_replica_was_ended_for_hanging_at_is_not_given_to_another(
+    world: World, worked_s: float, answered: bool
+) -> None:
+    now = 0.0
+
+    async def hangs(request: web.Request) -> web.Response:
+        nonlocal now
+        now += worked_s
+        return await hang_up(request)
+
+    _, alive = serve(world, hangs, echo)
+
+    async def fetch() -> bytes:
+        session = make_session()
+        snapshots, metrics = SnapshotReader(world.data_dir.snapshot), Metrics()
+        replicas = Replicas(
+            session,
+            Router(snapshots.current, metrics),
+            metrics,
+            Invocations(SampleStore(world.data_dir.samples)),
+            answer_s=600,
+            clock=lambda: now,
+        )
+        try:
+            return (await replicas.fetch(Call("e", "/invocations", b"x", {}))).body
+        finally:
+            await session.close()
+
+    if answered:
+        assert world.loop.run(fetch()) == b"echo:x"
+        return
+    with pytest.raises(ReplicaKiller):
+        world.loop.run(fetch())
+    assert not alive.seen
+
+
+def test_a_suspicion_lasts_a_minute_and_holds_for_one_endpoint() -> None:
+    now = 0.0
+    suspects = Suspects(lambda: now)
+
+    def broke(endpoint: str, replica: str) -> bool:
+        return asyncio.run(suspects.broke(endpoint, b"x", replica))
+
+    assert not broke("e", "r0")
+    assert not broke("e", "r0")
+    assert not broke("other", "r1")
+    now = 59.0
+    assert broke("e", "r1")
+    now = 59.0 + 61.0
+    assert not broke("e", "r2")
