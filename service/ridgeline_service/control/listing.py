@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import json
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from ridgeline.errors import InvalidInput
 from ridgeline_service.control.names import micros_of
@@ -15,6 +16,7 @@ from ridgeline_service.store.paging import Order
 from ridgeline_service.store.resources import ListFilter
 
 T = TypeVar("T")
+Key: TypeAlias = tuple[str | int, ...]
 
 DEFAULT_PAGE = 10
 _RESERVED_TAGS = "aws:"
@@ -51,22 +53,28 @@ def bad_token_refused() -> Iterator[None]:
 
 
 def page_after(
-    found: Sequence[T], key: Callable[[T], str], *, limit: int, token: str | None
+    found: Sequence[T],
+    key: Callable[[T], Key],
+    *,
+    limit: int,
+    token: str | None,
+    descending: bool = False,
 ) -> tuple[Sequence[T], str | None]:
-    """Of a listing that is short, and read as a whole each time: what follows the row that
-    ``token`` names, ``limit`` of it, and the next token. Raises InvalidInput for another's token.
+    """Of a listing that is short, and read as a whole each time: what follows the key that
+    ``token`` holds, ``limit`` of it, and the next token. ``found`` is sorted by its keys, so that
+    a row may go while its token is out. Raises InvalidInput for another listing's token.
     """
     if token is not None:
-        keys = [key(each) for each in found]
         try:
-            last = base64.urlsafe_b64decode(token.encode()).decode()
-            found = found[keys.index(last) + 1 :]
-        except (ValueError, binascii.Error) as error:
+            last = tuple(json.loads(base64.urlsafe_b64decode(token.encode())))
+            later = operator.lt if descending else operator.gt
+            found = [each for each in found if later(key(each), last)]
+        except (ValueError, TypeError) as error:
             raise InvalidInput("NextToken is not one that this listing gave.") from error
     page = found[:limit]
     if len(found) <= limit:
         return page, None
-    return page, base64.urlsafe_b64encode(key(page[-1]).encode()).decode()
+    return page, base64.urlsafe_b64encode(json.dumps(key(page[-1])).encode()).decode()
 
 
 def with_token(response: dict[str, Any], token: str | None) -> dict[str, Any]:

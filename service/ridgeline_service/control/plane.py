@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ridgeline_service.control.alarms import WATCHED_EVERY_S, Alarms, AlarmWatcher
+from ridgeline_service.control.alarms import Alarms, AlarmWatcher
 from ridgeline_service.control.command_jobs.advising import Advising
 from ridgeline_service.control.command_jobs.compilation import CompilationJobs
 from ridgeline_service.control.command_jobs.compiling import Compiling
@@ -177,7 +177,6 @@ class ControlPlane:
         self.take_over()
         self._spawn("reconciler", self._loop.run)
         self._repeat(SAMPLED_EVERY_S, self._usage.sample, "what replicas use was not sampled")
-        self._repeat(WATCHED_EVERY_S, self.watch_once, "alarms were not looked at")
         self._repeat(SCALED_EVERY_S, self.scale_once, "endpoints were not scaled")
         if self._store.url:
             self._spawn("jumpstart", self._publish_catalogue)
@@ -192,12 +191,10 @@ class ControlPlane:
         return self._loop.tick()
 
     def scale_once(self) -> None:
-        """One look of the scaler; ``start`` repeats it."""
-        self._scaler.step()
-
-    def watch_once(self) -> None:
-        """One look at the alarms; ``start`` repeats it."""
+        """One look at the alarms, and then of the scaler, which so never acts on a state from
+        before a restart; ``start`` repeats it."""
         self._watcher.step()
+        self._scaler.step()
 
     def stop(self) -> None:
         """End the loop and give the claims back. Replicas run on."""

@@ -22,7 +22,7 @@ from ridgeline_service.security.sessions import SessionExpired, signer_of
 from ridgeline_service.security.sigv4 import SignedRequest, Verified
 from ridgeline_service.security.sigv4_claim import query_value
 
-_TOKEN = "x-amz-security-token"
+_OF_SESSION = "x-amz-security-token"
 SIGV2_FIELDS = ("AWSAccessKeyId", "Signature", "Expires")
 
 
@@ -47,7 +47,7 @@ def verify_sigv2(
         raise _denied("Only one authentication mechanism may be used in a request.")
     if now.timestamp() > expires:
         raise AccessDeniedException("Request has expired", code="AccessDenied")
-    token = query_value(query, _TOKEN)
+    token = query_value(query, _OF_SESSION)
     try:
         signer = signer_of(key_id, token, credentials, now)
     except SessionExpired as error:
@@ -115,9 +115,11 @@ def _sign(
     headers = HTTPHeaders()
     for name, value in request.headers:
         headers.add_header(name, value)
-    token = query_value(query, _TOKEN)
+    token = query_value(query, _OF_SESSION)
     if token:
-        headers[_TOKEN] = token  # botocore signs it as a header, and then sends it in the query
+        headers[_OF_SESSION] = (
+            token  # botocore signs it as a header, and then sends it in the query
+        )
     signer = _Signer(ReadOnlyCredentials(key_id, secret, None), expires)
     path = f"/{bucket}{request.raw_path}" if bucket else request.raw_path
     if path != "/" and path.count("/") == 1:

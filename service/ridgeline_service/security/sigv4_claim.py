@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from ridgeline_service.errors import AccessDeniedException
 
 ALGORITHM = "AWS4-HMAC-SHA256"
-_TOKEN = "X-Amz-Security-Token"
+_OF_SESSION = "X-Amz-Security-Token"
 MAX_SKEW = timedelta(minutes=15)
 MAX_EXPIRES_S = 7 * 24 * 3600
 
@@ -78,8 +78,8 @@ class Claim:
     def security_token(self) -> str:
         """Of temporary credentials; empty where there is none."""
         if self.expires_s is None:
-            return ",".join(self.headers.get(_TOKEN.lower(), []))
-        return query_value(self.query, _TOKEN)
+            return ",".join(self.headers.get(_OF_SESSION.lower(), []))
+        return query_value(self.query, _OF_SESSION)
 
     def check_scope(self) -> None:
         if self.timestamp[:8] != self.date:

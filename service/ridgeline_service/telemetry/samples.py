@@ -27,6 +27,32 @@ CREATE TABLE IF NOT EXISTS samples (
 );
 CREATE INDEX IF NOT EXISTS samples_by_time ON samples (series, t);
 """
+# Of any number of samples in one pass, as ``Bucket`` has it of few.
+_ASKED = """
+WITH asked AS (
+    SELECT CAST((t - :origin) / :period AS INTEGER) AS slot, n, total, low, high FROM samples
+    WHERE series = (SELECT id FROM series WHERE namespace = :namespace AND name = :name
+        AND dimensions = :dimensions)
+    AND t >= :start AND t < :end AND (:unit IS NULL OR unit = :unit)
+)"""
+_PLAIN = (
+    _ASKED
+    + """
+SELECT slot, sum(n), sum(total), coalesce(sum(total) / nullif(sum(n), 0), 0), min(low), max(high)
+FROM asked GROUP BY slot ORDER BY slot"""
+)
+_COLUMNS = {"SampleCount": 1, "Sum": 2, "Average": 3, "Minimum": 4, "Maximum": 5}
+_PERCENTILE = (
+    _ASKED  # noqa: S608 - constants
+    + """, ordered AS (
+    SELECT slot, coalesce(total / nullif(n, 0), total) AS value, n FROM asked
+), counted AS (
+    SELECT slot, value, sum(n) OVER (PARTITION BY slot ORDER BY value) AS seen,
+        sum(n) OVER (PARTITION BY slot) AS whole FROM ordered
+)
+SELECT slot, min(value) FROM counted WHERE seen >= whole * :percent / 100 GROUP BY slot
+ORDER BY slot"""
+)
 
 
 @dataclass(frozen=True)
@@ -77,10 +103,6 @@ class Bucket:
                 return max(high for _, _, _, high in self.samples)
         percent = percentile(name)
         return None if percent is None else self._percentile(percent, count)
-
-    def joined(self, other: Bucket) -> Bucket:
-        """With the samples of another of the same period, whatever their unit."""
-        return Bucket(self.start, self.unit, self.samples + other.samples)
 
     def _percentile(self, percent: float, count: float) -> float:
         ordered = sorted((s / n if n else s, n) for n, s, _, _ in self.samples)
@@ -175,13 +197,23 @@ class SampleStore:
     ) -> dict[float, float]:
         """The statistic of each period that has samples, by when it begins, oldest first. Units
         are not told apart unless one is asked for."""
-        merged: dict[float, Bucket] = {}
-        for bucket in self.read(
-            metric, start=start, end=end, period=period, unit=unit, origin=origin
-        ):
-            before = merged.get(bucket.start)
-            merged[bucket.start] = before.joined(bucket) if before else bucket
-        return {at: bucket.statistic(statistic) or 0.0 for at, bucket in merged.items()}
+        percent = percentile(statistic)
+        query = _PLAIN if percent is None else _PERCENTILE
+        values = {
+            "namespace": metric.namespace,
+            "name": metric.name,
+            "dimensions": json.dumps(metric.dimensions),
+            "start": start,
+            "end": end,
+            "period": period,
+            "origin": origin,
+            "unit": unit,
+            "percent": percent,
+        }
+        with self._lock, self._open() as connection:
+            rows = connection.execute(query, values).fetchall()
+        column = _COLUMNS.get(statistic, 1)
+        return {origin + row[0] * period: float(row[column]) for row in rows}
 
     def metrics(
         self, *, namespace: str = "", name: str = "", newer_than: float = 0

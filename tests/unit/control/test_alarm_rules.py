@@ -137,6 +137,15 @@ def test_the_reason_tells_the_values_and_the_threshold():
             },
             "EvaluateLowSampleCountPercentile ignore is not supported",
         ),
+        ({"EvaluateLowSampleCountPercentile": "evaluate"}, "for percentiles alone"),
+        (
+            {"Statistic": None, "ExtendedStatistic": "p9", "EvaluateLowSampleCountPercentile": "x"},
+            "must be evaluate or ignore",
+        ),
+        (
+            {"Dimensions": [{"Name": "A", "Value": "1"}, {"Name": "A", "Value": "2"}]},
+            "Dimensions: A, A: a name is given twice",
+        ),
         ({"WarmUpConfiguration": {"WarmUpPeriodDurationInMinutes": 1}}, "WarmUpConfiguration"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 
 from ridgeline_service.control.alarms.definition import ValidationError
 from ridgeline_service.control.alarms.verbs import (
+    InvalidFormat,
     InvalidNextToken,
     ResourceNotFound,
     ResourceNotFoundException,
@@ -54,7 +55,6 @@ class Watched:
         self.look()
 
     def look(self) -> None:
-        self.world.plane.watch_once()
         self.world.plane.scale_once()
         for _ in range(4):
             self.world.tick(0.5)
@@ -325,7 +325,21 @@ def test_an_alarm_that_rings_while_traffic_moves_rolls_the_update_back(watched):
     assert "high is in ALARM: Threshold Crossed" in described["FailureReason"]
 
 
-def test_an_alarm_before_the_traffic_moves_or_of_another_name_does_not(watched):
+def test_an_alarm_that_rings_before_moves_no_traffic(watched):
+    world = watched.world
+    watched.put()
+    watched.minute(25.0)
+    begin(world, rolled_back_by("high"))
+    for _ in range(60):
+        world.tick(1.0)
+        assert len(shares(world)) == 1
+    world.settle()
+    described = world.describe("e")
+    assert described["EndpointConfigName"] == "e"
+    assert "high is in ALARM, before any traffic has moved" in described["FailureReason"]
+
+
+def test_an_alarm_of_another_name_rolls_nothing_back(watched):
     world = watched.world
     watched.put()
     watched.put("other", TreatMissingData="breaching", MetricName="Other")
@@ -336,6 +350,49 @@ def test_an_alarm_before_the_traffic_moves_or_of_another_name_does_not(watched):
     for _ in range(12):
         watched.minute(5.0)
     assert world.describe("e")["EndpointConfigName"] == "c2"
+
+
+def test_a_clean_up_may_delete_what_it_lists(watched):
+    for number in range(7):
+        watched.put(f"a{number}")
+    seen, token = [], None
+    while True:
+        page = {"MaxRecords": 2} if token is None else {"MaxRecords": 2, "NextToken": token}
+        answer = watched.verbs.describe(page)
+        names = [alarm["AlarmName"] for alarm in answer["MetricAlarms"]]
+        watched.verbs.delete({"AlarmNames": names})
+        seen += names
+        token = answer.get("NextToken")
+        if token is None:
+            break
+    assert seen == [f"a{number}" for number in range(7)]
+
+
+def test_a_policy_that_hears_no_alarm_is_no_action(scaled):
+    arn = scaled.policy(1)
+    scaled.put(AlarmActions=[arn])
+    tracking = {
+        "PolicyType": "TargetTrackingScaling",
+        "TargetTrackingScalingPolicyConfiguration": {
+            "TargetValue": 1.0,
+            "PredefinedMetricSpecification": {
+                "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"
+            },
+        },
+    }
+    put = scaled.world.plane.scaling.put_policy
+    with pytest.raises(ValidationException, match="alarm 'high' sets it off"):
+        put({**RESOURCE, "PolicyName": "by1", **tracking})
+    other = put({**RESOURCE, "PolicyName": "t", **tracking})["PolicyARN"]
+    with pytest.raises(ValidationError, match="no step scaling policy has that ARN"):
+        scaled.put("more", AlarmActions=[other])
+
+
+def test_reason_data_is_json(watched):
+    watched.put()
+    given = {"AlarmName": "high", "StateValue": "OK", "StateReason": ""}
+    with pytest.raises(InvalidFormat, match="not JSON"):
+        watched.verbs.set_state({**given, "StateReasonData": "{not"})
 
 
 def test_a_rollback_alarm_must_be_there(watched):

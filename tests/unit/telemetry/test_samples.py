@@ -86,3 +86,36 @@ def test_statistics_agree_with_the_plain_numbers(values: list[float]) -> None:
 )
 def test_names_of_percentiles(name: str, value: float | None) -> None:
     assert percentile(name) == value
+
+
+_NAMES = (
+    "SampleCount",
+    "Sum",
+    "Average",
+    "Minimum",
+    "Maximum",
+    "p0",
+    "p50",
+    "p90",
+    "p99.9",
+    "p100",
+)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 300), st.integers(-9, 9), st.sampled_from([1, 1, 3])), max_size=40
+    ),
+    st.sampled_from([10, 60, 90]),
+    st.integers(0, 9),
+)
+def test_any_number_of_samples_is_summed_up_as_few_are(tmp_path_factory, drawn, period, origin):
+    store = SampleStore(tmp_path_factory.mktemp("samples") / "s.db")
+    store.put([Sample(LATENCY, t, "None", n, v * n, v, v) for t, v, n in drawn])
+    span = {"start": origin, "end": 250, "period": period, "origin": origin}
+    buckets = store.read(LATENCY, **span)
+    for name in _NAMES:
+        expected = {bucket.start: bucket.statistic(name) for bucket in buckets}
+        assert store.values(LATENCY, name, **span) == pytest.approx(expected)
+    assert store.values(LATENCY, "Sum", **span, unit="Seconds") == {}
+    store.close()

@@ -92,6 +92,9 @@ def definition_of(config: Document) -> Definition:
     for name in ("MetricName", "Namespace", "Period", "Threshold"):
         if config.get(name) is None:
             raise ValidationError(f"An alarm of a metric needs {name}.")
+    names = [each["Name"] for each in config.get("Dimensions") or ()]
+    if len(set(names)) < len(names):
+        raise ValidationError(f"Dimensions: {', '.join(sorted(names))}: a name is given twice.")
     periods, period = config["EvaluationPeriods"], config["Period"]
     definition = Definition(
         metric=metric_of(config["Namespace"], config["MetricName"], config.get("Dimensions") or ()),
@@ -113,13 +116,20 @@ def _statistic(config: Mapping[str, Any]) -> str:
     if (plain is None) == (extended is None):
         raise ValidationError("An alarm needs either Statistic or ExtendedStatistic.")
     if plain is not None:
+        if "EvaluateLowSampleCountPercentile" in config:
+            raise ValidationError("EvaluateLowSampleCountPercentile is for percentiles alone.")
         return str(plain)
     if percentile(str(extended)) is None:
         raise ValidationError(
             f"ExtendedStatistic {str(extended)[:60]!r} is not supported.",
             hint="Use a percentile such as p99.",
         )
-    if config.get("EvaluateLowSampleCountPercentile") == "ignore":
+    low = config.get("EvaluateLowSampleCountPercentile", "evaluate")
+    if low not in ("evaluate", "ignore"):
+        raise ValidationError(
+            f"EvaluateLowSampleCountPercentile {str(low)[:60]!r} must be evaluate or ignore."
+        )
+    if low == "ignore":
         raise ValidationError(
             "EvaluateLowSampleCountPercentile ignore is not supported: a percentile of few samples "
             "counts as one of many.",

@@ -8,12 +8,14 @@ from ridgeline_service.telemetry.lateness import lag_s
 from ridgeline_service.telemetry.samples import SampleStore
 
 _MINUTE_S = 60
+_HOUR_S = 3600
 
 
 def newest_end(definition: Definition, now: float) -> float:
     """When the newest period ended whose samples are all there: periods longer than a minute move
-    on with every minute. Times are seconds since the epoch."""
-    step = min(definition.period_s, _MINUTE_S)
+    on with every minute, those longer than an hour every ten. Times are seconds since the epoch."""
+    period = definition.period_s
+    step = min(period, _MINUTE_S) if period <= _HOUR_S else 10 * _MINUTE_S
     return (now - lag_s(definition.metric)) // step * step
 
 

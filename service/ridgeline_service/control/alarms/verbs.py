@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from ridgeline.errors import InvalidInput
 from ridgeline_service.control.alarms.definition import ValidationError, definition_of
 from ridgeline_service.control.alarms.showing import shown_alarm, shown_history
 from ridgeline_service.control.alarms.states import CONFIGURATION_UPDATE, note, set_state
 from ridgeline_service.control.context import Context
-from ridgeline_service.control.listing import page_after, tags_in, with_token
+from ridgeline_service.control.listing import Key, page_after, tags_in, with_token
 from ridgeline_service.control.names import micros_of
 from ridgeline_service.control.tags import MAX_TAGS
 from ridgeline_service.errors import AwsError
 from ridgeline_service.store import alarms as rows
 from ridgeline_service.store import journal, scaling
 from ridgeline_service.store.alarms import AlarmRecord, AlarmState, HistoryRecord
+from ridgeline_service.store.scaling import PolicyKind
 from ridgeline_service.telemetry.samples import metric_of
+
+T = TypeVar("T")
 
 _ACTIONS = ("AlarmActions", "OKActions", "InsufficientDataActions")
 _OF_METRIC = ("Statistic", "ExtendedStatistic", "Period", "Unit")
@@ -39,6 +44,11 @@ class ResourceNotFoundException(AwsError):
     http_status = 404
 
 
+class InvalidFormat(AwsError):
+    code = "InvalidFormat"
+    http_status = 400
+
+
 class InvalidNextToken(AwsError):
     code = "InvalidNextToken"
     http_status = 400
@@ -53,22 +63,10 @@ class Alarms:
     def put(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """A new alarm, or another definition of one, which keeps its state until it is judged."""
         definition_of(request)
-        context, name = self._context, request["AlarmName"]
-        config = {key: value for key, value in request.items() if key != "Tags"}
-        enabled = bool(request.get("ActionsEnabled", True))
-        with context.db.write() as connection:
-            _check_actions(connection, request)
-            former = rows.get_alarm(connection, name, for_update=True)
-            if former is None:
-                self._add(connection, request, config, enabled)
-            else:
-                changes = rows.AlarmChanges(
-                    config=config, configured_at=context.now(), actions_enabled=enabled
-                )
-                rows.change_alarm(connection, name, **changes)
-            done = "updated" if former else "created"
-            data = {"type": "Update" if former else "Create"}
-            note(context, connection, name, CONFIGURATION_UPDATE, f'Alarm "{name}" {done}', data)
+        try:
+            self._put(request)
+        except IntegrityError:
+            self._put(request)  # another call made it in between: this one changes it
         return {}
 
     def describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +74,7 @@ class Alarms:
             raise ValidationError("Give AlarmNames or AlarmNamePrefix, not both.")
         with self._context.db.read() as connection:
             found = [each for each in rows.all_alarms(connection) if _is_asked(each, request)]
-        page, token = _page(found, request, key=lambda alarm: alarm.name)
+        page, token = _page(found, request, key=lambda alarm: (alarm.name,))
         shown = {"MetricAlarms": [shown_alarm(each) for each in page], "CompositeAlarms": []}
         return with_token(shown, token)
 
@@ -90,9 +88,12 @@ class Alarms:
         with self._context.db.read() as connection:
             found = rows.history(connection, request.get("AlarmName"))
         found = [each for each in found if _happened(each, request)]
-        if request.get("ScanBy", "TimestampDescending") == "TimestampDescending":
+        newest_first = request.get("ScanBy", "TimestampDescending") == "TimestampDescending"
+        if newest_first:
             found.reverse()
-        page, token = _page(found, request, key=lambda record: record.id)
+        page, token = _page(
+            found, request, key=lambda record: (record.at, record.id), descending=newest_first
+        )
         return with_token({"AlarmHistoryItems": [shown_history(each) for each in page]}, token)
 
     def delete(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,11 +109,11 @@ class Alarms:
         return {}
 
     def set_state(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Until its metric is looked at again: at most a minute."""
+        """Until the next period of its metric ends, and has data to judge by."""
         context = self._context
         with context.db.write() as connection:
             alarm = _found(connection, request["AlarmName"])
-            state, data = AlarmState(request["StateValue"]), request.get("StateReasonData", "")
+            state, data = AlarmState(request["StateValue"]), _json(request)
             set_state(context, connection, alarm, state, request["StateReason"], data)
         context.changed()
         return {}
@@ -137,6 +138,24 @@ class Alarms:
         with self._context.db.read() as connection:
             tags = journal.tags_of(connection, self._tagged(connection, request))
         return {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+
+    def _put(self, request: Mapping[str, Any]) -> None:
+        context, name = self._context, request["AlarmName"]
+        config = {key: value for key, value in request.items() if key != "Tags"}
+        enabled = bool(request.get("ActionsEnabled", True))
+        with context.db.write() as connection:
+            _check_actions(connection, request)
+            former = rows.get_alarm(connection, name, for_update=True)
+            if former is None:
+                self._add(connection, request, config, enabled)
+            else:
+                changes = rows.AlarmChanges(
+                    config=config, configured_at=context.now(), actions_enabled=enabled
+                )
+                rows.change_alarm(connection, name, **changes)
+            done = "updated" if former else "created"
+            data = {"type": "Update" if former else "Create"}
+            note(context, connection, name, CONFIGURATION_UPDATE, f'Alarm "{name}" {done}', data)
 
     def _add(
         self, connection: Connection, request: Mapping[str, Any], config: dict[str, Any], on: bool
@@ -191,14 +210,25 @@ def _found(connection: Connection, name: str) -> AlarmRecord:
     return alarm
 
 
+def _json(request: Mapping[str, Any]) -> str:
+    """The StateReasonData. Raises InvalidFormat for what is not JSON."""
+    text: str = request.get("StateReasonData", "")
+    try:
+        json.loads(text or "{}")
+    except ValueError as error:
+        raise InvalidFormat(f"StateReasonData is not JSON: {error}.") from error
+    return text
+
+
 def _check_actions(connection: Connection, request: Mapping[str, Any]) -> None:
     """Raises ValidationError for an action that nobody here would do."""
     for kind in _ACTIONS:
         for arn in request.get(kind) or ():
-            if scaling.policy_of_arn(connection, arn) is None:
+            policy = scaling.policy_of_arn(connection, arn)
+            if policy is None or policy.kind is not PolicyKind.STEPS:
                 raise ValidationError(
-                    f"{kind} has {arn[:300]!r}: the only action there is, is a step scaling policy "
-                    "of a variant, by the ARN that PutScalingPolicy gave.",
+                    f"{kind} has {arn[:300]!r}, and no step scaling policy has that ARN now: no "
+                    "other action is there than such a policy, by the ARN of PutScalingPolicy.",
                     hint="Leave it out, and read the alarm's state with DescribeAlarms.",
                 )
 
@@ -238,9 +268,15 @@ def _happened(record: HistoryRecord, request: Mapping[str, Any]) -> bool:
     )
 
 
-def _page(found: list[Any], request: Mapping[str, Any], key: Any) -> tuple[Any, str | None]:
+def _page(
+    found: Sequence[T],
+    request: Mapping[str, Any],
+    key: Callable[[T], Key],
+    *,
+    descending: bool = False,
+) -> tuple[Sequence[T], str | None]:
     limit, token = request.get("MaxRecords", _PAGE), request.get("NextToken")
     try:
-        return page_after(found, key, limit=limit, token=token)
+        return page_after(found, key, limit=limit, token=token, descending=descending)
     except InvalidInput as error:
         raise InvalidNextToken(error.message) from error

@@ -17,8 +17,6 @@ from ridgeline_service.store.alarms import AlarmRecord
 from ridgeline_service.store.outage import log_failure
 from ridgeline_service.telemetry.samples import SampleStore
 
-WATCHED_EVERY_S = 5.0
-
 log = logging.getLogger(__name__)
 
 
@@ -39,7 +37,8 @@ class AlarmWatcher:
         self._judged = {
             each.name: self._judged[each.name] for each in alarms if each.name in self._judged
         }
-        for alarm in alarms:
+        # What takes longest, and is least urgent, comes last.
+        for alarm in sorted(alarms, key=lambda each: int(each.config["Period"])):
             try:
                 self._watch(alarm)
             except Exception as error:  # noqa: BLE001 - one alarm's bug must not stop the others
@@ -55,14 +54,16 @@ class AlarmWatcher:
         verdict = judge(definition, points)
         if verdict is not None and verdict.state is not alarm.state:
             data = reason_data(definition, verdict, self._context.clock())
-            self._write(alarm, verdict, data)
+            if not self._write(alarm, verdict, data):
+                return
         self._judged[alarm.name] = judged
 
-    def _write(self, alarm: AlarmRecord, verdict: Verdict, data: str) -> None:
+    def _write(self, alarm: AlarmRecord, verdict: Verdict, data: str) -> bool:
         """If it is as it was read: another control plane, or a user, may have been quicker."""
         context = self._context
         with context.db.write() as connection:
             if rows.get_alarm(connection, alarm.name, for_update=True) != alarm:
-                return
+                return False
             set_state(context, connection, alarm, verdict.state, verdict.reason, data)
         context.changed()
+        return True

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from ridgeline.errors import InvalidInput
-from ridgeline_service.control.listing import page_after
+from ridgeline_service.control.listing import Key, page_after
 from ridgeline_service.errors import AwsError, ValidationException
 
 _LARGEST = 50
@@ -46,7 +46,7 @@ def page_of_named(
         if (not wanted or each.name in wanted or each.arn in wanted)
         and resource_id in (None, each.resource_id)
     ]
-    return page_of(kept, request, key=lambda each: each.arn)
+    return page_of(kept, request, key=lambda each: (each.resource_id, each.name))
 
 
 def resource_filter(request: Mapping[str, Any]) -> str | None:
@@ -57,14 +57,18 @@ def resource_filter(request: Mapping[str, Any]) -> str | None:
 
 
 def page_of(
-    found: Sequence[T], request: Mapping[str, Any], key: Callable[[T], str]
+    found: Sequence[T],
+    request: Mapping[str, Any],
+    key: Callable[[T], Key],
+    *,
+    descending: bool = False,
 ) -> tuple[Sequence[T], str | None]:
     """What follows the row that NextToken names, as many as MaxResults; and the next token.
     Raises ValidationException and InvalidNextToken."""
-    limit = request.get("MaxResults", _LARGEST)
+    limit, token = request.get("MaxResults", _LARGEST), request.get("NextToken")
     if not 1 <= limit <= _LARGEST:
         raise ValidationException(f"MaxResults is {limit}: from 1 to {_LARGEST}.")
     try:
-        return page_after(found, key, limit=limit, token=request.get("NextToken"))
+        return page_after(found, key, limit=limit, token=token, descending=descending)
     except InvalidInput as error:
         raise InvalidNextToken(error.message) from error

@@ -114,7 +114,7 @@ class Scaling:
         with self._context.db.read() as connection:
             found = rows.all_targets(connection)
         found = [each for each in found if not wanted or each.resource_id in wanted]
-        page, token = page_of(found, request, key=lambda target: target.resource_id)
+        page, token = page_of(found, request, key=lambda target: (target.resource_id,))
         return with_token({"ScalableTargets": [_target(each) for each in page]}, token)
 
     def deregister(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,6 +135,8 @@ class Scaling:
         with context.db.write() as connection:
             target = registered(connection, resource_id)
             former = rows.get_policy(connection, resource_id, name)
+            if former is not None:
+                _check_kind(former, kind, all_alarms(connection))
             arn = former.arn if former else self._policy_arn(resource_id, name)
             policy = PolicyRecord(arn, name, resource_id, context.now(), kind, config)
             rows.put_policy(connection, policy)
@@ -177,7 +179,9 @@ class Scaling:
             )
         if not request.get("IncludeNotScaledActivities"):
             found = [each for each in found if not each.not_scaled]
-        page, token = page_of(found, request, key=lambda activity: activity.id)
+        page, token = page_of(
+            found, request, key=lambda each: (each.started_at, each.id), descending=True
+        )
         return with_token({"ScalingActivities": [_activity(each) for each in page]}, token)
 
     def tag(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -281,6 +285,16 @@ def _configuration(request: Mapping[str, Any]) -> tuple[PolicyKind, Mapping[str,
     else:
         tracking_of(config, *named_in(request["ResourceId"]))
     return kind, dict(config)
+
+
+def _check_kind(former: PolicyRecord, kind: PolicyKind, alarms: Iterable[AlarmRecord]) -> None:
+    """Raises ValidationException where alarms would act on a policy that hears none."""
+    if kind is not former.kind and (named := _alarms_of(former, alarms)):
+        raise ValidationException(
+            f"Policy {former.name} is {former.kind.value}, and alarm {named[0]['AlarmName']!r} "
+            f"sets it off: it cannot become {kind.value}.",
+            hint="Delete the policy or the alarm first.",
+        )
 
 
 def _alarms_of(policy: PolicyRecord, alarms: Iterable[AlarmRecord]) -> list[dict[str, str]]:
