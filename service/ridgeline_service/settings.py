@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -39,6 +40,12 @@ class Settings:
     @property
     def role_arn(self) -> str:
         return f"arn:aws:iam::{self.account_id}:role/{self.role_name}"
+
+    @property
+    def role_id(self) -> str:
+        """Stable, and of the form that IAM gives: AROA and 17 capitals."""
+        digest = hashlib.sha256(self.role_arn.encode()).hexdigest().upper()
+        return f"AROA{digest[:17]}"
 
     @property
     def default_bucket(self) -> str:

@@ -335,5 +335,8 @@ def test_temporary_credentials_do_what_their_key_does(service: Service, endpoint
         link = client("s3", signature=signature).generate_presigned_url("get_object", Params=where)
         with urllib.request.urlopen(link) as response:
             assert response.read() == b"v" * 100_000
+    assert client("sts").get_caller_identity()["Arn"].endswith("/nightly")
+    with pytest.raises(ClientError, match="Cannot call GetSessionToken"):
+        client("sts").get_session_token()
     with pytest.raises(ClientError, match="security token included in the request is invalid"):
         client("sagemaker", token=got["SessionToken"][:-4]).list_endpoints()

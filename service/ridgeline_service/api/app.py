@@ -170,6 +170,7 @@ def _call(scope: Scope, headers: dict[bytes, bytes]) -> Call:
         content_type=header(b"content-type"),
         body=b"",
         principal=header(b"x-ridgeline-principal"),
+        session=header(b"x-ridgeline-session"),
     )
 
 

@@ -26,7 +26,8 @@ _SMITHY_PATH = "/service/"
 
 @dataclass(frozen=True)
 class Call:
-    """One AWS request. ``scope`` is the service of the verified SigV4 credential scope."""
+    """One AWS request. ``scope`` is the service of the verified SigV4 credential scope; ``session``
+    is the end and the name of temporary credentials, empty for a key's own."""
 
     scope: str
     method: str
@@ -36,6 +37,7 @@ class Call:
     content_type: str
     body: bytes
     principal: str
+    session: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Dispatcher:
             operation = name
             raw = wire.read(operation_model, body)
             request = front.validator.check(operation_model.input_shape, raw)
-            answer = handler(request, Caller(call.principal))
+            answer = handler(request, _caller(call))
             reply = wire.write(operation_model, answer, request_id)
             return Outcome(reply, call.scope, operation, "")
         except RidgelineError as error:
@@ -100,6 +102,11 @@ class Dispatcher:
         for front in self._fronts.values():
             for name in front.service.operations:
                 front.warm(name)
+
+
+def _caller(call: Call) -> Caller:
+    until, _, name = call.session.partition(" ")
+    return Caller(call.principal, name, int(until) if until else None)
 
 
 class _Front:

@@ -6,7 +6,7 @@ Nothing is stored: the credentials are derived from the key that asks, and end w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from ridgeline_service.control.context import Context
@@ -16,8 +16,9 @@ from ridgeline_service.security.sessions import make_session
 from ridgeline_service.store import journal
 
 _NARROWING = ("Policy", "PolicyArns", "SerialNumber", "TokenCode")
-_ASSUMED_S, _OWN_S = 3600, 12 * 3600
-_LEAST_S, _MOST_S = 900, 36 * 3600
+_LEAST_S = 900
+_ASSUMED_S, _LONGEST_ASSUMED_S = 3600, 12 * 3600
+_OWN_S, _LONGEST_OWN_S = 12 * 3600, 36 * 3600
 
 
 class ValidationError(AwsError):
@@ -28,14 +29,18 @@ class ValidationError(AwsError):
 
 
 class Sessions:
-    """One method an operation; ``principal`` is the access key id that signed the call."""
+    """One method an operation; ``principal`` is the access key id that signed the call, ``until``
+    the end of the temporary credentials that did (seconds since the epoch), if they were such."""
 
     def __init__(self, context: Context, root: RootKey) -> None:
         self._context = context
         self._root = root
 
-    def assume_role(self, request: Mapping[str, Any], principal: str) -> dict[str, Any]:
-        """Raises AccessDenied for a role that is not this service's."""
+    def assume_role(
+        self, request: Mapping[str, Any], principal: str, until: int | None
+    ) -> dict[str, Any]:
+        """What a session assumes ends with it. Raises AccessDenied for a role that is not this
+        service's."""
         settings, name = self._context.settings, request["RoleSessionName"]
         if request["RoleArn"] != settings.role_arn:
             raise AccessDeniedException(
@@ -43,18 +48,30 @@ class Sessions:
                 f"{settings.role_arn}.",
                 code="AccessDenied",
             )
+        ends_at = self._end(request, _ASSUMED_S, _LONGEST_ASSUMED_S)
+        if until is not None:
+            ends_at = min(ends_at, until)
         role = f"arn:aws:sts::{settings.account_id}:assumed-role/{settings.role_name}"
         return {
-            "Credentials": self._credentials(request, principal, _ASSUMED_S),
-            "AssumedRoleUser": {"AssumedRoleId": f"{principal}:{name}", "Arn": f"{role}/{name}"},
+            "Credentials": self._credentials(principal, ends_at, name),
+            "AssumedRoleUser": {
+                "AssumedRoleId": f"{settings.role_id}:{name}",
+                "Arn": f"{role}/{name}",
+            },
         }
 
-    def get_session_token(self, request: Mapping[str, Any], principal: str) -> dict[str, Any]:
-        return {"Credentials": self._credentials(request, principal, _OWN_S)}
-
-    def _credentials(
-        self, request: Mapping[str, Any], principal: str, default_s: int
+    def get_session_token(
+        self, request: Mapping[str, Any], principal: str, until: int | None
     ) -> dict[str, Any]:
+        if until is not None:
+            raise AccessDeniedException(
+                "Cannot call GetSessionToken with session credentials.", code="AccessDenied"
+            )
+        ends_at = self._end(request, _OWN_S, _LONGEST_OWN_S)
+        return {"Credentials": self._credentials(principal, ends_at, "")}
+
+    def _end(self, request: Mapping[str, Any], default_s: int, longest_s: int) -> int:
+        """Seconds since the epoch. Raises ValidationError."""
         for name in _NARROWING:
             if request.get(name):
                 raise ValidationError(
@@ -62,14 +79,16 @@ class Sessions:
                     "may what it assumes.",
                     hint="Leave it out.",
                 )
-        seconds = request.get("DurationSeconds", default_s)
-        if not _LEAST_S <= seconds <= _MOST_S:
+        seconds: int = request.get("DurationSeconds", default_s)
+        if not _LEAST_S <= seconds <= longest_s:
             raise ValidationError(
-                f"DurationSeconds is {seconds}: it must be from {_LEAST_S} to {_MOST_S}."
+                f"DurationSeconds is {seconds}: it must be from {_LEAST_S} to {longest_s}."
             )
-        now = datetime.fromtimestamp(int(self._context.clock()), UTC)
-        until = now + timedelta(seconds=seconds)
-        session = make_session(principal, self._secret_of(principal), until)
+        return int(self._context.clock()) + seconds
+
+    def _credentials(self, principal: str, ends_at: int, name: str) -> dict[str, Any]:
+        until = datetime.fromtimestamp(ends_at, UTC)
+        session = make_session(principal, self._secret_of(principal), until, name)
         return {
             "AccessKeyId": session.access_key_id,
             "SecretAccessKey": session.secret_access_key,

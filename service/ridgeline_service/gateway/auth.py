@@ -25,10 +25,13 @@ class Unauthenticated(AccessDeniedException):
 
 @dataclass(frozen=True)
 class Caller:
-    """``principal`` is an access key id or the id of an API key; ``service`` the signed scope's."""
+    """``principal`` is an access key id or the id of an API key; ``service`` the signed scope's;
+    of temporary credentials also their name and their end."""
 
     principal: str
     service: str
+    session: str = ""
+    until: datetime | None = None
 
 
 class Authenticator:
@@ -54,7 +57,8 @@ class Authenticator:
         admitted = admit(request, self._secrets, now=self._now())
         body = await exchange.body(limit)
         verified = prove(admitted, request, lambda: hashlib.sha256(body).hexdigest())
-        return Caller(verified.signer.access_key_id, verified.service), body
+        signer = verified.signer
+        return Caller(signer.access_key_id, verified.service, signer.session, signer.until), body
 
     async def signed_for(
         self, service: str, exchange: Exchange, limit: int

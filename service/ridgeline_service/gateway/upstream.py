@@ -46,6 +46,8 @@ class ControlPlane:
         headers = _passed_on(exchange)
         headers["X-Ridgeline-Internal"] = self._internal_key
         headers["X-Ridgeline-Principal"] = caller.principal
+        if caller.until is not None:
+            headers["X-Ridgeline-Session"] = f"{int(caller.until.timestamp())} {caller.session}"
         headers["X-Ridgeline-Service"] = service
         again = exchange.method == "GET" or operation.startswith(_READ_ONLY)
         deadline = asyncio.get_running_loop().time() + self._wait_s

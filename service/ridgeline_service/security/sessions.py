@@ -9,13 +9,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-_PREFIX = "RLST"
+# Whose, until when (seconds since the epoch), which one, its name.
+_TOKEN = re.compile(
+    r"RLST\.([A-Za-z0-9_-]+)\.([0-9]{1,11})\.[0-9a-f]{24}\.([\w+=,.@-]{0,64})", re.A
+)
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,13 @@ class Session:
 
 @dataclass(frozen=True)
 class Signer:
-    """Whose signature it is, by the key that was issued, and the secret that made it."""
+    """Whose signature it is, by the key that was issued, and the secret that made it; of a session
+    also its name and its end."""
 
     access_key_id: str
     secret: str
+    session: str = ""
+    until: datetime | None = None
 
 
 class SessionExpired(Exception):
@@ -44,11 +50,12 @@ def make_session(
     owner: str,
     secret: str,
     expires_at: datetime,
+    name: str = "",
     random: Callable[[int], bytes] = secrets.token_bytes,
 ) -> Session:
-    """For the key ``owner`` with its ``secret``."""
-    said = {"key": owner, "until": int(expires_at.timestamp()), "id": random(12).hex()}
-    token = _PREFIX + base64.urlsafe_b64encode(json.dumps(said).encode()).decode()
+    """For the key ``owner`` with its ``secret``. ``name`` is one that STS allows."""
+    whose = base64.urlsafe_b64encode(owner.encode()).decode().rstrip("=")
+    token = f"RLST.{whose}.{int(expires_at.timestamp())}.{random(12).hex()}.{name}"
     return Session(_key_id(token), _secret(secret, token), token, expires_at)
 
 
@@ -59,21 +66,27 @@ def signer_of(
     ``credentials`` maps the ids of issued keys to their secrets. Raises SessionExpired."""
     if access_key_id in credentials:
         return Signer(access_key_id, credentials[access_key_id])
-    if not token.startswith(_PREFIX) or access_key_id != _key_id(token):
+    said = _TOKEN.fullmatch(token)
+    if said is None or access_key_id != _key_id(token):
         return None
-    try:
-        said = json.loads(base64.urlsafe_b64decode(token.removeprefix(_PREFIX)))
-        owner, until = said["key"], datetime.fromtimestamp(said["until"], UTC)
-        secret = credentials[owner]
-    except (ValueError, LookupError, TypeError, OverflowError, OSError):
+    owner = _owner(said.group(1))
+    if owner not in credentials:
         return None
+    until = datetime.fromtimestamp(int(said.group(2)), UTC)
     if now >= until:
         raise SessionExpired(until)
-    return Signer(owner, _secret(secret, token))
+    return Signer(owner, _secret(credentials[owner], token), said.group(3), until)
+
+
+def _owner(whose: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(whose + "=" * (-len(whose) % 4)).decode()
+    except ValueError:
+        return ""
 
 
 def _key_id(token: str) -> str:
-    digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+    digest = hashlib.sha256(token.encode()).digest()
     return "RLAS" + base64.b32encode(digest[:10]).decode()
 
 

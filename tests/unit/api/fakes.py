@@ -164,11 +164,15 @@ class FakeAlarms:
 
 
 class FakeSessions:
-    def assume_role(self, request: Mapping[str, Any], principal: str) -> dict[str, Any]:
+    def assume_role(
+        self, request: Mapping[str, Any], principal: str, until: int | None
+    ) -> dict[str, Any]:
         who = {"AssumedRoleId": f"{principal}:x", "Arn": request["RoleArn"]}
-        return {**self.get_session_token(request, principal), "AssumedRoleUser": who}
+        return {**self.get_session_token(request, principal, until), "AssumedRoleUser": who}
 
-    def get_session_token(self, request: Mapping[str, Any], principal: str) -> dict[str, Any]:
+    def get_session_token(
+        self, request: Mapping[str, Any], principal: str, until: int | None
+    ) -> dict[str, Any]:
         pair = {"AccessKeyId": "RLAS" + 16 * "A", "SecretAccessKey": "s"}
         return {"Credentials": {**pair, "SessionToken": "t", "Expiration": AT}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from unittest import mock
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ridgeline_service.errors import AccessDeniedException
-from ridgeline_service.security.sessions import make_session, signer_of
+from ridgeline_service.security.sessions import _key_id, make_session, signer_of
 from ridgeline_service.security.sigv2 import verify_sigv2
 from ridgeline_service.security.sigv4 import SignedRequest, verify
 
@@ -86,10 +87,19 @@ def test_links_of_the_old_signature_work_too():
         verify_sigv2(link, {"RLAKEXAMPLE": "x"}, bucket="", now=NOW)
 
 
-@given(st.text(), st.text())
-def test_no_text_is_a_session(access_key_id, token):
-    for text in (token, "RLST" + token):
-        assert signer_of(access_key_id, text, {}, NOW) is None
+@given(st.text(), st.text(), st.integers(0, 10**14))
+def test_no_text_is_a_session(access_key_id, text, until):
+    """Nor is one whose key id is of its token, as a stranger can make it."""
+    whose = base64.urlsafe_b64encode(text.encode("utf-8", "replace")).decode()
+    for token in (text, f"RLST{text}", f"RLST.{whose}.{until}.{'0' * 24}."):
+        for made in (access_key_id, _key_id(token)):
+            assert signer_of(made, token, {}, NOW) is None
+
+
+def test_a_session_tells_its_name_and_its_end():
+    made = make_session("RLAKEXAMPLE", "secret", NOW + timedelta(hours=1), "a.b@c=d,e-f_g")
+    signer = signer_of(made.access_key_id, made.token, KEYS, NOW)
+    assert (signer.session, signer.until) == ("a.b@c=d,e-f_g", NOW + timedelta(hours=1))
 
 
 @given(st.binary(max_size=40).map(lambda raw: raw.hex()))

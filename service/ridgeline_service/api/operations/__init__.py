@@ -13,9 +13,13 @@ Answer: TypeAlias = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls: the id of the key that signed, as the gateway verified it."""
+    """Who calls: the id of the key that signed, as the gateway verified it; of temporary
+    credentials of that key also their name, and until when they are good, in seconds since the
+    epoch."""
 
     principal: str
+    session: str = ""
+    until: int | None = None
 
 
 Handler: TypeAlias = Callable[[dict[str, object], Caller], Answer]

@@ -5,7 +5,6 @@ There is one account and one role, which every key of this service acts as.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -38,19 +37,20 @@ class NoSuchEntity(AwsError):
 
 def sts_table(settings: Settings, sessions: SessionVerbs) -> Table:
     def get_caller_identity(request: dict[str, object], caller: Caller) -> Answer:
-        session = re.sub(r"[^\w+=,.@-]", "-", caller.principal, flags=re.ASCII)[:64] or "ridgeline"
+        said = caller.session or caller.principal
+        session = re.sub(r"[^\w+=,.@-]", "-", said, flags=re.ASCII)[:64] or "ridgeline"
         role = f"arn:aws:sts::{settings.account_id}:assumed-role/{settings.role_name}"
         return {
-            "UserId": f"{_role_id(settings)}:{session}",
+            "UserId": f"{settings.role_id}:{session}",
             "Account": settings.account_id,
             "Arn": f"{role}/{session}",
         }
 
     def assume_role(request: dict[str, object], caller: Caller) -> Answer:
-        return sessions.assume_role(request, caller.principal)
+        return sessions.assume_role(request, caller.principal, caller.until)
 
     def get_session_token(request: dict[str, object], caller: Caller) -> Answer:
-        return sessions.get_session_token(request, caller.principal)
+        return sessions.get_session_token(request, caller.principal, caller.until)
 
     return {
         "GetCallerIdentity": get_caller_identity,
@@ -73,12 +73,12 @@ def iam_table(settings: Settings) -> Table:
             "Role": {
                 "Path": "/",
                 "RoleName": settings.role_name,
-                "RoleId": _role_id(settings),
+                "RoleId": settings.role_id,
                 "Arn": settings.role_arn,
                 "CreateDate": _CREATED,
                 "AssumeRolePolicyDocument": quote(json.dumps(_TRUST), safe=""),
                 "Description": "The role that Ridgeline's jobs and endpoints run as.",
-                "MaxSessionDuration": 3600,
+                "MaxSessionDuration": 12 * 3600,
             }
         }
 
@@ -117,9 +117,3 @@ def iam_table(settings: Settings) -> Table:
         "SimulatePrincipalPolicy": simulate,
         "ListAttachedRolePolicies": attached,
     }
-
-
-def _role_id(settings: Settings) -> str:
-    """Stable, and of the form that IAM gives: AROA and 17 capitals."""
-    digest = hashlib.sha256(settings.role_arn.encode()).hexdigest().upper()
-    return f"AROA{digest[:17]}"
