@@ -77,16 +77,20 @@ class UnsupportedModel(InvalidModel):
 
 
 class MissingTensor(InvalidModel):
-    """The weights do not contain a tensor that config.json implies."""
+    """The weights do not contain tensors that config.json implies. The first few are named."""
 
     code = "MissingTensor"
 
-    def __init__(self, tensor: str, where: str) -> None:
+    def __init__(self, *tensors: str, where: str) -> None:
+        named = ", ".join(repr(tensor) for tensor in tensors[:3])
+        if len(tensors) > 3:
+            named += f" and {len(tensors) - 3} more"
+        subject = f"Tensor {named} is" if len(tensors) == 1 else f"Tensors {named} are"
         super().__init__(
-            f"Tensor {tensor!r} is missing from {where}.",
+            f"{subject} missing from {where}.",
             hint="The download may be incomplete, or config.json belongs to another model.",
         )
-        self.tensor = tensor
+        self.tensors = tensors
 
 
 class MismatchedTensor(InvalidModel):

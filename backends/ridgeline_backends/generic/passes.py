@@ -17,10 +17,6 @@ COMPUTED_WHOLE = frozenset(
 )
 """Architectures that are given the whole text for each of its tokens."""
 
-TOLD_POSITIONS = frozenset({"BambaForCausalLM"})
-"""Architectures that count positions from the first token they are given, whatever they remember,
-unless they are told."""
-
 _WHOLE_TEXT_BESIDE_MEMORY = frozenset({"CpmAntForCausalLM"})
 
 
@@ -31,3 +27,15 @@ def takes_plain_text(architecture: str, model: nn.Module) -> bool:
         return False
     accepted = inspect.signature(model.forward).parameters
     return architecture in COMPUTED_WHOLE or any(name in accepted for name in MEMORIES)
+
+
+def takes_positions(model: nn.Module) -> bool:
+    """Whether the model is to be told the positions of the tokens it is given, counted from 0. It
+    may count them wrongly itself: not all memories, nor all of their layers, know their length."""
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return False
+    return not any(
+        # RoBERTa and its like count from behind the position that padding has.
+        name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
+        for name, module in model.named_modules()
+    )

@@ -15,8 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
 
 from ridgeline_backends.base import (
     Artifact,
@@ -30,7 +28,8 @@ from ridgeline_backends.base import (
 )
 from ridgeline_backends.device_time import DeviceTime
 from ridgeline_backends.generic.describe import parse
-from ridgeline_backends.generic.passes import COMPUTED_WHOLE, MEMORIES, TOLD_POSITIONS
+from ridgeline_backends.generic.load import load_model
+from ridgeline_backends.generic.passes import COMPUTED_WHOLE, MEMORIES, takes_positions
 from ridgeline_backends.models.reader import Reader, read_json
 from ridgeline_backends.sampling import results, wanted_rows
 from ridgeline_backends.torch_threads import TorchThreads
@@ -64,19 +63,12 @@ class GenericRunner(ModelRunner):
         generation = folder / "generation_config.json"
         if generation.is_file():
             self._eos |= _stop_tokens(read_json(generation))
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._model: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.bfloat16 if plan.dtype is Dtype.BF16 else torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
-        self._model.eval()  # type: ignore[no-untyped-call]
+        dtype = torch.bfloat16 if plan.dtype is Dtype.BF16 else torch.float32
+        self._model = load_model(folder, dtype)
         accepted = inspect.signature(self._model.forward).parameters
         self._picks_rows = "logits_to_keep" in accepted
         self._whole = plan.architecture in COMPUTED_WHOLE
-        self._told_positions = plan.architecture in TOLD_POSITIONS
+        self._told_positions = takes_positions(self._model)
         self._slots: dict[int, _Memory] = {}
         self._limits = RunnerLimits(
             max_model_len=plan.max_model_len,

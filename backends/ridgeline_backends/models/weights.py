@@ -73,13 +73,18 @@ class Weights:
 
     def get(self, name: str, *shape: int) -> Tensor:
         """A tensor of that shape. Raises `MissingTensor` or `MismatchedTensor`."""
-        if name not in self._file_of:
-            raise MissingTensor(name, self._where)
-        tensor: Tensor = self._file_of[name].get_tensor(name)  # type: ignore[no-untyped-call]
+        tensor = self.stored(name)
         if tuple(tensor.shape) != shape:
             raise MismatchedTensor(name, f"of shape {shape}", f"of shape {tuple(tensor.shape)}")
         if not tensor.is_floating_point():
             raise MismatchedTensor(name, "floating point", f"of type {tensor.dtype}")
+        return tensor
+
+    def stored(self, name: str) -> Tensor:
+        """A tensor of any shape and type. Raises `MissingTensor`."""
+        if name not in self._file_of:
+            raise MissingTensor(name, where=self._where)
+        tensor: Tensor = self._file_of[name].get_tensor(name)  # type: ignore[no-untyped-call]
         self._read.append((tensor.data_ptr(), tensor.nbytes))
         return tensor
 

@@ -22,6 +22,8 @@ from transformers import (
     LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    MiniMaxConfig,
+    MiniMaxForCausalLM,
     OpenAIGPTConfig,
     OpenAIGPTLMHeadModel,
     OPTConfig,
@@ -30,6 +32,8 @@ from transformers import (
     PreTrainedModel,
     RecurrentGemmaConfig,
     RecurrentGemmaForCausalLM,
+    RobertaConfig,
+    RobertaForCausalLM,
 )
 
 from ridgeline_backends.base import Chunk, LoadSpec, SampleRequest, Step
@@ -56,7 +60,7 @@ MODELS: dict[str, tuple[type[PreTrainedModel], PreTrainedConfig]] = {
         BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4),
     ),
     "mamba": (MambaForCausalLM, MambaConfig(state_size=8, eos_token_id=2, **WIDE)),
-    # Written by transformers with an infinity in the config; told positions.
+    # Written by transformers with an infinity in the config; counts no positions by its memory.
     "bamba": (
         BambaForCausalLM,
         BambaConfig(
@@ -69,6 +73,24 @@ MODELS: dict[str, tuple[type[PreTrainedModel], PreTrainedConfig]] = {
             **WIDE,
             **HEADS,
         ),
+    ),
+    # Its memory begins with a layer that counts no positions.
+    "minimax": (
+        MiniMaxForCausalLM,
+        MiniMaxConfig(
+            layer_types=["linear_attention", "full_attention"],
+            num_key_value_heads=2,
+            head_dim=8,
+            intermediate_size=64,
+            num_local_experts=4,
+            **WIDE,
+            **HEADS,
+        ),
+    ),
+    # Positions begin behind that of the padding.
+    "roberta": (
+        RobertaForCausalLM,
+        RobertaConfig(is_decoder=True, intermediate_size=64, pad_token_id=1, **WIDE, **HEADS),
     ),
     # These are computed whole for each token.
     "gpt": (

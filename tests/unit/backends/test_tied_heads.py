@@ -25,8 +25,14 @@ CONFIG = {
 EMBEDDING = torch.arange(40, dtype=torch.float32).view(10, 4)
 
 
-def read(folder: Path, *, tied: bool, head: torch.Tensor | None) -> DecoderWeights:
-    tensors = {"model.embed_tokens.weight": EMBEDDING, "model.norm.weight": torch.ones(4)}
+def read(
+    folder: Path,
+    *,
+    tied: bool,
+    head: torch.Tensor | None,
+    embedding: torch.Tensor = EMBEDDING,
+) -> DecoderWeights:
+    tensors = {"model.embed_tokens.weight": embedding, "model.norm.weight": torch.ones(4)}
     if head is not None:
         tensors["lm_head.weight"] = head
     save_file(tensors, folder / "model.safetensors")
@@ -34,16 +40,37 @@ def read(folder: Path, *, tied: bool, head: torch.Tensor | None) -> DecoderWeigh
         return read_decoder(decoder_config({**CONFIG, "tie_word_embeddings": tied}), weights)
 
 
-@pytest.mark.parametrize("head", [None, EMBEDDING.clone(), EMBEDDING.to(torch.bfloat16)])
+# The empty one is what sharded training leaves of a tensor that it keeps elsewhere.
+@pytest.mark.parametrize(
+    "head", [None, EMBEDDING.clone(), EMBEDDING.to(torch.bfloat16), torch.empty(0)]
+)
 def test_the_embedding_is_the_head(head: torch.Tensor | None, tmp_path: Path):
     found = read(tmp_path, tied=True, head=head)
     assert found.head is found.embedding
 
 
-def test_a_head_that_differs_is_not_dropped_without_a_word(tmp_path: Path):
-    with pytest.raises(InvalidModel, match=r"lm_head\.weight") as caught:
-        read(tmp_path, tied=True, head=EMBEDDING + 1)
+def test_rows_that_are_no_numbers_are_compared_as_well(tmp_path: Path):
+    embedding = EMBEDDING.clone()
+    embedding[3] = torch.nan
+    found = read(tmp_path, tied=True, head=embedding.clone(), embedding=embedding)
+    assert found.head is found.embedding
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        EMBEDDING + 1,
+        torch.cat([EMBEDDING, torch.zeros(6, 4)]),
+        EMBEDDING.to(torch.int8),
+        torch.tensor(1.0),
+    ],
+    ids=["other numbers", "padded vocabulary", "quantised", "scalar"],
+)
+def test_a_head_that_differs_is_not_dropped_without_a_word(head: torch.Tensor, tmp_path: Path):
+    with pytest.raises(InvalidModel, match=r"lm_head\.weight .* differs from the embed") as caught:
+        read(tmp_path, tied=True, head=head)
     assert "tie_word_embeddings" in caught.value.hint
+    assert "take it out of the weights" in caught.value.hint
 
 
 def test_an_untied_head_is_used(tmp_path: Path):
