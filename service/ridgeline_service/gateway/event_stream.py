@@ -36,7 +36,7 @@ class PayloadParts:
     def __init__(self, content_type: str) -> None:
         kind = content_type.partition(";")[0].strip().lower()
         self._end = _ENDS.get(kind)
-        self._held = b""
+        self._held = bytearray()
 
     def take(self, chunk: bytes) -> bytes:
         """The parts that are whole with this piece: none, one or several."""
@@ -48,17 +48,18 @@ class PayloadParts:
         framed = []
         begun = 0
         for end in self._end.finditer(self._held, searched):
-            framed.append(_parts(self._held[begun : end.end()]))
+            framed.append(_parts(bytes(self._held[begun : end.end()])))
             begun = end.end()
         rest = len(self._held) - begun
         whole = begun + rest - rest % MAX_PAYLOAD
-        framed.append(_parts(self._held[begun:whole]))
-        self._held = self._held[whole:]
+        framed.append(_parts(bytes(self._held[begun:whole])))
+        del self._held[:whole]
         return b"".join(framed)
 
     def rest(self) -> bytes:
         """What came after the last end."""
-        held, self._held = self._held, b""
+        held = bytes(self._held)
+        self._held.clear()
         return _parts(held)
 
 

@@ -8,6 +8,7 @@ the gateway itself finds has OpenAI's shape and status.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,6 +46,9 @@ TASKS = {
     "tokenize": ("text-generation", "text-embedding", "text-ranking"),
     "detokenize": ("text-generation", "text-embedding", "text-ranking"),
 }
+# Where other servers of models say that they are well.
+_HEALTH_ELSEWHERE = frozenset(("/health", "/ping", "/version"))
+_V1_AGAIN = re.compile(r"//+v1(/|$)|/v1/+v1(/|$)")
 _FORWARDED = ("Retry-After", "openai-processing-ms", "x-request-id", SIMULATED_HEADER)
 
 
@@ -192,7 +196,11 @@ def _unknown_url(exchange: Exchange) -> OpenAiError:
         f"Unknown request URL: {exchange.method} {exchange.path}. Served here: "
         f"/v1/models, {', '.join('/v1/' + known for known in TASKS)}."
     )
-    if not exchange.path.startswith("/v1/"):
+    if exchange.path in _HEALTH_ELSEWHERE:
+        told += " GET /healthz says whether the service is up, and needs no key."
+    elif _V1_AGAIN.match(exchange.path):
+        told += " A client's base URL ends in one /v1, after one slash."
+    elif not exchange.path.startswith("/v1/"):
         told += " A client's base URL ends in /v1."
     return OpenAiError(told, status=404, code="unknown_url")
 

@@ -23,6 +23,7 @@ from ridgeline_service.objects.http import (
     address,
     host_bucket,
     parse_query,
+    presigned_headers,
 )
 from ridgeline_service.objects.payload import ChunkSigner, Payload
 from ridgeline_service.objects.storage import ObjectStore
@@ -119,18 +120,19 @@ class ObjectStoreApp:
             raise NotImplemented_(
                 "Uploads by a form (presigned POST) are not supported here. Presign a PUT instead."
             )
+        query = parse_query(scope["query_string"])
         try:
             if is_sigv2(scope["query_string"]) and not is_signed(signed):
                 verified = verify_sigv2(signed, credentials, bucket=host_bucket(host), now=now)
             else:
                 verified = verify(signed, credentials, now=now, body_sha256=None)
+                # Only this signature covers the whole query.
+                headers |= presigned_headers(query) if verified.presigned else {}
         except AccessDeniedException as error:
             raise _s3_error(error) from None
         if verified.service != "s3":
             raise AccessDenied(f"The request is signed for {verified.service!r}, not for 's3'.")
-        owner = headers.get("x-amz-expected-bucket-owner")
-        if owner is not None and owner != self._account_id:
-            raise AccessDenied(f"The bucket is owned by {self._account_id}, not by {owner}.")
+        self._check_owners(headers)
         bucket, key = address(host, raw_path)
         payload = Payload(
             aiter(body),
@@ -138,8 +140,13 @@ class ObjectStoreApp:
             marker=verified.payload,
             signer=ChunkSigner.of(verified),
         )
-        query = parse_query(scope["query_string"])
         return S3Request(scope["method"], bucket, key, query, headers, payload)
+
+    def _check_owners(self, headers: Mapping[str, str]) -> None:
+        for name in ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner"):
+            owner = headers.get(name)
+            if owner is not None and owner != self._account_id:
+                raise AccessDenied(f"The bucket is owned by {self._account_id}, not by {owner}.")
 
     def _credentials(self) -> Mapping[str, str]:
         snapshot = self._snapshots.current()

@@ -154,11 +154,14 @@ def copy_part(etag: str, modified: float) -> str:
     return whole("CopyPartResult", inner)
 
 
-def deleted(outcomes: Iterable[tuple[str, S3Error | None]], *, quiet: bool) -> str:
-    """Keys with why they were kept, or None; ``quiet`` leaves out those that are gone."""
+def deleted(outcomes: Iterable[tuple[Mapping[str, str], S3Error | None]], *, quiet: bool) -> str:
+    """Entries (``Key``, perhaps ``VersionId``) with why they were kept, or None; ``quiet`` leaves
+    out those that are gone."""
     parts = []
-    for key, refusal in outcomes:
-        named = _element("Key", escape(key))
+    for entry, refusal in outcomes:
+        named = "".join(
+            _element(name, escape(entry[name])) for name in ("Key", "VersionId") if name in entry
+        )
         if refusal is not None:
             why = _element("Code", refusal.code), _element("Message", escape(refusal.message_text))
             parts.append(_element("Error", named, *why))

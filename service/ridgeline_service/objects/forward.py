@@ -41,6 +41,8 @@ _NOT_SENT = frozenset(
         "x-amz-date",
         "x-amz-decoded-content-length",
         "x-amz-sdk-checksum-algorithm",
+        "x-amz-security-token",
+        "x-amz-source-expected-bucket-owner",
         "x-amz-trailer",
         "x-amz-expected-bucket-owner",
     )
@@ -112,7 +114,7 @@ class Forwarder:
         query = {
             name: value
             for name, value in request.query.items()
-            if not name.startswith("X-Amz-") and name not in SIGV2_FIELDS
+            if not name.lower().startswith("x-amz-") and name not in SIGV2_FIELDS
         }
         encoded = f"?{urlencode(query, quote_via=quote)}" if query else ""
         url = f"{self._endpoint}/{address}{encoded}"

@@ -17,6 +17,14 @@ from ridgeline_service.objects.payload import Payload
 _VIRTUAL_HOST = re.compile(
     r"(?P<bucket>.+)\.(?:s3(?:[.-](?:dualstack\.)?[a-z0-9-]+)?\.amazonaws\.com(?:\.cn)?|localhost)"
 )
+# Of a presigned request: its signature, and what is said of a body that was not there yet when the
+# link was made. AWS's SDK for JavaScript signs the checksum of an empty one.
+_STAYS_IN_QUERY = re.compile(
+    r"x-amz-(?:algorithm|credential|date|expires|security-token|signature|signedheaders"
+    r"|content-sha256|decoded-content-length|sdk-checksum-algorithm|trailer|checksum-.*)"
+)
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 # Kept with an object and answered with it. Content-Type is not here: it has a default.
@@ -89,6 +97,21 @@ def host_bucket(host: str) -> str:
 
 def parse_query(raw: bytes) -> dict[str, str]:
     return dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True))
+
+
+def presigned_headers(query: Mapping[str, str]) -> dict[str, str]:
+    """Headers that a signer of links has put into the query, as AWS's SDK for JavaScript does with
+    all ``x-amz-`` ones. Raises InvalidArgument for what no header can hold."""
+    found = {}
+    for written, value in query.items():
+        name = written.lower()
+        if not name.startswith("x-amz-") or _STAYS_IN_QUERY.fullmatch(name):
+            continue
+        if not _HEADER_NAME.fullmatch(name) or _CONTROL.search(value):
+            raise InvalidArgument(f"The query parameter {written[:80]!r} cannot be a header.")
+        # Headers are bytes, read as Latin-1 here and answered so.
+        found[name] = value.encode().decode("latin-1")
+    return found
 
 
 def require_current(fields: Mapping[str, str], name: str = "versionId") -> None:

@@ -1,14 +1,14 @@
 """Multipart uploads. Completing one moves no byte: the object is the list of its parts.
 
-Checksums are verified part by part, as the parts arrive. The object has none: one over all of its
-bytes would mean to read them again, so what a client says of the whole is not taken over.
+Checksums are verified part by part, as the parts arrive. The object keeps none; only a client that
+says one of the whole makes the bytes be read again, to verify it.
 """
 
 from __future__ import annotations
 
 from urllib.parse import quote
 
-from nanio.errors import InvalidArgument, MalformedXML
+from nanio.errors import InvalidArgument, InvalidRequest, MalformedXML, NotImplemented_
 from nanio.handlers._body import parse_xml_safely
 from nanio.xml import (
     complete_multipart_upload_xml,
@@ -28,10 +28,13 @@ from ridgeline_service.objects.http import (
     xml,
 )
 from ridgeline_service.objects.index import StoredObject, Upload
+from ridgeline_service.objects.payload import announced_checksums, verify_checksums
 from ridgeline_service.objects.storage import ObjectStore
 from ridgeline_service.objects.times import utc
 
 _MAX_DOCUMENT = 4 * 1024 * 1024
+# The others are, for an upload of parts, checksums of the parts' checksums.
+_OF_WHOLE = frozenset(f"x-amz-checksum-{kind}" for kind in ("crc32", "crc32c", "crc64nvme"))
 
 
 async def create(request: S3Request, store: ObjectStore) -> S3Response:
@@ -79,6 +82,7 @@ async def complete(request: S3Request, store: ObjectStore) -> S3Response:
         if not number.isdigit() or not etag:
             raise MalformedXML("Every Part needs a PartNumber and an ETag")
         wanted.append((int(number), etag))
+    await _check_whole(request, store, upload, wanted)
     stored = await store.complete(upload, wanted, WriteCondition.of(request.headers))
     return xml(
         complete_multipart_upload_xml(
@@ -90,12 +94,43 @@ async def complete(request: S3Request, store: ObjectStore) -> S3Response:
     )
 
 
+async def _check_whole(
+    request: S3Request, store: ObjectStore, upload: Upload, wanted: list[tuple[int, str]]
+) -> None:
+    """Hold the object to what the client says of it. Raises InvalidRequest for another size,
+    BadDigest for another checksum, and NotImplemented_ for a checksum that is not verified here."""
+    size = request.headers.get("x-amz-mp-object-size")
+    said = announced_checksums(request.headers)
+    composite = request.headers.get("x-amz-checksum-type", "").upper() == "COMPOSITE"
+    for name, value in said.items():
+        if composite or name not in _OF_WHOLE or "-" in value:
+            raise NotImplemented_(
+                f"The header {name} tells no CRC of the whole object: that is not supported here. "
+                "Leave it out: each part's own checksum was verified as the part arrived."
+            )
+    if size is None and not said:
+        return
+    whole = store.assembled(upload, wanted)
+    if size is not None and size != str(whole.size):
+        raise InvalidRequest(
+            f"The header x-amz-mp-object-size says {size!r}, and the parts have {whole.size} bytes."
+        )
+    if said:
+        with store.pinned(whole):
+            await verify_checksums(store.read(whole, 0, whole.size), said)
+
+
 def _location(request: S3Request) -> str:
     """The URL of the object, by the address that the client has used."""
     host = request.headers.get("host", "")
-    scheme = "https" if ".amazonaws.com" in host else "http"
     folder = "" if host_bucket(host) else f"/{request.bucket}"
-    return f"{scheme}://{host}{folder}/{quote(request.key, safe='/~')}"
+    path = f"{folder}/{quote(request.key, safe='/~')}"
+    if not host:
+        return path
+    # The first proxy on the way is the one that the client talks to.
+    outside = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    secure = ".amazonaws.com" in host or outside == "https"
+    return f"{'https' if secure else 'http'}://{host}{path}"
 
 
 async def abort(request: S3Request, store: ObjectStore) -> S3Response:

@@ -202,7 +202,7 @@ async def _delete(request: S3Request, store: ObjectStore) -> S3Response:
 
 async def _delete_many(request: S3Request, store: ObjectStore) -> S3Response:
     root = parse_xml_safely(await request.payload.read(_MAX_DOCUMENT))
-    wanted: list[tuple[str, WriteCondition]] = []
+    wanted: list[dict[str, str]] = []
     quiet = False
     for element in root:
         tag = element.tag.rpartition("}")[2]
@@ -212,15 +212,29 @@ async def _delete_many(request: S3Request, store: ObjectStore) -> S3Response:
             fields = {child.tag.rpartition("}")[2]: child.text or "" for child in element}
             if not fields.get("Key"):
                 raise MalformedXML("Every Object needs one Key")
-            if unknown := fields.keys() - _DELETED_BY:
-                raise NotImplemented_(f"{min(unknown)} of an Object is not supported here.")
-            require_current(fields, "VersionId")
-            wanted.append((fields["Key"], WriteCondition(etag=fields.get("ETag", ""))))
+            wanted.append(fields)
     if not 1 <= len(wanted) <= 1000:
         raise MalformedXML("DeleteObjects takes from 1 to 1000 keys")
-    refusals = await store.delete(request.bucket, wanted)
-    outcomes = [(key, refusal) for (key, _), refusal in zip(wanted, refusals, strict=True)]
+    refused = [_refusal(fields) for fields in wanted]
+    served = [fields for fields, why in zip(wanted, refused, strict=True) if why is None]
+    conditions = [(each["Key"], WriteCondition(etag=each.get("ETag", ""))) for each in served]
+    kept = iter(await store.delete(request.bucket, conditions))
+    outcomes = [
+        (fields, next(kept) if why is None else why)
+        for fields, why in zip(wanted, refused, strict=True)
+    ]
     return xml(documents.deleted(outcomes, quiet=quiet))
+
+
+def _refusal(fields: Mapping[str, str]) -> S3Error | None:
+    """Why an entry of DeleteObjects is not done: it alone, the others are."""
+    if unknown := fields.keys() - _DELETED_BY:
+        return NotImplemented_(f"{min(unknown)} of an Object is not supported here.")
+    try:
+        require_current(fields, "VersionId")
+    except InvalidArgument as error:
+        return error
+    return None
 
 
 async def _put(request: S3Request, store: ObjectStore) -> S3Response:

@@ -14,7 +14,7 @@ import base64
 import hashlib
 import hmac
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -108,11 +108,7 @@ class Payload:
         self.checksums: dict[str, str] = {}
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        announced = {
-            name: value
-            for name, value in self._headers.items()
-            if self._of_body and name.startswith(_CHECKSUM_PREFIX) and name not in _SETTINGS
-        }
+        announced = announced_checksums(self._headers) if self._of_body else {}
         named = [item.strip().lower() for item in self._headers.get("x-amz-trailer", "").split(",")]
         running = {name: _checksum(name) for name in {*announced, *filter(None, named)}}
         sha256 = hashlib.sha256() if _is_digest(self._marker) else None
@@ -136,10 +132,7 @@ class Payload:
             for name, value in self._trailer.items()
             if name.startswith(_CHECKSUM_PREFIX)
         }
-        for name, value in self.checksums.items():
-            checksum = running.get(name)
-            if checksum is not None and _base64(checksum.digest()) != value:
-                raise BadDigest(f"The {name} you specified did not match the calculated checksum.")
+        _check(self.checksums, running)
 
     async def read(self, limit: int, *, of_body: bool = True) -> bytes:
         """All of a small body. ``of_body``: that is what checksums in the headers are about."""
@@ -188,6 +181,32 @@ class Payload:
         async for rest in lines.rest():
             if rest.strip():
                 raise InvalidRequest("Bytes follow the last aws-chunked frame")
+
+
+def announced_checksums(headers: Mapping[str, str]) -> dict[str, str]:
+    """By header: what the client says of the bytes."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name.startswith(_CHECKSUM_PREFIX) and name not in _SETTINGS
+    }
+
+
+async def verify_checksums(body: AsyncIterable[bytes], said: Mapping[str, str]) -> None:
+    """Read all of ``body``. Raises BadDigest if it is not what ``said``, by header, tells of it."""
+    running = {name: _checksum(name) for name in said}
+    async for chunk in body:
+        for checksum in running.values():
+            if checksum is not None:
+                checksum.update(chunk)
+    _check(said, running)
+
+
+def _check(said: Mapping[str, str], running: Mapping[str, _Checksum | None]) -> None:
+    for name, value in said.items():
+        checksum = running.get(name)
+        if checksum is not None and _base64(checksum.digest()) != value:
+            raise BadDigest(f"The {name} you specified did not match the calculated checksum.")
 
 
 class _Lines:

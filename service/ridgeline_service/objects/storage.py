@@ -210,14 +210,8 @@ class ObjectStore:
         self._free(freed)
         return part
 
-    async def complete(
-        self,
-        upload: Upload,
-        wanted: list[tuple[int, str]],
-        condition: WriteCondition = ALWAYS,
-    ) -> StoredObject:
-        """Parts by number and ETag, as the client lists them, become the object. An upload that
-        ``condition`` refuses stays, to be completed again or aborted."""
+    def assembled(self, upload: Upload, wanted: list[tuple[int, str]]) -> StoredObject:
+        """The object that parts by number and ETag, as the client lists them, would become."""
         if not wanted:
             raise InvalidPart("The list of parts is empty")
         if [number for number, _ in wanted] != sorted({number for number, _ in wanted}):
@@ -238,7 +232,7 @@ class ObjectStore:
         digest = hashlib.md5(
             b"".join(bytes.fromhex(part.md5) for part in chosen), usedforsecurity=False
         )
-        stored = StoredObject(
+        return StoredObject(
             key=upload.key,
             segments=tuple(part.segment for part in chosen if part.segment.size),
             size=sum(part.segment.size for part in chosen),
@@ -246,6 +240,16 @@ class ObjectStore:
             modified=self._clock(),
             headers=upload.headers,
         )
+
+    async def complete(
+        self,
+        upload: Upload,
+        wanted: list[tuple[int, str]],
+        condition: WriteCondition = ALWAYS,
+    ) -> StoredObject:
+        """The parts become the object. An upload that ``condition`` refuses stays, to be completed
+        again or aborted."""
+        stored = self.assembled(upload, wanted)
         freed = await self._write(
             self._index.complete, upload.upload_id, upload.bucket, stored, condition.check
         )

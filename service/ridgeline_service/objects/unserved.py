@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from nanio.errors import NotImplemented_, S3Error
 
 from ridgeline_service.objects import documents
-from ridgeline_service.objects.http import S3Request, S3Response, xml
+from ridgeline_service.objects.http import S3Request, S3Response, require_current, xml
 from ridgeline_service.objects.storage import ObjectStore
 
 _SUB_RESOURCES = frozenset(
@@ -80,6 +80,7 @@ _HEADERS: dict[str, frozenset[str]] = {
     "x-amz-if-match-last-modified-time": frozenset(),
     "x-amz-if-match-size": frozenset(),
     "x-amz-object-lock-legal-hold": frozenset(("OFF",)),
+    "x-amz-object-ownership": frozenset(("BucketOwnerEnforced",)),
     "x-amz-storage-class": frozenset(("STANDARD",)),
     "x-amz-tagging": frozenset(),
     "x-amz-website-redirect-location": frozenset(),
@@ -111,7 +112,8 @@ def refuse_headers(request: S3Request) -> None:
 
 def answer(request: S3Request, store: ObjectStore) -> S3Response | None:
     """What a sub-resource that is not served says, None where the request names none. Raises
-    NotConfigured, and NotImplemented_ for anything but a read that has an answer."""
+    NotConfigured, InvalidArgument for a version that there is not, and NotImplemented_ for anything
+    but a read that has an answer."""
     named = min(_SUB_RESOURCES & request.query.keys(), default="")
     if not named:
         return None
@@ -120,6 +122,7 @@ def answer(request: S3Request, store: ObjectStore) -> S3Response | None:
     if request.method != "GET" or not request.bucket or named not in {*has, *lacks}:
         raise NotImplemented_(f"The sub-resource {named!r} is not supported here.")
     if request.key:
+        require_current(request.query)
         store.head(request.bucket, request.key)
     store.require_bucket(request.bucket)
     if named in lacks:

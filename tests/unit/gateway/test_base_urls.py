@@ -12,9 +12,7 @@ from .conftest import BEARER, World, route
 from .test_openai import CHAT, call
 
 
-@pytest.mark.parametrize(
-    "path", ["/chat/completions", "/embeddings", "/version", "/health", "/v1", "/"]
-)
+@pytest.mark.parametrize("path", ["/chat/completions", "/embeddings", "/v1", "/"])
 def test_a_bearer_key_never_reaches_the_object_store(world: World, path: str) -> None:
     world.start_gateway()
     for body in (None, b"{}"):
@@ -24,6 +22,24 @@ def test_a_bearer_key_never_reaches_the_object_store(world: World, path: str) ->
         assert "base URL ends in /v1" in said["error"]["message"]
     status, said = call(world.url + path, b"{}", key="rl-wrong")
     assert (status, said["error"]["code"]) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize("path", ["/health", "/ping", "/version"])
+def test_whoever_asks_for_health_elsewhere_is_told_where_it_is(world: World, path: str) -> None:
+    world.start_gateway()
+    for body in (None, b"{}"):
+        status, said = call(world.url + path, body)
+        assert (status, said["error"]["code"]) == (404, "unknown_url")
+        assert "GET /healthz" in said["error"]["message"]
+        assert "base URL" not in said["error"]["message"]
+
+
+@pytest.mark.parametrize("base", ["//v1", "/v1/v1", "/v1//v1"])
+def test_a_base_url_with_too_much_in_it(world: World, base: str) -> None:
+    world.start_gateway()
+    status, said = call(f"{world.url}{base}/chat/completions", b"{}")
+    assert (status, said["error"]["code"]) == (404, "unknown_url")
+    assert "base URL ends in one /v1, after one slash" in said["error"]["message"]
 
 
 def test_the_openai_client_says_where_the_api_is(world: World) -> None:

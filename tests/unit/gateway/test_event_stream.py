@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from botocore.eventstream import EventStreamBuffer
@@ -71,6 +72,19 @@ def test_an_endless_event_is_not_held() -> None:
     passed = b"".join(parts.take(piece) for _ in range(9))
     assert payloads(passed) == [piece * 4, piece * 4]
     assert payloads(parts.rest()) == [piece]
+
+
+def test_what_is_held_is_not_copied_for_every_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "MAX_PAYLOAD", 64 * 1024 * 1024)
+    parts = event_stream.PayloadParts("application/jsonlines")
+    long = b"x" * 32 * 1024 * 1024
+    assert not parts.take(long)
+    begun = time.thread_time()
+    for _ in range(4000):
+        assert not parts.take(b"0123456789")
+    # Milliseconds; to copy 32 MiB four thousand times takes many seconds.
+    assert time.thread_time() - begun < 1
+    assert parts.take(b"\n").count(long + b"0123456789" * 4000 + b"\n") == 1
 
 
 def test_other_types_go_on_as_they_come() -> None:

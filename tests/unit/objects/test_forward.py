@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import io
+import threading
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from ridgeline_service.objects.boto import make_client
 from ridgeline_service.objects.forward import Forwarder
+from ridgeline_service.security.sessions import make_session
 from ridgeline_service.snapshot import Credential
 
 from .conftest import KEY, RunningStore, running_store
+from .test_presigned_headers import link, put
 from .test_signatures import send
 
 FRONT = KEY
@@ -84,3 +93,70 @@ def test_an_endpoint_that_is_away(tmp_path_factory: pytest.TempPathFactory) -> N
     with running_store(tmp_path_factory.mktemp("away"), FRONT, away) as front:
         answer = send(front, "GET", "/")
         assert (answer.status, b"ServiceUnavailable" in answer.body) == (503, True)
+
+
+@contextmanager
+def listening() -> Iterator[tuple[str, list[str]]]:
+    """A server's address, and the heads of the requests that it has had."""
+    heads: list[str] = []
+
+    class Upstream(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heads.append(f"{self.path}\n{self.headers}")
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", heads
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_token_of_a_session_stays_here(tmp_path: Path) -> None:
+    """The other S3 knows none of our sessions, and is not to learn of them."""
+    until = datetime.now(UTC) + timedelta(hours=1)
+    session = make_session(FRONT.access_key_id, FRONT.secret_access_key, until)
+    with listening() as (url, heads):
+        forwarder = Forwarder(url, BACK, "us-east-1")
+        with running_store(tmp_path, FRONT, forwarder) as front:
+
+            def client(version: str) -> Any:
+                return boto3.client(
+                    "s3",
+                    endpoint_url=front.url,
+                    region_name="us-east-1",
+                    aws_access_key_id=session.access_key_id,
+                    aws_secret_access_key=session.secret_access_key,
+                    aws_session_token=session.token,
+                    config=Config(signature_version=version),
+                )
+
+            where = {"Bucket": "bucket", "Key": "k"}
+            client("s3v4").get_object(**where, ExpectedBucketOwner="123456789012")
+            for version in ("s3v4", "s3"):
+                link = client(version).generate_presigned_url("get_object", Params=where)
+                assert "token=" in link.lower()
+                with urllib.request.urlopen(link) as answer:
+                    assert answer.status == 200
+    assert len(heads) == 3
+    for head in heads:
+        assert "AKIDBACK" in head
+        assert "token" not in head.lower()
+        assert session.token not in head
+
+
+def test_headers_in_the_query_of_a_link_arrive_as_headers(
+    chain: tuple[RunningStore, RunningStore],
+) -> None:
+    front, back = chain
+    client: Any = make_client(back.url, BACK)
+    client.create_bucket(Bucket="links")
+    url = link(front, "PUT", "/links/k", x_amz_meta_who="ann")
+    assert put(url)[0] == 200
+    assert client.head_object(Bucket="links", Key="k")["Metadata"] == {"who": "ann"}

@@ -288,6 +288,15 @@ def test_expected_bucket_owner(s3: Any, bucket: str) -> None:
     assert _code(stranger) == ("403", 403)
 
 
+def test_expected_owner_of_the_source_of_a_copy(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    copy = {"Bucket": bucket, "Key": "copy", "CopySource": {"Bucket": bucket, "Key": "k"}}
+    with pytest.raises(ClientError) as refused:
+        s3.copy_object(**copy, ExpectedSourceBucketOwner="999999999999")
+    assert refused.value.response["Error"]["Code"] == "AccessDenied"
+    s3.copy_object(**copy, ExpectedSourceBucketOwner="123456789012")
+
+
 def test_unserved_sub_resource_never_touches_the_object(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"data")
     with pytest.raises(ClientError) as refused:

@@ -168,6 +168,14 @@ def test_a_form_is_told_to_use_put(s3: Any, store: Any, bucket: str) -> None:
     assert b"Presign a PUT" in refused.value.read()
 
 
+def test_a_bucket_has_no_owner_but_one(s3: Any) -> None:
+    s3.create_bucket(Bucket="enforced", ObjectOwnership="BucketOwnerEnforced")
+    for other in ("ObjectWriter", "BucketOwnerPreferred"):
+        code, message = refusal(s3.create_bucket, Bucket="written", ObjectOwnership=other)
+        assert (code, "x-amz-object-ownership" in message) == ("NotImplemented", True)
+    assert refusal(s3.head_bucket, Bucket="written")[0] == "404"
+
+
 def test_a_completed_upload_tells_its_url(s3: Any, store: Any, bucket: str) -> None:
     where = {"Bucket": bucket, "Key": "a/b c"}
     upload = s3.create_multipart_upload(**where)["UploadId"]
