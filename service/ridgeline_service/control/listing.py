@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 
@@ -53,28 +53,33 @@ def bad_token_refused() -> Iterator[None]:
 
 
 def page_after(
-    found: Sequence[T],
+    found: Iterable[T],
     key: Callable[[T], Key],
     *,
+    listing: str,
     limit: int,
     token: str | None,
     descending: bool = False,
 ) -> tuple[Sequence[T], str | None]:
     """Of a listing that is short, and read as a whole each time: what follows the key that
-    ``token`` holds, ``limit`` of it, and the next token. ``found`` is sorted by its keys, so that
-    a row may go while its token is out. Raises InvalidInput for another listing's token.
+    ``token`` holds, ``limit`` of it sorted by keys, and the next token. So a row may go while its
+    token is out. Raises InvalidInput for what is no token of this ``listing``.
     """
+    rows = sorted(found, key=key, reverse=descending)
     if token is not None:
         try:
-            last = tuple(json.loads(base64.urlsafe_b64decode(token.encode())))
+            of, *last = json.loads(base64.urlsafe_b64decode(token.encode()))
+            if of != listing:
+                raise ValueError(of)
             later = operator.lt if descending else operator.gt
-            found = [each for each in found if later(key(each), last)]
+            rows = [each for each in rows if later(key(each), tuple(last))]
         except (ValueError, TypeError) as error:
             raise InvalidInput("NextToken is not one that this listing gave.") from error
-    page = found[:limit]
-    if len(found) <= limit:
+    page = rows[:limit]
+    if len(rows) <= limit:
         return page, None
-    return page, base64.urlsafe_b64encode(json.dumps(key(page[-1])).encode()).decode()
+    said = json.dumps([listing, *key(page[-1])])
+    return page, base64.urlsafe_b64encode(said.encode()).decode()
 
 
 def with_token(response: dict[str, Any], token: str | None) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -47,7 +46,7 @@ MAX_INPUT = 1024 * 1024 * 1024
 _MAX_INLINE = 128_000
 _DEFAULT_TTL_S = 6 * 3600
 _DEFAULT_TIMEOUT_S = 900
-_ATTEMPTS = 2
+_ATTEMPTS = 3
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.25, 10.0
 _PREFIX = "x-amzn-sagemaker-"
 
@@ -83,7 +82,8 @@ class AsyncInvocations:
         self._pause = pause
         self._waiting: dict[str, deque[SpooledRequest]] = {}
         self._running: dict[str, set[asyncio.Task[None]]] = {}
-        self._doubted: dict[str, asyncio.Lock] = {}
+        self._doubted: Counter[str] = Counter()
+        self._turns: dict[str, asyncio.Condition] = {}
 
     def start(self) -> None:
         """Take up what an earlier process accepted and did not deliver."""
@@ -227,8 +227,7 @@ class AsyncInvocations:
         delay = _RETRY_FIRST_S
         while True:
             try:
-                async with self._turn(request):
-                    answer = await self._attempt(call)
+                answer = await self._in_turn(request, call)
             except ReplicaLost as error:
                 request = replace(request, attempts=request.attempts + 1)
                 if request.attempts >= _ATTEMPTS or isinstance(error, ReplicaKiller):
@@ -241,12 +240,29 @@ class AsyncInvocations:
                 return answer
             delay = await self._wait(request, delay)
 
-    def _turn(self, request: SpooledRequest) -> AbstractAsyncContextManager[None]:
-        """What was worked on when a replica ended is tried again one after the other: so the one
-        that ended it does not end the others' second replica, too."""
+    async def _in_turn(self, request: SpooledRequest, call: Call) -> Whole | None:
+        """What was worked on when a replica ended is tried again an instance's worth at a time: so
+        the one that ended it does not end the others' next replica, too."""
         if not request.attempts:
-            return nullcontext()
-        return self._doubted.setdefault(request.endpoint, asyncio.Lock())
+            return await self._attempt(call)
+        name = request.endpoint
+        turn = self._turns.setdefault(name, asyncio.Condition())
+        async with turn:
+            try:
+                async with asyncio.timeout(request.received_at + request.ttl_s - self._clock()):
+                    await turn.wait_for(lambda: self._doubted[name] < self._instances(name))
+            except TimeoutError:
+                raise _late(request) from None
+            self._doubted[name] += 1
+        try:
+            return await self._attempt(call)
+        finally:
+            self._doubted[name] -= 1
+            async with turn:
+                turn.notify_all()
+
+    def _instances(self, endpoint: str) -> int:
+        return _instances(self._snapshot().endpoints.get(endpoint))
 
     async def _attempt(self, call: Call) -> Whole | None:
         """The answer, or None if trying again later may help."""
@@ -286,9 +302,7 @@ class AsyncInvocations:
     async def _wait(self, request: SpooledRequest, delay: float) -> float:
         """Pause before the next try; the delay after this one. Raises when the time is over."""
         if self._clock() + delay > request.received_at + request.ttl_s:
-            raise _invalid(
-                f"The request was not processed within RequestTTLSeconds ({request.ttl_s:g} s)."
-            )
+            raise _late(request)
         await self._pause(delay)
         return min(delay * 2, _RETRY_LAST_S)
 
@@ -320,13 +334,23 @@ class AsyncInvocations:
             _log.error("No failure document for %s: %s", request.request_id, refusal)
 
 
+def _late(request: SpooledRequest) -> ValidationException:
+    return _invalid(
+        f"The request was not processed within RequestTTLSeconds ({request.ttl_s:g} s)."
+    )
+
+
 def _at_once(route: EndpointRoute | None) -> int:
     """How many requests an endpoint works on. Without an instance some wait for one, and those
     whose time is over are told so."""
     if route is None or route.asynchronous is None:
         return 1
-    instances = sum(len(variant.replicas) for variant in route.variants)
-    return max(1, instances) * route.asynchronous.max_concurrent
+    return _instances(route) * route.asynchronous.max_concurrent
+
+
+def _instances(route: EndpointRoute | None) -> int:
+    """Those that are ready, at least one."""
+    return max(1, sum(len(variant.replicas) for variant in route.variants) if route else 0)
 
 
 def _seconds(headers: Mapping[str, str], name: str, least: int, most: int, default: int) -> float:

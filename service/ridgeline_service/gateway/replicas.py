@@ -2,7 +2,7 @@
 
 A replica that cannot be connected to, or says that it did not begin, is passed over at once. One
 that breaks off in the middle may have been broken by the request: that is sent once more, and only
-if no other replica broke off at it lately, and if the one that did was not ended for hanging at it.
+if no other replica broke off at it lately.
 """
 
 from __future__ import annotations
@@ -32,9 +32,6 @@ from ridgeline_service.replica_protocol import (
 from ridgeline_service.snapshot import Snapshot
 from ridgeline_service.telemetry.tracing import NO_SPAN, Span
 
-# Health checks end a replica that hangs, after 20 s or more. What it worked on for nearly as long
-# may be what it hung at, and is not given to another.
-_RESENT_WITHIN_S = 15.0
 # What an invocation counts as whose replica gave no answer, or not all of it.
 _BROKE_OFF, _TIMED_OUT = 503, 504
 
@@ -47,8 +44,8 @@ class ReplicaLost(AwsError):
 
 
 class ReplicaKiller(ReplicaLost):
-    """The request may be what ended the replica: a second one broke off at it, or one that had
-    worked on it for long. Clients do not repeat this by themselves, as they do a 503."""
+    """The request may be what ends replicas: a second one broke off at it, which worked on nothing
+    else. Clients do not repeat this by themselves, as they do a 503."""
 
     code = "ModelError"
     http_status = 424
@@ -213,11 +210,11 @@ class Replicas:
             self._record(lease, _TIMED_OUT, tries)
             raise error
         if isinstance(error, ReplicaLost):
-            hung = call.resend and self._clock() - tries.sent_at > _RESENT_WITHIN_S
             again = await self._suspects.broke(call.endpoint, call.body, lease.replica.replica_id)
-            if again or hung or tries.resent or not call.resend:
+            if again or tries.resent or not call.resend:
                 self._record(lease, _BROKE_OFF, tries)
-                raise _killed(lease) if again or hung else error
+                # Of several that worked on it nobody knows which one it was.
+                raise _killed(lease) if again and lease.alone else error
             tries.resent = True
         else:
             tries.excluded.add(lease.replica.replica_id)

@@ -45,12 +45,14 @@ class Limits:
 
 @dataclass
 class Lease:
-    """One slot on a replica, until ``release``."""
+    """One slot on a replica, until ``release``. ``alone``: the replica has had no other request
+    meanwhile."""
 
     endpoint: EndpointRoute
     variant: VariantRoute
     replica: ReplicaRoute
     _on_release: Callable[[Lease], None]
+    alone: bool = True
     _held: bool = True
 
     def release(self) -> None:
@@ -83,7 +85,7 @@ class Router:
         self._metrics = metrics
         self._limits = limits or Limits()
         self._balances: dict[str, _Balance] = {}
-        self._outstanding: Counter[str] = Counter()
+        self._leases: dict[str, list[Lease]] = {}
         self._turn: dict[str, int] = {}
         self._turns = 0
 
@@ -151,7 +153,7 @@ class Router:
                 _wake(queue, everybody=True)
 
     def outstanding(self, replica_id: str) -> int:
-        return self._outstanding[replica_id]
+        return len(self._leases.get(replica_id, ()))
 
     def working(self, name: str) -> dict[str, float]:
         """Requests that each variant of an endpoint works on, and those that wait for it. Who waits
@@ -214,23 +216,29 @@ class Router:
         replicas = next(replicas for variant, replicas in free if variant is chosen)
         replica = min(
             replicas,
-            key=lambda r: (self._outstanding[r.replica_id], self._turn.get(r.replica_id, 0)),
+            key=lambda r: (self.outstanding(r.replica_id), self._turn.get(r.replica_id, 0)),
         )
         self._turns += 1
         self._turn[replica.replica_id] = self._turns
-        self._outstanding[replica.replica_id] += 1
         balance.running[chosen.name] += 1
         self._metrics.in_flight.labels(name).inc()
-        return Lease(endpoint, chosen, replica, self._release)
+        lease = Lease(endpoint, chosen, replica, self._release)
+        beside = self._leases.setdefault(replica.replica_id, [])
+        beside.append(lease)
+        if len(beside) > 1:
+            beside[0].alone = lease.alone = False  # those between are known not to be
+        return lease
 
     def _has_room(self, replica: ReplicaRoute) -> bool:
-        return self._outstanding[replica.replica_id] < self._limits.per_replica
+        return self.outstanding(replica.replica_id) < self._limits.per_replica
 
     def _release(self, lease: Lease) -> None:
         replica_id = lease.replica.replica_id
-        self._outstanding[replica_id] -= 1
-        if not self._outstanding[replica_id]:
-            del self._outstanding[replica_id]
+        beside = [other for other in self._leases[replica_id] if other is not lease]
+        if beside:
+            self._leases[replica_id] = beside
+        else:
+            del self._leases[replica_id]
         self._metrics.in_flight.labels(lease.endpoint.name).dec()
         balance = self._balances[lease.endpoint.name]
         balance.running[lease.variant.name] -= 1

@@ -1,7 +1,7 @@
 """Requests that may be what ends replicas: a replica broke off while it worked on one.
 
 A digest of each is kept for a minute, in this process alone: what comes again meanwhile, from a
-client that retries, is known by it. Knows nothing of who sends, and decides nothing.
+client that retries, is known by it. Knows nothing of who sends.
 """
 
 from __future__ import annotations

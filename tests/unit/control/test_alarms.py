@@ -180,8 +180,10 @@ def test_alarms_are_listed_by_name_state_prefix_and_metric(watched):
     rest = watched.verbs.describe({"MaxRecords": 3, "NextToken": first["NextToken"]})
     assert [alarm["AlarmName"] for alarm in rest["MetricAlarms"]] == ["other"]
     assert "NextToken" not in rest
-    with pytest.raises(InvalidNextToken):
-        watched.verbs.describe({"NextToken": "?"})
+    other = watched.verbs.describe_history({"MaxRecords": 1})["NextToken"]
+    for token in ("?", "e30=", other):
+        with pytest.raises(InvalidNextToken):
+            watched.verbs.describe({"NextToken": token})
     of_metric = {"Namespace": "Mine", "MetricName": "Other"}
     assert [
         alarm["AlarmName"] for alarm in watched.verbs.describe_for_metric(of_metric)["MetricAlarms"]

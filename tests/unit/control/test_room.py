@@ -121,3 +121,21 @@ def test_what_waits_for_memory_leaves_what_is_free_to_others(make_world):
     while world.status("e") == "Updating":
         world.tick(1.0)
     assert len(world.serving("e")) == 2
+
+
+def test_another_capacity_waits_for_its_own_half_hour(make_world):
+    world = make_world(settings=Settings(max_instances=6))
+    world.deploy("e")
+    world.deploy("other", count=4)
+    world.scale("e", count=4)
+    for _ in range(172):
+        world.tick(10)
+    world.scale("e", count=5)
+    for _ in range(170):
+        world.tick(10)
+    assert world.status("e") == "Updating"
+    for _ in range(20):
+        world.tick(10)
+    described = world.describe("e")
+    assert described["EndpointStatus"] == "InService"
+    assert described["ProductionVariants"][0]["DesiredInstanceCount"] == 2

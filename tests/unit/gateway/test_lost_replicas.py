@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -13,14 +14,7 @@ from aiohttp import web
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from ridgeline_service.gateway.invocations import Invocations
-from ridgeline_service.gateway.metrics import Metrics
-from ridgeline_service.gateway.replicas import Call, ReplicaKiller, Replicas
-from ridgeline_service.gateway.routing import Router
 from ridgeline_service.gateway.suspects import Suspects
-from ridgeline_service.gateway.upstream import make_session
-from ridgeline_service.snapshot import SnapshotReader
-from ridgeline_service.telemetry.samples import SampleStore
 
 from .conftest import Handler, World, echo, refused, route
 
@@ -98,41 +92,31 @@ def test_all_that_one_death_ends_are_sent_again(world: World) -> None:
         assert [call.result()["Body"].read() for call in calls] == [b"echo:x"] * 4
 
 
-@pytest.mark.parametrize(("worked_s", "answered"), [(14.0, True), (21.0, False)])
-def test_what_a_replica_was_ended_for_hanging_at_is_not_given_to_another(
-    world: World, worked_s: float, answered: bool
-) -> None:
-    now = 0.0
+def test_a_request_beside_another_is_not_called_what_ended_two_replicas(world: World) -> None:
+    """It is told to come again, and is answered then."""
+    poisoned = threading.Event()
 
-    async def hangs(request: web.Request) -> web.Response:
-        nonlocal now
-        now += worked_s
+    async def dies_with_company(request: web.Request) -> web.Response:
+        if await request.read() == POISON:
+            poisoned.set()
+            return await hang_up(request)
+        await asyncio.to_thread(poisoned.wait)
+        await asyncio.sleep(0.05)
         return await hang_up(request)
 
-    _, alive = serve(world, hangs, echo)
-
-    async def fetch() -> bytes:
-        session = make_session()
-        snapshots, metrics = SnapshotReader(world.data_dir.snapshot), Metrics()
-        replicas = Replicas(
-            session,
-            Router(snapshots.current, metrics),
-            metrics,
-            Invocations(SampleStore(world.data_dir.samples)),
-            answer_s=600,
-            clock=lambda: now,
-        )
-        try:
-            return (await replicas.fetch(Call("e", "/invocations", b"x", {}))).body
-        finally:
-            await session.close()
-
-    if answered:
-        assert world.loop.run(fetch()) == b"echo:x"
-        return
-    with pytest.raises(ReplicaKiller):
-        world.loop.run(fetch())
-    assert not alive.seen
+    first, second = world.replica(dies_with_company), world.replica(dies_with_company)
+    world.publish(route("e", first, second))
+    world.start_gateway()
+    runtime = world.client("sagemaker-runtime")
+    with ThreadPoolExecutor(4) as pool:
+        good = [
+            pool.submit(runtime.invoke_endpoint, EndpointName="e", Body=f"{n}".encode())
+            for n in range(3)
+        ]
+        time.sleep(0.2)
+        pool.submit(runtime.invoke_endpoint, EndpointName="e", Body=POISON).exception()
+        refusals = [call.exception() for call in good]
+    assert {error.response["ResponseMetadata"]["HTTPStatusCode"] for error in refusals} == {503}
 
 
 def test_a_suspicion_lasts_a_minute_and_holds_for_one_endpoint() -> None:

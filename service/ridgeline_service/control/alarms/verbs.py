@@ -74,7 +74,7 @@ class Alarms:
             raise ValidationError("Give AlarmNames or AlarmNamePrefix, not both.")
         with self._context.db.read() as connection:
             found = [each for each in rows.all_alarms(connection) if _is_asked(each, request)]
-        page, token = _page(found, request, key=lambda alarm: (alarm.name,))
+        page, token = _page(found, request, "alarms", key=lambda alarm: (alarm.name,))
         shown = {"MetricAlarms": [shown_alarm(each) for each in page], "CompositeAlarms": []}
         return with_token(shown, token)
 
@@ -89,10 +89,12 @@ class Alarms:
             found = rows.history(connection, request.get("AlarmName"))
         found = [each for each in found if _happened(each, request)]
         newest_first = request.get("ScanBy", "TimestampDescending") == "TimestampDescending"
-        if newest_first:
-            found.reverse()
         page, token = _page(
-            found, request, key=lambda record: (record.at, record.id), descending=newest_first
+            found,
+            request,
+            "history",
+            key=lambda record: (record.at, record.id),
+            descending=newest_first,
         )
         return with_token({"AlarmHistoryItems": [shown_history(each) for each in page]}, token)
 
@@ -271,12 +273,15 @@ def _happened(record: HistoryRecord, request: Mapping[str, Any]) -> bool:
 def _page(
     found: Sequence[T],
     request: Mapping[str, Any],
+    listing: str,
     key: Callable[[T], Key],
     *,
     descending: bool = False,
 ) -> tuple[Sequence[T], str | None]:
     limit, token = request.get("MaxRecords", _PAGE), request.get("NextToken")
     try:
-        return page_after(found, key, limit=limit, token=token, descending=descending)
+        return page_after(
+            found, key, listing=listing, limit=limit, token=token, descending=descending
+        )
     except InvalidInput as error:
         raise InvalidNextToken(error.message) from error

@@ -56,6 +56,7 @@ def change_in_place(
         endpoint.arn,
         status=EndpointStatus.UPDATING,
         reason=Reason.REQUESTED,
+        failure_reason="",
         modified_at=context.now(),
     )
     context.event(connection, endpoint.arn, EndpointStatus.UPDATING, Reason.REQUESTED)

@@ -145,9 +145,15 @@ class ReplicaLife:
                     self._context.event(connection, resource_of(replica), "Waiting", reason, words)
         if wait is None:
             return 0.0
-        if now - replica.created_at > ADMISSION_TIMEOUT_S * 1e6:
+        if now - self._asked_at(replica) > ADMISSION_TIMEOUT_S * 1e6:
             return self._fail(replica, Reason.ADMISSION_TIMEOUT, words)
         return _PENDING_POLL_S
+
+    def _asked_at(self, replica: ReplicaRecord) -> int:
+        """When it was last asked for: a change of the endpoint asks again for what waits."""
+        with self._context.db.read() as connection:
+            endpoint = rows.get_endpoint(connection, replica.endpoint_arn)
+        return max(replica.created_at, endpoint.modified_at if endpoint else 0)
 
     def _stage(self, replica: ReplicaRecord) -> float | None:
         record = self._found(replica)

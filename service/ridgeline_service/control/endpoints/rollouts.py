@@ -128,7 +128,7 @@ class Rollout:
 
 
 def rollback_alarms(config: Document | None) -> list[str]:
-    """Names of the alarms that end an update when they go off while traffic moves."""
+    """Names of the alarms that end an update whose new instances are ready when they ring."""
     raw = ((config or {}).get("AutoRollbackConfiguration") or {}).get("Alarms") or ()
     return [alarm.get("AlarmName", "") for alarm in raw]
 

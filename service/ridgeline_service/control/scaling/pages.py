@@ -46,7 +46,7 @@ def page_of_named(
         if (not wanted or each.name in wanted or each.arn in wanted)
         and resource_id in (None, each.resource_id)
     ]
-    return page_of(kept, request, key=lambda each: (each.resource_id, each.name))
+    return page_of(kept, request, names, key=lambda each: (each.resource_id, each.name))
 
 
 def resource_filter(request: Mapping[str, Any]) -> str | None:
@@ -59,6 +59,7 @@ def resource_filter(request: Mapping[str, Any]) -> str | None:
 def page_of(
     found: Sequence[T],
     request: Mapping[str, Any],
+    listing: str,
     key: Callable[[T], Key],
     *,
     descending: bool = False,
@@ -69,6 +70,8 @@ def page_of(
     if not 1 <= limit <= _LARGEST:
         raise ValidationException(f"MaxResults is {limit}: from 1 to {_LARGEST}.")
     try:
-        return page_after(found, key, limit=limit, token=token, descending=descending)
+        return page_after(
+            found, key, listing=listing, limit=limit, token=token, descending=descending
+        )
     except InvalidInput as error:
         raise InvalidNextToken(error.message) from error

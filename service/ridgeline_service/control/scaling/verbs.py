@@ -114,7 +114,7 @@ class Scaling:
         with self._context.db.read() as connection:
             found = rows.all_targets(connection)
         found = [each for each in found if not wanted or each.resource_id in wanted]
-        page, token = page_of(found, request, key=lambda target: (target.resource_id,))
+        page, token = page_of(found, request, "targets", key=lambda target: (target.resource_id,))
         return with_token({"ScalableTargets": [_target(each) for each in page]}, token)
 
     def deregister(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,7 +180,11 @@ class Scaling:
         if not request.get("IncludeNotScaledActivities"):
             found = [each for each in found if not each.not_scaled]
         page, token = page_of(
-            found, request, key=lambda each: (each.started_at, each.id), descending=True
+            found,
+            request,
+            "activities",
+            key=lambda each: (each.started_at, each.id),
+            descending=True,
         )
         return with_token({"ScalingActivities": [_activity(each) for each in page]}, token)
 
