@@ -19,8 +19,15 @@ from typing import TYPE_CHECKING, Literal
 
 from ridgeline_backends.engine import Constraint, Grammar
 from ridgeline_service.serving.llm.errors import BadRequest, GrammarTooComplex
+from ridgeline_service.serving.llm.grammar_cost import (
+    MAX_COST,
+    inline_schemas,
+    lark_cost,
+    pattern_cost,
+    schema_cost,
+)
 from ridgeline_service.serving.llm.own_stack import on_own_stack
-from ridgeline_service.serving.llm.schema_numbers import unheld, within_int64
+from ridgeline_service.serving.llm.schema_numbers import unheld
 from ridgeline_service.serving.llm.schemas import with_objects
 
 if TYPE_CHECKING:
@@ -49,8 +56,6 @@ _ADVICE = "; consider making your grammar"
 """The library's, to authors of grammars; few schemas are written as one."""
 
 _ONE_OF = "oneOf is not supported where more than one alternative may hold: use anyOf"
-
-_INLINE = re.compile(r"%json\s*")
 
 _KEYS = re.compile(r"Unimplemented keys: (\[.*\])")
 
@@ -115,27 +120,40 @@ class GrammarCompiler:
     def __init__(self, tokenizer_json: Callable[[], str], eos_token_ids: Iterable[int]) -> None:
         self._tokenizer_json = tokenizer_json
         self._eos = sorted(eos_token_ids)
+        self._compiling = Lock()
         self._lock = Lock()
         self._tokenizer: LLTokenizer | None = None
-        self._made: OrderedDict[tuple[Form, str], _Compiled] = OrderedDict()
+        self._made: OrderedDict[tuple[Form, str], Grammar] = OrderedDict()
 
     def compile(self, spec: GrammarSpec) -> Grammar:
         """Raises BadRequest naming the keyword or the place at fault. Takes milliseconds, the first
         time on a tokenizer about half a second: not for the event loop."""
         if len(spec.source) > MAX_SOURCE:
             raise _refused(spec.param, f"it has more than {MAX_SOURCE} characters")
+        with self._compiling:
+            made = self.known(spec)
+            if made is None:
+                made = self._compile(spec)
+                self._keep(spec, made)
+            return made
+
+    def known(self, spec: GrammarSpec) -> Grammar | None:
+        """The grammar, if it is compiled already. Waits for no other's."""
+        key = spec.form, spec.source
         with self._lock:
-            key = spec.form, spec.source
-            if key not in self._made:
-                self._made[key] = self._compile(spec)
-            self._made.move_to_end(key)
+            if key in self._made:
+                self._made.move_to_end(key)
+            return self._made.get(key)
+
+    def _keep(self, spec: GrammarSpec, made: Grammar) -> None:
+        with self._lock:
+            self._made[spec.form, spec.source] = made
             if len(self._made) > _KEPT:
                 self._made.popitem(last=False)
-            return self._made[key]
 
     def _compile(self, spec: GrammarSpec) -> _Compiled:
         # Here and not at the top: a replica that never sees a grammar starts without the library.
-        from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
+        from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
         if self._tokenizer is None:
             try:
@@ -147,19 +165,7 @@ class GrammarCompiler:
                     code="unsupported_parameter",
                 ) from None
         try:
-            if spec.form is Form.JSON:
-                grammar = LLMatcher.grammar_from_json_schema(
-                    json.dumps(_held(json.loads(spec.source), spec.param)),
-                    overrides={
-                        "whitespace_flexible": False,
-                        "item_separator": ", ",
-                        "key_separator": ": ",
-                    },
-                )
-            else:
-                if spec.form is Form.GRAMMAR:
-                    _check_inline(spec)
-                grammar = grammar_from(_FORMATS[spec.form], spec.source)
+            grammar = _for_library(spec)
         except ValueError as error:
             raise _refused(spec.param, _in_short(str(error))) from None
         limits = LLParserLimits(
@@ -230,23 +236,58 @@ class _Matching:
         return _in_short(self._matcher.get_error()) if self._matcher.is_error() else None
 
 
-def _held(schema: object, param: str) -> object:
+def _for_library(spec: GrammarSpec) -> str:
+    """The form as the library takes it. Raises BadRequest for one that it would change or could
+    not compile, and ValueError for one that it does not understand."""
+    from llguidance import LLMatcher, grammar_from
+
+    if spec.form is Form.JSON:
+        schema = _held(json.loads(spec.source), spec.param)
+        _check_cost(schema_cost(schema), spec.param)
+        return LLMatcher.grammar_from_json_schema(
+            json.dumps(schema),
+            overrides={
+                "whitespace_flexible": False,
+                "item_separator": ", ",
+                "key_separator": ": ",
+            },
+        )
+    if spec.form is Form.REGEX:
+        _check_cost(pattern_cost(spec.source), spec.param)
+    grammar = grammar_from(_FORMATS[spec.form], spec.source)
+    if spec.form is Form.GRAMMAR:
+        _check_cost(lark_cost(grammar), spec.param)
+        return _with_held_schemas(grammar, spec.param)
+    return grammar
+
+
+def _check_cost(cost: int, param: str) -> None:
+    if cost > MAX_COST:
+        raise GrammarTooComplex(
+            "its expressions have too many optional and repeated parts for their length",
+            param=param,
+        )
+
+
+def _held(schema: object, param: str, within: str = "") -> object:
     """The schema, if its numbers can be held to. Raises BadRequest naming the first that cannot."""
-    schema = within_int64(schema)
     if (why := next(unheld(schema), None)) is not None:
-        raise _refused(param, why)
+        raise _refused(param, f"{within}{why}")
     return schema
 
 
-def _check_inline(spec: GrammarSpec) -> None:
-    """Raises BadRequest for a number of a schema within a grammar that cannot be held to."""
-    for found in _INLINE.finditer(spec.source):
+def _with_held_schemas(grammar: str, param: str) -> str:
+    """The grammar with each schema in it as `_held` has it."""
+    made, end = "", 0
+    for start in inline_schemas(grammar):
         try:
-            schema, _ = json.JSONDecoder().raw_decode(spec.source, found.end())
+            schema, after = json.JSONDecoder().raw_decode(grammar, start)
         except (ValueError, RecursionError):
             continue  # The library says what is wrong with it.
-        if (why := next(unheld(schema), None)) is not None:
-            raise _refused(spec.param, f"%json {why}")
+        schema = _held(schema, param, "%json ")
+        _check_cost(schema_cost(schema), param)
+        made, end = f"{made}{grammar[end:start]}{json.dumps(schema)}", after
+    return made + grammar[end:]
 
 
 def _lowest(mask: bytes, without: Iterable[int]) -> int | None:

@@ -198,6 +198,8 @@ class TextModel(_Textual):
         """The form of an answer, ready for the engine. Raises BadRequest."""
         if spec is None:
             return None
+        if (known := self.grammars.known(spec)) is not None:
+            return known
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.grammar_pool, self.grammars.compile, spec)
 
