@@ -177,6 +177,36 @@ def test_a_stopped_job_keeps_its_artifacts_and_leaves_nothing(jobs: Jobs, script
         jobs.sagemaker.stop_training_job(TrainingJobName=name)
 
 
+LATE = """
+import signal, time
+def fail(*_):
+    raise OSError("no room for the model")
+signal.signal(signal.SIGTERM, fail)
+for number in range(3000):
+    print("a" * 350)
+print("trains", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_stop_waits_for_no_metric_and_tells_how_the_script_failed(jobs: Jobs) -> None:
+    slow = [{"Name": f"m{each}", "Regex": r"(a*)(a*)[bc](\d)"} for each in range(4)]
+    name = jobs.create(LATE, algorithm={"MetricDefinitions": slow})
+    until(lambda: jobs.says(name, "trains"), 30)
+    began = time.monotonic()
+    jobs.sagemaker.stop_training_job(TrainingJobName=name)
+    described = jobs.wait(name, 60)
+    assert time.monotonic() - began < 25
+    assert described["TrainingJobStatus"] == "Stopped"
+    assert described["ModelArtifacts"]["S3ModelArtifacts"] == ""
+    said = [each["StatusMessage"] for each in described["SecondaryStatusTransitions"]]
+    assert (
+        "The script was asked to stop and ended with ExitCode 1: OSError: no room for the model"
+        in said
+    )
+    assert any("metrics were not looked for in" in line for line in jobs.lines(name))
+
+
 def test_the_time_a_job_may_take_ends_it(jobs: Jobs) -> None:
     described = jobs.run(FOREVER, StoppingCondition={"MaxRuntimeInSeconds": 1})
     assert described["TrainingJobStatus"] == "Stopped"

@@ -390,7 +390,7 @@ def ending(status: int, *, namespace: bool) -> tuple[int | None, int | None]:
     if status < 0:
         return None, -status
     told = status - 128
-    return status, told if namespace and told in set(signal.Signals) else None
+    return status, told if namespace and told in signal.valid_signals() else None
 
 
 def signal_name(number: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +17,12 @@ from ridgeline_service.objects.reading import S3Failed, S3Reader
 from ridgeline_service.training import layout
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.refused import Refused
-from ridgeline_service.training.walking import files_below, open_regular, opened_below
+from ridgeline_service.training.walking import (
+    files_below,
+    open_regular,
+    opened_below,
+    resolved_below,
+)
 
 _COMPRESSION = 1
 _TRANSFER = TransferConfig(multipart_threshold=64 << 20, multipart_chunksize=32 << 20)
@@ -85,14 +89,15 @@ class Artifacts:
 
     def _linked(self, root: Path, folder: str, path: str, link: str, uri: str) -> None:
         """What a link leads to, under the link's name: S3 has no links."""
-        target = _target(f"{folder}/{path}", link)
-        parent, _, name = (target or "").rpartition("/")
+        own = f"{folder}/{path}"
+        target = resolved_below(root, own, layout.INSIDE) or ""
+        parent, _, name = target.rpartition("/")
         with opened_below(root, parent or ".") as place:
-            file = open_regular(place, name) if place is not None else None
+            file = open_regular(place, name) if place is not None and name else None
             if file is not None:
                 return self._object(file, path, uri)
-        with opened_below(root, target or "") as place:
-            if place is None or f"{folder}/{path}".startswith(f"{target}/"):
+        with opened_below(root, target) as place:
+            if place is None or own.startswith(f"{target}/"):
                 return self._refused.leave_out(
                     path, f"a link to {link}, where no file of the job is"
                 )
@@ -134,14 +139,6 @@ class Artifacts:
             f"The bucket of {self._title} {self._uri} does not exist. Create it, or correct the "
             "path.",
         )
-
-
-def _target(path: str, link: str) -> str | None:
-    """Where a link at ``path`` leads, both below the room that the script sees at /opt/ml; None if
-    that is outside. By its words alone: no other link on the way is followed."""
-    whole = posixpath.normpath(posixpath.join(layout.INSIDE, posixpath.dirname(path), link))
-    below = whole.removeprefix(f"{layout.INSIDE}/")
-    return None if below == whole else below
 
 
 def is_empty(root: Path, folder: str) -> bool:

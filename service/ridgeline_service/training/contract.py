@@ -19,6 +19,7 @@ from ridgeline_service.training.causes import JobFailed
 from ridgeline_service.training.checkpoints import Checkpoints
 from ridgeline_service.training.layout import INSIDE, Layout
 from ridgeline_service.training.order import Order, OutputFolder, Processing
+from ridgeline_service.training.preparing import say
 from ridgeline_service.training.report import Reporter
 
 _MESSAGE_BYTES = 1024
@@ -67,8 +68,8 @@ class Contract(ABC):
         """Upload what is kept of a script that failed."""
 
     @abstractmethod
-    def upload(self, reporter: Reporter) -> None:
-        """Upload what the script made."""
+    def upload(self, reporter: Reporter, *, stopped: bool) -> None:
+        """Upload what the script made; ``stopped`` before its end, it may lack anything."""
 
 
 class TrainingContract(Contract):
@@ -146,14 +147,16 @@ class TrainingContract(Contract):
             compress = self._order.compress
             self._artifacts.upload(root, "output/data", "output", compress=compress)
 
-    def upload(self, reporter: Reporter) -> None:
+    def upload(self, reporter: Reporter, *, stopped: bool) -> None:
         reporter.enter("Uploading", "Uploading generated training model")
-        if self._order.is_first:
+        root = self._layout.root
+        # An archive without anything would be named as the model, and could not be served.
+        if self._order.is_first and not (stopped and is_empty(root, "model")):
             compress = self._order.compress
-            where = self._artifacts.upload(self._layout.root, "model", "model", compress=compress)
+            where = self._artifacts.upload(root, "model", "model", compress=compress)
             reporter.change(artifacts=where)
         self.rescue()
-        self._artifacts.complete()
+        _complete(self._artifacts, stopped)
 
 
 class ProcessingContract(Contract):
@@ -214,14 +217,29 @@ class ProcessingContract(Contract):
     def rescue(self) -> None:
         """What a script that failed left is not the result that was asked for."""
 
-    def upload(self, reporter: Reporter) -> None:
+    def upload(self, reporter: Reporter, *, stopped: bool) -> None:
         reporter.enter("Uploading", "Uploading the outputs")
-        in_turn(partial(self._upload, *each) for each in self._outputs if not each[0].continuous)
+        in_turn(
+            partial(self._upload, *each, stopped)
+            for each in self._outputs
+            if not each[0].continuous
+        )
 
-    def _upload(self, output: OutputFolder, artifacts: Artifacts) -> None:
+    def _upload(self, output: OutputFolder, artifacts: Artifacts, stopped: bool) -> None:
         below = output.path.removeprefix(INSIDE).strip("/")
         artifacts.upload_files(self._layout.root, below)
+        _complete(artifacts, stopped)
+
+
+def _complete(artifacts: Artifacts, stopped: bool) -> None:
+    """Raises JobFailed for single files that could not be stored; of a job that was stopped the log
+    says it."""
+    try:
         artifacts.complete()
+    except JobFailed as error:
+        if not stopped:
+            raise
+        say(f"[{error.message}]")
 
 
 def contract_of(

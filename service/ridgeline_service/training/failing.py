@@ -43,6 +43,7 @@ _MPI_DRIVER = re.compile(rf'File "{layout.DATA}/sm_drivers/distributed_drivers/m
 _NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|File too large")
 _KILLED = Ended(None, signal.SIGKILL)
 _BY_THE_SYSTEM = "The system killed it, most often because the machine ran out of memory."
+_CRASH = "such as a crash in native code."
 _USER_CODE = (layout.CODE, f"{layout.INSIDE}/input", layout.MODEL)
 
 
@@ -142,9 +143,12 @@ def _hint(order: Order, cause: Cause, ended: Ended, error: str, log: Sequence[st
 
 
 def _signal_hint(ended: Ended) -> str:
-    why = (
-        f"{_BY_THE_SYSTEM} {Cause.OUT_OF_MEMORY.hint}"
-        if ended.signal == signal.SIGKILL
-        else "A signal from inside the job ended it, such as a crash in native code."
-    )
-    return why if ended.code is None else f"If the script does not exit with {ended.code}: {why}"
+    killed = ended.signal == signal.SIGKILL
+    memory = Cause.OUT_OF_MEMORY.hint
+    if ended.code is not None:
+        by = f"If the script did not exit with {ended.code} itself, a signal ended it, "
+        why = f"most often as the machine ran out of memory. {memory}"
+        return by + (why if killed else _CRASH)
+    if killed:
+        return f"{_BY_THE_SYSTEM} {memory}"
+    return f"A signal from inside the job ended it, {_CRASH}"

@@ -8,6 +8,7 @@ service goes down, its checkpoints are kept and it will go on later.
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from ridgeline_service.runtime.sandbox import Limits
 from ridgeline_service.runtime.usage import usage_of
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.contract import contract_of, in_turn
-from ridgeline_service.training.failing import script_failed
+from ridgeline_service.training.failing import last_error, script_failed
 from ridgeline_service.training.gpu_usage import gpu_usage
 from ridgeline_service.training.layout import Layout
 from ridgeline_service.training.order import Order
@@ -27,12 +28,15 @@ from ridgeline_service.training.output import Output
 from ridgeline_service.training.preparing import Preparation, Prepared, say
 from ridgeline_service.training.running import JobRunner
 from ridgeline_service.training.sandboxing import command_line, environment
-from ridgeline_service.training.script import Script
+from ridgeline_service.training.script import Ended, Script
+from ridgeline_service.training.searching import MetricSearch
 from ridgeline_service.training.supervising import Finished, Rules, until_ended
 from ridgeline_service.training.watching import Series, disk_usage
 
 INTERRUPTED_GRACE_S = 3.0
 _OBSERVATIONS_BETWEEN_USAGE = 5
+_SIGNALS_OF_STOPPED = (signal.SIGTERM, signal.SIGKILL)
+_ENDS_OF_STOPPED = (0, 128 + signal.SIGTERM, 128 + signal.SIGKILL)
 
 
 class ScriptRunner(JobRunner):
@@ -50,7 +54,8 @@ class ScriptRunner(JobRunner):
         super().__init__(folder, order, now=now)
         self._monotonic = monotonic
         self._layout = Layout(folder / "scratch" / "ml")
-        self._output = Output(order.metrics, self.now_us, say)
+        self._search = MetricSearch(order.metrics, say)
+        self._output = Output(lambda line: self._search.add(line, self.now_us()))
         self._output_lock = threading.Lock()
         self._series = Series(order)
         self._observed = 0
@@ -61,11 +66,14 @@ class ScriptRunner(JobRunner):
     def work(self) -> Cause:
         stopped = self._run_script(self._prepare())
         if stopped is not Cause.INTERRUPTED:
-            upload = partial(self._contract.upload, self._reporter)
+            upload = partial(
+                self._contract.upload, self._reporter, stopped=stopped is not Cause.NONE
+            )
             in_turn((self._raise_lost, upload))
         return stopped
 
     def close(self) -> None:
+        self._search.close(wait_s=0.0)
         self._series.close()
 
     def _prepare(self) -> Prepared:
@@ -97,8 +105,10 @@ class ScriptRunner(JobRunner):
             script.kill()
         with self._output_lock:
             self._output.close()
-        self._series.metrics(self._output.take_fresh())
-        self._reporter.change(training_ended_at=self.now_us(), metrics=self._output.metrics)
+        ended_at = self.now_us()
+        self._search.close()
+        self._series.metrics(self._search.take_fresh())
+        self._reporter.change(training_ended_at=ended_at, metrics=self._search.metrics)
         try:
             self._contract.ended(self._reporter)
         except JobFailed as error:
@@ -124,6 +134,12 @@ class ScriptRunner(JobRunner):
                 processes=Limits().processes,
                 file_bytes=order.confinement.volume_bytes,
             )
+        except ValueError as error:
+            message = (
+                f"The script could not be started: {error}. No hyperparameter, argument or "
+                "variable can hold that."
+            )
+            raise JobFailed(Cause.CODE_INVALID, message) from error
         except OSError as error:
             message = f"The script could not be started: {error}."
             raise JobFailed(Cause.LAUNCH_FAILED, message) from error
@@ -140,7 +156,9 @@ class ScriptRunner(JobRunner):
                 self._output.tail,
                 "Raise VolumeSizeInGB, or write less.",
             )
-        if finished.stopped is Cause.NONE and finished.ended.code != 0:
+        if finished.stopped is not Cause.NONE:
+            self._tell_how_it_stopped(finished.ended)
+        elif finished.ended.code != 0:
             said, output = self._contract.failure(), self._output
             failed = script_failed(
                 self._order,
@@ -156,6 +174,13 @@ class ScriptRunner(JobRunner):
                 raise failed from lost  # why the script failed is what its user needs first
             raise failed
 
+    def _tell_how_it_stopped(self, ended: Ended) -> None:
+        """A script that failed when it was to end may not have kept what it should."""
+        if ended.code not in _ENDS_OF_STOPPED and ended.signal not in _SIGNALS_OF_STOPPED:
+            words = f"The script was asked to stop and ended with {ended.words}"
+            error = last_error(self._output.tail, self._output.errors)
+            self._reporter.enter("Stopping", f"{words}: {error}" if error else words)
+
     def _grace_s(self, cause: Cause) -> float:
         if cause is Cause.DISK_FULL:
             return 0.0
@@ -164,11 +189,9 @@ class ScriptRunner(JobRunner):
 
     def _observe(self, script: Script) -> Cause:
         """Bring what is known of the running script to the report and to CloudWatch."""
-        with self._output_lock:
-            fresh, metrics = self._output.take_fresh(), self._output.metrics
-        if fresh:
+        if fresh := self._search.take_fresh():
             self._series.metrics(fresh)
-            self._reporter.change(metrics=metrics)
+            self._reporter.change(metrics=self._search.metrics)
         self._observed += 1
         if self._observed % _OBSERVATIONS_BETWEEN_USAGE == 1 and script.pid is not None:
             gpus = gpu_usage(self._order.confinement.gpus)

@@ -80,6 +80,8 @@ class Script:
             pass_fds=pass_fds,
             bufsize=0,
             preexec_fn=limits,
+            # A script that signals its process group means its own, and not its runner's.
+            start_new_session=True,
         )
         assert self._process.stdout is not None
         sources = {self._process.stdout.fileno(): self._take}

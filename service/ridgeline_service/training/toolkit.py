@@ -177,20 +177,26 @@ def variables(order: Order, hardware: Hardware) -> dict[str, str]:
     }
     named = {f"channel_{name}": path for name, path in channels.items()}
     hyper = {f"hp_{name}": value for name, value in own.items()}
-    found = {_variable(name): _text(value) for name, value in {**facts, **named, **hyper}.items()}
-    return found | {"SM_TRAINING_ENV": json.dumps(_training_env(order, facts, channels))}
+    found = {**facts, **named, **hyper, "training_env": _training_env(order, facts, channels)}
+    # A name with such a sign is none for a variable; the argument is there all the same.
+    return {_variable(name): _text(value) for name, value in found.items() if "=" not in name}
 
 
 def _training_env(
     order: Order, facts: Mapping[str, Any], channels: Mapping[str, str]
 ) -> dict[str, Any]:
     """All of it once more, as one JSON document under the toolkit's own names."""
-    left_out = ("channels", "framework_params", "hps", "user_args")
+    left_out = ("channels", "framework_params", "hps", "user_args", "master_addr", "master_port")
+    groups = facts["distribution_instance_groups"]
     return {
         **{name: value for name, value in facts.items() if name not in left_out},
         "additional_framework_parameters": facts["framework_params"],
         "channel_input_dirs": dict(channels),
+        "distribution_hosts": facts["hosts"] if layout.INSTANCE_GROUP in groups else [],
         "hyperparameters": facts["hps"],
+        "is_modelparallel_enabled": None,
+        "is_smddpmprun_installed": False,
+        "is_smddprun_installed": False,
         "is_master": order.is_first,
         "job_name": order.job,
         "master_hostname": order.hosts[0],

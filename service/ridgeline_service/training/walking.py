@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MOST_LINKS = 40  # as Linux has it
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,31 @@ def files_below(folder: int, *, empty_folders: bool = False) -> Iterator[Found]:
             yield _found(f"{base}/{name}" if base else name, status, link, inner)
 
 
+def resolved_below(root: Path, path: str, inside: str) -> str | None:
+    """Where ``path`` leads below ``root``, its links followed as the script does that sees ``root``
+    at ``inside``; None if that is outside, or the links go round in a circle. Outside no link is
+    looked at."""
+    base = inside.strip("/").split("/")
+    done, ahead, links = list(base), path.split("/"), 0
+    while ahead:
+        part = ahead.pop(0)
+        below = done[len(base) :] if done[: len(base)] == base else None
+        if part == "..":
+            done = done[:-1]
+        elif part not in ("", "."):
+            link = None if below is None else _link_at(root, "/".join(below) or ".", part)
+            if link is None:
+                done.append(part)
+                continue
+            links += 1
+            if links > _MOST_LINKS:
+                return None
+            if link.startswith("/"):
+                done = []
+            ahead = [*link.split("/"), *ahead]
+    return "/".join(done[len(base) :]) if done[: len(base)] == base else None
+
+
 def open_regular(folder: int, name: str) -> BinaryIO | None:
     """A regular file in an open folder, for reading."""
     try:
@@ -96,6 +122,15 @@ def read_small(folder: int, name: str, limit: int) -> bytes:
         return b""
     with file:
         return file.read(limit)
+
+
+def _link_at(root: Path, folder: str, name: str) -> str | None:
+    """What a link says; None for anything else, and for nothing."""
+    with opened_below(root, folder) as handle:
+        try:
+            return None if handle is None else os.readlink(name, dir_fd=handle)
+        except OSError:
+            return None
 
 
 def _is_link(folder: int, name: str) -> bool:

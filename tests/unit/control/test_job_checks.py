@@ -36,6 +36,10 @@ def spot(**times: int) -> dict[str, Any]:
     return {"EnableManagedSpotTraining": True, "StoppingCondition": times}
 
 
+def metric(expression: str) -> dict[str, Any]:
+    return request({"MetricDefinitions": [{**METRIC, "Regex": expression}]})
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -49,6 +53,11 @@ def spot(**times: int) -> dict[str, Any]:
         (request(ResourceConfig={"VolumeSizeInGB": 1, "InstanceGroups": [GROUP]}), "unlike"),
         (request({"AlgorithmName": "a"}), "a TrainingImage and an AlgorithmName"),
         (request({"MetricDefinitions": [METRIC, METRIC]}), "metric 'loss' is given twice"),
+        (metric("loss=("), "Regex of metric 'loss' is no regular expression"),
+        (metric(r"\mloss=(\d)"), "Regex of metric 'loss' is no regular expression"),
+        (metric("(?<=a+)(b)"), "Regex of metric 'loss' is no regular expression"),
+        (metric("a{99999999999999999999}(b)"), "Regex of metric 'loss' is no regular expression"),
+        (metric("loss="), "Regex of metric 'loss' has no group"),
         (
             request(RemoteDebugConfig={"EnableRemoteDebug": True}),
             "RemoteDebugConfig asks for EnableRemoteDebug",
@@ -106,6 +115,8 @@ def test_what_cannot_be_meant_is_refused(changed: dict[str, Any], words: str) ->
             }
         ),
         request({"MetricDefinitions": [METRIC, {**METRIC, "Name": "other"}]}),
+        metric(r"(?:a{3000}){3000}(\d)"),
+        metric(r"(?:a{2}){99999999}(b)"),
     ],
 )
 def test_what_can_be_meant_is_not(changed: dict[str, Any]) -> None:

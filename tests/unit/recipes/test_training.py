@@ -178,6 +178,29 @@ def test_a_training_that_is_stopped_leaves_the_model_as_it_was_then(
     assert job.metrics["final_loss"] > 0
 
 
+@pytest.mark.parametrize("script", ["sft.py", "classify.py"])
+def test_a_stop_while_the_model_is_saved_waits_for_all_of_it(
+    script: str, tmp_path: Path, tiny_model: Path, tiny_encoder: Path, libraries: str
+) -> None:
+    base = tiny_encoder if script == "classify.py" else tiny_model
+    job = Job(libraries, tmp_path / "job", script, base)
+    job.write(
+        "training", "train.jsonl", [{**RECORD, "label": f"l{each % 2}"} for each in range(40)]
+    )
+    process = job.start("--threads", "1", "--max_steps", "1")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("training_seconds="):
+            process.terminate()
+            break
+    found = job.ended(process)
+    assert found.status == 143, found.log
+    assert weights(job.result)["data"] != weights(base)["data"]
+    assert (job.result / "adapter/adapter_model.safetensors").exists() == (script == "sft.py")
+    assert not [path for path in job.root.rglob("*") if path.name.startswith(".")]
+    assert job.metrics["final_loss"] > 0
+
+
 def test_preferences_raise_the_margin_of_pairs_never_seen(
     tmp_path: Path, tiny_model: Path, libraries: str
 ) -> None:

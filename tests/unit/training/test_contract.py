@@ -6,7 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ridgeline_service.objects.reading import S3Reader
+from ridgeline_service.training.causes import JobFailed
 from ridgeline_service.training.contract import TrainingContract
 from ridgeline_service.training.layout import Layout
 from ridgeline_service.training.order import Order, OutputFolder, read_order, write_order
@@ -35,6 +38,26 @@ def test_what_tensorboard_shows_and_checkpoints_are_in_s3_at_the_end(
         "tb/run/events.out.tfevents.1": b"1",
         "c/last": b"2",
     }
+
+
+def test_a_job_that_was_stopped_has_the_model_that_there_is(
+    order: Order, tmp_path: Path, s3: Any, reader: S3Reader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout(tmp_path / "ml")
+    layout.make(TrainingContract.folders)
+    reporter = Reporter(tmp_path, lambda: 0)
+    job = replace(order, output_uri="s3://b/out", compress=False)
+    contract = TrainingContract(job, layout, reader, tmp_path, lambda: None)
+    contract.upload(reporter, stopped=True)
+    assert (reporter.report.artifacts, s3.objects) == ("", {})
+    (layout.model / "weights").write_text("1")
+    (layout.model / "host").symlink_to("/etc/hosts")
+    contract.upload(reporter, stopped=True)
+    assert reporter.report.artifacts == "s3://b/out/model/"
+    assert s3.objects == {"out/model/weights": b"1"}
+    assert "host (a link to /etc/hosts, where no file of the job is)" in capsys.readouterr().out
+    with pytest.raises(JobFailed, match="a link to /etc/hosts"):
+        contract.upload(reporter, stopped=False)
 
 
 def test_an_order_is_read_as_it_was_written(order: Order, tmp_path: Path) -> None:

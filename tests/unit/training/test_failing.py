@@ -95,9 +95,9 @@ def test_what_may_be_an_exit_code_is_not_said_to_be_a_signal(order: Order) -> No
     assert failed.cause is Cause.SCRIPT_FAILED
     reason = failure_reason(failed)
     assert "ExitCode 137 (or Signal SIGKILL)" in reason
-    assert "If the script does not exit with 137: The system killed it, most often" in reason
+    assert "If the script did not exit with 137 itself, a signal ended it, most often as" in reason
     crashed = failure_reason(script_failed(order, Ended(139, 11), ["python"], [], "", errors=[]))
-    assert "If the script does not exit with 139: A signal from inside the job" in crashed
+    assert "If the script did not exit with 139 itself, a signal ended it, such as a" in crashed
 
 
 def test_a_script_that_was_killed_for_certain_lacked_memory_most_often(order: Order) -> None:

@@ -63,6 +63,7 @@ def test_without_a_listener_both_are_one(tmp_path: Path) -> None:
         (128, "ExitCode 128"),
         (130, "ExitCode 130 (or Signal SIGINT)"),
         (137, "ExitCode 137 (or Signal SIGKILL)"),
+        (168, "ExitCode 168 (or Signal SIGRT 40)"),
     ],
 )
 def test_an_exit_code_is_told_whether_or_not_it_may_have_been_a_signal(
@@ -76,6 +77,12 @@ def test_a_signal_that_ended_all_of_the_sandbox_is_certain() -> None:
     assert ended_by("kill -KILL $$") == Ended(None, 9)
     assert ended_by("kill -KILL $$").words == "Signal SIGKILL"
     assert ended_by("kill -35 $$").words == "Signal SIGRT 35"
+
+
+def test_a_script_that_signals_its_process_group_ends_itself_alone() -> None:
+    """One that would not do so would end these tests."""
+    assert ended_by("kill -KILL 0") == Ended(None, 9)
+    assert ended_by("kill -TERM 0") == Ended(None, 15)
 
 
 def ended_by(line: str) -> Ended:

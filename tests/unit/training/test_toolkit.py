@@ -64,6 +64,27 @@ def test_variables_name_everything_that_a_script_may_ask(order: Order) -> None:
     assert whole["hyperparameters"] == {"batch-size": 32, "name": "n"}
     assert whole["channel_input_dirs"]["train"] == "/opt/ml/input/data/train"
     assert not whole["is_master"]
+    assert list(whole) == sorted(whole)
+    assert whole["distribution_hosts"] == []
+    assert whole["is_modelparallel_enabled"] is None
+    assert not whole["is_smddprun_installed"]
+    assert not {"master_addr", "master_port"} & set(whole)
+
+
+def test_the_hosts_of_a_distribution_are_told(order: Order) -> None:
+    given = {"sagemaker_torch_distributed_enabled": "true"}
+    pair = replace(order, hosts=("algo-1", "algo-2"), hyperparameters=given)
+    whole = json.loads(toolkit.variables(pair, Hardware(2, 0))["SM_TRAINING_ENV"])
+    assert whole["distribution_hosts"] == ["algo-1", "algo-2"]
+
+
+def test_a_name_that_no_variable_can_have_is_an_argument_alone(order: Order) -> None:
+    found = toolkit.variables(
+        replace(order, hyperparameters={"a=b": "1", "c": "2"}), Hardware(2, 0)
+    )
+    assert not [name for name in found if "=" in name]
+    assert found["SM_HP_C"] == "2"
+    assert json.loads(found["SM_USER_ARGS"]) == ["--a=b", "1", "-c", "2"]
 
 
 def test_values_of_variables_are_written_as_the_toolkit_writes_them(order: Order) -> None:

@@ -91,6 +91,37 @@ def test_a_file_whose_name_is_no_text_is_named_when_the_others_are_there(
     Artifacts(reader, "s3://b/out/", tmp_path).upload(layout.root, "model", "m", compress=True)
 
 
+def test_links_are_followed_through_links_inside(tmp_path: Path, s3: Any, reader: S3Reader) -> None:
+    layout = Layout(tmp_path / "ml")
+    layout.make(("model", "runs/v1"))
+    (layout.root / "runs" / "v1" / "w").write_text("1")
+    (layout.root / "runs" / "latest").symlink_to("v1")
+    (layout.root / "runs" / "newest").symlink_to("/opt/ml/runs/latest")
+    (layout.model / "w").symlink_to("../runs/latest/w")
+    (layout.model / "folder").symlink_to("../runs/newest")
+    (layout.model / "far").symlink_to("../../../opt/ml/runs/newest/w")
+    artifacts = Artifacts(reader, "s3://b/out", tmp_path)
+    artifacts.upload(layout.root, "model", "model", compress=False)
+    assert s3.objects == {f"out/model/{each}": b"1" for each in ("w", "folder/w", "far")}
+    artifacts.complete()
+
+
+@pytest.mark.parametrize("link", ["self", "../../etc/hosts", "/etc/hosts", "/opt/mlx", "..", "out"])
+def test_links_that_lead_out_or_round_are_not_followed(
+    link: str, tmp_path: Path, s3: Any, reader: S3Reader
+) -> None:
+    layout = Layout(tmp_path / "ml")
+    layout.make(("model",))
+    (layout.root / "out").symlink_to(tmp_path)
+    (layout.model / "self").symlink_to(link)
+    (layout.model / "out").symlink_to("../out/order.json")
+    artifacts = Artifacts(reader, "s3://b/out", tmp_path)
+    artifacts.upload(layout.root, "model", "model", compress=False)
+    assert s3.objects == {}
+    with pytest.raises(JobFailed, match="where no file of the job is"):
+        artifacts.complete()
+
+
 def test_a_link_becomes_what_it_leads_to_inside(tmp_path: Path, s3: Any, reader: S3Reader) -> None:
     layout = Layout(tmp_path / "ml")
     layout.make(("processing/out/sub", "processing/w/inner", "processing/w/more"))

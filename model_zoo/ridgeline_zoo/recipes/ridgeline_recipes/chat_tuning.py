@@ -14,13 +14,14 @@ from ridgeline_recipes.formats import Chat, Question
 from ridgeline_recipes.job import STOPPED, Job
 from ridgeline_recipes.metrics import Metrics
 from ridgeline_recipes.options import TuningOptions
-from ridgeline_recipes.saving import save_adapter, save_model
+from ridgeline_recipes.saving import save_adapter, save_model, saved_whole
 from ridgeline_recipes.template import training_template
 from ridgeline_recipes.training import (
     LinearSchedule,
     adapter_config,
     arguments,
     scratch_folder,
+    stoppable,
     train,
 )
 
@@ -49,24 +50,26 @@ def tune_on_chats(
     encoded += encoder.chats(general, "general chats", required=False)
     model = load_causal(job.model, options.chosen_dtype)
     before = {name: ask(model, tokenizer, own, each) for name, each in questions.items()}
-    with scratch_folder() as scratch:
-        trainer = _Trainer(
-            model=model,
-            args=SFTConfig(
-                **arguments(options, job, scratch), max_length=options.max_length, packing=False
-            ),
-            train_dataset=Dataset.from_list(
-                [{"input_ids": list(each.ids), "labels": list(each.labels)} for each in encoded]
-            ),
-            processing_class=tokenizer,
-            peft_config=adapter_config(options),
-        )
-        trained = train(trainer, job, training, metrics)
-    # Saved before it is asked: answering takes time, and may be interrupted.
-    merged = save_adapter(trainer.model, job.result, template)
-    tuned = save_model(merged, job.model, job.result, template)
-    if trained.stopped:
+    with stoppable() as stop:
+        with scratch_folder() as scratch:
+            trainer = _Trainer(
+                model=model,
+                args=SFTConfig(
+                    **arguments(options, job, scratch), max_length=options.max_length, packing=False
+                ),
+                train_dataset=Dataset.from_list(
+                    [{"input_ids": list(each.ids), "labels": list(each.labels)} for each in encoded]
+                ),
+                processing_class=tokenizer,
+                peft_config=adapter_config(options),
+            )
+            train(trainer, job, training, metrics, stop)
+        # Saved before it is asked: answering takes time, and may be interrupted.
+        with saved_whole(job.result) as room:
+            merged = save_adapter(trainer.model, room, template)
+            tuned = save_model(merged, job.model, room, template)
         metrics.write()
+    if stop.asked:
         return STOPPED
     for name, each in questions.items():
         _compare(job, metrics, name, before[name], ask(tuned, tokenizer, template, each))

@@ -21,8 +21,8 @@ from ridgeline_recipes.formats import Labelled
 from ridgeline_recipes.job import STOPPED, Job
 from ridgeline_recipes.metrics import Metrics
 from ridgeline_recipes.options import Options
-from ridgeline_recipes.saving import save_model
-from ridgeline_recipes.training import LinearSchedule, arguments, scratch_folder, train
+from ridgeline_recipes.saving import save_model, saved_whole
+from ridgeline_recipes.training import LinearSchedule, arguments, scratch_folder, stoppable, train
 
 _AT_ONCE = 32
 
@@ -59,18 +59,20 @@ def tune_on_labels(
         [record.text for record in records], truncation=True, max_length=options.max_length
     )
     dataset = Dataset.from_dict({**encoded, "label": [numbers[each.label] for each in records]})
-    with scratch_folder() as scratch:
-        trainer = _Trainer(
-            model=model,
-            args=TrainingArguments(**arguments(options, job, scratch)),
-            train_dataset=dataset,
-            data_collator=DataCollatorWithPadding(tokenizer),
-            processing_class=tokenizer,
-        )
-        trained = train(trainer, job, training, metrics)
-    save_model(model, job.model, job.result, None, own_config=True)
-    if trained.stopped:
+    with stoppable() as stop:
+        with scratch_folder() as scratch:
+            trainer = _Trainer(
+                model=model,
+                args=TrainingArguments(**arguments(options, job, scratch)),
+                train_dataset=dataset,
+                data_collator=DataCollatorWithPadding(tokenizer),
+                processing_class=tokenizer,
+            )
+            train(trainer, job, training, metrics, stop)
+        with saved_whole(job.result) as room:
+            save_model(model, job.model, room, None, own_config=True)
         metrics.write()
+    if stop.asked:
         return STOPPED
     found = _labels(model, tokenizer, [record.text for record in held_out], options.max_length)
     right = sum(number == numbers[each.label] for number, each in zip(found, held_out, strict=True))

@@ -15,7 +15,7 @@ from ridgeline_recipes.formats import Message, Preference
 from ridgeline_recipes.job import STOPPED, Job
 from ridgeline_recipes.metrics import Metrics
 from ridgeline_recipes.options import TuningOptions
-from ridgeline_recipes.saving import save_adapter, save_model
+from ridgeline_recipes.saving import save_adapter, save_model, saved_whole
 from ridgeline_recipes.scoring import log_likelihoods
 from ridgeline_recipes.template import training_template
 from ridgeline_recipes.training import (
@@ -23,6 +23,7 @@ from ridgeline_recipes.training import (
     adapter_config,
     arguments,
     scratch_folder,
+    stoppable,
     train,
 )
 
@@ -49,25 +50,27 @@ def tune_on_preferences(
     unseen = encoder.pairs(held_out, "held-out pairs", required=False)
     model = load_causal(job.model, options.chosen_dtype)
     before = margins(model, unseen)
-    with scratch_folder() as scratch:
-        trainer = _Trainer(
-            model=model,
-            args=DPOConfig(
-                **arguments(options, job, scratch),
-                beta=beta,
-                max_length=options.max_length,
-                # With all weights in training, a second model would have to stay in memory.
-                precompute_ref_log_probs=not options.rank,
-            ),
-            train_dataset=Dataset.from_list([_as_record(each.record) for each in learned]),
-            processing_class=tokenizer,
-            peft_config=adapter_config(options),
-        )
-        trained = train(trainer, job, training, metrics)
-    merged = save_adapter(trainer.model, job.result, template)
-    tuned = save_model(merged, job.model, job.result, template)
-    if trained.stopped:
+    with stoppable() as stop:
+        with scratch_folder() as scratch:
+            trainer = _Trainer(
+                model=model,
+                args=DPOConfig(
+                    **arguments(options, job, scratch),
+                    beta=beta,
+                    max_length=options.max_length,
+                    # With all weights in training, a second model would have to stay in memory.
+                    precompute_ref_log_probs=not options.rank,
+                ),
+                train_dataset=Dataset.from_list([_as_record(each.record) for each in learned]),
+                processing_class=tokenizer,
+                peft_config=adapter_config(options),
+            )
+            train(trainer, job, training, metrics, stop)
+        with saved_whole(job.result) as room:
+            merged = save_adapter(trainer.model, room, template)
+            tuned = save_model(merged, job.model, room, template)
         metrics.write()
+    if stop.asked:
         return STOPPED
     after = margins(tuned, unseen)
     metrics.report(heldout_pairs=len(unseen))

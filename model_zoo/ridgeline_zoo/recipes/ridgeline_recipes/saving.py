@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,23 @@ from ridgeline_recipes.template import FILE
 
 ADAPTER = "adapter"
 _WEIGHTS = (".safetensors", ".index.json", ".bin", ".pt", ".gguf")
+
+
+@contextmanager
+def saved_whole(result: Path) -> Iterator[Path]:
+    """A folder to save a model in; what is in it lies in ``result`` once all of it was saved. Half
+    a model is never there, whatever ends the recipe meanwhile."""
+    room = result.with_name(f".{result.name}-unfinished")
+    shutil.rmtree(room, ignore_errors=True)
+    room.mkdir(parents=True)
+    yield room
+    result.mkdir(exist_ok=True)
+    for path in room.iterdir():
+        place = result / path.name
+        if place.is_dir():
+            shutil.rmtree(place)
+        path.replace(place)
+    room.rmdir()
 
 
 def save_adapter(model: Any, result: Path, template: str | None) -> Any:

@@ -12,7 +12,7 @@ from ridgeline_recipes.base_model import load_causal, load_tokenizer, prepare
 from ridgeline_recipes.job import STOPPED, Job, say
 from ridgeline_recipes.metrics import Metrics
 from ridgeline_recipes.options import TuningOptions
-from ridgeline_recipes.saving import save_adapter, save_model
+from ridgeline_recipes.saving import save_adapter, save_model, saved_whole
 from ridgeline_recipes.scoring import log_likelihoods, perplexity
 from ridgeline_recipes.template import Encoded
 from ridgeline_recipes.training import (
@@ -20,6 +20,7 @@ from ridgeline_recipes.training import (
     adapter_config,
     arguments,
     scratch_folder,
+    stoppable,
     train,
 )
 
@@ -44,19 +45,21 @@ def tune_on_texts(
     before = perplexity(log_likelihoods(model, unseen))
     made = blocks(_tokens(tokenizer, texts), options.max_length)
     say(f"{len(texts)} texts in {len(made)} blocks of up to {options.max_length} tokens")
-    with scratch_folder() as scratch:
-        trainer = _Trainer(
-            model=model,
-            args=SFTConfig(**arguments(options, job, scratch), max_length=options.max_length),
-            train_dataset=Dataset.from_list([{"input_ids": block} for block in made]),
-            processing_class=tokenizer,
-            peft_config=adapter_config(options),
-        )
-        trained = train(trainer, job, training, metrics)
-    merged = save_adapter(trainer.model, job.result, None)
-    tuned = save_model(merged, job.model, job.result, None)
-    if trained.stopped:
+    with stoppable() as stop:
+        with scratch_folder() as scratch:
+            trainer = _Trainer(
+                model=model,
+                args=SFTConfig(**arguments(options, job, scratch), max_length=options.max_length),
+                train_dataset=Dataset.from_list([{"input_ids": block} for block in made]),
+                processing_class=tokenizer,
+                peft_config=adapter_config(options),
+            )
+            train(trainer, job, training, metrics, stop)
+        with saved_whole(job.result) as room:
+            merged = save_adapter(trainer.model, room, None)
+            tuned = save_model(merged, job.model, room, None)
         metrics.write()
+    if stop.asked:
         return STOPPED
     after = perplexity(log_likelihoods(tuned, unseen))
     metrics.report(

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -95,18 +94,33 @@ class LinearSchedule:
         return self.lr_scheduler
 
 
-@dataclass(frozen=True)
-class Trained:
-    """``stopped``: somebody asked for the end before training was done."""
+class Stop:
+    """``asked``: somebody asked for the end before the model was saved."""
 
-    stopped: bool
+    def __init__(self) -> None:
+        self.asked = False
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        """A signal handler."""
+        self.asked = True
 
 
-def train(trainer: Any, job: Job, training: str, metrics: Metrics) -> Trained:
-    """Train to the end, or to the end that SIGTERM asks for. ``training`` is the fingerprint that
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """SIGTERM asks for the end: the step that runs is finished, and what is saved is saved."""
+    stop = Stop()
+    previous = signal.signal(signal.SIGTERM, stop.ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def train(trainer: Any, job: Job, training: str, metrics: Metrics, stop: Stop) -> None:
+    """Train to the end, or to the one that is asked for. ``training`` is the fingerprint that
     checkpoints carry. Raises RecipeFailed for checkpoints of another training."""
     start = None if job.checkpoints is None else newest_whole(job.checkpoints, training)
-    watch = _Watch(training)
+    watch = _Watch(training, stop)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     if start is not None and _is_end(start):
@@ -116,11 +130,7 @@ def train(trainer: Any, job: Job, training: str, metrics: Metrics) -> Trained:
     else:
         if start is not None:
             say(f"going on from {start.name}")
-        previous = signal.signal(signal.SIGTERM, watch.ask_to_stop)
-        try:
-            trainer.train(resume_from_checkpoint=None if start is None else str(start))
-        finally:
-            signal.signal(signal.SIGTERM, previous)
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
     last = _last_line(trainer.state)
     metrics.report(
         training_seconds=last[_SECONDS],
@@ -128,10 +138,9 @@ def train(trainer: Any, job: Job, training: str, metrics: Metrics) -> Trained:
         final_loss=last["loss"],
         peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20),
     )
-    if watch.stopping:
+    if stop.asked:
         done, of = trainer.state.global_step, trainer.state.max_steps
         say(f"stopped after step {done} of {of}: the model is saved as it is now")
-    return Trained(stopped=watch.stopping)
 
 
 @contextmanager
@@ -153,18 +162,14 @@ def _last_line(state: TrainerState) -> dict[str, float]:
 
 
 class _Watch(TrainerCallback):
-    """Lines of the log, seals on checkpoints, and the request to stop."""
+    """Lines of the log, seals on checkpoints, and the end that is asked for."""
 
-    def __init__(self, training: str) -> None:
-        self.stopping = False
+    def __init__(self, training: str, stop: Stop) -> None:
+        self._stop = stop
         self._training = training
         self._tokens_before = 0
         self._seconds_before = 0.0
         self._began = 0.0
-
-    def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        """A signal handler: the step that runs is finished."""
-        self.stopping = True
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._tokens_before = state.num_input_tokens_seen
@@ -172,7 +177,7 @@ class _Watch(TrainerCallback):
         self._began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.stopping:
+        if self._stop.asked:
             control.should_training_stop = True
             control.should_save = args.save_strategy != "no"
         if control.should_training_stop:

@@ -9,8 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import regex
-
 from ridgeline_service.errors import ValidationException
 
 CHECKPOINTS = "/opt/ml/checkpoints"
@@ -131,8 +129,8 @@ def _check_metrics(algorithm: Mapping[str, Any]) -> None:
             )
         names.add(name)
         try:
-            groups = regex.compile(definition["Regex"]).groups
-        except regex.error as error:
+            groups = re.compile(definition["Regex"]).groups
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValidationException(
                 f"Regex of metric {name!r} is no regular expression: {error}."
             ) from error

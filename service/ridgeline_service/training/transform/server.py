@@ -65,7 +65,7 @@ class ModelServer:
         self._startup_s = startup_s
         self._check_stop = check_stop
         self._ports = PortPicker()
-        self._output = Output((), lambda: 0, lambda line: None)
+        self._output = Output(lambda line: None)
         self._output_lock = threading.Lock()
         self._starting = threading.Lock()
         self._script: Script | None = None
