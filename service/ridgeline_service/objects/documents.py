@@ -56,16 +56,7 @@ def list_objects(
     """ListObjects (``version`` 1, ``after`` is the marker) or ListObjectsV2."""
 
     text = _encoder(url_encoded)
-    parts = [
-        _element("Name", escape(bucket)),
-        _element("Prefix", text(prefix)),
-        _element("MaxKeys", str(limit)),
-        _element("IsTruncated", "true" if listing.resume is not None else "false"),
-    ]
-    if delimiter:
-        parts.append(_element("Delimiter", text(delimiter)))
-    if url_encoded:
-        parts.append(_element("EncodingType", "url"))
+    parts = _head(bucket, listing, prefix, delimiter, limit, url_encoded)
     if version == 1:
         parts.append(_element("Marker", text(after)))
         if listing.resume is not None:
@@ -100,17 +91,8 @@ def list_versions(
     """ListObjectVersions: the only version of each object has the id ``null``."""
     text = _encoder(url_encoded)
     null = _element("VersionId", "null")
-    parts = [
-        _element("Name", escape(bucket)),
-        _element("Prefix", text(prefix)),
-        _element("KeyMarker", text(after)),
-        _element("MaxKeys", str(limit)),
-        _element("IsTruncated", "true" if listing.resume is not None else "false"),
-    ]
-    if delimiter:
-        parts.append(_element("Delimiter", text(delimiter)))
-    if url_encoded:
-        parts.append(_element("EncodingType", "url"))
+    parts = _head(bucket, listing, prefix, delimiter, limit, url_encoded)
+    parts.append(_element("KeyMarker", text(after)))
     if listing.resume is not None:
         parts.append(_element("NextKeyMarker", text(listing.resume)))
         parts.append(_element("NextVersionIdMarker", "null"))
@@ -122,6 +104,24 @@ def list_versions(
     ]
     parts += [_element("CommonPrefixes", _element("Prefix", text(p))) for p in listing.prefixes]
     return whole("ListVersionsResult", "".join(parts))
+
+
+def _head(
+    bucket: str, listing: Listing, prefix: str, delimiter: str, limit: int, url_encoded: bool
+) -> list[str]:
+    """What listings of both kinds begin with."""
+    text = _encoder(url_encoded)
+    parts = [
+        _element("Name", escape(bucket)),
+        _element("Prefix", text(prefix)),
+        _element("MaxKeys", str(limit)),
+        _element("IsTruncated", "true" if listing.resume is not None else "false"),
+    ]
+    if delimiter:
+        parts.append(_element("Delimiter", text(delimiter)))
+    if url_encoded:
+        parts.append(_element("EncodingType", "url"))
+    return parts
 
 
 def location(region: str) -> str:

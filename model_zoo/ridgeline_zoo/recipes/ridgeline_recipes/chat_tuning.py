@@ -14,7 +14,7 @@ from ridgeline_recipes.formats import Chat, Question
 from ridgeline_recipes.job import STOPPED, Job
 from ridgeline_recipes.metrics import Metrics
 from ridgeline_recipes.options import TuningOptions
-from ridgeline_recipes.saving import save_adapter, save_model, saved_whole
+from ridgeline_recipes.saving import save_tuned
 from ridgeline_recipes.template import training_template
 from ridgeline_recipes.training import (
     LinearSchedule,
@@ -65,9 +65,7 @@ def tune_on_chats(
             )
             train(trainer, job, training, metrics, stop)
         # Saved before it is asked: answering takes time, and may be interrupted.
-        with saved_whole(job.result) as room:
-            merged = save_adapter(trainer.model, room, template)
-            tuned = save_model(merged, job.model, room, template)
+        tuned = save_tuned(trainer.model, job.model, job.result, template)
         metrics.write()
     if stop.asked:
         return STOPPED

@@ -15,7 +15,7 @@ from ridgeline_recipes.formats import Message, Preference
 from ridgeline_recipes.job import STOPPED, Job
 from ridgeline_recipes.metrics import Metrics
 from ridgeline_recipes.options import TuningOptions
-from ridgeline_recipes.saving import save_adapter, save_model, saved_whole
+from ridgeline_recipes.saving import save_tuned
 from ridgeline_recipes.scoring import log_likelihoods
 from ridgeline_recipes.template import training_template
 from ridgeline_recipes.training import (
@@ -66,9 +66,7 @@ def tune_on_preferences(
                 peft_config=adapter_config(options),
             )
             train(trainer, job, training, metrics, stop)
-        with saved_whole(job.result) as room:
-            merged = save_adapter(trainer.model, room, template)
-            tuned = save_model(merged, job.model, room, template)
+        tuned = save_tuned(trainer.model, job.model, job.result, template)
         metrics.write()
     if stop.asked:
         return STOPPED

@@ -38,6 +38,13 @@ def saved_whole(result: Path) -> Iterator[Path]:
     room.rmdir()
 
 
+def save_tuned(model: Any, base: Path, result: Path, template: str | None) -> Any:
+    """Save all that the training of a language model leaves, its adapter among it, and return the
+    model with that merged in."""
+    with saved_whole(result) as room:
+        return save_model(save_adapter(model, room, template), base, room, template)
+
+
 def save_adapter(model: Any, result: Path, template: str | None) -> Any:
     """Save the adapter of ``model``, if it has one, with the template that it was trained with, and
     return the model with it merged in."""

@@ -12,7 +12,7 @@ from ridgeline_recipes.base_model import load_causal, load_tokenizer, prepare
 from ridgeline_recipes.job import STOPPED, Job, say
 from ridgeline_recipes.metrics import Metrics
 from ridgeline_recipes.options import TuningOptions
-from ridgeline_recipes.saving import save_adapter, save_model, saved_whole
+from ridgeline_recipes.saving import save_tuned
 from ridgeline_recipes.scoring import log_likelihoods, perplexity
 from ridgeline_recipes.template import Encoded
 from ridgeline_recipes.training import (
@@ -55,9 +55,7 @@ def tune_on_texts(
                 peft_config=adapter_config(options),
             )
             train(trainer, job, training, metrics, stop)
-        with saved_whole(job.result) as room:
-            merged = save_adapter(trainer.model, room, None)
-            tuned = save_model(merged, job.model, room, None)
+        tuned = save_tuned(trainer.model, job.model, job.result, None)
         metrics.write()
     if stop.asked:
         return STOPPED
