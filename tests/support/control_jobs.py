@@ -6,6 +6,11 @@ from typing import Any
 
 IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu-py312"
 
+SPOT = {
+    "EnableManagedSpotTraining": True,
+    "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 600},
+}
+
 
 def create(world: Any, name: str, *, count: int = 1, **changes: Any) -> None:
     world.plane.training_jobs.create(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from fake_runners import FakeRunners
 
 from ridgeline.errors import NotReady
 from ridgeline_service.control import ControlPlane, Outside
@@ -332,3 +333,18 @@ def make_world(
 @pytest.fixture
 def world(make_world: Callable[..., World]) -> World:
     return make_world()
+
+
+@pytest.fixture
+def runners() -> FakeRunners:
+    return FakeRunners()
+
+
+@pytest.fixture
+def jobs(make_world: Callable[..., World], runners: FakeRunners) -> Callable[..., World]:
+    """Makes worlds whose jobs run in ``runners``."""
+
+    def make(**values: object) -> World:
+        return make_world(runners=runners, **values)
+
+    return make

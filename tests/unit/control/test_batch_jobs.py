@@ -21,11 +21,6 @@ IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu
 
 
 @pytest.fixture
-def runners() -> FakeRunners:
-    return FakeRunners()
-
-
-@pytest.fixture
 def world(make_world: Any, runners: FakeRunners) -> Any:
     return make_world(runners=runners)
 

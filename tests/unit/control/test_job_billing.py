@@ -5,30 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from control_jobs import create, describe, ticks
+from control_jobs import SPOT, create, describe, ticks
 from fake_runners import FakeRunners
 
 from ridgeline_service.runtime.keeper import ExitStatus
 from ridgeline_service.training.causes import Cause
 from ridgeline_service.training.report import Report, Transition
-
-SPOT = {
-    "EnableManagedSpotTraining": True,
-    "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 600},
-}
-
-
-@pytest.fixture
-def runners() -> FakeRunners:
-    return FakeRunners()
-
-
-@pytest.fixture
-def jobs(make_world: Any, runners: FakeRunners) -> Any:
-    def make(**values: Any) -> Any:
-        return make_world(runners=runners, **values)
-
-    return make
 
 
 def begin(world: Any, runners: FakeRunners, name: str, hosts: int = 1) -> int:

@@ -14,11 +14,6 @@ from ridgeline_service.settings import Settings
 
 
 @pytest.fixture
-def runners() -> FakeRunners:
-    return FakeRunners()
-
-
-@pytest.fixture
 def two(make_world: Any, runners: FakeRunners) -> Any:
     """A service that runs two instances at once, one of them taken by ``long``."""
     world = make_world(runners=runners, settings=Settings(max_instances=2))

@@ -25,11 +25,6 @@ def killed(spec: RunnerSpec) -> ProcessRecord:
 
 
 @pytest.fixture
-def runners() -> FakeRunners:
-    return FakeRunners()
-
-
-@pytest.fixture
 def world(make_world: Any, runners: FakeRunners) -> Any:
     return make_world(runners=runners)
 

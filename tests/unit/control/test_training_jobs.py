@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from control_jobs import create, describe, status, ticks
+from control_jobs import SPOT, create, describe, status, ticks
 from fake_runners import FakeRunners
 
 from ridgeline_service.control.jobs.ending import Ended, may_restart, verdict_of
@@ -19,24 +19,6 @@ from ridgeline_service.settings import Settings
 from ridgeline_service.store.states import Desired
 from ridgeline_service.training.causes import Cause
 from ridgeline_service.training.report import Ending, MetricValue, Report, Transition
-
-SPOT = {
-    "EnableManagedSpotTraining": True,
-    "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 600},
-}
-
-
-@pytest.fixture
-def runners() -> FakeRunners:
-    return FakeRunners()
-
-
-@pytest.fixture
-def jobs(make_world: Any, runners: FakeRunners) -> Any:
-    def make(**values: Any) -> Any:
-        return make_world(runners=runners, **values)
-
-    return make
 
 
 def test_a_job_is_what_its_runner_reports(jobs: Any, runners: FakeRunners) -> None:

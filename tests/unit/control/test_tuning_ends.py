@@ -17,11 +17,6 @@ from ridgeline_service.training.watching import NAMESPACE
 
 
 @pytest.fixture
-def runners() -> FakeRunners:
-    return FakeRunners()
-
-
-@pytest.fixture
 def world(make_world: Callable[..., Any], runners: FakeRunners) -> Any:
     return make_world(runners=runners, settings=Settings(max_instances=4))
 

@@ -18,11 +18,6 @@ IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.8.0-cpu
 
 
 @pytest.fixture
-def runners() -> FakeRunners:
-    return FakeRunners()
-
-
-@pytest.fixture
 def world(make_world: Callable[..., Any], runners: FakeRunners) -> Any:
     return make_world(runners=runners, settings=Settings(max_instances=2))
 
