@@ -83,6 +83,7 @@ class Reason(StrEnum):
     SUPERSEDED = "Superseded"
     SCALED_IN = "ScaledIn"
     ENDPOINT_DELETED = "EndpointDeleted"
+    SERVICE_STOPPED = "ServiceStopped"
 
     @property
     def retried(self) -> bool:
@@ -136,6 +137,7 @@ _WORDS = {
     Reason.SUPERSEDED: "A newer deployment took over.",
     Reason.SCALED_IN: "The variant was scaled in.",
     Reason.ENDPOINT_DELETED: "The endpoint was deleted.",
+    Reason.SERVICE_STOPPED: "The service was stopped.",
 }
 
 _NEXT_STEPS = {

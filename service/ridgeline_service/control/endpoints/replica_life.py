@@ -8,12 +8,12 @@ replicas should exist is not decided here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from ridgeline.errors import RidgelineError
 from ridgeline_service.control.admitting import place
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoints.failures import failure_message
+from ridgeline_service.control.endpoints.health import HealthChecks
 from ridgeline_service.control.endpoints.launching import GRACE_S, launch_order, replica_identity
 from ridgeline_service.control.endpoints.probe import Identity, Probe
 from ridgeline_service.control.endpoints.replica_logs import write_first_line
@@ -36,18 +36,18 @@ from ridgeline_service.placement.gpus import GpuShares
 from ridgeline_service.placement.machine import in_gib
 from ridgeline_service.placement.profiles import gpus_of
 from ridgeline_service.placement.threads import thread_share
-from ridgeline_service.runtime.keeper import ProcessRecord
+from ridgeline_service.runtime.keeper import ExitStatus, ProcessRecord
 from ridgeline_service.runtime.launcher import Launcher
 from ridgeline_service.store import endpoints as rows
 from ridgeline_service.store import replicas
 from ridgeline_service.store.records import EndpointRecord, ReplicaRecord, Stage, VariantSpec
 from ridgeline_service.store.states import Desired, Reason, ReplicaStatus
+from ridgeline_service.training.causes import Cause
+from ridgeline_service.training.report import asked_for_stop
 
 ADMISSION_TIMEOUT_S = 1800.0
 DRAIN_MIN_S = 1.0
 DRAIN_MAX_S = 30.0
-HUNG_AFTER = 5
-PROBE_EVERY_S = 5.0
 
 _PENDING_POLL_S = 2.0
 _STARTING_POLL_S = 0.1
@@ -61,14 +61,6 @@ _BY_STATE = {
     "loading": ReplicaStatus.LOADING,
     "warming": ReplicaStatus.WARMING,
 }
-
-
-@dataclass
-class _Watch:
-    """What is remembered of a replica between steps, and can be lost without harm."""
-
-    missed: int = 0
-    next_probe: float = 0.0
 
 
 class ReplicaLife:
@@ -102,7 +94,8 @@ class ReplicaLife:
         self._gpus = gpus
         self._compile_cache = compile_cache
         self._wanted = wanted
-        self._watches: dict[str, _Watch] = {}
+        self._began = context.now()
+        self._health = HealthChecks(context.clock)
 
     def step(self, replica: ReplicaRecord) -> float | None:
         """Do what is due. Returns after how many seconds to look again; None at the end."""
@@ -121,7 +114,7 @@ class ReplicaLife:
         if record is None or not self._launcher.alive(record):
             return self._died(replica)
         if replica.status is ReplicaStatus.READY:
-            return self._watch(replica, record)
+            return self._watch(replica)
         return self._await_ready(replica, record)
 
     def _admit(self, replica: ReplicaRecord) -> float | None:
@@ -275,23 +268,9 @@ class ReplicaLife:
         self._rows.ready(replica, now, identity.task, (*stages, health))
         return _READY_POLL_S
 
-    def _watch(self, replica: ReplicaRecord, record: ProcessRecord) -> float | None:
-        watch = self._watches.setdefault(replica.id, _Watch())
-        now = self._context.clock()
-        if now < watch.next_probe:
-            return _READY_POLL_S
-        watch.next_probe = now + PROBE_EVERY_S
-        identity = self._ask(replica)
-        if identity is not None and identity.state == "ready":
-            watch.missed = 0
-            return _READY_POLL_S
-        if identity is not None and identity.state == "failed":
-            return self._broke(replica, Reason.DEVICE_FAILED, identity.error)
-        watch.missed += 1
-        if watch.missed < HUNG_AFTER:
-            return _READY_POLL_S
-        gone = f"it left {watch.missed} health checks in a row without an answer."
-        return self._broke(replica, Reason.HUNG, gone)
+    def _watch(self, replica: ReplicaRecord) -> float | None:
+        wrong = self._health.look(replica.id, lambda: self._ask(replica))
+        return _READY_POLL_S if wrong is None else self._broke(replica, *wrong)
 
     def _ask(self, replica: ReplicaRecord) -> Identity | None:
         identity = self._probe(replica.port or 0, replica.token)
@@ -325,15 +304,30 @@ class ReplicaLife:
             self._launcher.stop(record, GRACE_S if replica.ready_at is not None else 0)
         return self._stopped(replica)
 
-    def _stopped(self, replica: ReplicaRecord) -> float | None:
+    def _stopped(self, replica: ReplicaRecord, reason: Reason | None = None) -> float | None:
+        """``reason`` None: the one for which it was asked to stop."""
         self._remove(replica)
-        self._rows.change(replica, status=ReplicaStatus.STOPPED, changed_at=self._context.now())
+        self._rows.change(
+            replica,
+            status=ReplicaStatus.STOPPED,
+            reason=reason or replica.reason,
+            changed_at=self._context.now(),
+        )
         return None
 
     def _died(self, replica: ReplicaRecord) -> float | None:
         ended = self._launcher.exit_status(replica.id)
+        if self._went_down_with_the_service(replica, ended):
+            return self._stopped(replica, Reason.SERVICE_STOPPED)
         how = f"it {ended.words}." if ended is not None else "its process is gone."
         return self._broke(replica, Reason.PROCESS_DIED, how)
+
+    def _went_down_with_the_service(self, replica: ReplicaRecord, ended: ExitStatus | None) -> bool:
+        """It was told to stop, or all was killed at once, as by a machine without power: says
+        nothing of the model. A later end that nobody saw is one of its own."""
+        told = asked_for_stop(self._context.data_dir.replicas / replica.id)
+        before = (replica.launched_at or replica.changed_at) < self._began
+        return told is Cause.INTERRUPTED or (ended is None and before)
 
     def _broke(
         self,
@@ -383,7 +377,7 @@ class ReplicaLife:
         self._forget(replica)
 
     def _forget(self, replica: ReplicaRecord) -> None:
-        self._watches.pop(replica.id, None)
+        self._health.forget(replica.id)
         self._gpus.give_back(replica.id)
 
     def _record(self, replica: ReplicaRecord) -> ProcessRecord | None:
