@@ -13,6 +13,7 @@ import base64
 import binascii
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -246,7 +247,7 @@ def _float(shape: Shape) -> Check:
     def check(value: object, path: Path, errors: list[str]) -> object:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _wrong_type(value, "Double", path)
-        if not abs(value) < 1e308:  # also false for NaN and infinity
+        if not abs(value) <= sys.float_info.max:  # also false for NaN and infinity
             raise _wrong_type(value, "Double", path)
         bounds(value, value, path, errors)
         return float(value)
