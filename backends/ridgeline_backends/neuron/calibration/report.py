@@ -128,9 +128,9 @@ def _order(unseen: Sequence[Residual]) -> str:
             lines.append((domain, *_ordered(pairs), *_ordered(apart)))
     columns = ("domain", "pairs of settings", "ordered right", "apart", "ordered right")
     note = (
-        f"*Apart*: pairs whose measured costs differ by more than {_NOISE:.0%}. From one release to "
-        "the next a setting differs by 1.3% (the median of encoders): of closer pairs no order is "
-        "known."
+        f"*Apart*: pairs whose measured costs differ by more than {_NOISE:.0%}. From one release "
+        "to the next a setting differs by 1.3% (the median of encoders): of closer pairs no order "
+        "is known."
     )
     return _table(columns, lines) + "\n\n" + note
 
