@@ -28,6 +28,12 @@ from ridgeline_service.supervisor.state import StateUnreadable, read_state
 _LOW_DISK_BYTES = 2 * 2**30
 
 
+_ROOT = (
+    "root: scripts and models that it runs are root too, without capabilities, but with the kernel "
+    "alone between them and this machine; an ordinary user is enough"
+)
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of the report. ``needed`` marks what the service cannot work without."""
@@ -82,6 +88,8 @@ def examine(directory: DataDir) -> list[Finding]:
         )
     sandbox = capability()
     findings.append(Finding("sandbox", sandbox.tool is not None, sandbox.summary))
+    if os.getuid() == 0:
+        findings.append(Finding("user", False, _ROOT, needed=False))
     findings += _store(directory)
     findings.append(_service(directory))
     return findings

@@ -1,8 +1,11 @@
 """First process inside ``unshare``: builds the sandbox's root, gives up every privilege, runs one
 command and reaps for it. Used where bubblewrap is absent; standard library only, run by path.
 
-    enter.py '{"root": DIR, "mounts": [[kind, target, source], ...], "cwd": DIR,
-               "hostname": NAME, "loopback": bool}' COMMAND ...
+    enter.py FILE COMMAND ...
+
+FILE is the number of an open file of words that end with NUL: the order, which is
+'{"root": DIR, "mounts": [[kind, target, source], ...], "cwd": DIR, "hostname": NAME,
+"loopback": bool}', then --setenv NAME VALUE for each variable of the command.
 
 It is PID 1 of its namespace, so when it ends the kernel ends everything it started. The exit
 status is the command's, or 128 + the signal that ended it. What is mounted, it is told; it knows
@@ -34,8 +37,11 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main(order: str, command: list[str]) -> NoReturn:
-    wanted = json.loads(order)
+def main(file: int, command: list[str]) -> NoReturn:
+    with open(file, "rb") as stream:
+        words = [os.fsdecode(word) for word in stream.read().split(b"\0")[:-1]]
+    wanted = json.loads(words[0])
+    environment = dict(zip(words[2::3], words[3::3], strict=True))
     _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     if wanted["loopback"]:
         _raise_loopback()
@@ -43,7 +49,7 @@ def main(order: str, command: list[str]) -> NoReturn:
     _build(wanted["root"], wanted["mounts"])
     os.chdir(wanted["cwd"])
     _drop_privileges()
-    _run(command)
+    _run(command, environment)
 
 
 def _build(root: str, mounts: list[list[str]]) -> None:
@@ -141,11 +147,11 @@ def _drop_privileges() -> None:
     _check(_libc.syscall(SYS_CAPSET[os.uname().machine], header, nothing), "capset")
 
 
-def _run(command: list[str]) -> NoReturn:
+def _run(command: list[str], environment: dict[str, str]) -> NoReturn:
     child = os.fork()
     if child == 0:
         try:
-            os.execvpe(command[0], command, os.environ)  # noqa: S606 (no shell is wanted)
+            os.execvpe(command[0], command, environment)  # noqa: S606 (no shell is wanted)
         except OSError as error:
             os.write(2, f"{command[0]}: {error.strerror}\n".encode())
             os._exit(127)
@@ -168,4 +174,4 @@ def _check(result: int, what: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(int(sys.argv[1]), sys.argv[2:])

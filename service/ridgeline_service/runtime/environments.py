@@ -31,6 +31,7 @@ from ridgeline_service.files import write_atomic
 from ridgeline_service.runtime import pip, sandbox
 from ridgeline_service.runtime.images import Runtime
 from ridgeline_service.runtime.pip import Progress
+from ridgeline_service.runtime.shim import Command
 
 _OVERLAY = "/opt/overlay"
 _NOT_CONSTRAINED = frozenset({"pip", "setuptools", "wheel"})
@@ -140,7 +141,7 @@ class Environments:
                 ),
             ):
                 pip.run(
-                    command,
+                    Command(command),
                     what=what,
                     hint=hint,
                     progress=progress,

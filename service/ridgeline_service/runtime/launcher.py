@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ridgeline.errors import Unavailable
+from ridgeline.errors import Unavailable, Unsupported
 from ridgeline_service.paths import DataDir
 from ridgeline_service.runtime import sandbox as sandboxes
 from ridgeline_service.runtime import shim
@@ -30,6 +30,7 @@ from ridgeline_service.runtime.keeper import (
     log_file,
 )
 
+_LOADS_CODE = ("LD_", "PYTHON", "GCONV_", "GLIBC_", "OPENSSL_")
 GRACE_S = 35.0  # a server drains for up to 30 s
 
 
@@ -161,10 +162,9 @@ class ProcessLauncher(Launcher):
             id=spec.replica_id,
             token=spec.token,
             port=spec.port,
-            argv=command.argv,
+            command=command.command,
             environment=command.environment,
             cwd=command.cwd,
-            namespace=spec.sandbox,
             listen=command.listen,
             data_bytes=command.data_bytes,
             processes=command.processes,
@@ -179,7 +179,7 @@ class ServerCommand:
     """A model server as a process: what is executed, with which limits. ``listen`` says that
     whoever starts it hands it its listening socket."""
 
-    argv: tuple[str, ...]
+    command: shim.Command
     environment: dict[str, str]
     cwd: str
     listen: bool
@@ -203,7 +203,7 @@ def server_command(spec: ReplicaSpec, scratch: Path, hidden: tuple[Path, ...]) -
     if spec.overlays:
         path = [*map(str, spec.overlays), wanted.get("PYTHONPATH", "")]
         wanted["PYTHONPATH"] = os.pathsep.join(part for part in path if part)
-    argv = spec.argv
+    command = shim.Command(spec.argv)
     cwd = "/"
     if spec.sandbox:
         tool = sandboxes.require()
@@ -216,9 +216,10 @@ def server_command(spec: ReplicaSpec, scratch: Path, hidden: tuple[Path, ...]) -
             network=not isolated,
             devices=spec.devices,
         )
-        argv = sandboxes.wrap(argv, inside, tool)
+        command = sandboxes.wrap(spec.argv, inside, tool)
         environment = sandboxes.environment(wanted, python=spec.python)
     else:
+        _refuse_code(spec.environment)
         sandboxes.prepare_scratch(scratch)
         if spec.model_dir is not None:
             wanted["RIDGELINE_MODEL_DIR"] = str(spec.model_dir)
@@ -227,7 +228,18 @@ def server_command(spec: ReplicaSpec, scratch: Path, hidden: tuple[Path, ...]) -
         )
         cwd = str(scratch / "home")
     limits = sandboxes.Limits(memory_bytes=spec.memory_bytes)
-    return ServerCommand(argv, environment, cwd, isolated, limits.memory_bytes, limits.processes)
+    return ServerCommand(command, environment, cwd, isolated, limits.memory_bytes, limits.processes)
+
+
+def _refuse_code(environment: Mapping[str, str]) -> None:
+    """Outside a sandbox a variable that loads code would run it as the service."""
+    for name in environment:
+        if name == "PATH" or name.startswith(_LOADS_CODE):
+            raise Unsupported(
+                f"The variable {name} loads code, and this machine cannot confine it.",
+                hint="Leave it out of the container's Environment, or install bubblewrap: "
+                "`ridgeline doctor` says what is missing.",
+            )
 
 
 def _is_free(port: int) -> bool:

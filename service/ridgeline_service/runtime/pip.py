@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ridgeline.errors import DeployFailed
+from ridgeline_service.runtime.shim import Command, call
 
 Progress = Callable[[str], None]
 
@@ -45,7 +46,7 @@ def extra_arguments() -> tuple[str, ...]:
 
 
 def run(
-    command: Sequence[str],
+    command: Command,
     *,
     what: str,
     hint: str,
@@ -59,17 +60,19 @@ def run(
     killed service still keeps others away from the directory that it writes.
     """
     tail: deque[str] = deque(maxlen=TAIL_LINES)
+    started = call(command, environment)
     process = subprocess.Popen(
-        command,
+        started.argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=dict(environment),
+        env=started.environment,
         cwd="/",
         text=True,
         errors="replace",
-        pass_fds=(keep_open,),
+        pass_fds=(keep_open, *started.files),
     )
+    started.close()
     timer = threading.Timer(TIMEOUT_S, process.kill)
     timer.start()
     try:

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Literal
 
 from ridgeline.errors import Unsupported
+from ridgeline_service.runtime.shim import HANDED, Command, call
 
 Tool = Literal["bubblewrap", "unshare"]
 MountKind = Literal["read-only", "writable", "tmpfs", "symlink", "proc", "dev", "device"]
@@ -43,6 +44,19 @@ MODEL_DIR = "/opt/ml/model"
 HOME = "/home/model"
 TMP = "/tmp"  # noqa: S108 (inside: a directory of the sandbox's own)
 
+_BINARIES: Mapping[Tool, str] = {"bubblewrap": "bwrap", "unshare": "unshare"}
+_MACHINE = (
+    "sys",
+    "sysrq-trigger",
+    "irq",
+    "bus",
+    "fs",
+    "acpi",
+    "scsi",
+    "kcore",
+    "keys",
+    "timer_list",
+)
 _ENTER = Path(__file__).with_name("enter.py")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/sys")
 # Public files that libraries read; none of them holds a secret. passwd and group are written anew.
@@ -150,11 +164,12 @@ def require() -> Tool:
     return found.tool
 
 
-def wrap(command: Sequence[str], sandbox: Sandbox, tool: Tool) -> tuple[str, ...]:
-    """The command line that runs ``command`` inside. Makes the scratch directories.
+def wrap(command: Sequence[str], sandbox: Sandbox, tool: Tool) -> Command:
+    """What runs ``command`` inside, to be started as ``shim.call`` says. Makes the scratch
+    directories.
 
-    Secrets belong into the environment of the process that runs it, never into ``command``: a
-    command line can be read by every user of the machine.
+    Secrets belong into the environment, never into ``command``: a command line can be read by every
+    user of the machine, and by what runs inside.
     """
     prepare_scratch(sandbox.scratch)
     if sandbox.names:
@@ -199,7 +214,8 @@ def prepare_scratch(scratch: Path) -> None:
 def plan(sandbox: Sandbox) -> tuple[Mount, ...]:
     """Everything that is visible, in the order in which it is mounted (parents first)."""
     mounts = [*_system_mounts(network=sandbox.network)]
-    mounts += [Mount("proc", "/proc"), Mount("dev", "/dev"), Mount("tmpfs", "/run")]
+    mounts += [Mount("proc", "/proc"), *_kernel_mounts()]
+    mounts += [Mount("dev", "/dev"), Mount("tmpfs", "/run")]
     mounts += [Mount("device", str(path), str(path)) for path in sandbox.devices]
     mounts += [Mount("tmpfs", "/opt"), Mount("tmpfs", "/var")]
     scratch = sandbox.scratch
@@ -240,7 +256,7 @@ def interpreter_paths(python: Path) -> tuple[Path, ...]:
 
 def try_tool(tool: Tool) -> str | None:
     """Start an interpreter with a bound /opt/ml/model. None when it works, else the reason."""
-    binary = "bwrap" if tool == "bubblewrap" else "unshare"
+    binary = _BINARIES[tool]
     if shutil.which(binary) is None:
         return f"{binary} is not installed"
     python = Path(sys.executable)
@@ -256,10 +272,12 @@ def try_tool(tool: Tool) -> str | None:
             python=python, scratch=Path(folder) / "scratch", model_dir=model, network=False
         )
         command = wrap((str(python), "-I", "-S", "-c", check), sandbox, tool)
+        probe = call(command, environment({}, python=python))
         try:
             done = subprocess.run(
-                command,
-                env=environment({}, python=python),
+                probe.argv,
+                env=probe.environment,
+                pass_fds=probe.files,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -269,6 +287,8 @@ def try_tool(tool: Tool) -> str | None:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)
+        finally:
+            probe.close()
     if done.returncode == 0 and done.stdout.strip() == "inside":
         return None
     lines = done.stderr.strip().splitlines()
@@ -302,6 +322,19 @@ def _system_mounts(*, network: bool) -> list[Mount]:
     return mounts
 
 
+def _kernel_mounts() -> list[Mount]:
+    """What of /proc is the whole machine's. Files there belong to root, who may write them without
+    any capability: a service that runs as root would give its machine away."""
+    mounts = []
+    for name in _MACHINE:
+        path = f"/proc/{name}"
+        if os.path.isdir(path):
+            mounts.append(Mount("read-only", path, path))
+        elif os.path.exists(path):
+            mounts.append(Mount("read-only", path, os.devnull))
+    return mounts
+
+
 def _shown(sandbox: Sandbox) -> list[Path]:
     """Read-only paths that the system mounts do not already show."""
     wanted = (*interpreter_paths(sandbox.python), *sandbox.read_only)
@@ -326,17 +359,21 @@ def _depth(item: tuple[Path, Mount]) -> int:
     return len(item[0].parts)
 
 
-def _bubblewrap(
-    mounts: Sequence[Mount], sandbox: Sandbox, command: Sequence[str]
-) -> tuple[str, ...]:
-    argv = ["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
-    argv += ["--hostname", sandbox.hostname]
+def _binary(tool: Tool) -> str:
+    """By its whole path: it is run without an environment."""
+    name = _BINARIES[tool]
+    return shutil.which(name) or name
+
+
+def _bubblewrap(mounts: Sequence[Mount], sandbox: Sandbox, command: Sequence[str]) -> Command:
+    words = ["--die-with-parent", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
+    words += ["--hostname", sandbox.hostname]
     if os.getuid() == 0:
-        argv += ["--cap-drop", "ALL"]
+        words += ["--cap-drop", "ALL"]
     else:
-        argv += ["--unshare-user"]
+        words += ["--unshare-user"]
     if not sandbox.network:
-        argv += ["--unshare-net"]
+        words += ["--unshare-net"]
     flags = {
         "read-only": "--ro-bind",
         "writable": "--bind",
@@ -347,15 +384,16 @@ def _bubblewrap(
         "device": "--dev-bind",
     }
     for mount in mounts:
-        argv.append(flags[mount.kind])
+        words.append(flags[mount.kind])
         if mount.source:
-            argv.append(mount.source)
-        argv.append(mount.target)
-    return (*argv, "--chdir", sandbox.cwd, "--", *command)
+            words.append(mount.source)
+        words.append(mount.target)
+    words += ["--chdir", sandbox.cwd]
+    return Command((_binary("bubblewrap"), "--args", HANDED, "--", *command), tuple(words))
 
 
-def _unshare(mounts: Sequence[Mount], sandbox: Sandbox, command: Sequence[str]) -> tuple[str, ...]:
-    argv = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
+def _unshare(mounts: Sequence[Mount], sandbox: Sandbox, command: Sequence[str]) -> Command:
+    argv = [_binary("unshare"), "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
     if os.getuid() != 0:
         argv.append("--map-root-user")
     if not sandbox.network:
@@ -370,4 +408,5 @@ def _unshare(mounts: Sequence[Mount], sandbox: Sandbox, command: Sequence[str]) 
         }
     )
     (sandbox.scratch / "root").mkdir(parents=True, exist_ok=True)
-    return (*argv, "--", sys.executable, "-I", "-S", str(_ENTER), order, *command)
+    argv += ["--", sys.executable, "-I", "-S", str(_ENTER), HANDED, *command]
+    return Command(tuple(argv), (order,))

@@ -23,6 +23,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
@@ -33,27 +34,78 @@ IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 MAX_LINE = 256 * 1024  # bytes of one log event, as in CloudWatch Logs
 READ_SIZE = 1 << 16
 TICK_S = 0.05
+HANDED = "{handed}"
 DRAIN_S = 2.0  # how long a process that escaped may hold the pipe open after the server's end
 
 
 @dataclass(frozen=True)
+class Command:
+    """What to execute. A sandbox tool reads its ``words`` from the file whose number takes the
+    place of HANDED in ``argv``; where there are none, ``argv`` is no such tool."""
+
+    argv: tuple[str, ...]
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command as ``exec`` takes it. ``files`` must be open in what executes it; whoever started
+    it closes them."""
+
+    argv: list[str]
+    environment: dict[str, str]
+    files: tuple[int, ...]
+
+    def close(self) -> None:
+        for file in self.files:
+            os.close(file)
+
+
+def call(command: Command, environment: Mapping[str, str]) -> Call:
+    """Its environment is for what runs inside a sandbox. The tool that makes the sandbox gets none
+    of it: a tool runs outside, and a user's LD_PRELOAD or PATH would run outside with it.
+
+    Raises ValueError for what no variable can hold."""
+    if not command.words:
+        return Call(list(command.argv), dict(environment), ())
+    words = list(command.words)
+    for name, value in environment.items():
+        if not name or "=" in name:
+            raise ValueError(f"illegal environment variable name {name!r}")
+        words += ["--setenv", name, value]
+    parts = [os.fsencode(word) for word in words]
+    if any(b"\0" in part for part in parts):
+        raise ValueError("embedded null byte")
+    file = os.memfd_create("sandbox")
+    with open(file, "wb", closefd=False) as stream:
+        stream.write(b"".join(part + b"\0" for part in parts))
+    os.lseek(file, 0, os.SEEK_SET)
+    argv = list(command.argv)
+    argv[argv.index(HANDED)] = str(file)
+    return Call(argv, {}, (file,))
+
+
+@dataclass(frozen=True)
 class Spec:
-    """What the launcher wrote. ``namespace`` says that ``argv`` is a sandbox tool, so the server
-    is the child of the first process of its PID namespace, and not ours."""
+    """What the launcher wrote. ``command`` in a sandbox is the child of the first process of its
+    PID namespace, and not ours."""
 
     id: str
     token: str
     port: int
-    argv: tuple[str, ...]
+    command: Command
     environment: dict[str, str]
     cwd: str
-    namespace: bool
     listen: bool
     data_bytes: int | None
     processes: int | None
     grace_s: float
     log_file: str
     log_limit_bytes: int
+
+    @property
+    def namespace(self) -> bool:
+        return bool(self.command.words)
 
 
 def main(folder: str, ready_fd: int) -> int:
@@ -90,7 +142,8 @@ def main(folder: str, ready_fd: int) -> int:
 def read_spec(path: str) -> Spec:
     with open(path, encoding="utf-8") as file:
         raw = json.load(file)
-    return Spec(**{**raw, "argv": tuple(raw["argv"])})
+    command = Command(tuple(raw["command"]["argv"]), tuple(raw["command"]["words"]))
+    return Spec(**{**raw, "command": command})
 
 
 def start_time(pid: int) -> int:
@@ -271,9 +324,12 @@ def _become(
         os.dup2(output, 2)
         confine(spec.data_bytes, spec.processes)
         os.chdir(spec.cwd)
-        os.execvpe(spec.argv[0], spec.argv, environment)  # noqa: S606 (no shell is wanted)
+        server = call(spec.command, environment)
+        for file in server.files:
+            os.set_inheritable(file, True)
+        os.execvpe(server.argv[0], server.argv, server.environment)  # noqa: S606 (no shell)
     except BaseException as error:  # noqa: BLE001 (a fork of the shim must end here)
-        os.write(2, f"{spec.argv[0]}: {error}\n".encode())
+        os.write(2, f"{spec.command.argv[0]}: {error}\n".encode())
         os._exit(127)
 
 

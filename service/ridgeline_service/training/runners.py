@@ -185,10 +185,11 @@ class ProcessRunners(Runners):
                 id=id_,
                 token=token,
                 port=0,
-                argv=(sys.executable, "-P", "-m", "ridgeline_service.training", str(folder)),
+                command=shim.Command(
+                    (sys.executable, "-P", "-m", "ridgeline_service.training", str(folder))
+                ),
                 environment={**_own_environment(), **wanted, "PYTHONUNBUFFERED": "1"},
                 cwd="/",
-                namespace=False,
                 listen=False,
                 data_bytes=None,
                 processes=None,

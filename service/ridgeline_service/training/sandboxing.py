@@ -10,6 +10,7 @@ from pathlib import Path
 from ridgeline_service.placement.gpus import gpu_files
 from ridgeline_service.runtime import sandbox
 from ridgeline_service.runtime.sandbox import Mount, Sandbox
+from ridgeline_service.runtime.shim import Command
 from ridgeline_service.training import layout
 from ridgeline_service.training.order import Order
 from ridgeline_service.training.toolkit import master_port
@@ -36,7 +37,7 @@ class Packages:
 
 def command_line(
     order: Order, command: Sequence[str], packages: Packages, scratch: Path, root: Path
-) -> tuple[str, ...]:
+) -> Command:
     """``command`` inside; ``root`` becomes /opt/ml, ``scratch`` holds the other writable rooms."""
     confinement = order.confinement
     inside = Sandbox(

@@ -58,7 +58,7 @@ class Script:
 
     def start(
         self,
-        argv: Sequence[str],
+        command: shim.Command,
         environment: Mapping[str, str],
         *,
         data_bytes: int | None,
@@ -67,22 +67,27 @@ class Script:
         cwd: str = "/",
         pass_fds: Sequence[int] = (),
     ) -> None:
-        """``argv`` is a sandbox tool's command line. Raises OSError if it cannot be started."""
+        """``command`` is a sandbox tool's. Raises OSError if it cannot be started, ValueError for
+        what no argument or variable can hold."""
         # Between fork and exec nothing but system calls through objects that exist already.
         limits = partial(shim.confine, data_bytes, processes, file_bytes)
-        self._process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if self._take_errors is None else subprocess.PIPE,
-            env=dict(environment),
-            cwd=cwd,
-            pass_fds=pass_fds,
-            bufsize=0,
-            preexec_fn=limits,
-            # A script that signals its process group means its own, and not its runner's.
-            start_new_session=True,
-        )
+        started = shim.call(command, environment)
+        try:
+            self._process = subprocess.Popen(
+                started.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if self._take_errors is None else subprocess.PIPE,
+                env=started.environment,
+                cwd=cwd,
+                pass_fds=(*pass_fds, *started.files),
+                bufsize=0,
+                preexec_fn=limits,
+                # A script that signals its process group means its own, and not its runner's.
+                start_new_session=True,
+            )
+        finally:
+            started.close()
         assert self._process.stdout is not None
         sources = {self._process.stdout.fileno(): self._take}
         if self._take_errors is not None and self._process.stderr is not None:

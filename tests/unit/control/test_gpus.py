@@ -187,7 +187,7 @@ def test_a_sandbox_shows_device_files_after_the_usual_ones(tmp_path: Path, dev: 
     for path in files:
         assert mounts.index(Mount("device", str(path), str(path))) > usual
     command = sandbox.wrap(("true",), box, "bubblewrap")
-    assert command[command.index("--dev-bind") :][:3] == (
+    assert command.words[command.words.index("--dev-bind") :][:3] == (
         "--dev-bind",
         str(files[0]),
         str(files[0]),

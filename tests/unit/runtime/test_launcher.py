@@ -135,9 +135,10 @@ def processes_with(token: str) -> list[int]:
 def test_a_server_gets_its_orders_by_environment(bench: Bench, confined: dict[str, bool]) -> None:
     overlay = bench.data_dir.cache / "overlays" / "o"
     overlay.mkdir(parents=True)
+    mine = {"PYTHONPATH": "/mine"} if confined["sandbox"] else {}
     record = bench.start(
         "import json, os; print(json.dumps(dict(os.environ)))",
-        environment={"USER_VALUE": "1", "SAGEMAKER_BIND_TO_PORT": "8080", "PYTHONPATH": "/mine"},
+        environment={"USER_VALUE": "1", "SAGEMAKER_BIND_TO_PORT": "8080", **mine},
         overlays=(overlay,),
         **confined,
     )
@@ -146,7 +147,15 @@ def test_a_server_gets_its_orders_by_environment(bench: Bench, confined: dict[st
     assert seen["SAGEMAKER_BIND_TO_PORT"] == str(record.port)
     assert seen["RIDGELINE_REPLICA_ID"] == "r-1"
     assert seen["RIDGELINE_REPLICA_TOKEN"] == record.token
-    assert seen["PYTHONPATH"] == f"{overlay}:/mine"
+    assert seen["PYTHONPATH"].split(":") == [str(overlay), *mine.values()]
+
+
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "PATH"])
+def test_outside_a_sandbox_no_variable_loads_code(bench: Bench, name: str) -> None:
+    """What it loads would run as the service, which may read every key."""
+    with pytest.raises(Unsupported, match=f"variable {name} loads code") as refused:
+        bench.start("print('up')", environment={name: "/mine"}, sandbox=False)
+    assert "install bubblewrap" in refused.value.hint
 
 
 def test_a_server_that_native_code_ends_leaves_a_word_in_its_log(

@@ -15,6 +15,7 @@ import pytest
 from ridgeline.errors import Unsupported
 from ridgeline_service.runtime import sandbox
 from ridgeline_service.runtime.sandbox import Capability, Mount, Sandbox, Tool
+from ridgeline_service.runtime.shim import call
 
 TOOLS: tuple[Tool, ...] = ("bubblewrap", "unshare")
 PYTHON = Path(sys.executable)
@@ -24,17 +25,29 @@ def inside(tool: Tool, box: Sandbox, code: str, **environment: str) -> Any:
     """What ``code`` prints as JSON inside."""
     if reason := sandbox.try_tool(tool):
         pytest.skip(f"{tool}: {reason}")
-    done = subprocess.run(
-        sandbox.wrap((str(box.python), "-I", "-S", "-c", code), box, tool),
-        env=sandbox.environment(environment, python=box.python),
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = run(tool, box, ("-c", code), sandbox.environment(environment, python=box.python))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def run(
+    tool: Tool, box: Sandbox, arguments: tuple[str, ...], environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Python inside, with these arguments."""
+    started = call(sandbox.wrap((str(box.python), "-I", "-S", *arguments), box, tool), environment)
+    try:
+        return subprocess.run(
+            started.argv,
+            env=started.environment,
+            pass_fds=started.files,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    finally:
+        started.close()
 
 
 def box(tmp_path: Path, **changes: Any) -> Sandbox:
@@ -157,9 +170,63 @@ def test_the_commands_exit_status_comes_out(tool: Tool, tmp_path: Path) -> None:
     if reason := sandbox.try_tool(tool):
         pytest.skip(f"{tool}: {reason}")
     for code, status in (("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 15)", 143)):
-        command = sandbox.wrap((str(PYTHON), "-I", "-S", "-c", code), box(tmp_path), tool)
-        done = subprocess.run(command, env={"PATH": os.environ["PATH"]}, check=False)
+        done = run(tool, box(tmp_path), ("-c", code), {"PATH": os.environ["PATH"]})
         assert done.returncode == status
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_users_variables_reach_nothing_outside(tool: Tool, tmp_path: Path) -> None:
+    """A sandbox tool runs outside: a library or a program that a variable makes it load would, too,
+    with all that the service may do. What is shown inside lies outside under a name of its own."""
+    if reason := sandbox.try_tool(tool):
+        pytest.skip(f"{tool}: {reason}")
+    ran, fakes = tmp_path / "ran", tmp_path / "fakes"
+    fakes.mkdir()
+    for name in ("bwrap", "unshare", "python3", PYTHON.name):
+        (fakes / name).write_text(f"#!/bin/sh\ntouch {ran}\n")
+        (fakes / name).chmod(0o755)
+    evil = {"PATH": str(fakes), "LD_PRELOAD": f"{fakes}/none.so", "PYTHONPATH": str(fakes)}
+    done = run(tool, box(tmp_path), ("-c", "import os; print(os.environ['PATH'])"), evil)
+    assert done.stdout.strip() == str(fakes)
+    assert not ran.exists()
+    assert done.stderr.count("LD_PRELOAD") == 1, "of the one process inside"
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_what_is_the_machines_is_hidden_or_read_only(tool: Tool, tmp_path: Path) -> None:
+    """Root without any capability may write what root owns: the kernel's settings are files."""
+    code = """
+import json, os
+def writable(path):
+    try:
+        os.close(os.open(path, os.O_WRONLY))
+    except OSError:
+        return False
+    return True
+settings = [os.path.join(folder, name) for top in ("/proc/sys", "/proc/irq", "/proc/fs")
+            for folder, _, names in os.walk(top) for name in names]
+settings += [path for path in ["/proc/sysrq-trigger"] if os.path.isfile(path)]
+print(json.dumps([len(settings) > 100, [path for path in settings if writable(path)]]))
+"""
+    assert inside(tool, box(tmp_path), code) == [True, []]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_command_line_tells_nothing_of_the_machine(tool: Tool, tmp_path: Path) -> None:
+    """It can be read inside."""
+    code = "import json; print(json.dumps(open('/proc/1/cmdline').read()))"
+    assert str(tmp_path) not in inside(tool, box(tmp_path), code)
+
+
+@pytest.mark.parametrize(
+    "environment", [{"A": "b\0--bind\0/\0/mnt"}, {"A\0--bind": "b"}, {"": "b"}, {"A=B": "c"}]
+)
+def test_a_variable_is_never_an_option_of_the_tool(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = sandbox.wrap(("true",), box(tmp_path), "bubblewrap")
+    with pytest.raises(ValueError, match=r"null byte|variable name"):
+        call(command, environment)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
@@ -209,7 +276,10 @@ def test_secrets_never_reach_the_command_line(tmp_path: Path) -> None:
     given = sandbox.environment({"HF_TOKEN": "hf_secret"}, python=PYTHON)
     command = sandbox.wrap(("python",), box(tmp_path), "bubblewrap")
     assert given["HF_TOKEN"] == "hf_secret"
-    assert not any("hf_secret" in part for part in command)
+    started = call(command, given)
+    started.close()
+    assert not any("hf_secret" in part for part in started.argv)
+    assert started.environment == {}
 
 
 def test_parents_are_mounted_before_what_lies_in_them(tmp_path: Path) -> None:

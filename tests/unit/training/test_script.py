@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ridgeline_service.runtime.shim import Command
 from ridgeline_service.training.script import Ended, Script
 
 SCRIPT = """
@@ -26,7 +27,7 @@ def test_both_outputs_come_whole_and_apart(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
         script = Script(out.extend, log.fileno(), take_errors=errors.extend)
         script.start(
-            [sys.executable, "-c", SCRIPT],
+            Command((sys.executable, "-c", SCRIPT)),
             dict(os.environ),
             data_bytes=None,
             processes=None,
@@ -44,7 +45,7 @@ def test_without_a_listener_both_are_one(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
         script = Script(both.extend, log.fileno())
         script.start(
-            [sys.executable, "-c", "import os; os.write(2, b'a'); os.write(1, b'b')"],
+            Command((sys.executable, "-c", "import os; os.write(2, b'a'); os.write(1, b'b')")),
             dict(os.environ),
             data_bytes=None,
             processes=None,
@@ -87,7 +88,9 @@ def test_a_script_that_signals_its_process_group_ends_itself_alone() -> None:
 
 def ended_by(line: str) -> Ended:
     script = Script(lambda data: None)
-    script.start(["bash", "-c", line], {}, data_bytes=None, processes=None, file_bytes=None)
+    script.start(
+        Command(("bash", "-c", line)), {}, data_bytes=None, processes=None, file_bytes=None
+    )
     ended = script.wait(30)
     assert ended is not None
     return ended

@@ -27,6 +27,7 @@ from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri
 from ridgeline_service.runtime import sandbox as sandboxes
 from ridgeline_service.runtime.environments import Environments
 from ridgeline_service.runtime.images import resolve
+from ridgeline_service.runtime.shim import call
 from ridgeline_service.store.command_jobs import CommandJob
 
 _IMAGE = "763104351884.dkr.ecr.{region}.amazonaws.com/djl-inference:0.29.0-neuronx-sdk2.19.1"
@@ -98,13 +99,19 @@ class Compiling:
             "--options", request["OutputConfig"].get("CompilerOptions", ""),
         ]  # fmt: skip
         wanted = {"NEURON_COMPILE_CACHE_URL": f"{sandboxes.TMP}/cache"}
-        with subprocess.Popen(
+        compiler = call(
             sandboxes.wrap(command, inside, sandboxes.require()),
+            sandboxes.environment(wanted, python=environment.python),
+        )
+        with subprocess.Popen(
+            compiler.argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=sandboxes.environment(wanted, python=environment.python),
+            env=compiler.environment,
+            pass_fds=compiler.files,
         ) as process:
+            compiler.close()
             try:
                 return followed(process, cancelled), scratch / "tmp" / "output"
             finally:

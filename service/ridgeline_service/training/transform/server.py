@@ -132,7 +132,7 @@ class ModelServer:
         script = self._script = Script(self._take)
         try:
             script.start(
-                command.argv,
+                command.command,
                 environment,
                 data_bytes=command.data_bytes,
                 processes=command.processes,
