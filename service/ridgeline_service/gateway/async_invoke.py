@@ -42,7 +42,7 @@ from ridgeline_service.objects.client import (
 )
 from ridgeline_service.snapshot import AsyncRoute, EndpointRoute, Snapshot
 
-MAX_INPUT = 1024 * 1024 * 1024
+MAX_INPUT = MAX_OUTPUT = 1024 * 1024 * 1024
 _MAX_INLINE = 128_000
 _DEFAULT_TTL_S = 6 * 3600
 _DEFAULT_TIMEOUT_S = 900
@@ -275,7 +275,7 @@ class AsyncInvocations:
         if route is None:
             return None
         try:
-            answer = await self._replicas.fetch(call)
+            answer = await self._replicas.fetch(call, MAX_OUTPUT)
         except ReplicaLost:
             raise
         except (ServiceUnavailable, ThrottlingException):

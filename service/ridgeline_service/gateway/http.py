@@ -51,6 +51,12 @@ class MethodNotAllowed(AwsError):
     http_status = 405
 
 
+def wire_headers(raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    """Read so that ``Exchange.start`` sends them again byte for byte, which aiohttp's own reading
+    of what is not ASCII does not allow."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
+
+
 class Exchange:
     """One request and the way to answer it. Header names are lower-case. ``answer_headers`` go out
     with whatever the answer is; ``endpoint`` and ``span`` are what is told of it."""
@@ -73,7 +79,7 @@ class Exchange:
 
     @cached_property
     def header_list(self) -> list[tuple[str, str]]:
-        return [(n.decode("latin-1"), v.decode("latin-1")) for n, v in self._scope["headers"]]
+        return wire_headers(self._scope["headers"])
 
     @cached_property
     def headers(self) -> Mapping[str, str]:

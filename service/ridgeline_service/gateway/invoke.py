@@ -116,16 +116,10 @@ async def invoke(
         meter=meter,
         span=exchange.span,
     )
-    answer = await replicas.fetch(call)
+    answer = await replicas.fetch(call, MAX_BODY)
     if not 200 <= answer.status < 300:
         raise refused(answer.status, answer.headers, answer.body) or model_error(
             answer.status, answer.body, answer.lease, snapshot()
-        )
-    if len(answer.body) > MAX_BODY:
-        raise ValidationException(
-            f"The model's answer has {len(answer.body)} bytes, more than the {MAX_BODY} that an "
-            "invocation may return. Use InvokeEndpointAsync.",
-            code="ModelError",
         )
     await exchange.respond(
         200,
@@ -167,7 +161,7 @@ async def invoke_stream(
     )
     async with replicas.open(call) as answer:
         if not 200 <= answer.status < 300:
-            text = await answer.read()
+            text = await answer.read(MAX_BODY)
             raise refused(answer.status, answer.headers, text) or model_error(
                 answer.status, text, answer.lease, snapshot()
             )

@@ -8,16 +8,19 @@ if no other replica broke off at it lately.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from ridgeline_service.errors import AwsError, ModelError, ServiceUnavailable
+from ridgeline_service.gateway.http import wire_headers
 from ridgeline_service.gateway.invocations import Invocations
 from ridgeline_service.gateway.limits import UNMETERED, Meter
 from ridgeline_service.gateway.metrics import Metrics
@@ -58,6 +61,13 @@ class ReplicaTimeout(AwsError):
     http_status = 424
 
 
+class AnswerTooLarge(AwsError):
+    """The replica's answer is longer than its caller may have it."""
+
+    code = "ModelError"
+    http_status = 424
+
+
 @dataclass(frozen=True)
 class Call:
     """One request to whichever replica of an endpoint. ``target`` names a variant, or is empty;
@@ -92,7 +102,7 @@ class Streaming:
         self, response: aiohttp.ClientResponse, lease: Lease, timeout_s: float, meter: Meter
     ) -> None:
         self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
+        self.headers: Mapping[str, str] = CIMultiDict(wire_headers(response.raw_headers))
         self.lease = lease
         self.failed = 0
         """The status that a break in mid-answer counts as; 0 without one."""
@@ -100,7 +110,7 @@ class Streaming:
         self._timeout_s = timeout_s
         self._meter = meter
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Bytes as they come. Raises ReplicaLost or ReplicaTimeout."""
         if not self._meter.counts:
             async for chunk in self._received():
@@ -136,8 +146,21 @@ class Streaming:
             self.failed = _BROKE_OFF
             raise _lost(self.lease, error) from None
 
-    async def read(self) -> bytes:
-        return b"".join([chunk async for chunk in self.chunks()])
+    async def read(self, limit: float = math.inf) -> bytes:
+        """All of the body. Raises as ``chunks`` does, and AnswerTooLarge as soon as more than
+        ``limit`` bytes have come or were announced."""
+        pieces = []
+        size = 0
+        async with aclosing(self.chunks()) as chunks:
+            async for chunk in chunks:
+                size += len(chunk)
+                if max(size, self._response.content_length or 0) > limit:
+                    raise AnswerTooLarge(
+                        f"The model's answer has more than the {limit} bytes that this call may "
+                        "return. Make it shorter, stream it, or use InvokeEndpointAsync."
+                    )
+                pieces.append(chunk)
+        return b"".join(pieces)
 
 
 class Replicas:
@@ -160,16 +183,20 @@ class Replicas:
         self._clock = clock
         self._suspects = Suspects(clock)
 
-    async def fetch(self, call: Call) -> Whole:
-        """The whole answer; since nothing was passed on before, a break anywhere is retried."""
+    async def fetch(self, call: Call, limit: int) -> Whole:
+        """The whole answer; since nothing was passed on before, a break anywhere is retried.
+        Raises AnswerTooLarge for one of more than ``limit`` bytes."""
         tries = _Tries(self._clock())
         while True:
             lease = await self._acquire(call, tries)
             try:
                 async with self._send(call, lease) as answer:
-                    body = await answer.read()
+                    body = await answer.read(limit)
                     self._record(lease, answer.status, tries)
                     return Whole(answer.status, answer.headers, body, lease)
+            except AnswerTooLarge:
+                self._record(lease, answer.status, tries)
+                raise
             except (_Unreachable, ReplicaLost, ReplicaTimeout) as error:
                 await self._go_on_after(error, call, lease, tries)
             finally:

@@ -19,7 +19,7 @@ from yarl import URL
 
 from ridgeline_service.errors import ServiceUnavailable
 from ridgeline_service.gateway.auth import Caller
-from ridgeline_service.gateway.http import HOP_BY_HOP, Exchange
+from ridgeline_service.gateway.http import HOP_BY_HOP, Exchange, wire_headers
 
 _CONTROL_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15.0, sock_read=120.0)
 _STORE_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15.0, sock_read=300.0)
@@ -190,7 +190,9 @@ def _passed_on(exchange: Exchange) -> CIMultiDict[str]:
 def _answered(response: aiohttp.ClientResponse) -> list[tuple[str, str]]:
     dropped = HOP_BY_HOP | {"content-length", "date", "server", "x-amzn-requestid"}
     return [
-        (name, value) for name, value in response.headers.items() if name.lower() not in dropped
+        (name, value)
+        for name, value in wire_headers(response.raw_headers)
+        if name.lower() not in dropped
     ]
 
 

@@ -18,7 +18,7 @@ from botocore.credentials import ReadOnlyCredentials
 from nanio.errors import S3Error
 from yarl import URL
 
-from ridgeline_service.objects.http import S3Request, kept_headers
+from ridgeline_service.objects.http import OVERRIDES, S3Request, kept_headers
 from ridgeline_service.objects.payload import Payload
 from ridgeline_service.security.sigv2 import SIGV2_FIELDS
 from ridgeline_service.snapshot import Credential
@@ -47,7 +47,7 @@ _NOT_SENT = frozenset(
         "x-amz-expected-bucket-owner",
     )
 )
-_NOT_ANSWERED = frozenset(("connection", "date", "keep-alive", "server", "transfer-encoding"))
+_NOT_ANSWERED = frozenset((b"connection", b"date", b"keep-alive", b"server", b"transfer-encoding"))
 
 
 class UpstreamUnavailable(S3Error):  # type: ignore[misc]
@@ -84,8 +84,8 @@ class Forwarder:
         try:
             async with self._ask(request) as response:
                 headers = [
-                    (name.lower().encode("latin-1"), value.encode("latin-1"))
-                    for name, value in response.headers.items()
+                    (name.lower(), value)
+                    for name, value in response.raw_headers
                     if name.lower() not in _NOT_ANSWERED
                 ]
                 started = True
@@ -111,11 +111,7 @@ class Forwarder:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=300),
             )
         address = "/".join(filter(None, (request.bucket, quote(request.key, safe="/~"))))
-        query = {
-            name: value
-            for name, value in request.query.items()
-            if not name.lower().startswith("x-amz-") and name not in SIGV2_FIELDS
-        }
+        query = {name: value for name, value in request.query.items() if _is_sent(name)}
         encoded = f"?{urlencode(query, quote_via=quote)}" if query else ""
         url = f"{self._endpoint}/{address}{encoded}"
         sent = {n: v for n, v in request.headers.items() if n not in _NOT_SENT}
@@ -138,6 +134,14 @@ class Forwarder:
             allow_redirects=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
+
+
+def _is_sent(parameter: str) -> bool:
+    """The signature stays here, and what a link's holder may have added to it: another S3 may read
+    the names of ``OVERRIDES`` in any spelling."""
+    if parameter.lower().startswith("response-"):
+        return parameter in OVERRIDES
+    return not parameter.lower().startswith("x-amz-") and parameter not in SIGV2_FIELDS
 
 
 async def _held_back(payload: Payload) -> AsyncIterator[bytes]:

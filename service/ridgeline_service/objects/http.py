@@ -24,12 +24,24 @@ _STAYS_IN_QUERY = re.compile(
     r"|content-sha256|decoded-content-length|sdk-checksum-algorithm|trailer|checksum-.*)"
 )
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 # Kept with an object and answered with it. Content-Type is not here: it has a default.
 _KEPT = ("cache-control", "content-disposition", "content-language", "expires")
 _MAX_USER_METADATA = 2048
+OVERRIDES = frozenset(
+    (
+        "response-cache-control",
+        "response-content-disposition",
+        "response-content-encoding",
+        "response-content-language",
+        "response-content-type",
+        "response-expires",
+    )
+)
+"""What a request may say of its answer's headers. SigV2 covers these spellings and no others: any
+other name can be added to such a link by whoever holds it, and is ignored."""
 CHECKSUM_PREFIX = "x-amz-checksum-"
 
 
@@ -107,10 +119,11 @@ def presigned_headers(query: Mapping[str, str]) -> dict[str, str]:
         name = written.lower()
         if not name.startswith("x-amz-") or _STAYS_IN_QUERY.fullmatch(name):
             continue
-        if not _HEADER_NAME.fullmatch(name) or _CONTROL.search(value):
-            raise InvalidArgument(f"The query parameter {written[:80]!r} cannot be a header.")
         # Headers are bytes, read as Latin-1 here and answered so.
-        found[name] = value.encode().decode("latin-1")
+        read = value.encode().decode("latin-1")
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(read):
+            raise InvalidArgument(f"The query parameter {written[:80]!r} cannot be a header.")
+        found[name] = read
     return found
 
 
@@ -139,7 +152,8 @@ def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def object_headers(stored: StoredObject, query: Mapping[str, str]) -> dict[str, str]:
-    """Headers of GET and HEAD; ``response-*`` in the query of a signed request overrides them."""
+    """Headers of GET and HEAD, which the query may override. Raises InvalidArgument for what no
+    header can hold."""
     headers = {
         name: value
         for name, value in stored.headers.items()
@@ -148,9 +162,13 @@ def object_headers(stored: StoredObject, query: Mapping[str, str]) -> dict[str, 
     headers["etag"] = f'"{stored.etag}"'
     headers["last-modified"] = http_date(stored.modified)
     headers["accept-ranges"] = "bytes"
-    for name, value in query.items():
-        if name.startswith("response-"):
-            headers[name.removeprefix("response-")] = value
+    for parameter in OVERRIDES & query.keys():
+        if not _HEADER_VALUE.fullmatch(query[parameter]):
+            raise InvalidArgument(
+                f"The value of {parameter} cannot be a header: it may have printable characters of "
+                "ISO-8859-1."
+            )
+        headers[parameter.removeprefix("response-")] = query[parameter]
     return headers
 
 

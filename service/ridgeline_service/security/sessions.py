@@ -65,6 +65,8 @@ def signer_of(
     """Of an issued key, or of a session of one, which its ``token`` names; None for a stranger's.
     ``credentials`` maps the ids of issued keys to their secrets. Raises SessionExpired."""
     if access_key_id in credentials:
+        # Its secret is all that it needs. A token beside it is not its own: one of AWS's stays in a
+        # shell whose keys were replaced by ours.
         return Signer(access_key_id, credentials[access_key_id])
     said = _TOKEN.fullmatch(token)
     if said is None or access_key_id != _key_id(token):

@@ -246,6 +246,41 @@ def test_user_errors_are_500_with_the_message_and_a_traceback_in_the_log_only(
     assert "transform_fn" in log
 
 
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [
+        ("return 'x', '\\N{SNOWMAN}'", "Content-Type"),
+        ("return 'x', 'text/plain\\0'", "Content-Type"),
+        ("return 'x', 'a\\r\\nevil: 1'", "Content-Type"),
+        ("return 'x', 'a' * 100_000", "Content-Type"),
+        ("return iter(['x', 'y']), '\\N{SNOWMAN}'", "Content-Type"),
+        ("context.set_response_header('x-a', '\\N{SNOWMAN}'); return 'x'", "x-a"),
+        ("context.set_response_header('x a', '1'); return 'x'", "x a"),
+        ("context.set_response_header('content-length', '7'); return 'x'", "content-length"),
+        ("context.set_response_status(99); return 'x'", "99"),
+        ("context.set_response_status('OK'); return 'x'", "OK"),
+    ],
+)
+def test_an_answer_that_http_cannot_carry_is_an_error_of_the_models_code(
+    start: Start, says: str, told: str
+) -> None:
+    replica = start(f"""
+        def model_fn(d): return None
+        def transform_fn(model, body, content_type, accept, context):
+            if body == "well":
+                context.set_response_header("x-count", 5)
+                return "said", "text/plain; charset=utf-8"
+            {says}
+    """)
+    status, value = replica.invoke("{}")
+    assert status == 500
+    assert "cannot be" in value["message"]  # type: ignore[index]
+    assert told in value["message"]  # type: ignore[index]
+    assert len(value["message"]) < 300  # type: ignore[index]
+    status, headers, raw = replica.call("POST", "/invocations", b"well")
+    assert (status, headers["x-count"], raw) == (200, "5", b"said")
+
+
 STREAM = """
     import time
 

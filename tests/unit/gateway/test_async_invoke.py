@@ -105,6 +105,28 @@ def test_failures_are_documents(world: World) -> None:
     assert "s3://inputs/none" in said["Message"]
 
 
+def test_an_answer_over_the_limit_is_a_failure_and_is_not_waited_for(world: World) -> None:
+    async def huge(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = 2**30 + 1
+        await response.prepare(request)
+        await response.write(b"x")
+        await asyncio.Event().wait()
+        return response
+
+    s3 = prepare(world)
+    fake = world.replica(huge)
+    world.publish(route("e", fake, asynchronous=OUTPUT))
+    world.start_gateway()
+    answer = world.client("sagemaker-runtime").invoke_endpoint_async(
+        EndpointName="e", InputLocation="s3://inputs/a.csv"
+    )
+    said = json.loads(wait_for(s3, answer["FailureLocation"])["Body"].read())
+    assert said["ErrorCode"] == "ModelError"
+    assert "more than the 1073741824 bytes" in said["Message"]
+    assert len(fake.seen) == 1
+
+
 def test_what_cannot_be_accepted(world: World) -> None:
     world.publish(
         route("sync", world.replica(echo)),

@@ -382,6 +382,39 @@ def test_time_limit_on_a_replica_that_takes_no_body(world: World) -> None:
     assert refused(late) == ("ModelError", 424)
 
 
+@pytest.mark.parametrize("length", [None, 200 * 2**20])
+def test_an_answer_over_the_limit_is_not_read_to_its_end(world: World, length: int | None) -> None:
+    """One that does not tell its length has no end here, and one that does stops at its first
+    piece."""
+    piece = b"x" * 2**20
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = length
+        await response.prepare(request)
+        await response.write(piece)
+        while length is None:
+            await response.write(piece)
+        await asyncio.Event().wait()
+        return response
+
+    world.publish(route("e", world.replica(answer)))
+    world.start_gateway()
+    with pytest.raises(ClientError, match="more than the 26214400") as caught:
+        world.client("sagemaker-runtime").invoke_endpoint(EndpointName="e", Body=b"x")
+    assert refused(caught) == ("ModelError", 424)
+
+
+def test_a_content_type_that_is_not_ascii_passes(world: World) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=b"v", headers={"Content-Type": "text/\N{SNOWMAN}"})
+
+    world.publish(route("e", world.replica(answer)))
+    world.start_gateway()
+    got = world.client("sagemaker-runtime").invoke_endpoint(EndpointName="e", Body=b"x")
+    assert got["ContentType"].encode("latin-1").decode() == "text/\N{SNOWMAN}"
+
+
 def test_body_over_the_limit(world: World) -> None:
     world.publish(route("e", world.replica(echo)))
     world.start_gateway()

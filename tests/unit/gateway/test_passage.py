@@ -13,7 +13,10 @@ from typing import Any
 import boto3
 import pytest
 from aiohttp import web
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError
 
 from ridgeline_service.connections import ConnectionLimits
@@ -248,6 +251,23 @@ def test_s3_through_the_gateway(world: World) -> None:
     with pytest.raises(ClientError) as wrong:
         world.client("s3", aws_secret_access_key="wrong").list_buckets()
     assert wrong.value.response["Error"]["Code"] == "SignatureDoesNotMatch"
+
+
+def test_headers_that_are_not_ascii_pass(world: World) -> None:
+    """The two ways in which text is written there: Latin-1, and UTF-8."""
+    world.start_gateway()
+    s3 = world.client("s3", config=Config(signature_version="s3v4"))
+    s3.create_bucket(Bucket="bucket")
+    keys = ReadOnlyCredentials(KEY.access_key_id, KEY.secret_access_key, None)
+    upload = AWSRequest("PUT", f"{world.url}/bucket/k?x-amz-meta-k=%E2%98%83")
+    S3SigV4QueryAuth(keys, "s3", "us-east-1", expires=60).add_auth(upload)
+    with urllib.request.urlopen(urllib.request.Request(upload.url, b"v", method="PUT")) as put:
+        assert put.status == 200
+    named = 'attachment; filename="é.txt"'
+    got = s3.get_object(Bucket="bucket", Key="k", ResponseContentDisposition=named)
+    assert got["Body"].read() == b"v"
+    assert got["ContentDisposition"] == named
+    assert got["Metadata"]["k"].encode("latin-1").decode() == "\N{SNOWMAN}"
 
 
 def test_uploads_are_not_buffered(world: World) -> None:

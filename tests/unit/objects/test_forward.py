@@ -151,6 +151,34 @@ def test_the_token_of_a_session_stays_here(tmp_path: Path) -> None:
         assert session.token not in head
 
 
+def test_what_a_links_holder_adds_to_the_answer_does_not_arrive(tmp_path: Path) -> None:
+    """Another S3 may read these names in any spelling, and the link's signature covers one."""
+    with listening() as (url, heads):
+        forwarder = Forwarder(url, BACK, "us-east-1")
+        with running_store(tmp_path, FRONT, forwarder) as front:
+            client = make_client(front.url, FRONT)
+            said = {"Bucket": "bucket", "Key": "k", "ResponseContentType": "text/special"}
+            link = client.generate_presigned_url("get_object", Params=said)
+            assert "AWSAccessKeyId=" in link
+            added = "&response-Content-Type=text/html&Response-Expires=0&response-set-cookie=a"
+            urllib.request.urlopen(link + added).close()
+    asked = heads[0].partition("\n")[0]
+    assert asked == "/bucket/k?response-content-type=text%2Fspecial"
+
+
+def test_headers_that_are_not_ascii_are_answered(
+    chain: tuple[RunningStore, RunningStore],
+) -> None:
+    front, back = (
+        make_client(store.url, key) for store, key in zip(chain, (FRONT, BACK), strict=True)
+    )
+    back.create_bucket(Bucket="texts")
+    back.put_object(Bucket="texts", Key="k", Body=b"v")
+    named = 'attachment; filename="é.txt"'
+    got = front.get_object(Bucket="texts", Key="k", ResponseContentDisposition=named)
+    assert got["ContentDisposition"] == named
+
+
 def test_headers_in_the_query_of_a_link_arrive_as_headers(
     chain: tuple[RunningStore, RunningStore],
 ) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
+from botocore.exceptions import ClientError
 
 from .conftest import RunningStore
 from .test_signatures import KEYS, send
@@ -72,3 +73,30 @@ def test_a_signature_in_the_headers_leaves_the_query_alone(
 ) -> None:
     assert send(store, "PUT", f"/{bucket}/k?x-amz-meta-a=b", b"x").status == 200
     assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {}
+
+
+def test_the_answer_has_what_the_link_says(store: RunningStore, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"v")
+    said = {
+        "response-cache-control": "no-store",
+        "response-content-disposition": 'attachment; filename="é.txt"',
+        "response-content-encoding": "identity",
+        "response-content-language": "de",
+        "response-content-type": "text/special",
+        "response-expires": "Thu, 01 Jan 2032 00:00:00 GMT",
+    }
+    with urllib.request.urlopen(link(store, "GET", f"/{bucket}/k", **said)) as got:
+        for name, value in said.items():
+            assert got.headers.get_all(name.removeprefix("response-")) == [value]
+
+
+@pytest.mark.parametrize("value", ["\N{SNOWMAN}", "a\r\nevil: 1", "a\0", "a\x7f"])
+def test_an_answer_that_no_header_can_hold_is_refused(
+    store: RunningStore, s3: Any, bucket: str, value: str
+) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"v")
+    asked = {"Bucket": bucket, "Key": "k", "ResponseContentDisposition": value}
+    with pytest.raises(ClientError) as caught:
+        s3.get_object(**asked)
+    assert caught.value.response["Error"]["Code"] == "InvalidArgument"
+    assert "response-content-disposition" in caught.value.response["Error"]["Message"]

@@ -91,6 +91,34 @@ def test_answers_as_the_link_says(signer: Any, s3: Any, bucket: str) -> None:
     assert b"<Key>k</Key>" in ask(listing)[1]
 
 
+@pytest.mark.parametrize(
+    "added",
+    [
+        "response-set-cookie=a%3Db",
+        "response-location=http://elsewhere",
+        "response-etag=x",
+        "response-content-range=x",
+        "response-Content-Type=text/html",
+        "RESPONSE-CONTENT-TYPE=text/html",
+        "response-CONTENT-DISPOSITION=inline",
+        "response-Content-Length=3",
+        "response-transfer-encoding=chunked",
+        "response-=x",
+    ],
+)
+def test_whoever_holds_a_link_adds_no_header(signer: Any, s3: Any, bucket: str, added: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"value")
+    url = signer.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"})
+
+    def answered(link: str) -> tuple[list[tuple[str, str]], bytes]:
+        with urllib.request.urlopen(link) as got:
+            varying = ("date", "x-amz-request-id")
+            headers = [(n.lower(), v) for n, v in got.headers.items() if n.lower() not in varying]
+            return headers, got.read()
+
+    assert answered(f"{url}&{added}") == answered(url)
+
+
 @pytest.mark.parametrize("host", ["{}.s3.amazonaws.com", "{}.localhost:8080"])
 def test_virtual_host_style(store: RunningStore, s3: Any, bucket: str, host: str) -> None:
     s3.put_object(Bucket=bucket, Key="a b", Body=b"v")

@@ -27,5 +27,9 @@ class BadRequest(HostingError):
     status = 400
 
 
+class BadAnswer(HostingError):
+    """The user's functions gave an answer that HTTP cannot carry."""
+
+
 class ContractError(HostingError):
     """The user's module breaks SageMaker's hosting contract; the model is not loaded."""

@@ -10,8 +10,9 @@ import importlib
 import importlib.util
 import inspect
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from ridgeline_service.serving.framework import compat, defaults, formats, pipelines, scikit
-from ridgeline_service.serving.framework.errors import ContractError
+from ridgeline_service.serving.framework.errors import BadAnswer, ContractError
 from ridgeline_service.serving.framework.journal import say
 from ridgeline_service.serving.framework.settings import HostingSettings
 
@@ -198,15 +199,34 @@ def call(function: Handler, *arguments: Any, context: Context) -> Any:
 
 
 def answer(result: Any, accept: str, context: Context) -> Answer:
-    """What a transform_fn or output_fn gave: a body, a (body, content type) pair or a generator."""
-    headers = dict(context.answer_headers)
+    """What a transform_fn or output_fn gave: a body, a (body, content type) pair or a generator.
+    Raises BadAnswer."""
+    headers = {str(name): str(value) for name, value in context.answer_headers.items()}
     content_type = headers.pop("Content-Type", formats.media_type(accept.partition(",")[0]))
     if isinstance(result, tuple) and len(result) == 2:
         result, content_type = result[0], str(result[1])
+    _check_head(context.answer_status, {"Content-Type": content_type, **headers})
     body = (_part(item) for item in result) if isinstance(result, Iterator) else _part(result)
     return Answer(body, content_type, context.answer_status, headers)
 
 
+def _check_head(status: object, headers: Mapping[str, str]) -> None:
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise BadAnswer(f"{str(status)[:80]!r} cannot be the status of an answer.")
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
+            raise BadAnswer(f"{name[:80]!r} cannot be a header of an answer from a model.")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise BadAnswer(
+                f"{value[:80]!r}, {len(value)} characters, cannot be the value of the header "
+                f"{name[:80]}: printable ASCII can, up to {_LONGEST_HEADER} characters."
+            )
+
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}")
+_LONGEST_HEADER = 8190  # what servers and clients commonly take
+_HEADER_VALUE = re.compile(rf"[\t\x20-\x7e]{{0,{_LONGEST_HEADER}}}")
+_OWN_HEADERS = frozenset(("connection", "content-length", "transfer-encoding"))
 _FUNCTIONS = (
     "model_fn",
     "input_fn",
