@@ -71,7 +71,9 @@ class Publisher:
                 return
             with self._context.db.write() as connection:
                 version = journal.increase(connection, "snapshot")
-                wanted = replace(self._snapshot(connection), version=version)
+                # After the counter is locked, so that no later version has older rows.
+                with self._context.db.read() as reading:
+                    wanted = replace(self._snapshot(reading), version=version)
             self._write(wanted)
 
     def _write(self, snapshot: Snapshot) -> None:

@@ -34,8 +34,7 @@ class Tags:
         arn, new = request["ResourceArn"], tags_in(request)
         with self._context.db.write() as connection:
             arn = self._existing(connection, arn)
-            journal.put_tags(connection, arn, new)
-            kept = journal.tags_of(connection, arn)
+            kept = journal.put_tags(connection, arn, new)
             if len(kept) > MAX_TAGS:
                 raise ValidationException(
                     f"{arn} would have {len(kept)} tags; a resource has at most {MAX_TAGS}."

@@ -8,7 +8,7 @@ process queue on a lock instead, and the busy timeout is left for other processe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,14 @@ class Database:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._writer = FairLock()
+        self._readers = engine
+        if not self.is_sqlite:  # which by default gives each statement a view of its own
+            self._readers = engine.execution_options(isolation_level="REPEATABLE READ")
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A consistent view, never blocked by writers. Nothing may be written in it."""
-        with self.engine.connect() as connection:
+        with self._readers.connect() as connection:
             yield connection
 
     @contextmanager
@@ -52,16 +55,26 @@ class Database:
                 yield connection
 
     def migrate(self) -> None:
-        """Bring the schema to this version. Two control planes may do so at once."""
-        if self._version() == SCHEMA_HEAD:
+        """Bring the schema to this version. Two control planes may do so at once.
+
+        Raises InvalidInput for a schema of a newer version.
+        """
+        version = self._version()
+        if version == SCHEMA_HEAD:
             return
+        if version is not None and version > SCHEMA_HEAD:
+            raise InvalidInput(
+                f"The database {self.engine.url.render_as_string()} was used by a newer Ridgeline: "
+                f"its schema is {version}, and this version knows {SCHEMA_HEAD}.",
+                hint="Install that version again, or restore a copy of the database from before.",
+            )
         # Alembic costs 0.2 s to import: only a start that has something to migrate pays for it.
         from alembic import command
         from alembic.config import Config
 
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
-        with self.write() as connection:
+        with self.write() as connection, self._unbounded(connection):
             if not self.is_sqlite:
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(726964676)")
             config.attributes["connection"] = connection
@@ -69,6 +82,13 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+    def _unbounded(self, connection: Connection) -> AbstractContextManager[None]:
+        if self.is_sqlite:
+            return nullcontext()
+        from ridgeline_service.store.postgres import unbounded  # its driver may be absent
+
+        return unbounded(connection)
 
     def _version(self) -> str | None:
         try:
@@ -95,12 +115,15 @@ def connect(url: str) -> Database:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() != "sqlite":
         try:
+            from ridgeline_service.store.postgres import bound
+
             engine = create_engine(parsed, pool_size=8, max_overflow=24, pool_pre_ping=True)
         except ImportError as error:
             raise Unsupported(
                 f"The database {parsed.render_as_string()} needs a driver: {error}.",
                 hint="pip install 'ridgeline[postgres]'",
             ) from error
+        bound(engine)
         return Database(engine)
     engine = create_engine(parsed, pool_size=8, max_overflow=56)
     event.listen(engine, "connect", _prepare_sqlite)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, text, update
 
 from ridgeline_service.store.records import EventRecord, KeyRecord
 from ridgeline_service.store.tables import counters, events, keys, tags
 
 
-def put_tags(connection: Connection, arn: str, values: Mapping[str, str]) -> None:
-    """Add tags; a key that is there gets the new value."""
-    if not values:
-        return
-    remove_tags(connection, arn, list(values))
-    rows = [{"arn": arn, "key": key, "value": value} for key, value in values.items()]
-    connection.execute(insert(tags), rows)
+def put_tags(connection: Connection, arn: str, values: Mapping[str, str]) -> dict[str, str]:
+    """Add tags; a key that is there gets the new value. Returns all that there are then, which no
+    other transaction adds to until this one ends."""
+    if values:
+        _lock_tags(connection, arn)
+        remove_tags(connection, arn, list(values))
+        rows = [{"arn": arn, "key": key, "value": value} for key, value in values.items()]
+        connection.execute(insert(tags), rows)
+    return tags_of(connection, arn)
 
 
 def remove_tags(connection: Connection, arn: str, names: Sequence[str]) -> None:
@@ -31,6 +33,14 @@ def tags_of(connection: Connection, arn: str) -> dict[str, str]:
     """Sorted by key."""
     statement = select(tags.c.key, tags.c.value).where(tags.c.arn == arn).order_by(tags.c.key)
     return {row.key: row.value for row in connection.execute(statement)}
+
+
+def _lock_tags(connection: Connection, arn: str) -> None:
+    """PostgreSQL cannot lock rows that are not there yet; SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(
+            text("SELECT pg_advisory_xact_lock(hashtextextended(:arn, 0))"), {"arn": arn}
+        )
 
 
 def add_key(connection: Connection, record: KeyRecord) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import sqlite3
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 
 from ridgeline_service.errors import ServiceUnavailable, disk_full
 
 # Also what SQLite, and at times a driver, raises for a statement that is wrong.
-_RAISED = (OperationalError, InterfaceError)
+_RAISED = (OperationalError, InterfaceError, InternalError)
 
 _SQLITE_AWAY = frozenset(
     {
@@ -24,8 +24,10 @@ _SQLITE_AWAY = frozenset(
     }
 )
 # SQLSTATE classes and codes (PostgreSQL, appendix A): connection, resources, the operator or the
-# system at fault, deadlock, lock not had.
-_POSTGRES_AWAY = ("08", "53", "57P0", "58", "40", "55P03")
+# system at fault, a transaction that was undone, a lock not had, a transaction idle for too long.
+_POSTGRES_AWAY = ("08", "53", "57P0", "58", "40", "55P03", "25P03")
+# Serialization failure, deadlock.
+_UNDONE = ("40001", "40P01")
 
 
 def outage(error: BaseException) -> ServiceUnavailable | None:
@@ -36,6 +38,11 @@ def outage(error: BaseException) -> ServiceUnavailable | None:
     cause = error.orig
     if cause is None or not _is_away(cause):
         return None
+    if getattr(cause, "sqlstate", None) in _UNDONE:
+        return ServiceUnavailable(
+            "Another change of the same rows was in the way, and the database undid this one.",
+            hint="Try again.",
+        )
     said = " ".join(str(cause).split())[:300].rstrip(".")
     return disk_full(cause) or ServiceUnavailable(
         f"The database cannot be used: {said}.",

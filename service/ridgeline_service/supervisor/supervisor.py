@@ -51,7 +51,8 @@ _LOGS_EVERY_S = 60.0
 
 @dataclass
 class Child:
-    """One child: its socket for life, and the process that serves it now."""
+    """One child: its socket for life, and the process that serves it now, with where its log has
+    what that process wrote."""
 
     name: str
     listening: socket.socket
@@ -60,6 +61,7 @@ class Child:
     failures: int = 0
     started_at: float = 0.0
     restart_at: float = field(default=0.0)
+    log_from: int = 0
 
     @property
     def url(self) -> str:
@@ -227,6 +229,7 @@ class Supervisor:
     def _spawn(self, child: Child) -> None:
         log_path = self._data_dir.logs / f"{child.name}.log"
         with log_path.open("ab") as log:
+            child.log_from = log.tell()
             started = subprocess.Popen(
                 self._command(child),
                 stdin=subprocess.DEVNULL,
@@ -327,21 +330,25 @@ class Supervisor:
                 if child.pidfd >= 0 and readable(child.pidfd, 0.02):
                     raise Unavailable(
                         f"The {child.name} process ended while starting.",
-                        hint=self._log_tail(child.name),
+                        hint=self._log_tail(child),
                     )
                 if self._clock() > deadline:
                     raise Unavailable(
                         f"The {child.name} process did not become healthy in "
                         f"{_READY_TIMEOUT_S:.0f} s.",
-                        hint=self._log_tail(child.name),
+                        hint=self._log_tail(child),
                     )
 
-    def _log_tail(self, name: str, lines: int = 12) -> str:
-        path = self._data_dir.logs / f"{name}.log"
+    def _log_tail(self, child: Child, lines: int = 12) -> str:
+        """Of this start alone: what an earlier one said would mislead."""
+        path = self._data_dir.logs / f"{child.name}.log"
         try:
-            tail = path.read_text(errors="replace").splitlines()[-lines:]
+            written = path.read_bytes()[child.log_from :].decode(errors="replace")
         except OSError:
-            tail = []
+            written = ""
+        tail = written.splitlines()[-lines:]
+        if not tail:
+            return f"It wrote nothing to {path}."
         return f"Last lines of {path}:\n" + "\n".join(f"  {line}" for line in tail)
 
     def _write_state(self) -> None:

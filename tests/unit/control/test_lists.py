@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -92,6 +94,30 @@ class TestLists:
     def test_a_token_that_is_not_ours_is_refused(self, world, token):
         with pytest.raises(ValidationException, match="NextToken"):
             world.plane.models.list({"NextToken": token})
+
+    @pytest.mark.parametrize(
+        ("by", "value", "arn"),
+        [
+            ("created_at", True, "x"),
+            ("created_at", "abc", "x"),
+            ("created_at", 5, "x\0"),
+            ("created_at", 10**30, "x"),
+            ("created_at", 1.5, "x"),
+            ("created_at", 5, "\ud800"),
+            ("created_at", 5, 7),
+            ("created_at", 5, ["x"]),
+            ("name", 5, "x"),
+            ("name", "a\0", "x"),
+            ("name", "\ud800", "x"),
+        ],
+    )
+    def test_a_forged_token_is_refused(self, world, by, value, arn):
+        asked = {"SortBy": {"name": "Name", "created_at": "CreationTime"}[by]}
+        for order in ("Ascending", "Descending"):
+            raw = json.dumps([by, order == "Descending", value, arn])
+            token = base64.urlsafe_b64encode(raw.encode()).decode()
+            with pytest.raises(ValidationException, match="NextToken was not given out"):
+                world.plane.models.list({**asked, "SortOrder": order, "NextToken": token})
 
     def test_a_token_of_another_order_is_refused(self, world):
         for name in ("a", "b"):

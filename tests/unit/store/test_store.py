@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import IntegrityError
 
 import ridgeline_service.store.database as database_module
-from ridgeline.errors import Unavailable, Unsupported
+from ridgeline.errors import InvalidInput, Unavailable, Unsupported
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import Settings
 from ridgeline_service.store import endpoints, journal, open_database, replicas
@@ -145,6 +145,14 @@ def test_a_reader_sees_one_moment_and_is_not_held_up_by_a_writer(db):
         assert MODELS.get(reading, "arn:model/m") is not None
 
 
+def test_all_of_one_read_is_of_one_moment(db):
+    with db.read() as reading:
+        assert journal.all_keys(reading) == []
+        with db.write() as writing:
+            MODELS.add(writing, model("m"))
+        assert MODELS.get(reading, "arn:model/m") is None
+
+
 def test_counters_never_go_back(db):
     with db.write() as connection:
         journal.raise_to(connection, "snapshot", 41)
@@ -171,6 +179,26 @@ def test_an_unusable_database_is_named(tmp_path):
         )
     assert "127.0.0.1:1/none" in caught.value.message
     assert "secret" not in caught.value.message
+
+
+def test_a_database_of_a_newer_version_is_refused_with_the_next_step(db, url, tmp_path):
+    with db.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9912'")
+    with pytest.raises(InvalidInput) as refused:
+        open_database(Settings(database_url=url), DataDir(tmp_path))
+    said = f"its schema is 9912, and this version knows {database_module.SCHEMA_HEAD}"
+    assert said in refused.value.message
+    assert "Install that version again" in refused.value.hint
+
+
+@pytest.mark.parametrize("path", ["relative.db", "a/b.db", ":memory:"])
+def test_a_file_that_depends_on_the_working_directory_is_refused(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    data_dir = DataDir(tmp_path / "data")
+    with pytest.raises(InvalidInput, match="absolute path") as refused:
+        open_database(Settings(database_url=f"sqlite:///{path}"), data_dir)
+    assert str(data_dir.root) in refused.value.hint
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_driver_comes_with_the_command_that_installs_it(monkeypatch):

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from ridgeline.errors import AlreadyExists, InvalidInput
+import ridgeline_service.supervisor.supervisor as supervisor_module
+from ridgeline.errors import AlreadyExists, InvalidInput, Unavailable
 from ridgeline_service.paths import DataDir
 from ridgeline_service.processes import ProcessId, end, find_by_command, wait_gone
 from ridgeline_service.supervisor import handover
 from ridgeline_service.supervisor.directory import prepare_directory
-from ridgeline_service.supervisor.state import ServiceState, read_state
+from ridgeline_service.supervisor.state import MODULES, ServiceState, read_state
 from ridgeline_service.supervisor.supervisor import Supervisor
 
 
@@ -58,6 +59,25 @@ def test_a_second_supervisor_is_told_about_the_first(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(AlreadyExists, match=r"already running.*127\.0\.0\.1:4711"):
             Supervisor(data_dir, "127.0.0.1", 0).start()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"), [("print('now')", "  now"), ("pass", "It wrote nothing to ")]
+)
+def test_a_failed_start_shows_what_it_wrote_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str
+) -> None:
+    logs = DataDir(tmp_path).logs
+    logs.mkdir()
+    for name in MODULES:
+        (logs / f"{name}.log").write_text("what an earlier start died of\n")
+    program = [sys.executable, "-c", f"{said}; raise SystemExit(1)"]
+    monkeypatch.setattr(Supervisor, "_command", lambda _self, _child: program)
+    monkeypatch.setattr(supervisor_module, "_healthy", lambda _url: False)
+    with pytest.raises(Unavailable, match="ended while starting") as failed:
+        Supervisor(DataDir(tmp_path), "127.0.0.1", 0).start()
+    assert told in failed.value.hint
+    assert "earlier" not in failed.value.hint
 
 
 def test_a_socket_survives_the_hand_over_even_under_a_long_path(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class Alarms:
         """All of them or none."""
         context = self._context
         with context.db.write() as connection:
-            for name in request["AlarmNames"]:
+            for name in _in_one_order(request["AlarmNames"]):
                 alarm = _found(connection, name)
                 rows.delete_alarm(connection, name)
                 journal.remove_all_tags(connection, alarm.arn)
@@ -181,16 +181,14 @@ class Alarms:
     def _enable(self, request: Mapping[str, Any], *, enabled: bool) -> dict[str, Any]:
         """Names that no alarm has are passed over, as in AWS."""
         with self._context.db.write() as connection:
-            for name in request["AlarmNames"]:
+            for name in _in_one_order(request["AlarmNames"]):
                 rows.change_alarm(connection, name, actions_enabled=enabled)
         self._context.changed()
         return {}
 
     def _put_tags(self, connection: Connection, arn: str, request: Mapping[str, Any]) -> None:
-        new = tags_in(request)
-        if len({**journal.tags_of(connection, arn), **new}) > MAX_TAGS:
+        if len(journal.put_tags(connection, arn, tags_in(request))) > MAX_TAGS:
             raise ValidationError(f"An alarm has at most {MAX_TAGS} tags.")
-        journal.put_tags(connection, arn, new)
 
     def _tagged(self, connection: Connection, request: Mapping[str, Any]) -> str:
         arn: str = request["ResourceARN"]
@@ -202,6 +200,11 @@ class Alarms:
     def _arn(self, name: str) -> str:
         settings = self._context.settings
         return f"arn:aws:cloudwatch:{settings.region}:{settings.account_id}:alarm:{name}"
+
+
+def _in_one_order(names: Sequence[str]) -> list[str]:
+    """Two calls that lock the same alarms in other orders would wait for each other for ever."""
+    return sorted(names)
 
 
 def _found(connection: Connection, name: str) -> AlarmRecord:

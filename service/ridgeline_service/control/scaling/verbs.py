@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sqlalchemy.exc import IntegrityError
+
 from ridgeline_service.control.context import Context
 from ridgeline_service.control.endpoints.capacities import least_instances
 from ridgeline_service.control.listing import with_token
@@ -72,6 +74,12 @@ class Scaling:
         """A new target, or changes of one: what is left out stays as it is."""
         check_dimension(request)
         _check_tags(request.get("Tags", {}))
+        try:
+            return self._register(request)
+        except IntegrityError:
+            return self._register(request)  # another call made it in between: this one changes it
+
+    def _register(self, request: Mapping[str, Any]) -> dict[str, Any]:
         context, resource_id = self._context, request["ResourceId"]
         with context.db.write() as connection:
             endpoint, deployment = variant_of(context, connection, resource_id)
@@ -193,9 +201,8 @@ class Scaling:
         _check_tags(new)
         with self._context.db.write() as connection:
             arn = self._tagged(connection, request)
-            if len({**journal.tags_of(connection, arn), **new}) > MAX_TAGS:
+            if len(journal.put_tags(connection, arn, new)) > MAX_TAGS:
                 raise TooManyTags(f"A scalable target has at most {MAX_TAGS} tags.")
-            journal.put_tags(connection, arn, new)
         return {}
 
     def untag(self, request: Mapping[str, Any]) -> dict[str, Any]:
