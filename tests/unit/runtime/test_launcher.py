@@ -158,6 +158,13 @@ def test_outside_a_sandbox_no_variable_loads_code(bench: Bench, name: str) -> No
     assert "install bubblewrap" in refused.value.hint
 
 
+def test_the_kernel_takes_a_server_before_the_service(
+    bench: Bench, confined: dict[str, bool]
+) -> None:
+    bench.start("print(open('/proc/self/oom_score_adj').read())", **confined)
+    assert int(until(bench.log)[0]) > int(Path("/proc/self/oom_score_adj").read_text())
+
+
 def test_a_server_that_native_code_ends_leaves_a_word_in_its_log(
     bench: Bench, confined: dict[str, bool]
 ) -> None:
