@@ -25,14 +25,8 @@ from ridgeline_service.errors import (
 from ridgeline_service.gateway.http import Exchange
 from ridgeline_service.gateway.invoke import check_headers, refused, replica_headers
 from ridgeline_service.gateway.metrics import Metrics
-from ridgeline_service.gateway.replicas import (
-    Call,
-    ReplicaKiller,
-    ReplicaLost,
-    Replicas,
-    Whole,
-    model_error,
-)
+from ridgeline_service.gateway.replica_answers import ReplicaKiller, ReplicaLost, Whole, model_error
+from ridgeline_service.gateway.replicas import Call, Replicas
 from ridgeline_service.gateway.routing import Router
 from ridgeline_service.gateway.spool import Spool, SpooledRequest, encode_body
 from ridgeline_service.objects.client import (

@@ -9,13 +9,8 @@ from ridgeline_service.gateway import event_stream
 from ridgeline_service.gateway.capture import Captures
 from ridgeline_service.gateway.http import Exchange
 from ridgeline_service.gateway.limits import Meter
-from ridgeline_service.gateway.replicas import (
-    Call,
-    ReplicaLost,
-    Replicas,
-    ReplicaTimeout,
-    model_error,
-)
+from ridgeline_service.gateway.replica_answers import ReplicaLost, ReplicaTimeout, model_error
+from ridgeline_service.gateway.replicas import Call, Replicas
 from ridgeline_service.gateway.routing import Lease
 from ridgeline_service.replica_protocol import SIMULATED_HEADER
 from ridgeline_service.snapshot import Snapshot

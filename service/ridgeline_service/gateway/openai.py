@@ -19,17 +19,16 @@ from ridgeline_service.errors import (
     ThrottlingException,
     ValidationException,
 )
-from ridgeline_service.gateway.answers import openai_error, openai_type, retry_after
+from ridgeline_service.gateway.answers import (
+    openai_error,
+    openai_type,
+    retry_after,
+)
 from ridgeline_service.gateway.auth import Caller
 from ridgeline_service.gateway.http import Exchange
 from ridgeline_service.gateway.limits import Limiter, Meter, RateLimited
-from ridgeline_service.gateway.replicas import (
-    Call,
-    ReplicaLost,
-    Replicas,
-    ReplicaTimeout,
-    Streaming,
-)
+from ridgeline_service.gateway.replica_answers import ReplicaLost, ReplicaTimeout, Streaming
+from ridgeline_service.gateway.replicas import Call, Replicas
 from ridgeline_service.gateway.routing import Router
 from ridgeline_service.gateway.told import Told, ToldModels
 from ridgeline_service.replica_protocol import SIMULATED_HEADER
