@@ -15,7 +15,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,16 +47,24 @@ class Extracted:
 
 
 def extract_archive(
-    archive: Path, destination: Path, *, limits: Limits | None = None, only: str | None = None
+    archive: Path,
+    destination: Path,
+    *,
+    limits: Limits | None = None,
+    only: str | None = None,
+    took: Callable[[int], None] | None = None,
 ) -> Extracted:
     """Unpack ``archive`` into ``destination`` (made if missing).
 
     ``only`` names one file, or with a trailing slash one folder, whose content then lands directly
-    in the destination. Modes are reduced to "executable or not". Raises UnsafeArchive naming the
+    in the destination. Modes are reduced to "executable or not". ``took`` is told the size of each
+    piece before it is written; what it raises ends the extraction. Raises UnsafeArchive naming the
     entry at fault; what was written before it stays, so extract into a folder you can drop.
     """
     destination.mkdir(parents=True, exist_ok=True)
-    writer = _Writer(archive.name, destination.resolve(), limits or Limits(), only)
+    writer = _Writer(
+        archive.name, destination.resolve(), limits or Limits(), only, took or _unasked
+    )
     with archive.open("rb") as stream:
         magic = stream.read(4)
     with _damage_named(archive.name):
@@ -72,11 +80,19 @@ def extract_archive(
 class _Writer:
     """Turns entry names into paths inside the destination and counts what is written."""
 
-    def __init__(self, archive: str, root: Path, limits: Limits, only: str | None) -> None:
+    def __init__(
+        self,
+        archive: str,
+        root: Path,
+        limits: Limits,
+        only: str | None,
+        took: Callable[[int], None],
+    ) -> None:
         self._archive = archive
         self._root = root
         self._limits = limits
         self._only = only
+        self._took = took
         self._entries = 0
         self.written = 0
         self.files: set[str] = set()
@@ -136,6 +152,7 @@ class _Writer:
                 self.written += len(chunk)
                 if self.written > self._limits.max_bytes:
                     raise self.refuse(entry, f"more than {self._limits.max_bytes} bytes unpacked")
+                self._took(len(chunk))
                 out.write(chunk)
         path.chmod(0o755 if executable else 0o644)
         self.files.add(place)
@@ -151,6 +168,10 @@ class _Writer:
             f"{self._archive}: refused at the entry {entry!r}: {reason}",
             hint="Make the archive again from plain files and folders below one folder.",
         )
+
+
+def _unasked(_size: int) -> None:
+    """Whoever extracts does not ask for sizes."""
 
 
 def _extract_tar(archive: Path, compressed: bool, writer: _Writer) -> None:

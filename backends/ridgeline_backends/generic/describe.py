@@ -11,6 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from ridgeline_backends.errors import InvalidModel, UnsupportedModel
 from ridgeline_backends.generic.passes import takes_plain_text
+from ridgeline_backends.models.reader import check_counts
 
 UNBOUNDED_CONTEXT = 2048
 """Context length of a model that declares none (recurrent ones)."""
@@ -65,9 +66,12 @@ def parse(config: Mapping[str, object]) -> PreTrainedConfig:
     kind = config.get("model_type")
     if not isinstance(kind, str):
         raise InvalidModel("config.json names no model_type.")
-    settings = {key: _decoded(value) for key, value in config.items() if key != "model_type"}
     try:
+        check_counts(config)
+        settings = {key: _decoded(value) for key, value in config.items() if key != "model_type"}
         return AutoConfig.for_model(kind, **settings)
+    except InvalidModel:
+        raise
     except Exception as error:  # as above
         raise InvalidModel(f"transformers cannot read this config: {error}") from error
 

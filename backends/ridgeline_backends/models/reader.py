@@ -12,6 +12,10 @@ from pathlib import Path
 
 from ridgeline_backends.errors import InvalidModel, UnsupportedModel
 
+_MOST = {"n_layer": 4096, "layers": 4096, "experts": 4096, "labels": 1 << 20}
+"""By how the name of a setting ends. Something is made for each one that is counted, by our code
+and by that of libraries, before it is known whether the model fits into memory."""
+
 
 def read_json(path: Path) -> dict[str, object]:
     """A JSON object from a file of a model directory. Raises `InvalidModel`."""
@@ -37,9 +41,28 @@ def _read(path: Path) -> object:
             f"{path.name} is missing from the model directory.",
             hint="It must be in Hugging Face format.",
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidModel(f"{path.name} cannot be read: {error}") from error
     return value
+
+
+def check_counts(config: Mapping[str, object]) -> None:
+    """Raises `InvalidModel` for a count of layers, experts or labels, on any level of a config,
+    that is above what any model has."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            check_counts(value)
+        elif isinstance(value, int):
+            _check_count(key, value)
+
+
+def _check_count(key: str, value: int) -> None:
+    most = next((most for end, most in _MOST.items() if key.endswith(end)), value)
+    if value > most:
+        raise InvalidModel(
+            f"{key} in config.json is {value}; at most {most} are supported.",
+            hint="Correct the number, or take the config.json that came with the weights.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +79,7 @@ class Reader:
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InvalidModel(f"{key} in config.json must be a positive integer, not {value!r}.")
+        _check_count(key, value)
         return value
 
     def number(self, key: str, default: float | None = None) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 T = TypeVar("T")
 
@@ -61,6 +61,14 @@ def parse_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
+def object_in(uri: str) -> tuple[str, str]:
+    """Bucket and key of one object. Raises S3Failed."""
+    bucket, key = parse_uri(uri)
+    if not key:
+        raise S3Failed(uri, f"{uri!r} names no object: the key is missing (s3://BUCKET/KEY).")
+    return bucket, key
+
+
 class S3Reader:
     """Reads and writes through one boto3 S3 client. Every method raises S3Failed.
 
@@ -82,7 +90,7 @@ class S3Reader:
         self._sleep = sleep
 
     def head(self, uri: str) -> S3Object:
-        bucket, key = parse_uri(uri)
+        bucket, key = object_in(uri)
         found = self._patiently(uri, lambda: self.client.head_object(Bucket=bucket, Key=key))
         return S3Object(key, found["ContentLength"], found["ETag"])
 
@@ -109,7 +117,7 @@ class S3Reader:
 
     def read(self, uri: str) -> bytes:
         """A whole object, for documents that are small."""
-        bucket, key = parse_uri(uri)
+        bucket, key = object_in(uri)
 
         def whole() -> bytes:
             body: bytes = self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
@@ -185,7 +193,8 @@ def s3_failures(uri: str) -> Iterator[None]:
             uri, f"{uri}: {error}", retry=status >= 500, of_request=code in _OF_REQUEST
         ) from error
     except BotoCoreError as error:
-        raise S3Failed(uri, f"{uri}: {error}", retry=True) from error
+        retry = not isinstance(error, ParamValidationError)
+        raise S3Failed(uri, f"{uri}: {error}", retry=retry) from error
     except OSError as error:
         message = f"{uri} could not be kept on disk: {error}"
         raise S3Failed(uri, message, retry=True) from error

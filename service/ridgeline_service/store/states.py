@@ -67,6 +67,7 @@ class Reason(StrEnum):
     MODEL_DATA_INVALID = "ModelDataInvalid"
     DOWNLOAD_FAILED = "DownloadFailed"
     DOWNLOAD_TIMEOUT = "DownloadTimeout"
+    DISK_FULL = "DiskFull"
     PREPARE_FAILED = "PrepareFailed"
     ENVIRONMENT_FAILED = "EnvironmentFailed"
     LAUNCH_FAILED = "LaunchFailed"
@@ -121,6 +122,7 @@ _WORDS = {
     Reason.MODEL_DATA_INVALID: "The model data cannot be used.",
     Reason.DOWNLOAD_FAILED: "The model data could not be downloaded.",
     Reason.DOWNLOAD_TIMEOUT: "The model data was not there in time.",
+    Reason.DISK_FULL: "The service's disk is full.",
     Reason.PREPARE_FAILED: "The model could not be prepared.",
     Reason.ENVIRONMENT_FAILED: "Installing packages failed.",
     Reason.LAUNCH_FAILED: "The model server could not be started.",
@@ -155,6 +157,10 @@ _NEXT_STEPS = {
     ),
     Reason.DOWNLOAD_FAILED: "Check that the place it comes from can be reached, then deploy again.",
     Reason.DOWNLOAD_TIMEOUT: "Raise ModelDataDownloadTimeoutInSeconds in the endpoint config.",
+    Reason.DISK_FULL: (
+        "Free some of the disk that the data directory is on (`ridgeline doctor` names it), then "
+        "deploy again."
+    ),
     Reason.PREPARE_FAILED: "Check HF_MODEL_ID; `ridgeline zoo ls` lists models that work.",
     Reason.ENVIRONMENT_FAILED: (
         "Check the model's requirements.txt and that the package index can be reached."

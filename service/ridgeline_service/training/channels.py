@@ -7,7 +7,6 @@ they are downloaded like File channels then, and the start waits for them.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ridgeline_service.objects.reading import S3Failed, S3Object, S3Reader, parse_uri
-from ridgeline_service.placement.machine import in_gib
+from ridgeline_service.placement.disk import NoRoom, check_room
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.order import Channel
 
 _DOWNLOADS = 8
-_DISK_RESERVE = 256 << 20
+_LONGEST_NAME = 255
+"""Bytes of a file's name, on any file system of Linux."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def stage(
     with named(channel):
         wanted = contents(channel, reader, host=host, hosts=hosts)
         total = sum(each.item.size for each in wanted)
-        _check_room(into, total, channel.title)
+        check_room(into, total, channel.title)
         into.mkdir(parents=True, exist_ok=True)
         _download(wanted, reader, into, took)
     return total
@@ -63,9 +63,11 @@ def contents(channel: Channel, reader: S3Reader, *, host: int, hosts: int) -> li
 
 @contextmanager
 def named(channel: Channel) -> Iterator[None]:
-    """What S3 says of a channel, as JobFailed."""
+    """What S3 and the disk say of a channel, as JobFailed."""
     try:
         yield
+    except NoRoom as error:
+        raise JobFailed(Cause.DISK_FULL, error.message) from error
     except S3Failed as error:
         cause = Cause.DATA_UNREACHABLE if error.retry else Cause.DATA_INVALID
         raise JobFailed(cause, f"{channel.title}: {error.message}") from error
@@ -111,6 +113,13 @@ def check_paths(wanted: Sequence[Wanted], who: str) -> None:
             raise JobFailed(
                 Cause.DATA_INVALID, f"{who}: the key {each.item.key!r} leads out of its folder."
             )
+        if any(len(part.encode(errors="surrogatepass")) > _LONGEST_NAME for part in parts):
+            raise JobFailed(
+                Cause.DATA_INVALID,
+                f"{who}: the key {each.item.key!r} has a part between slashes of more than "
+                f"{_LONGEST_NAME} bytes, which no file can have as its name. Give it a shorter "
+                "one.",
+            )
         other = files.setdefault(parts, each)
         if other is not each:
             raise JobFailed(
@@ -137,7 +146,7 @@ def _manifest(channel: Channel, reader: S3Reader) -> list[Wanted]:
         base = head["prefix"]
         if not isinstance(base, str) or not all(isinstance(name, str) for name in names):
             raise TypeError("keys must be text")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise JobFailed(
             Cause.DATA_INVALID,
             f"{what} cannot be read ({error}). It is a JSON list: first "
@@ -152,18 +161,6 @@ def _manifest(channel: Channel, reader: S3Reader) -> list[Wanted]:
     if not found:
         raise JobFailed(Cause.DATA_INVALID, f"{what} names no objects.")
     return found
-
-
-def _check_room(into: Path, total: int, who: str) -> None:
-    place = into
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free - _DISK_RESERVE
-    if total > free:
-        raise JobFailed(
-            Cause.DISK_FULL,
-            f"{who} has {in_gib(total)} and the service's disk has {in_gib(max(0, free))} free.",
-        )
 
 
 def _download(

@@ -104,6 +104,17 @@ def test_a_bad_number_is_named(value: object):
         decoder_config({**LLAMA_3_8B, "hidden_size": value})
 
 
+def test_more_layers_than_any_model_has_are_refused_before_they_are_listed():
+    for count in (4097, 10**15):
+        with pytest.raises(
+            InvalidModel, match=f"num_hidden_layers in config.json is {count}; .* 40"
+        ):
+            decoder_config({**LLAMA_3_8B, "num_hidden_layers": count})
+        with pytest.raises(InvalidModel, match=f"num_hidden_layers in config.json is {count};"):
+            encoder_config({**MINILM, "num_hidden_layers": count}, "BertModel")
+    assert decoder_config({**LLAMA_3_8B, "num_hidden_layers": 4096}).layers == 4096
+
+
 def test_an_unknown_architecture_is_told_what_is_supported():
     with pytest.raises(UnsupportedModel, match=r"(?s)MambaForCausalLM.*LlamaForCausalLM"):
         architecture({"architectures": ["MambaForCausalLM"]})
@@ -115,6 +126,9 @@ def test_an_unreadable_config_is_named(tmp_path: Path):
     with pytest.raises(InvalidModel, match=r"config\.json is missing"):
         read_json(tmp_path / "config.json")
     (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InvalidModel, match=r"config\.json cannot be read"):
+        read_json(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text("[" * 100_000)
     with pytest.raises(InvalidModel, match=r"config\.json cannot be read"):
         read_json(tmp_path / "config.json")
     (tmp_path / "config.json").write_text("[]")

@@ -90,6 +90,29 @@ def test_a_config_that_transformers_cannot_use_is_named():
         CpuBackend().plan({**GPT2, "n_layer": "many"}, LoadSpec())
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"n_layer": 10**15}, "n_layer"),
+        ({"num_labels": 10**15}, "num_labels"),
+        ({"text_config": {"num_local_experts": 10**15}}, "num_local_experts"),
+    ],
+)
+def test_a_config_that_would_be_built_without_end_is_refused(
+    changes: dict[str, object], named: str
+):
+    with pytest.raises(InvalidModel, match=f"{named} in config.json is 1000000000000000; at most"):
+        CpuBackend().plan({**GPT2, **changes}, LoadSpec())
+
+
+def test_a_config_nested_without_end_is_refused():
+    nested: list[object] = []
+    for _ in range(5000):
+        nested = [nested]
+    with pytest.raises(InvalidModel, match="transformers cannot read"):
+        CpuBackend().plan({**GPT2, "remark": nested}, LoadSpec())
+
+
 def test_infinity_is_read_as_transformers_writes_it():
     config = Mamba2Config(
         vocab_size=100, hidden_size=32, num_heads=4, head_dim=16, state_size=8, num_hidden_layers=1

@@ -282,6 +282,7 @@ def given(**changes: Any) -> dict[str, Any]:
     [
         ({"ProcessingInputs": [given(S3InputMode="Pipe")]}, "Pipe mode"),
         ({"ProcessingInputs": [given(LocalPath="/opt/ml/processing-not")]}, "a folder below"),
+        ({"ProcessingInputs": [given(LocalPath="/opt/ml/processing/..")]}, "a folder below"),
         ({"ProcessingInputs": [given(), given()]}, "given twice"),
         ({"ProcessingInputs": [{"InputName": "x"}]}, "no S3Input"),
         ({"AppSpecification": {"ImageUri": IMAGE}}, "no ContainerEntrypoint"),

@@ -52,6 +52,14 @@ def test_missing_model_data_is_not_retried_but_a_failed_download_is(world):
     assert len(world.staged) == 4
 
 
+def test_a_full_disk_ends_the_creation_and_says_so(world):
+    world.deploy("e", STAGING="DiskFull", WORDS="s3://b/m.tar.gz has 3.0 GiB")
+    assert world.status("e") == "Failed"
+    assert len(world.staged) == 1
+    reason = world.describe("e")["FailureReason"]
+    assert reason == "The service's disk is full: s3://b/m.tar.gz has 3.0 GiB"
+
+
 def test_the_startup_timeout_of_the_variant_is_honoured(make_world):
     world = make_world(load_s=100.0)
     world.model("m")

@@ -32,6 +32,11 @@ def request(algorithm: dict[str, Any] | None = None, **changes: Any) -> dict[str
     }
 
 
+def channel(name: str) -> dict[str, Any]:
+    source = {"S3DataType": "S3Prefix", "S3Uri": "s3://b/d/"}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
+
+
 def spot(**times: int) -> dict[str, Any]:
     return {"EnableManagedSpotTraining": True, "StoppingCondition": times}
 
@@ -52,6 +57,10 @@ def metric(expression: str) -> dict[str, Any]:
         (request(ResourceConfig={**ONE, "InstanceGroups": [GROUP]}), "one or the other"),
         (request(ResourceConfig={"VolumeSizeInGB": 1, "InstanceGroups": [GROUP]}), "unlike"),
         (request({"AlgorithmName": "a"}), "a TrainingImage and an AlgorithmName"),
+        *(
+            (request(InputDataConfig=[channel(name)]), f"ChannelName {name!r} names no folder")
+            for name in (".", "..")
+        ),
         (request({"MetricDefinitions": [METRIC, METRIC]}), "metric 'loss' is given twice"),
         (metric("loss=("), "Regex of metric 'loss' is no regular expression"),
         (metric(r"\mloss=(\d)"), "Regex of metric 'loss' is no regular expression"),

@@ -82,6 +82,7 @@ def test_the_recipes_are_there_when_a_job_wants_them(
     [
         (Reason.DOWNLOAD_FAILED, Cause.DATA_UNREACHABLE),
         (Reason.MODEL_DATA_INVALID, Cause.DATA_INVALID),
+        (Reason.DISK_FULL, Cause.DISK_FULL),
     ],
 )
 def test_weights_that_cannot_be_had_fail_the_job_with_their_reason(

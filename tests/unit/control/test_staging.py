@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from fake_s3 import Body
 from staging_bench import Bench, archive, variant
 
 from ridgeline_service.control.staging import StagingCancelled, StagingFailed
+from ridgeline_service.placement import disk
 from ridgeline_service.settings import Settings
 from ridgeline_service.store.states import Reason
 
@@ -75,6 +79,22 @@ class TestModelData:
             bench.stage(variant(f"s3://bucket/{key}", kind))
         assert not e.value.reason.retried
 
+    @pytest.mark.parametrize("uri", ["s3://bucket/", "s3://bucket"])
+    @pytest.mark.parametrize("kind", ["archive", "object"])
+    def test_a_bucket_alone_is_no_object(self, bench, uri, kind):
+        with pytest.raises(StagingFailed, match=f"'{uri}' names no object") as caught:
+            bench.stage(variant(uri, kind))
+        assert not caught.value.reason.retried
+
+    @pytest.mark.parametrize("keys", [["m/" + "a" * 256], ["m/a", "m/a/b"]])
+    def test_keys_that_no_disk_can_hold_are_not_tried_again(self, bench, keys):
+        for key in keys:
+            bench.put(key, b"x")
+        with pytest.raises(StagingFailed, match=keys[-1]) as caught:
+            bench.stage(variant("s3://bucket/m/", "prefix"))
+        assert caught.value.reason is Reason.MODEL_DATA_INVALID
+        assert str(bench.root) not in caught.value.message
+
     def test_a_store_that_is_away_is_tried_again(self, bench):
         bench.s3.away = True
         with pytest.raises(StagingFailed) as caught:
@@ -91,6 +111,69 @@ class TestModelData:
         uri = bench.put("m.tar.gz", archive({"code/requirements.txt": b"six"}))
         assert bench.stage(variant(uri, "archive")).overlays == (Path("/overlay"),)
         assert bench.environments.requirements == [b"six"]
+
+
+class Usage(NamedTuple):
+    free: int
+
+
+class TestFullDisk:
+    @pytest.fixture(autouse=True)
+    def _two_megabytes_are_free(self, bench, monkeypatch):
+        def usage(_place: Path) -> Usage:
+            files = [path for path in bench.root.rglob("*") if path.is_file()]
+            used = sum(path.stat().st_size for path in files)
+            return Usage(disk.RESERVE_BYTES + (2 << 20) - used)
+
+        monkeypatch.setattr(disk.shutil, "disk_usage", usage)
+
+    def refused(self, bench, chosen) -> StagingFailed:
+        with pytest.raises(StagingFailed) as caught:
+            bench.stage(chosen)
+        assert caught.value.reason is Reason.DISK_FULL
+        assert not caught.value.reason.retried
+        left = [path for path in bench.root.rglob("*") if path.is_file()]
+        assert all(path.name.endswith(".lock") for path in left), left
+        return caught.value
+
+    def test_a_small_archive_that_unpacks_to_more_than_is_free_is_stopped(self, bench):
+        uri = bench.put("m.tar.gz", archive({"w": bytes(4 << 20)}))
+        assert uri in self.refused(bench, variant(uri, "archive")).message
+
+    @pytest.mark.parametrize(
+        ("kind", "uri"),
+        [
+            ("archive", "s3://bucket/m/big"),
+            ("object", "s3://bucket/m/big"),
+            ("prefix", "s3://bucket/m/"),
+        ],
+    )
+    def test_nothing_is_downloaded_that_does_not_fit(self, bench, kind, uri):
+        bench.put("m/a", b"small")
+        bench.put("m/big", bytes(2 << 20) + b"x")
+        assert uri in self.refused(bench, variant(uri, kind)).message
+        assert bench.s3.gets == []
+
+    def test_neither_are_weights_of_the_zoo(self, bench, monkeypatch):
+        chosen = variant(zoo_id="smollm2-135m-instruct")
+        bench.stage(chosen)
+        bench.stager = bench.new_machine()
+        monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: Usage(disk.RESERVE_BYTES))
+        with pytest.raises(StagingFailed, match="smollm2-135m-instruct") as caught:
+            bench.stage(chosen)
+        assert caught.value.reason is Reason.DISK_FULL
+        assert [key for key in bench.s3.gets if "model/" in key] == []
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+    def test_a_quota_is_named_as_well(self, bench, monkeypatch, number):
+        def full(*_args: object, **_settings: object) -> None:
+            raise OSError(number, "no room here")
+
+        uri = bench.put("m.tar.gz", archive({"w": b"w"}))
+        monkeypatch.setattr("ridgeline_service.control.staging.disk.extract_archive", full)
+        assert "no room here" in self.refused(bench, variant(uri, "archive")).message
+        monkeypatch.setattr(Body, "iter_chunks", full)
+        assert "no room here" in self.refused(bench, variant(uri, "object")).message
 
 
 class TestModelNamedInData:

@@ -91,6 +91,13 @@ def test_a_damaged_model_is_not_served(
     assert "OPTION_DTYPE=fp32" in caught.value.hint
 
 
+def test_a_config_nested_without_end_is_named(tmp_path: Path) -> None:
+    folder = model_of(tmp_path, BertModel, BertConfig(**SMALL), "embeddings.LayerNorm.weight")
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(LoadFailed, match=r"config\.json is not valid JSON"):
+        load(folder)
+
+
 class Broken:
     dimensions = 2
 

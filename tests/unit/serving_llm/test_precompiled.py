@@ -90,7 +90,7 @@ def test_another_chip_is_refused(model: Path) -> None:
 
 
 def test_a_file_that_no_job_wrote_is_named(model: Path) -> None:
-    for text in ("{", "[]", "{}", json.dumps({**MADE, "inputs": {}})):
+    for text in ("{", "[" * 100_000, "[]", "{}", json.dumps({**MADE, "inputs": {}})):
         (model / FILE).write_text(text)
         with pytest.raises(LoadFailed, match=r"compiled\.json is not what a compilation job"):
             as_compiled(model, asked())

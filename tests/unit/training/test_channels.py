@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ridgeline_service.objects.reading import S3Object, S3Reader
+from ridgeline_service.placement import disk
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.channels import (
     Wanted,
@@ -105,6 +107,40 @@ def test_a_manifest_s_prefix_and_names_are_put_together(
     fetch(Channel("train", "s3://b/m", data_type="ManifestFile"), reader, tmp_path / "t")
     assert (tmp_path / "t" / "a.txt").read_bytes() == b"1"
     assert (tmp_path / "t" / "x" / "b.txt").read_bytes() == b"2"
+
+
+def test_a_manifest_nested_without_end_is_the_user_s_fault(
+    s3: Any, reader: S3Reader, tmp_path: Path
+) -> None:
+    s3.objects = {"m": b"[" * 200_000}
+    with pytest.raises(JobFailed, match=r"The manifest s3://b/m of channel 'train'") as caught:
+        fetch(Channel("train", "s3://b/m", data_type="ManifestFile"), reader, tmp_path)
+    assert caught.value.cause.blames == "ClientError"
+
+
+@pytest.mark.parametrize("name", ["a" * 256, "é" * 128])
+@pytest.mark.parametrize("key", ["d/{}", "d/{}/x"])
+def test_a_key_with_a_name_longer_than_files_may_have_is_the_user_s_fault(
+    s3: Any, reader: S3Reader, tmp_path: Path, key: str, name: str
+) -> None:
+    s3.objects = {key.format(name): b"1"}
+    with pytest.raises(JobFailed, match=name) as caught:
+        fetch(Channel("train", "s3://b/d/"), reader, tmp_path)
+    assert caught.value.cause.blames == "ClientError"
+    s3.objects = {"d/" + "a" * 255: b"1"}
+    assert fetch(Channel("train", "s3://b/d/"), reader, tmp_path) == 1
+
+
+def test_a_channel_larger_than_the_disk_is_not_downloaded(
+    s3: Any, reader: S3Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=disk.RESERVE_BYTES + 1)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: usage)
+    s3.objects = {"d/a": b"1", "d/b": b"2"}
+    with pytest.raises(JobFailed, match="Channel 'train' has") as caught:
+        fetch(Channel("train", "s3://b/d/"), reader, tmp_path / "t")
+    assert caught.value.cause is Cause.DISK_FULL
+    assert not (tmp_path / "t").exists()
 
 
 @settings(max_examples=50)

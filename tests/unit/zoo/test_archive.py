@@ -155,6 +155,26 @@ def test_a_bomb_is_stopped_at_its_real_size(tmp_path: Path) -> None:
         extract_archive(copies, tmp_path / "out2", limits=Limits(max_bytes=1000))
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+def test_whoever_extracts_can_end_it_before_the_next_piece(tmp_path: Path, zipped: bool) -> None:
+    class Enough(Exception):
+        pass
+
+    def took(count: int) -> None:
+        sizes.append(count)
+        if sum(sizes) > 100:
+            raise Enough
+
+    sizes: list[int] = []
+    if zipped:
+        archive = zip_of(tmp_path / "m", {"a": bytes(60), "b": bytes(60)})
+    else:
+        archive = tar_of(tmp_path / "m", file("a", bytes(60)), file("b", bytes(60)))
+    with pytest.raises(Enough):
+        extract_archive(archive, tmp_path / "out", took=took)
+    assert tree(tmp_path / "out") == {"a": bytes(60), "b": b""}
+
+
 def test_too_many_entries_are_stopped(tmp_path: Path) -> None:
     archive = zip_of(tmp_path / "m.zip", {str(i): b"" for i in range(11)})
     with pytest.raises(UnsafeArchive, match="more than 10 entries"):

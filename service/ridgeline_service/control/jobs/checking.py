@@ -96,6 +96,11 @@ def _check_inputs(request: Mapping[str, Any], algorithm: Mapping[str, Any]) -> N
         name = channel["ChannelName"]
         if name in names:
             raise ValidationException(f"Channel {name!r} is given twice. Channel names are unique.")
+        if name in (".", ".."):
+            raise ValidationException(
+                f"ChannelName {name!r} names no folder of its own below /opt/ml/input/data. Give "
+                "it a name, such as train."
+            )
         names.add(name)
         source = channel["DataSource"].get("S3DataSource")
         if source is None:

@@ -13,6 +13,7 @@ from ridgeline_service.control.staging.base import Cancelled
 from ridgeline_service.control.staging.s3 import failures_named
 from ridgeline_service.control.staging.weights import ZooWeights, ensure_bucket
 from ridgeline_service.settings import Settings
+from ridgeline_service.store.states import Reason
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_zoo import Catalog, tuning
 
@@ -49,9 +50,8 @@ class ZooInputs:
             if f"s3://{self._bucket}/{tuning.archive_key()}" in _code(request):
                 self._provide_recipes()
         except StagingFailed as error:
-            cause = Cause.DATA_UNREACHABLE if error.reason.retried else Cause.DATA_INVALID
             message = f"The base model could not be made ready. {error.message}"
-            raise JobFailed(cause, message, error.log) from error
+            raise JobFailed(cause_of(error.reason), message, error.log) from error
 
     def _provide_recipes(self) -> None:
         key = tuning.archive_key()
@@ -70,6 +70,13 @@ def _code(request: Mapping[str, Any]) -> set[str]:
     """Where the job's code lies; clients write hyperparameters as JSON, so with quotes."""
     values = {**(request.get("HyperParameters") or {}), **(request.get("Environment") or {})}
     return {re.sub(r'^"(.*)"$', r"\1", values[name]) for name in _SUBMITTED if name in values}
+
+
+def cause_of(reason: Reason) -> Cause:
+    """What a job ends with whose model could not be staged."""
+    if reason is Reason.DISK_FULL:
+        return Cause.DISK_FULL
+    return Cause.DATA_UNREACHABLE if reason.retried else Cause.DATA_INVALID
 
 
 def no_report(stage: str, done: int, total: int) -> None:

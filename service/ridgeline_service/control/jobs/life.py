@@ -24,7 +24,7 @@ from ridgeline_service.control.jobs.ending import (
     restart_changes,
     verdict_of,
 )
-from ridgeline_service.control.jobs.inputs import JobInputs, no_report
+from ridgeline_service.control.jobs.inputs import JobInputs, cause_of, no_report
 from ridgeline_service.control.jobs.orders import hosts_of, runner_spec
 from ridgeline_service.control.jobs.queue import has_waited_too_long
 from ridgeline_service.control.jobs.surroundings import Surroundings
@@ -215,9 +215,8 @@ class JobLife:
         try:
             return self._stager.stage(job.spec.model, no_report, lambda: self._stop_asked(job))
         except StagingFailed as error:
-            cause = Cause.DATA_UNREACHABLE if error.reason.retried else Cause.DATA_INVALID
             words = f"{error.reason.words} {error.message}"
-            raise JobFailed(cause, words, error.log) from error
+            raise JobFailed(cause_of(error.reason), words, error.log) from error
 
     def _start(
         self,

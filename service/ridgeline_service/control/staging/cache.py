@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ridgeline_service.control.staging.base import Cancelled, StagingCancelled
+from ridgeline_service.control.staging.base import Cancelled, StagingCancelled, StagingFailed
+from ridgeline_service.placement.disk import NoRoom, full_disk_named
+from ridgeline_service.store.states import Reason
 
 _POLL_S = 0.2
 
@@ -33,12 +35,13 @@ class ModelCache:
     def get(self, name: str, fill: Callable[[Path], None], cancelled: Cancelled) -> Path:
         """The directory of that name; ``fill`` writes it into an empty folder if it is not there.
 
-        Raises what ``fill`` raises, and StagingCancelled while waiting for another filler.
+        Raises what ``fill`` raises, a full disk as StagingFailed, and StagingCancelled while
+        waiting for another filler.
         """
         final = self._root / name
         if final.is_dir():
             return final
-        with self.lock(name, cancelled):
+        with _full_disk_fails(), self.lock(name, cancelled):
             if not final.is_dir():
                 self._fill(name, final, fill)
         return final
@@ -73,6 +76,15 @@ class ModelCache:
             scratch.rename(final)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _full_disk_fails() -> Iterator[None]:
+    try:
+        with full_disk_named("The model"):
+            yield
+    except NoRoom as error:
+        raise StagingFailed(Reason.DISK_FULL, error.message) from error
 
 
 def _make_read_only(folder: Path) -> None:

@@ -23,6 +23,7 @@ from ridgeline_service.control.staging.s3 import Counter, ModelBucket, name_of, 
 from ridgeline_service.control.staging.submitted import join, submitted_uri, with_code
 from ridgeline_service.control.staging.weights import ZooWeights
 from ridgeline_service.endings import sentences
+from ridgeline_service.placement.disk import check_room, room_kept
 from ridgeline_service.runtime import sandbox
 from ridgeline_service.runtime.environments import Environment, Environments
 from ridgeline_service.runtime.images import Runtime, runtime_named
@@ -168,13 +169,14 @@ class DiskStager:
         bucket, _ = split_uri(uri)
 
         def fill(into: Path) -> None:
+            check_room(into, item.size, uri)
             packed = into / ".archive"
             counter = Counter(report, item.size)
             self._bucket.download(bucket, item, packed, counter, cancelled)
             report("extract", 0, 0)
             archive = packed.rename(into.parent / f"{into.name}.tar.gz")
             try:
-                extract_archive(archive, into)
+                extract_archive(archive, into, took=room_kept(into, uri))
             except RidgelineError as error:
                 said = sentences(error.message, error.hint)
                 message = said.replace(str(archive), uri).replace(archive.name, uri)
@@ -189,6 +191,7 @@ class DiskStager:
         bucket, key = split_uri(uri)
 
         def fill(into: Path) -> None:
+            check_room(into, item.size, uri)
             target = into / Path(key).name
             self._bucket.download(bucket, item, target, Counter(report, item.size), cancelled)
 

@@ -5,6 +5,7 @@ Names content by the ETags S3 gives, so that the same name always means the same
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,12 @@ from ridgeline_service.objects.reading import (
     parse_uri,
     s3_failures,
 )
+from ridgeline_service.placement.disk import FULL, check_room
 from ridgeline_service.store.states import Reason
+
+_NO_FILE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+"""What the system says of keys that cannot be files: too long a name, or one that others have as a
+folder."""
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -81,9 +87,12 @@ class ModelBucket:
         report: Report,
         cancelled: Cancelled,
     ) -> None:
-        """The objects below a prefix, at the same paths below ``into``."""
+        """The objects below a prefix, at the same paths below ``into``. Raises StagingFailed, and
+        NoRoom before it writes anything."""
         bucket, prefix = split_uri(uri)
-        counter = Counter(report, sum(item.size for item in objects))
+        total = sum(item.size for item in objects)
+        check_room(into, total, uri)
+        counter = Counter(report, total)
         for item in objects:
             relative = item.key.removeprefix(prefix).lstrip("/") or Path(item.key).name
             target = into / relative
@@ -118,8 +127,21 @@ def failures_named(uri: str) -> Iterator[None]:
     except S3Failed as error:
         if error.absent:
             raise _absent(error.uri) from error
-        reason = Reason.DOWNLOAD_FAILED if error.retry else Reason.MODEL_DATA_INVALID
-        raise StagingFailed(reason, error.message) from error
+        raise _unkept(error) or _failed(error) from error
+
+
+def _unkept(error: S3Failed) -> StagingFailed | None:
+    """Of an object that the disk did not take."""
+    cause = error.__cause__
+    if not isinstance(cause, OSError) or cause.errno not in (*FULL, *_NO_FILE):
+        return None
+    reason = Reason.DISK_FULL if cause.errno in FULL else Reason.MODEL_DATA_INVALID
+    return StagingFailed(reason, f"{error.uri} could not be kept on disk: {cause.strerror}.")
+
+
+def _failed(error: S3Failed) -> StagingFailed:
+    reason = Reason.DOWNLOAD_FAILED if error.retry else Reason.MODEL_DATA_INVALID
+    return StagingFailed(reason, error.message)
 
 
 def _absent(uri: str) -> StagingFailed:

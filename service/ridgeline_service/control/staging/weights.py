@@ -30,6 +30,7 @@ from ridgeline_service.control.staging.s3 import (
 )
 from ridgeline_service.objects.reading import S3Object
 from ridgeline_service.paths import DataDir
+from ridgeline_service.placement.disk import check_room
 from ridgeline_service.settings import Settings
 from ridgeline_service.store.states import Reason
 from ridgeline_zoo import Card
@@ -122,7 +123,9 @@ class ZooWeights:
         cancelled: Cancelled,
     ) -> None:
         bucket = ModelBucket(self._client)
-        counter = Counter(report, sum(file.size for file in files))
+        total = sum(file.size for file in files)
+        check_room(into, total, f"The model {card.id}")
+        counter = Counter(report, total)
         for file in files:
             item = S3Object(card.model_prefix + file.name, file.size, "")
             actual = bucket.download(self._bucket, item, into / file.name, counter, cancelled)

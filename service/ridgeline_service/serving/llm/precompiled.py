@@ -52,7 +52,7 @@ class Precompiled:
                 weights=found["quantization_dtype"] if found["quantized"] else None,
                 kv=found["kv_cache_quant"],
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise LoadFailed(
                 f"{FILE} is not what a compilation job writes: {error!r}.",
                 hint="Compile the model again, or leave the folder out.",

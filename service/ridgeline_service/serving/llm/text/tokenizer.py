@@ -177,7 +177,7 @@ def read_json(path: Path) -> dict[str, object]:
         return {}
     try:
         value = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LoadFailed(f"{path.name} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise LoadFailed(f"{path.name} holds no JSON object.")
