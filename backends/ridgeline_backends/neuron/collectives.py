@@ -1,8 +1,8 @@
 """How cores exchange data: the algorithm by size, what it waits for, the bytes that a core sends.
 
 Inside an instance (source CC): mesh below 1 MB, every core writes to every other at once; recursive
-doubling and halving up to 56 MB; a ring above. Between instances: a tree below 1 KB, above it a
-ring through all cores of the group.
+doubling and halving up to 56 MB; a ring above. Between instances: a tree for the smallest, from
+64 KiB on a ring through all cores of the group, and in between by degrees from one to the other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from ridgeline_backends.neuron.timing.machine import Machine
 
 MESH_BELOW = 1 << 20
 RING_ABOVE = 56 << 20
-TREE_BELOW = 1 << 10
+TREE_UP_TO, RING_FROM = 128, 64 << 10
+"""Between instances. Each doubling from one to the other takes about as much longer as the one
+before, with no step where one algorithm would end (64 cores of two instances, nccom-test)."""
+
 STEP_US = 1.5
 """One hop inside an instance: 1 to 2 us (source CC)."""
 
@@ -115,9 +118,15 @@ def _across_us(exchange: Exchange, nodes: int) -> float:
     if exchange.name == "permute":
         return EFA_HOP_US
     rounds = 2 if exchange.name == "all_reduce" else 1
-    if _whole(exchange) < TREE_BELOW:
-        return rounds * ceil(log2(nodes)) * EFA_HOP_US
-    return rounds * (exchange.members - 1) * RING_STEP_US
+    ring = (exchange.members - 1) * RING_STEP_US
+    tree = min(ring, ceil(log2(nodes)) * EFA_HOP_US)
+    return rounds * (tree + (ring - tree) * _ring_share(_whole(exchange)))
+
+
+def _ring_share(size: int) -> float:
+    """How far an exchange of this size is from a tree's time to a ring's: 0 to 1."""
+    within = min(max(size, TREE_UP_TO), RING_FROM)
+    return log2(within / TREE_UP_TO) / log2(RING_FROM / TREE_UP_TO)
 
 
 def _network_s(exchange: Exchange, machine: Machine, nodes: int, local: int) -> float:

@@ -6,6 +6,8 @@ Whoever makes a category better writes the new figure there.
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,25 @@ def test_no_category_got_worse(predictions: list[RowPrediction]) -> None:
     assert set(found) == set(committed)
     worse = {name: mape for name, mape in found.items() if mape > committed[name] + 1}
     assert worse == {}
+
+
+ANSWERS = re.compile(
+    r"_(ms|us|mfu|mbu|hfu)$|tok_s|seq_per_s|inf_s|req_s|exec_s|e2e_s|inflight|gib_s"
+)
+
+
+def test_no_answer_is_an_input(rows: list[Row]) -> None:
+    """Nor what was computed from answers, such as `inflight_batches`: a rate times a latency."""
+    known = calibration()
+    for row in rows[::4]:
+        twisted = {
+            name: value * 1.37
+            if isinstance(value, float | int) and ANSWERS.search(name) and name != "rate_req_s"
+            else value
+            for name, value in row.values.items()
+        }
+        other = predict_row(replace(row, values=twisted), known)
+        assert other.prediction == predict_row(row, known).prediction, row.id
 
 
 def test_few_rows_are_refused(predictions: list[RowPrediction]) -> None:

@@ -43,7 +43,7 @@ def test_no_name_is_offered_twice(model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["whisper-large-v3", "t5-larg", "albert", "wav2vec2", "electra-bas", "zun", "deberta"]
+    "model", ["whisper-lage-v3", "t5-larg", "albert", "wav2vec2", "electra-bas", "zun", "deberta"]
 )
 def test_what_is_offered_can_be_compiled(model: str) -> None:
     for name in offered(model):

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
+import typer
 from single_rows import predicted, refusal
+from typer.testing import CliRunner
 
+from ridgeline_backends.errors import InvalidModel, UnsupportedModel
+from ridgeline_backends.neuron.builders.configs import decoder_architecture
 from ridgeline_backends.neuron.calibration.rows import Row
 from ridgeline_backends.neuron.calibration.workloads.encoder_decoder import (
     encoder_decoder_programs,
 )
 from ridgeline_backends.neuron.calibration.workloads.vision import vision_programs
+from ridgeline_backends.neuron.commands.plan import plan
 from ridgeline_backends.neuron.program import BufferKind, Program
 
 Settings = Mapping[str, object]
@@ -208,3 +216,39 @@ def test_an_encoder_that_is_too_large_does_not_fit() -> None:
     large = {**BERT, "hidden_size": 8192, "num_hidden_layers": 48, "num_attention_heads": 64,
              "intermediate_size": 32768}  # fmt: skip
     assert predicted(MEMORY, config=large).prediction == {"fits": False}
+
+
+SIZES = {
+    "hidden_size": 4096, "num_hidden_layers": 2, "num_attention_heads": 32,
+    "intermediate_size": 11008, "vocab_size": 32000, "model_type": "mistral",
+    "max_position_embeddings": 4096,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [{}, {"architectures": ["MistralForCausalLM"]}])
+def test_heads_that_do_not_divide_the_hidden_state_are_refused(names: dict[str, Any]) -> None:
+    with pytest.raises(InvalidModel, match="hidden_size 4097 is no multiple of 32 attention heads"):
+        decoder_architecture({**SIZES, **names, "hidden_size": 4097})
+    assert decoder_architecture({**SIZES, "hidden_size": 4097, "head_dim": 128}).layers
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mamba2", "falcon_mamba", "rwkv"])
+def test_a_model_without_attention_is_refused_as_one(kind: str) -> None:
+    config = {"model_type": kind, "hidden_size": 768, "num_hidden_layers": 24, "vocab_size": 50280}
+    with pytest.raises(UnsupportedModel, match=f"Models of type {kind} have no attention"):
+        decoder_architecture(config)
+
+
+@pytest.mark.parametrize("bits", [{"bits": 4}, {}])
+def test_a_plan_says_what_it_makes_of_quantised_weights(
+    tmp_path: Path, bits: dict[str, int]
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**SIZES, "quantization_config": {"quant_method": "awq", **bits}}))
+    planner = typer.Typer()
+    planner.command()(plan)
+    done = CliRunner().invoke(planner, [str(path), "--rows", "1"])
+    assert done.exit_code == 0, done.output
+    said = "by awq" + (" in 4 bits" if bits else "")
+    assert f"weights are kept {said}" in done.stderr
+    assert "planned as bf16" in done.stderr

@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from ridgeline.errors import InvalidInput, RidgelineError
 from ridgeline_backends.neuron.calibration.fit import NothingToFit
-from ridgeline_backends.neuron.calibration.rows import read_rows
 from ridgeline_backends.neuron.commands import app
 from ridgeline_backends.neuron.datafile import read_plain
 
@@ -110,13 +109,26 @@ def test_an_empty_list_of_rows_is_refused(tmp_path: Path, command: str) -> None:
     assert "empty" in error.hint
 
 
-def test_an_id_that_is_there_twice_is_refused_with_its_lines(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacks", ["id", "cat"])
+def test_a_row_without_a_name_or_a_category_is_one_refusal(tmp_path: Path, lacks: str) -> None:
+    rows = [{"tpot_p50_ms": 6.4}, {"id": "LD2", "tpot_p50_ms": 6.5, lacks: None}]
+    first, second = map(json.loads, invoked(tmp_path, "score --json", *rows).stdout.splitlines())
+    assert first["prediction"]
+    assert f"lacks `{lacks}`. Give each row an `id` of its own" in second["refused"]
+    assert "row 2" in second["id"]
+    done = invoked(tmp_path, "score", *rows)
+    assert done.exit_code == 0
+    assert f"lacks `{lacks}`" in done.stderr
+
+
+def test_an_id_that_is_there_twice_is_one_refusal_with_its_lines(tmp_path: Path) -> None:
     file = tmp_path / "rows.yaml"
     file.write_text("# Mine.\nrows:\n- {id: A, cat: vision}\n- {id: B, cat: vision}\n"
                     "- id: A\n  cat: encoder\n")  # fmt: skip
-    with pytest.raises(InvalidInput, match="'A' is there twice: lines 3 and 5") as refused:
-        read_rows(file)
-    assert refused.value.hint
+    done = CliRunner().invoke(app, ["score", str(file), "--json"])
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["id"] for one in answers] == ["A", "B", "A (row 3)"]
+    assert "'A' is there twice: lines 3 and 5" in answers[2]["refused"]
 
 
 @pytest.mark.parametrize(

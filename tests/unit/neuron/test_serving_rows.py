@@ -65,6 +65,52 @@ def test_a_client_keeps_one_request_less_than_its_limit_and_opens_a_hundred_at_m
     assert load(concurrency=128, dp=3).clients == 33
 
 
+def prompt_work(**fields: object) -> Work:
+    return served(mode="throughput", concurrency=32, **fields)["tok_s"].run.prefill
+
+
+def test_a_client_waits_as_long_as_openais_does() -> None:
+    assert load(concurrency=32).timeout_s == 600
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "date", "parts"),
+    [
+        ("", "2026-03-03", False),
+        ("", "2026-03-17", True),
+        ("standard, on-device sampling", "2026-03-17", False),
+        ("chunked prefill, CPU sampling", "2026-03-03", True),
+    ],
+)
+def test_a_prompt_goes_in_parts_where_the_row_or_its_date_says_so(
+    scheduler: str, date: str, parts: bool
+) -> None:
+    def rows(length: int) -> float:
+        work = prompt_work(scheduler=scheduler, date=date, input_len=length)
+        return float((work.rows[:, Part.TENSOR] * work.rows[:, Part.REPEATS]).sum())
+
+    # As a whole it takes the longest prompt's time; in parts, as many times as there are parts.
+    assert rows(2000) == pytest.approx(rows(1500))
+    assert rows(3000) == pytest.approx(rows(1500) * (1.5 if parts else 1))
+
+
+def test_a_short_sequence_is_encoded_as_a_whole() -> None:
+    old = prompt_work(seq_len=1024, input_len=700, date="2025-09-16")
+    assert prompt_work(seq_len=1024, input_len=700, date="2026-03-17").rows.tolist() == (
+        old.rows.tolist()
+    )
+
+
+@pytest.mark.parametrize(("slots", "turned"), [(4, True), (32, False), (64, True)])
+def test_experts_are_turned_back_where_steps_fetch_them_by_number(slots: int, turned: bool) -> None:
+    model = {"model": "Qwen3-30B-A3B-Instruct-2507", "date": "2026-03-18"}
+    taken = seconds(prompt_work(batch=slots, **model), COEFFICIENTS)
+    least = seconds(prompt_work(batch=32, **model), COEFFICIENTS)
+    numbers = 48 * 128 * 3 * 2048 * 768 / 8
+    # Two parts; DMA takes as long for two bytes as for some four hundred.
+    assert taken - least == pytest.approx(2 * numbers * 411e-9 / 272 if turned else 0, rel=0.06)
+
+
 @pytest.mark.parametrize("rate", [1.2, 1.9, 2.6])
 def test_a_sweeps_rate_is_one_that_the_server_carries(rate: float) -> None:
     found = served(mode="asynchronous", rate_req_s=rate, swept=True)

@@ -77,6 +77,7 @@ _FUNCTIONS: dict[str, UnaryFunction] = {
     "gelu_pytorch_tanh": "gelu_tanh",
 }
 _EXPERTS_THAT_ATTEND = ("jetmoe",)
+_ATTEND_NOWHERE = ("falcon_mamba", "mamba", "mamba2", "retnet", "rwkv", "rwkv5", "rwkv6", "xlstm")
 
 _HIDDEN = ("hidden_size", "n_embd", "n_embed", "d_model", "dim")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
@@ -108,10 +109,17 @@ def decoder_architecture(config: Mapping[str, object]) -> DecoderArchitecture:
     """Raises `InvalidModel` for a size that is missing or of the wrong kind; `UnsupportedModel` for
     a setting that may change sizes and is not known, and of a family that runs for more."""
     if runs(config):
-        return dense(decoder_config(config))
+        found = dense(decoder_config(config))
+        _refuse_uneven(language_model(config), found.hidden, found.layers[0].mixer.heads)
+        return found
     settings = Noted(in_common_words(language_model(config)), read=NAMES)
     if settings.get("model_type") in _EXPERTS_THAT_ATTEND:
         raise UnsupportedModel("Models whose attention is made by experts are not modelled.")
+    if settings.get("model_type") in _ATTEND_NOWHERE:
+        raise UnsupportedModel(
+            f"Models of type {settings['model_type']} have no attention, and are not modelled.",
+            hint="Layers that keep a state are, in a model with others that attend.",
+        )
     found = _ShapeReader(settings).read()
     settings.refuse_unread()
     return found
@@ -141,6 +149,15 @@ def runs(config: Mapping[str, object]) -> bool:
     """Whether the model's arithmetic is known too, so that its programs can be executed."""
     names = config.get("architectures")
     return isinstance(names, list) and any(name in DECODER_ARCHITECTURES for name in names)
+
+
+def _refuse_uneven(settings: Mapping[str, object], hidden: int, heads: int) -> None:
+    """Raises `InvalidModel` where heads have no whole number of the hidden state each."""
+    if hidden % heads and not any(settings.get(name) for name in _HEAD_DIM):
+        raise InvalidModel(
+            f"hidden_size {hidden} is no multiple of {heads} attention heads, and config.json has "
+            "no head_dim."
+        )
 
 
 class _ShapeReader:
@@ -204,6 +221,7 @@ class _ShapeReader:
             kv = 1 if self._read.flag("multi_query", False) else self._heads
         if self._heads % kv:
             raise InvalidModel(f"{self._heads} attention heads are no multiple of {kv} KV heads.")
+        _refuse_uneven(self._config, self._hidden, self._heads)
         window = self._optional(("sliding_window", "attention_chunk_size"))
         return SelfAttention(
             heads=self._heads,

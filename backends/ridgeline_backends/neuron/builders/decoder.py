@@ -45,7 +45,7 @@ def decoder_program(
     rules: LibraryRules,
     batch: int | None = None,
 ) -> Program:
-    """`bucket`: the prompt's compiled length, or how much KV a decode step reads.
+    """`bucket`: the compiled length of a prompt or of its part, or how much KV a decode step reads.
 
     Inputs: "tokens" and "positions" [batch, length], "slots" [batch], and "last" [batch], the place
     of the last token, where a prompt is encoded. Outputs: "logits" [batch, 1 or length, own part of
@@ -189,7 +189,7 @@ class _DecoderBuilder:
         site, model = self._site("head"), self._model
         out, cores = site.out, site.cores
         x = site.whole(self._hidden, to="head.gathered")
-        if self._phase is Phase.CONTEXT_ENCODING:
+        if self._phase in (Phase.CONTEXT_ENCODING, Phase.CHUNKED_PREFILL):
             last = given("last", self._batch)
             x = out.add(Take(), x, last, to="head.last")
         x = site.normed(x, "norm", to="head.normed")

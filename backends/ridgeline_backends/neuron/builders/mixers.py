@@ -67,11 +67,11 @@ def _self_attention(site: Site, mixer: SelfAttention, x: Buffer) -> Buffer:
     v_cache = site.cache("attention.v_cache", keys, dim, kept=mixer.kept)
     for cache, new in ((k_cache, k), (v_cache, v)):
         out.into(KVWrite(), cache, new, site.positions, site.slots, target=cache)
-    if site.decoding:
+    if site.cached_keys is not None:
         attended = out.add(
             CachedAttention(
                 scale=mixer.scale,
-                length=min(site.bucket, mixer.kept or site.bucket),
+                length=min(site.cached_keys, mixer.kept or site.cached_keys),
                 window=mixer.window,
                 softcap=mixer.softcap,
                 kernel=site.kernel,
@@ -120,10 +120,10 @@ def _latent_attention(site: Site, mixer: LatentAttention, x: Buffer) -> Buffer:
     out.into(KVWrite(), cache, entry, site.positions, site.slots, target=cache)
     absorbed = _per_head(site, plain, "attention.k_b", heads, nope, rank)
     query = out.add(Concat(), absorbed, rotary, to="attention.query")
-    if site.decoding:
+    if site.cached_keys is not None:
         values = out.add(Slice(3, 0, rank), cache, to="attention.values")
         attended = out.add(
-            CachedAttention(scale=mixer.scale, length=site.bucket, kernel=site.kernel),
+            CachedAttention(scale=mixer.scale, length=site.cached_keys, kernel=site.kernel),
             *(query, cache, values, site.positions, site.slots),
             to="attention.attended",
         )

@@ -16,9 +16,11 @@ from ridgeline_backends.neuron.program import Buffer, BufferKind, ElementType, F
 
 class Phase(StrEnum):
     """What a decoder's program is for. PROMPT_SCORING is context encoding that gives the logits of
-    every position, not of the last alone."""
+    every position, not of the last alone; CHUNKED_PREFILL encodes a part of a prompt, which sees
+    the parts before it in the cache."""
 
     CONTEXT_ENCODING = "context_encoding"
+    CHUNKED_PREFILL = "chunked_prefill"
     TOKEN_GENERATION = "token_generation"  # noqa: S105  no password
     PROMPT_SCORING = "prompt_scoring"
 
@@ -32,6 +34,8 @@ def attention_kernel(config: NeuronConfig, phase: Phase, rules: LibraryRules) ->
     """How scores are computed."""
     if phase is Phase.TOKEN_GENERATION:
         return "flash" if config.attn_tkg_nki_kernel_enabled else "plain"
+    if phase is Phase.CHUNKED_PREFILL:
+        return "plain"
     return "flash" if config.attn_kernel_enabled else rules.prefill_kernel
 
 
@@ -67,6 +71,13 @@ class Site:
     @property
     def decoding(self) -> bool:
         return self.phase is Phase.TOKEN_GENERATION
+
+    @property
+    def cached_keys(self) -> int | None:
+        """How many entries of the cache are read; None: the keys are this call's own."""
+        if self.phase is Phase.CHUNKED_PREFILL:
+            return self.config.seq_len
+        return self.bucket if self.decoding else None
 
     @property
     def kernel(self) -> AttentionKernel:

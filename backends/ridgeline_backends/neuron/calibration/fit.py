@@ -52,6 +52,10 @@ _ENOUGH = 1e-5
 _NUDGE = 1e-4
 """By which slopes are measured, of a coefficient's logarithm."""
 
+_OF_CALLS = ("lat_p50_ms", "inf_s")
+_APART = 1.25
+"""Beyond that, a row's latency and its rate are of other numbers of calls at once than assumed."""
+
 _HUBER = 2.0
 """Residuals beyond so many deviations count by their size, not its square."""
 
@@ -72,11 +76,13 @@ class NothingToFit(InvalidInput):
 
 @dataclass(frozen=True)
 class Observation:
-    """One measured field of one row."""
+    """One measured field of one row. `agreed`: what else the row measured says the same of how
+    long its work took, so that it ran as it is taken to have run."""
 
     row: Row
     quantity: Quantity | Simulated
     architecture: str
+    agreed: bool = True
 
     @property
     def measured(self) -> float:
@@ -92,12 +98,21 @@ def observations(rows: Sequence[Row]) -> list[Observation]:
         except RidgelineError:
             continue  # refused; the score says so with the reason
         name = architecture_of(row)
-        found += [
-            Observation(row, quantity, name)
-            for quantity in possible_fields
-            if row.positive(quantity.field) is not None
-        ]
+        measured = [one for one in possible_fields if row.positive(one.field) is not None]
+        agreed = _agree(row, measured)
+        found += [Observation(row, quantity, name, agreed) for quantity in measured]
     return found
+
+
+def _agree(row: Row, measured: Sequence[Quantity | Simulated]) -> bool:
+    """Whether latency and rate of an encoder's calls come of the same work. Where they do not, more
+    or fewer calls were under way than its benchmark usually has, which the row does not say."""
+    taken = [
+        one.seconds(row.number(one.field))
+        for one in measured
+        if isinstance(one, Quantity) and one.field in _OF_CALLS
+    ]
+    return not taken or max(taken) <= _APART * min(taken)
 
 
 def fit(seen: Sequence[Observation], start: Coefficients | None = None) -> Coefficients:
@@ -192,5 +207,5 @@ def _huber(residuals: Array) -> Array:
 
 def _teaches(one: Observation) -> bool:
     """Whether an observation takes part: figures of a simulated run, which are no sums of times, do
-    not."""
-    return isinstance(one.quantity, Quantity) and one.quantity.domain in NOISE
+    not, nor rows that contradict themselves. All are scored."""
+    return one.agreed and isinstance(one.quantity, Quantity) and one.quantity.domain in NOISE

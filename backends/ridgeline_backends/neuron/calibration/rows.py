@@ -49,6 +49,8 @@ _NEWEST = 99
 _WHOLE_SECOND_PLACE = 10
 """SDK 2.2 and 2.20 are one number to YAML, 2.21 is no other."""
 
+_WRITTEN_NUMBER = re.compile(r"[+-]?\d{1,18}(?:\.\d*)?(?:[eE][+-]?\d{1,2})?", re.ASCII)
+
 _TWIN_RATES = 1.1
 """Repetitions of a sweep come to rates that differ by no more."""
 
@@ -66,10 +68,11 @@ class UnpredictableRow(InvalidInput):
 @dataclass(frozen=True, slots=True)
 class Row:
     """`values`: the row's own fields. `swept`: its rate is what the same server came to with all
-    clients at once, as rows beside it say."""
+    clients at once, as rows beside it say. `fault`: why it is no row at all."""
 
     values: Mapping[str, object]
     swept: bool = False
+    fault: str = ""
 
     @property
     def id(self) -> str:
@@ -120,6 +123,11 @@ class Row:
         # The oldest tables print a date alone: SDK 2.3 and 2.4 are of that autumn.
         return 4 if self.text("date").startswith("2022") else None
 
+    def check(self) -> None:
+        """Raises `UnpredictableRow` for what is no row."""
+        if self.fault:
+            raise UnpredictableRow(self.fault, hint="Give each row an `id` of its own, and `cat`.")
+
     def has(self, name: str) -> bool:
         """Whether the row says anything of it, be it of the wrong type."""
         return self._setting(name) is not None
@@ -142,9 +150,10 @@ class Row:
             if default is None:
                 raise UnpredictableRow(f"{self.id} has no number {name!r}.")
             return default
-        if not _is_finite(value):
+        number = _number(value)
+        if not _is_finite(number):
             raise UnpredictableRow(f"{self.id}: {name} must be a number, not {value!r}.")
-        return float(value)
+        return float(number)
 
     def positive(self, name: str) -> float | None:
         """A finite number above 0, as whatever is measured; None where there is anything else."""
@@ -177,24 +186,30 @@ def read_rows(path: Path) -> list[Row]:
     if not listed:
         hint = "Its list is empty. Give it a row for each measurement, with `id` and `cat`."
         raise InvalidInput(f"{path} holds no rows.", hint=hint)
-    rows = [Row(one) for one in listed]
-    for place, row in enumerate(rows):
-        if not row.id or not row.category:
-            raise InvalidInput(f"{path}: row {place + 1} lacks `id` or `cat`.")
-    _refuse_twins(path, rows)
-    return _with_sweeps(rows)
+    return _with_sweeps(_with_faults(path, [Row(one) for one in listed]))
 
 
-def _refuse_twins(path: Path, rows: Sequence[Row]) -> None:
+def _with_faults(path: Path, rows: Sequence[Row]) -> list[Row]:
+    """The same, of which those without `id` or `cat`, and those whose id is another's, say so. They
+    are called by their place: predictions are told apart by ids."""
     first: dict[str, int] = {}
-    for place, row in enumerate(rows):
-        if first.setdefault(row.id, place) != place:
-            lines = item_lines(path, "rows")
-            raise InvalidInput(
-                f"{path}: the id {row.id!r} is there twice: lines {lines[first[row.id]]} and "
-                f"{lines[place]}.",
-                hint="Predictions are told apart by it: give each row one of its own.",
-            )
+    return [_checked(path, row, place, first) for place, row in enumerate(rows)]
+
+
+def _checked(path: Path, row: Row, place: int, first: dict[str, int]) -> Row:
+    lacks = next((name for name in ("id", "cat") if not row.text(name)), None)
+    own = f"{row.id} (row {place + 1})" if row.id else f"row {place + 1}"
+    if lacks is not None:
+        fault = f"{own} lacks `{lacks}`."
+    elif first.setdefault(row.id, place) != place:
+        lines = item_lines(path, "rows")
+        fault = (
+            f"{own}: the id {row.id!r} is there twice: lines {lines[first[row.id]]} and "
+            f"{lines[place]}."
+        )
+    else:
+        return row
+    return Row({**row.values, "id": own, "cat": row.category or "(none)"}, fault=fault)
 
 
 def _with_sweeps(rows: Sequence[Row]) -> list[Row]:
@@ -225,6 +240,13 @@ def _at_a_rate(row: Row) -> bool:
 
 def _sweep(row: Row) -> tuple[str, ...]:
     return tuple(row.text(name) for name in _SETTING)
+
+
+def _number(value: object) -> object:
+    """The number that a text is; anything else as it stands."""
+    if isinstance(value, str) and _WRITTEN_NUMBER.fullmatch(value.strip()):
+        return float(value)
+    return value
 
 
 def _is_finite(value: object) -> TypeGuard[int | float]:

@@ -14,6 +14,9 @@ from ridgeline_backends.neuron.calibration.memory import memory_prediction
 from ridgeline_backends.neuron.calibration.quantity import NobodyAnswered, Quantity, Simulated
 from ridgeline_backends.neuron.calibration.rows import SCORED, Row, newest
 from ridgeline_backends.neuron.calibration.workloads import quantities
+from ridgeline_backends.neuron.calibration.workloads.decode import is_library_known
+from ridgeline_backends.neuron.calibration.workloads.topologies import is_topology_read
+from ridgeline_backends.neuron.calibration.workloads.training import are_sizes_known
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.timing.predict import Calibration, Label
 
@@ -25,7 +28,7 @@ INTERNAL = "internal error: "
 
 _MISSPELT = 0.8
 _GUESSED = 1.5
-"""The interval of a model whose sizes are guessed from its name is wider by this factor."""
+"""The interval of a row of which something is guessed is wider by this factor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,7 @@ def predict_row(row: Row, known: Calibration) -> RowPrediction:
 
 
 def _predicted(row: Row, known: Calibration) -> RowPrediction:
+    row.check()
     if row.category == "memory":
         fits, label = memory_prediction(row)
         answer = {"fits": fits}
@@ -225,7 +229,10 @@ def _interval(
 
 
 def _known(row: Row) -> bool:
-    """Whether the sizes of a decoder are known, not guessed."""
-    if row.config is not None or row.category not in ("llm_decode", "llm_profile", "serving"):
+    """Whether a decoder's sizes and library are known, not guessed; and how training is cut."""
+    if row.category == "training":
+        return is_topology_read(row) and are_sizes_known(row)
+    if row.category not in ("llm_decode", "llm_profile", "serving"):
         return True
-    return find(row.model, "decoders").exact
+    sized = row.config is not None or find(row.model, "decoders").exact
+    return sized and is_library_known(row)

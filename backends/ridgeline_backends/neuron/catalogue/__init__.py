@@ -1,8 +1,8 @@
 """Public models by name: what is known of their sizes, for planning and for published rows.
 
-A name is matched without owner, case and suffixes like "-instruct". A decoder that nobody knows is
-answered with the known one nearest in parameters, if its name says how many it has, or with one
-of the sizes that the name spells out ("36L d2048 16H"). No torch.
+A name is matched without owner, case and suffixes like "-instruct", and however its parts are set
+apart. A decoder that nobody knows is answered with the known one nearest in parameters, if its name
+says how many it has, or with one of the sizes that the name spells out ("36L d2048 16H"). No torch.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from ridgeline_backends.neuron.datafile import read_plain
 
 DATA = Path(__file__).parent / "data"
 _KINDS = ("decoders", "encoders", "vision")
-_LAYERS = re.compile(r"\b(\d+)L\b")
-_WIDTH, _HEADS = re.compile(r"\bd(\d+)\b"), re.compile(r"\b(\d+)H\b")
+_LAYERS = re.compile(r"\b(\d+)L\b", re.IGNORECASE)
+_WIDTH = re.compile(r"\bd(\d+)\b", re.IGNORECASE)
+_HEADS = re.compile(r"\b(\d+)H\b", re.IGNORECASE)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?b\b", re.IGNORECASE)
 _LENGTH = re.compile(r"\d[km]\b")
+_SIZED = re.compile(r"\d+(?:\.\d+)?[bm]\d?")
+_TOKEN = re.compile(r"[a-z]+|\d[a-z0-9.]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ def published_length(model: str) -> int | None:
     """The context length of a decoder by its own name: models of the same sizes differ in it. None
     where it is not known, and for a name that has another in it, as "llama-2-7b-32k"."""
     word = _word(model, "decoders") or _word(model, "encoders")
-    if word is None or _LENGTH.search(_plain(model)[len(word) :]):
+    if word is None or any(map(_LENGTH.search, _beyond(model, word))):
         return None
     return _lengths().get(word)
 
@@ -96,15 +99,37 @@ def _known(model: str, kind: str) -> Entry | None:
 
 
 def _word(model: str, kind: str) -> str | None:
-    """The longest name or alias of a model of that kind that the given name is, or begins with."""
-    known, name = entries(kind), _plain(model)
+    """The longest name or alias of a model of that kind that the given name is, or begins with. An
+    alias with another size behind it ("deepseek-r1-distill-qwen-14b") is another model's."""
+    known, name = entries(kind), plain_name(model)
     words = [*known, *(one for one, target in aliases().items() if target in known)]
     if name in words:
         return name
-    return max((one for one in words if _begins(name, one)), key=len, default=None)
+    begun = [one for one in words if _begins(name, one)] or [
+        one for one in words if _tokens(name)[: len(_tokens(one))] == _tokens(one)
+    ]
+    if not begun:
+        return None
+    word = max(begun, key=len)
+    own = _tokens(aliases().get(word, name))
+    other = any(_SIZED.fullmatch(one) and one not in own for one in _beyond(model, word))
+    return None if other else word
 
 
-def _plain(model: str) -> str:
+def _beyond(model: str, word: str) -> tuple[str, ...]:
+    """What a name says behind the word that it begins with."""
+    return _tokens(plain_name(model))[len(_tokens(word)) :]
+
+
+@cache
+def _tokens(name: str) -> tuple[str, ...]:
+    """A name's parts, however they are set apart: "gpt3-23b", "gpt-3 23b" and "gpt_3_23b" have the
+    same three."""
+    return tuple(_TOKEN.findall(name))
+
+
+def plain_name(model: str) -> str:
+    """In small letters, without owner and remarks."""
     name = model.split("(")[0].strip().lower()
     return name.rpartition("/")[2].replace("*", "").strip()
 
@@ -118,7 +143,7 @@ def _begins(name: str, known: str) -> bool:
 def _nearest(model: str, kind: str) -> Entry:
     size = _SIZE.search(model)
     if kind == "decoders" and size is None and _LAYERS.search(model):
-        return Entry(_plain(model), _spelled(model), exact=False)
+        return Entry(plain_name(model), _spelled(model), exact=False)
     if kind != "decoders" or size is None:
         raise NotFound(
             f"The sizes of {model!r} are not known.",

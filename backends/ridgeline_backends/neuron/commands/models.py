@@ -60,6 +60,18 @@ def encoder_of(config: Mapping[str, object]) -> EncoderConfig | None:
     return found.config
 
 
+def warn_of_quantised(config: Mapping[str, object]) -> None:
+    """Says that weights which a config keeps otherwise are planned as those that Neuron has."""
+    found = config.get("quantization_config")
+    if not isinstance(found, Mapping) or not found:
+        return
+    bits = f" in {found['bits']} bits" if "bits" in found else ""
+    say(
+        f"warning: its weights are kept by {found.get('quant_method', 'a quantiser')}{bits}, which "
+        "is not compiled: planned as bf16, or in 8 bits where a setting says so."
+    )
+
+
 def check_length(config: Mapping[str, object], positions: int | None) -> int | None:
     """A decoder's context length, if it is known. Raises `DoesNotFit` for a sequence of more
     positions, as an encoder's compiler does."""

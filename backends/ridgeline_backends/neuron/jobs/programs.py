@@ -32,14 +32,14 @@ _OF_TYPES = re.compile(r"dtype|scalar type|Long|must be long")
 
 
 def load_program(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> ExportedProgram:
-    """`shapes` are those of the inputs, in their order, which TorchScript does not know. Raises
-    `InvalidOrder`."""
+    """`shapes` are those of the inputs, in their order, which TorchScript does not know, nor an
+    exported program whose dimensions are left open. Raises `InvalidOrder`."""
     if path.suffix == ".pt2":
         try:
             found: ExportedProgram = torch.export.load(path)
         except (RuntimeError, ValueError, OSError, KeyError) as error:
             raise InvalidOrder(f"{path.name} is no exported program: {error}.") from error
-        return found
+        return _closed(path.name, found, list(shapes.values()))
     try:
         script = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except RuntimeError as error:
@@ -53,6 +53,30 @@ def load_program(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> ExportedP
             hint='Give them, like {"input0": [1, 3, 224, 224]}.',
         )
     return _exported(path.name, script, list(shapes.values()))
+
+
+def _closed(
+    name: str, program: ExportedProgram, shapes: Sequence[tuple[int, ...]]
+) -> ExportedProgram:
+    """Without dimensions left open: a compiled program has one shape. Raises `InvalidOrder`."""
+    inputs = _inputs(program)
+    left_open = [
+        one.name for one in inputs if not all(type(n) is int for n in one.meta["val"].shape)
+    ]
+    if not left_open:
+        return program
+    if len(shapes) != len(inputs):
+        raise InvalidOrder(
+            f"{name} leaves dimensions of {', '.join(left_open)} open, and DataInputConfig gives "
+            f"{len(shapes)} shapes for {len(inputs)} inputs: a compiled program has one shape.",
+            hint="Give the shape of every input in DataInputConfig, or export without "
+            "dynamic_shapes.",
+        )
+    example = tuple(
+        torch.zeros(shape, dtype=one.meta["val"].dtype)
+        for shape, one in zip(shapes, inputs, strict=True)
+    )
+    return exported(program.module(), example, {})
 
 
 def _exported(
@@ -120,9 +144,11 @@ def trace(program: ExportedProgram) -> Program:
 
 def shapes_of(program: ExportedProgram) -> dict[str, list[int]]:
     """Of the inputs, by name."""
+    return {one.name: [int(n) for n in one.meta["val"].shape] for one in _inputs(program)}
+
+
+def _inputs(program: ExportedProgram) -> list[torch.fx.Node]:
+    """What a caller gives."""
     names = program.graph_signature.user_inputs
-    return {
-        node.name: [int(size) for size in node.meta["val"].shape]
-        for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in names
-    }
+    nodes = program.graph.nodes
+    return [one for one in nodes if one.op == "placeholder" and one.name in names]

@@ -15,6 +15,7 @@ from ridgeline_backends.neuron.lowering.rules import (
     elementwise,
     evacuation,
     product,
+    resident_bytes,
     tiles,
 )
 from ridgeline_backends.neuron.operations import Attention, CachedAttention, KVWrite, Rope
@@ -56,6 +57,9 @@ def _cached_attention(task: Task) -> Lowered:
     kv_heads = k.shape[1]
     grouped = queries * heads // kv_heads
     scores = batch * heads * queries * kind.length
+    # Softmax over old and new keys goes by several operations; between them scores pass by memory.
+    spilled = queries * kind.length * ElementType.FP32.bytes > resident_bytes(task.chip)
+    moved = scores * ElementType.FP32.bytes * _SPILL_PASSES
     return Lowered(
         instructions=(
             *product(task, grouped, dim, kind.length, q.dtype, times=batch * kv_heads),
@@ -63,7 +67,7 @@ def _cached_attention(task: Task) -> Lowered:
             *_transposes(task, scores),
             *product(task, grouped, kind.length, v.shape[3], q.dtype, times=batch * kv_heads),
         ),
-        transfers=task.transfers(),
+        transfers=(*task.transfers(), *((Transfer(Stream.SPILL, moved),) if spilled else ())),
         depth=5,
         joins=1,
     )

@@ -192,6 +192,11 @@ def _full_rows(transfer: Transfer) -> float:
     return transfer.bytes * lost
 
 
+def row_seconds(size: int, row: int, machine: Machine) -> float:
+    """Nominal seconds in which DMA engines move so many bytes in rows of `row`."""
+    return _full_rows(Transfer(Stream.WEIGHTS, size, row)) / (machine.engines_gb_s * 1e9)
+
+
 def stacked(works: Sequence[Work]) -> tuple[Array, NDArray[np.int64]]:
     """All works' rows under each other, and where each begins."""
     sizes = [len(work.rows) for work in works]

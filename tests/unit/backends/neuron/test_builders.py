@@ -16,7 +16,7 @@ from ridgeline_backends.neuron.builders.rules import (
 )
 from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.config import InvalidNeuronConfig, NeuronConfig, neuron_config
-from ridgeline_backends.neuron.operations import ExpertMatmul
+from ridgeline_backends.neuron.operations import CachedAttention, ExpertMatmul
 from ridgeline_backends.neuron.partition import KVRule, plan_heads
 from ridgeline_backends.neuron.program import BufferKind, Program
 
@@ -74,6 +74,29 @@ def test_a_decode_step_holds_its_part_of_the_weights_and_reads_all_of_them(tp: i
     scores = 32 * (32 // tp) * 2048 * (4 * 128 + 5)
     flops = 2 * (32 * layer + 128256 * 4096) / tp + scores
     assert program.flops == pytest.approx(flops, rel=0.01)
+
+
+def test_a_part_of_a_prompt_reads_the_whole_cache_and_gives_one_tokens_logits() -> None:
+    settings = {"tp_degree": 8, "batch_size": 4, "seq_len": 4096, "on_device_sampling": False}
+    program = built(LLAMA_8B, Phase.CHUNKED_PREFILL, 1024, **settings)
+    kinds = [one.kind for section in program.sections for one in section.operations]
+    assert "cached_attention" in kinds
+    assert "attention" not in kinds
+    (logits,) = [
+        one
+        for section in program.sections
+        for operation in section.operations
+        for one in operation.outputs
+        if one.kind is BufferKind.OUTPUT
+    ]
+    assert logits.form.shape[1] == 1
+    (scores,) = {
+        one.attributes.length
+        for section in program.sections
+        for one in section.operations
+        if isinstance(one.attributes, CachedAttention)
+    }
+    assert scores == 4096
 
 
 def test_two_sums_a_layer_join_the_cores() -> None:

@@ -189,6 +189,23 @@ def test_a_text_encoder_becomes_a_module_per_bucket_and_batch(
     assert "'RobertaForMaskedLM' is not supported" in said()
 
 
+def test_a_program_with_a_batch_left_open_is_compiled_for_the_jobs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    left_open = {"x": {0: torch.export.Dim("b")}}
+    program = torch.export.export(Mlp(), (torch.zeros(4, 8),), dynamic_shapes=left_open)
+    torch.export.save(program, source / "model.pt2")
+    asked = [str(source), str(tmp_path / "out"), "--target", "ml_trn1"]
+    refused = run(capsys, *asked)[-1]["error"]["message"]
+    assert "leaves dimensions of x open, and DataInputConfig gives 0 shapes for 1" in refused
+    result = run(capsys, *asked, "--shapes", '{"x": [6, 8]}')[-1]["result"]
+    assert list(result["inputs"].values()) == [[6, 8]]
+    [module] = result["modules"]
+    assert module["flops"] >= 2 * 6 * (8 * 16 + 16 * 4)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["exported", "scripted"])
 def test_a_program_of_one_file_is_compiled_for_one_core(

@@ -34,6 +34,7 @@ _BY_CATEGORY: Mapping[str, Callable[[Row], Sequence[Quantity | Simulated]]] = {
 
 def quantities(row: Row) -> Sequence[Quantity | Simulated]:
     """All fields of a row that can be predicted."""
+    row.check()
     if row.category not in _BY_CATEGORY:
         raise UnpredictableRow(f"{row.id}: rows of category {row.category!r} are not predicted.")
     if row.values.get("config") is not None and row.config is None:

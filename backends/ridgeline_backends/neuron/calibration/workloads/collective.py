@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import log2
 
 from ridgeline_backends.neuron.calibration.places import instance_of, lnc_of
@@ -34,6 +35,10 @@ _DEVICE_TIMED = 0.2
 _OLD_CORES = ("v1", "v2")
 """Of chips that the older tables can be of."""
 
+_BETWEEN = re.compile(r"[-_ ]+")
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d+)?)\s*(?:b|([kmg])(?:i?b)?)")
+_UNITS = ("", "k", "m", "g")
+
 _SEND = "sendrecv"
 _TABLES = ("trn1.32xlarge", "trn2.48xlarge", "trn2-ultraserver")
 """Machines that the published tables are of, and what is larger."""
@@ -50,7 +55,7 @@ def collective_quantities(row: Row) -> list[Quantity]:
     machine = _machine(row, ranks)
     nodes = machine.nodes
     dtype = _DTYPES.get(row.stated("dtype"), ElementType.FP32)
-    elements = max(1, row.integer("bytes") // dtype.bytes)
+    elements = max(1, _bytes(row) // dtype.bytes)
     kind = _kind(row, Group(ranks))
     if isinstance(kind, AllGather):
         elements = max(1, elements // ranks)
@@ -70,12 +75,13 @@ def _kind(row: Row, group: Group) -> OperationKind:
     name = _name(row)
     kinds: dict[str, OperationKind] = {
         "allr": AllReduce(group),
+        "allreduce": AllReduce(group),
         "allg": AllGather(group, 0),
+        "allgather": AllGather(group, 0),
         "redsct": ReduceScatter(group, 0),
         "redsc": ReduceScatter(group, 0),
         "reducescatter": ReduceScatter(group, 0),
         "alltoall": AllToAll(group, 0, 0),
-        "all_to_all": AllToAll(group, 0, 0),
         _SEND: Permute(group, 1),
         "permute": Permute(group, 1),
     }
@@ -88,8 +94,24 @@ def _kind(row: Row, group: Group) -> OperationKind:
 
 def _name(row: Row) -> str:
     """Without the letter of those that take parts of different lengths."""
-    written = row.stated("op")
+    written = _written(row)
     return written if written == _SEND else written.removesuffix("v")
+
+
+def _written(row: Row) -> str:
+    """In small letters, its words together: "all_reduce" and "AllReduce" are one."""
+    return _BETWEEN.sub("", row.stated("op"))
+
+
+def _bytes(row: Row) -> int:
+    """As nccom-test is told them: "1MB" is a mebibyte."""
+    found = _SIZE.fullmatch(row.stated("bytes"))
+    if found is None:
+        return row.integer("bytes")
+    size = int(float(found.group(1)) * 1024 ** _UNITS.index(found.group(2) or ""))
+    if size < 1:
+        raise UnpredictableRow(f"{row.id}: bytes {row.text('bytes')!r} are none to send.")
+    return size
 
 
 def _machine(row: Row, ranks: int) -> Machine:
@@ -114,8 +136,8 @@ def _machine(row: Row, ranks: int) -> Machine:
 
 def _device_timed(row: Row) -> bool:
     """As the newest tables are."""
-    newest = "newer" in row.text("generation") or row.has("p50_us")
-    return newest or _name(row) != row.stated("op")
+    newest = "newer" in row.text("generation").lower() or row.has("p50_us")
+    return newest or _name(row) != _written(row)
 
 
 def _starts(ranks: int, nodes: int) -> float:

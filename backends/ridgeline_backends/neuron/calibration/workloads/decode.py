@@ -22,14 +22,16 @@ from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.calibration.places import degree_of, machine_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
+from ridgeline_backends.neuron.calibration.workloads import opt_tables
 from ridgeline_backends.neuron.calibration.workloads.early import narrowed, whole_kv
 from ridgeline_backends.neuron.calibration.workloads.precision import Bits, bits_of, is_cast
+from ridgeline_backends.neuron.calibration.workloads.relayout import relaid
 from ridgeline_backends.neuron.calibration.workloads.sizes import refuse_slips
 from ridgeline_backends.neuron.calibration.workloads.widening import widened
-from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.catalogue import find, plain_name
 from ridgeline_backends.neuron.catalogue.families import is_decoder
 from ridgeline_backends.neuron.config import NeuronConfig
-from ridgeline_backends.neuron.program import ElementType
+from ridgeline_backends.neuron.program import ElementType, Program
 from ridgeline_backends.neuron.timing.machine import Machine
 from ridgeline_backends.neuron.timing.work import Part, Work
 
@@ -42,17 +44,10 @@ _WHOLE_RUN_FROM = 16
 _LOOP_ON_DEVICE = 14
 """Before this SDK the host chose every token and prepared every step."""
 
-_OPT_PROMPT, _OPT_LENGTH, _OPT_BATCH = 9, 128, 256
-"""The script of the OPT tables, as SDK 2.14 prints it: such prompts, and such sequences in batches.
-"""
-
-_OPT_MISPRINTED_UNTIL = 10
-"""Until this SDK the OPT tables print other batches than the next do for the same runs."""
-
 SAMPLING_S = 0.02
 """What choosing tokens on the host adds to a step: tens of milliseconds."""
 
-_CHAIN = re.compile(r"\d+L\b.*\+ ?\d+L\b")
+_CHAIN = re.compile(r"\d+L\b.*\+ ?\d+L\b", re.IGNORECASE)
 """A model of two, one after the other in every step; the host calls each and samples behind it."""
 
 _CONTRIBUTED = 512
@@ -68,6 +63,10 @@ _PLAIN = ("", "none", "no", "false", "off", "0", "0.0")
 """How rows say that nothing is guessed."""
 
 _FOUR_BITS = "mxfp4"
+
+_WORDS = re.compile(r"[a-z0-9.+]+")
+_TRANSFORMERS_NEURONX = re.compile(r"(.*\b)?(transformers ?neuron|tnx\b)|pytorch")
+"""The first tables of its models name PyTorch."""
 
 _RUN_TOKENS, _RUN_SDK = 128, 13
 """The table of SDK 2.13.1 has Llama-2-13b alone, by a run of so many tokens, prompt and answer: its
@@ -99,10 +98,21 @@ class Decoder:
         """One call of context encoding."""
         return self._work(Phase.CONTEXT_ENCODING, batch, bucket)
 
-    def _work(self, phase: Phase, batch: int, bucket: int) -> Work:
-        program = decoder_program(
+    def chunk(self, length: int) -> Work:
+        """One call for so many tokens of a prompt, which see what the cache holds."""
+        config = self.config
+        prompt = self._program(Phase.CHUNKED_PREFILL, 1, length)
+        step = self._program(Phase.TOKEN_GENERATION, config.decode_batch, config.seq_len)
+        own = self._work(Phase.CHUNKED_PREFILL, 1, length)
+        return Work.total((own, relaid(prompt, step, self.machine)))
+
+    def _program(self, phase: Phase, batch: int, bucket: int) -> Program:
+        return decoder_program(
             self.model, self.config, phase=phase, bucket=bucket, rules=self.rules, batch=batch
         )
+
+    def _work(self, phase: Phase, batch: int, bucket: int) -> Work:
+        program = self._program(phase, batch, bucket)
         parts = [Work.of(program, self.machine)]
         if self.four_bits:
             parts = [self._halved(parts[0], phase, batch, bucket)]
@@ -174,7 +184,7 @@ def decoder_of(row: Row, *, batch: int | None = None) -> Decoder:
     bits = _weight_bits(row)
     # Weights of 4 bits are made 16 while they are loaded, for chips that do not multiply them.
     four_bits = bits == 4 and _FOUR_BITS in machine.chip.tflops_per_core
-    quantised = bits == 8 or four_bits or "FP8" in row.model
+    quantised = bits == 8 or four_bits or "fp8" in row.model.lower()
     several = batch or batch_of(row)
     try:
         config = NeuronConfig(
@@ -194,8 +204,8 @@ def decoder_of(row: Row, *, batch: int | None = None) -> Decoder:
         model, rules = architecture_of(row), rules_of(row)
         return Decoder(
             model, machine, config, rules,
-            widens="FP8 experts" in row.model,
-            fused="compiler only" not in row.text("note"),
+            widens="fp8 experts" in row.model.lower(),
+            fused="compiler only" not in row.text("note").lower(),
             release=row.sdk_minor,
             four_bits=four_bits,
         )  # fmt: skip
@@ -219,20 +229,30 @@ def architecture_of(row: Row) -> DecoderArchitecture:
 
 
 def rules_of(row: Row) -> LibraryRules:
-    """By library and version."""
-    library = row.text("framework").lower()
-    if "transformers neuron" in library or library.startswith("pytorch"):
+    """By library and version. What is none that we know is taken for the newest."""
+    library = _library(row)
+    if _TRANSFORMERS_NEURONX.match(library):
         old = (row.sdk_minor or 18) <= 18
         return TRANSFORMERS_NEURONX_2_18 if old else TRANSFORMERS_NEURONX
     return OPTIMUM_NEURON if "optimum" in library else NXDI
 
 
+def is_library_known(row: Row) -> bool:
+    """Whether the row's library is one of those whose rules we have, or left out."""
+    library = _library(row)
+    named = any(one in library for one in ("optimum", "nxd", "neuron", "vllm"))
+    return not library or named or _TRANSFORMERS_NEURONX.match(library) is not None
+
+
+def _library(row: Row) -> str:
+    """In small letters, its words apart by one space: "transformers-neuronx" is one of two."""
+    return " ".join(_WORDS.findall(row.text("framework").lower()))
+
+
 def batch_of(row: Row) -> int:
-    """Sequences at once. The first tables of OPT print 5 and 64 for the runs that the next print
-    with 256."""
+    """Sequences at once."""
     batch = row.integer("batch", 1)
-    early = row.model.startswith("opt-") and (row.sdk_minor or 99) <= _OPT_MISPRINTED_UNTIL
-    return _OPT_BATCH if early and batch > 1 else batch
+    return opt_tables.batch_meant(row, batch) if opt_tables.prints(row) else batch
 
 
 def _weight_bits(row: Row) -> Bits | None:
@@ -249,10 +269,9 @@ def _dtype(row: Row, bits: Bits | None) -> ElementType:
 
 
 def sequence_length(row: Row) -> int:
-    """Compiled positions of a sequence. OPT was shown at its longest, and its batches, some of
-    which are printed with a length whose KV no instance could hold, at a short one."""
-    if row.model.startswith("opt-") and row.integer("batch", 1) > 1:
-        return _OPT_LENGTH
+    """Compiled positions of a sequence."""
+    if opt_tables.prints(row) and row.integer("batch", 1) > 1:
+        return opt_tables.LENGTH
     if row.has("seq_len"):
         length, prompt = row.integer("seq_len"), row.integer("input_len", 1)
         if prompt > length:
@@ -268,13 +287,13 @@ def sequence_length(row: Row) -> int:
 
 def _is_run(row: Row) -> bool:
     """Whether its latency is a whole run's."""
-    return row.sdk_minor == _RUN_SDK and row.model.startswith("Llama")
+    return row.sdk_minor == _RUN_SDK and plain_name(row.model).startswith("llama")
 
 
 def default_prompt(row: Row, length: int) -> int:
     """Where a row does not say how long its prompts were."""
-    if row.model.startswith("opt-"):
-        return _OPT_PROMPT
+    if opt_tables.prints(row):
+        return opt_tables.PROMPT
     if _is_run(row):
         return _RUN_TOKENS // 2
     return min(128, max(1, length // 2)) if row.has("output_len") else max(1, length // 2)
@@ -308,7 +327,7 @@ def prompts_at_once(row: Row, batch: int) -> int:
 
 def _default_degree(row: Row, machine: Machine) -> int:
     known = machine.instance.tensor_parallel
-    if 8 in known and "13b" in row.model:
+    if 8 in known and "13b" in row.model.lower():
         return 8
     room = machine.cores // row.integer("dp", 1)
     return max((one for one in known if one <= room), default=known[0])
@@ -316,7 +335,7 @@ def _default_degree(row: Row, machine: Machine) -> int:
 
 def _counts_prompt(row: Row) -> bool:
     """Tables of SDK 2.16 and 2.17 divide a Llama-2-13b run by all its tokens."""
-    return (row.sdk_minor or 99) >= 16 and "13b" in row.model
+    return (row.sdk_minor or 99) >= 16 and "13b" in row.model.lower()
 
 
 def _domain(row: Row) -> str:

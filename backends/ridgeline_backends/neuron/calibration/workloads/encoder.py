@@ -201,29 +201,40 @@ def compiler_of(row: Row, machine: Machine) -> int | None:
 
 
 def _in_flight(row: Row, copies: int) -> int:
-    """Calls at once: threads of the benchmark. Where a row does not say: one per core, and in
-    batch runs on images two."""
-    if row.has("inflight_batches"):
-        return max(1, round(row.number("inflight_batches")))
+    """Calls at once: threads of the benchmark. Where a row does not say: one per core of
+    Inferentia2 and Trainium1, in batch runs on images two. Scripts of Inferentia1 ask for one call
+    at a time, or for two per core in batch runs. (`inflight_batches` is no input: it was computed
+    from the answers.)"""
     if row.has("concurrency"):
         return row.integer("concurrency")
-    if row.category == "vision":
-        return 2 * copies if row.text("app") == "Batch" else 1
+    if row.has("n_models"):
+        return copies * row.integer("workers_per_model", 1)
+    if row.has("threads"):
+        return row.integer("threads")
+    batched = row.text("app") == "Batch"
+    if row.category == "vision" or _is_inferentia1(row):
+        return 2 * copies if batched else 1
     return copies if row.text("run_mode") or "DP" in row.text("note") else 1
 
 
 def _copies(row: Row, machine: Machine) -> int:
     """Copies of the model, each on a core of its own. The scripts of Inferentia2 and Trainium1
-    use the two cores of one device."""
+    use the two cores of one device where a row does not say how many."""
     if row.has("tp"):
         return row.integer("dp", 1)
     if row.has("n_models"):
         return row.integer("n_models")
+    if row.has("cores"):
+        return row.integer("cores")
     if machine.chip.neuroncore == "v1":
-        return row.integer("cores", 4)
+        return 4
     if not row.text("run_mode"):
         return 2 if row.integer("batch", 1) > 1 or "2 cores" in row.text("note") else 1
     return machine.chip.logical_cores(machine.lnc)
+
+
+def _is_inferentia1(row: Row) -> bool:
+    return row.text("instance").removeprefix("ml.").startswith("inf1")
 
 
 def _domain(row: Row, machine: Machine) -> str:
@@ -237,7 +248,7 @@ def _classifies(row: Row) -> int:
     the tutorials' fine-tuned classifiers."""
     tuned = ("Classification", "mrpc", "sst-2")
     known = any(one in row.text("task") + row.model for one in tuned)
-    return 2 if known or row.text("instance").startswith("inf1") else 0
+    return 2 if known or _is_inferentia1(row) else 0
 
 
 def _reads_logits(row: Row, config: Mapping[str, object]) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import ceil, sqrt
 
 from ridgeline_backends.base import RunnerLimits, SlotLayout
+from ridgeline_backends.neuron.builders.rules import OPTIMUM_NEURON
 from ridgeline_backends.neuron.calibration.quantity import RUN_S, Quantity, ServingRun, Simulated
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.calibration.workloads.decode import (
     SAMPLING_S,
+    Decoder,
     accepted_tokens,
     bucket_of,
     decoder_of,
@@ -45,8 +47,9 @@ _CROWD = 20_000
 _USERS = 128
 """How many users optimum-neuron's script asks for where it is not told."""
 
-_SILENCE_S = 60.0
-"""After so long without a token that script's client gives a request up."""
+_SILENCE_S = 600.0
+"""After so long without a token openai's client gives a request up. guidellm 0.1.0 does not hand it
+the GUIDELLM__REQUEST_TIMEOUT of 60 s that the script sets: it is for fetching texts."""
 
 _TICK_S = 0.1
 """guidellm 0.1 looks so often whether fewer requests are open than its limit, which it stays one
@@ -54,6 +57,12 @@ below."""
 
 _PAUSE_S = 5e-3
 """For each of its clients: one loop reads all their streams and makes up the next prompt."""
+
+_CHUNK = 1024
+_CHUNKED_FROM = "2026-03-04"
+"""optimum-neuron encodes prompts in parts of so many tokens where sequences can be longer, and has
+the first token chosen on the host: the default (benchmark/vllm/chunked-prefill/README.md) since the
+measurements of 2026-03-03, which compare it with the prompt as a whole, and say which is which."""
 
 _AS_MANY_AS_SLOTS_BEFORE = "2026"
 """Until then the script's default of 128 users was printed whatever ran: requests that wait for a
@@ -97,12 +106,10 @@ def serving_quantities(row: Row) -> list[Quantity | Simulated]:
 
 
 def _run(row: Row, slots: int) -> ServingRun:
-    """optimum-neuron compiles one length for all prompts, the longest."""
     decoder = decoder_of(row, batch=slots)
     length = sequence_length(row)
     prompt = row.integer("input_len", 1024)
-    bucket = length if "optimum" in row.text("framework") else bucket_of(row, prompt, length)
-    sampled = "CPU sampling" in row.text("scheduler")
+    sampled = "cpu sampling" in row.text("scheduler").lower()
     logits = slots * decoder.model.vocab_size * _VOCABULARY_BYTES if sampled else 0
     host = Work.host(
         steps=_host_steps(row), gigabytes=logits / 1e9, fixed_s=SAMPLING_S if sampled else 0.0
@@ -112,7 +119,7 @@ def _run(row: Row, slots: int) -> ServingRun:
     first = Work.host(steps=_FIRST_STEPS - _host_steps(row))
     load = _load(row, slots, prompt)
     return ServingRun(
-        prefill=Work.total((decoder.prefill(1, bucket), host, first)),
+        prefill=Work.total((_prefill(row, decoder, prompt, length), host, first)),
         step=step,
         sequence=Work.host(fixed_s=_PER_SAMPLED_S if sampled else _PER_STREAMED_S),
         limits=_limits(length, prompt, slots),
@@ -120,6 +127,23 @@ def _run(row: Row, slots: int) -> ServingRun:
         full=_full(row, slots, load.lengths) if load.rate is not None else None,
         swept=row.swept,
     )
+
+
+def _prefill(row: Row, decoder: Decoder, prompt: int, length: int) -> Work:
+    """optimum-neuron compiles one length for all prompts, the longest, or one for their parts."""
+    if decoder.rules is not OPTIMUM_NEURON:
+        return decoder.prefill(1, bucket_of(row, prompt, length))
+    if length <= _CHUNK or not _in_chunks(row):
+        return decoder.prefill(1, length)
+    chunks = decoder.chunk(_CHUNK) * ceil(prompt / _CHUNK)
+    return Work.total((chunks, Work.host(fixed_s=SAMPLING_S)))
+
+
+def _in_chunks(row: Row) -> bool:
+    scheduler = row.text("scheduler").lower()
+    if scheduler:
+        return "chunked" in scheduler
+    return row.text("date") >= _CHUNKED_FROM
 
 
 def _limits(length: int, prompt: int, slots: int) -> RunnerLimits:
@@ -139,7 +163,7 @@ def _limits(length: int, prompt: int, slots: int) -> RunnerLimits:
 def _load(row: Row, slots: int, prompt: int) -> Load:
     """What one replica gets. guidellm draws lengths by the variance that the workload prints."""
     answer = row.integer("output_len", 250)
-    drawn = "guidellm" in row.text("workload")
+    drawn = "guidellm" in row.text("workload").lower()
     lengths = Lengths(
         prompt=prompt,
         answer=round(_ENDED_EARLY * answer) if drawn else answer,
@@ -189,7 +213,7 @@ def _host_steps(row: Row) -> float:
 def _alone(row: Row, slots: int) -> bool:
     """Whether requests come one after the other."""
     if row.text("mode"):
-        return row.text("mode") == "synchronous"
+        return row.text("mode").strip().lower() == "synchronous"
     if row.has("rate_req_s"):
         return False
     return row.integer("concurrency", 1) == 1 or slots == 1

@@ -19,18 +19,21 @@ from ridgeline_backends.neuron.calibration.places import machine_of
 from ridgeline_backends.neuron.calibration.quantity import Quantity
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.calibration.workloads.sizes import Sizes, sizes_of
-from ridgeline_backends.neuron.catalogue import find
+from ridgeline_backends.neuron.calibration.workloads.topologies import (
+    degrees_of,
+    is_optimizer_cut,
+)
+from ridgeline_backends.neuron.catalogue import Entry, find, known_language_model
 from ridgeline_backends.neuron.operations import Binary
 from ridgeline_backends.neuron.program import ElementType, Program
 from ridgeline_backends.neuron.timing.machine import Machine
 from ridgeline_backends.neuron.timing.work import Work
 
-_DEGREE = re.compile(r"\b(TP|PP)\s*=\s*(\d+)")
-_OLD_TENSOR = re.compile(r"(\d+)xNC\(TP\)")
 _BYTES_PER_PARAMETER = 6
 """Weights in bf16 and gradients in fp32: what a core must hold even if all else is cut."""
 
-_NAMES = re.compile(r"\s*(Ph[12])?\s*(pre-training|fine-tuning|training)\s*$", re.IGNORECASE)
+_PHASE = re.compile(r"\s*\(?\bph(?:ase)?[-_ ]?([12])\b\)?", re.IGNORECASE)
+_NAMES = re.compile(r"\s*(pre[-_ ]?training|fine[-_ ]?tuning|training)\s*$", re.IGNORECASE)
 
 
 _NEMO_FROM = 13
@@ -51,7 +54,7 @@ given beside that kernel (release notes: NxD Training 1.2.0): the compiler fuses
 No release note says since when; the rate doubled from 2.13 (TR0082) to 2.15 (TR0122), and the
 kernel added nothing to it (TR0144, TR0169)."""
 
-_SELECTIVE = ("GPT3-23B", "GPT3-175B")
+_SELECTIVE = ("gpt3-23b", "gpt3-175b")
 """Models whose NeMo scripts make attention alone again, not all activations
 (ACT_CHKPNT_GRANULARITY in gpt_23b.sh and gpt_175b.sh; full in the others and in test_llama.sh)."""
 
@@ -111,10 +114,10 @@ def training_quantities(row: Row) -> list[Quantity]:
         zero=zero,
         recompute=_recomputed(row, zero) if new else "none",
         dropout=not shape.causal,
-        lamb=row.text("optimizer").lower() == "lamb",
+        lamb=row.stated("optimizer") == "lamb",
         own_layers=model.own_layers,
         sequence_parallel=new,
-        whole_gradients=not row.text("train_dtype").endswith("SR"),
+        whole_gradients=not row.text("train_dtype").strip().upper().endswith("SR"),
     )
     # Of experts that are chosen all have gradients and states.
     kept = replace(plan, shape=model.kept)
@@ -146,12 +149,14 @@ def _machine(row: Row) -> Machine:
 
 def _is_nxd(row: Row) -> bool:
     """NxD's scripts alone keep the optimizer's state in fp32, and cut it over the cores."""
-    return "FP32Optimizer" in row.text("train_dtype") or "ZeRO" in row.text("topology")
+    return "fp32optimizer" in row.text("train_dtype").lower() or is_optimizer_cut(row)
 
 
 def _recomputed(row: Row, zero: bool) -> Recomputed:
     """NxD's scripts make attention alone again (selective_checkpoint_enabled)."""
-    return "attention" if zero or row.model.startswith(_SELECTIVE) else "all"
+    known = known_language_model(_name(row))
+    selective = known is not None and known.name in _SELECTIVE
+    return "attention" if zero or selective else "all"
 
 
 def _unchosen(plan: TrainingPlan, kept: TrainingPlan) -> Program:
@@ -168,20 +173,12 @@ def _degrees(row: Row, shape: EncoderShape, machine: Machine) -> Degrees:
     """Printed degrees of tensors and stages. That of data follows from them and the cores, as the
     tables' page says of itself; two rows print another, which no run can have had. Raises
     `UnpredictableRow` for more cores than there are, and more stages than layers."""
-    printed = {name: int(value) for name, value in _DEGREE.findall(row.text("topology"))}
-    old = _OLD_TENSOR.search(row.text("topology"))
-    tensor = printed.get("TP", int(old.group(1)) if old else 1)
-    found = Degrees(tensor, printed["PP"]) if "PP" in printed else None
-    if tensor < 1 or (found is not None and found.pipeline < 1):
-        raise UnpredictableRow(
-            f"{row.id}: topology {row.text('topology')!r} has a degree of 0; 1 means that nothing "
-            "is cut."
-        )
-    if found is None:
-        found = _staged(shape, tensor, machine)
+    printed = degrees_of(row)
+    tensor = printed.get("tp", 1)
+    found = Degrees(tensor, printed["pp"]) if "pp" in printed else _staged(shape, tensor, machine)
     taken = found.tensor * found.pipeline
     if taken > machine.cores:
-        why = "" if "PP" in printed else " for enough memory"
+        why = "" if "pp" in printed else " for enough memory"
         raise UnpredictableRow(
             f"{row.id}: TP={found.tensor} x PP={found.pipeline} takes {taken} cores{why}; "
             f"{machine.nodes} x {machine.instance.name} has {machine.cores}."
@@ -216,15 +213,17 @@ def _core_bytes(shape: EncoderShape, tensor: int, pipeline: int) -> float:
 
 def _model(row: Row) -> tuple[Trained, Sizes | None]:
     """With the sizes that its config.json has; images have others."""
-    name = _NAMES.sub("", row.model).strip()
     config, kind = row.config, "given"
     if config is None:
-        config, kind = _catalogued(name, row)
+        entry, kind = _catalogued(row)
+        config = entry.config
     if kind == "vision":
         return _image_model(config), None
-    length = row.integer("seq_len", 128 if kind == "encoders" else 2048)
-    if "Ph2" in row.model:
-        length = row.integer("seq_len", 512)
+    phase = _PHASE.search(row.model)
+    if phase is not None:
+        length = row.integer("seq_len", 512 if phase.group(1) == "2" else 128)
+    else:
+        length = row.integer("seq_len", 128 if kind == "encoders" else 2048)
     sizes = sizes_of(config, row)
     if not sizes.vocab:
         raise UnpredictableRow(f"{row.id}: its config.json has no vocab_size above 0.")
@@ -233,10 +232,22 @@ def _model(row: Row) -> tuple[Trained, Sizes | None]:
     return Trained(shape, replace(shape, intermediate=sizes.kept), length, length), sizes
 
 
-def _catalogued(name: str, row: Row) -> tuple[Mapping[str, object], str]:
+def are_sizes_known(row: Row) -> bool:
+    """Whether they are the model's own, not those of one that is as large."""
+    return row.config is not None or _catalogued(row)[0].exact
+
+
+def _name(row: Row) -> str:
+    """The model's, without what was done with it."""
+    return _NAMES.sub("", _PHASE.sub("", row.model)).strip()
+
+
+def _catalogued(row: Row) -> tuple[Entry, str]:
+    """What the catalogue knows the model as, and its kind."""
+    name = _name(row)
     for kind in ("encoders", "vision", "decoders"):
         try:
-            return find(name, kind).config, kind
+            return find(name, kind), kind
         except NotFound:
             continue
     raise UnpredictableRow(f"{row.id}: the sizes of {name!r} are not known.")
