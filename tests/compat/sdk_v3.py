@@ -11,7 +11,9 @@ import uuid
 import boto3
 from sagemaker.core.resources import Endpoint, EndpointConfig, Model
 from sagemaker.core.shapes import ContainerDefinition, ProductionVariant
-from sagemaker.serve import ModelBuilder
+from sagemaker.serve import InferenceSpec, ModelBuilder
+from sagemaker.serve.builder.schema_builder import SchemaBuilder
+from sagemaker.serve.utils.types import ModelServer
 
 IMAGE = (
     "763104351884.dkr.ecr.us-east-1.amazonaws.com/"
@@ -47,6 +49,7 @@ def main() -> None:
     role = os.environ["RIDGELINE_ROLE_ARN"]
     core(data, role)
     builder(data, role)
+    inference_spec()
     if "AWS_ENDPOINT_URL" not in os.environ:
         jumpstart()
 
@@ -111,6 +114,35 @@ def builder(data: str, role: str) -> None:
     assert json.loads(answer.body.read()) == {"y": [12.0]}
     endpoint.delete()
     print("ModelBuilder with an image and model data: deployed, invoked, deleted")
+
+
+class Doubling(InferenceSpec):
+    """Written for the SDK, which packs it by cloudpickle and serves it by an inference.py of its
+    own."""
+
+    def load(self, model_dir: str) -> object:
+        return lambda data: {"y": [2 * x for x in data["x"]]}
+
+    def invoke(self, input_object: object, model: object) -> object:
+        return model(input_object)
+
+
+def inference_spec() -> None:
+    name = f"spec-{uuid.uuid4().hex[:8]}"
+    build = ModelBuilder(
+        inference_spec=Doubling(),
+        schema_builder=SchemaBuilder({"x": [1]}, {"y": [2]}),
+        instance_type="ml.m5.large",
+        model_server=ModelServer.TORCHSERVE,
+        dependencies={"auto": False, "custom": ["cloudpickle", "sagemaker"]},
+        image_uri=IMAGE,
+    )
+    build.build(model_name=name)
+    endpoint = build.deploy(endpoint_name=name, initial_instance_count=1)
+    answer = endpoint.invoke(body=json.dumps({"x": [3]}), content_type="application/json")
+    assert json.loads(answer.body.read()) == {"y": [6]}
+    endpoint.delete()
+    print("ModelBuilder with an InferenceSpec: deployed, invoked, deleted")
 
 
 def jumpstart() -> None:

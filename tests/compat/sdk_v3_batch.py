@@ -62,13 +62,12 @@ def main() -> None:
         (folder / "code" / "helper.py").write_text("VALUE = 42")
         (folder / "code" / "requirements.txt").write_text("numpy\n")
         (folder / "d.csv").write_text("1\n2\n3\n")
-        processors(session, role, folder)
+        processors(session, folder)
         transformer(session, role)
 
 
-def processors(session: Session, role: str, folder: Path) -> None:
-    common = {
-        "role": role,
+def processors(session: Session, folder: Path) -> None:
+    common = {  # the role comes from the configuration file
         "image_uri": TRAINS,
         "instance_count": 1,
         "instance_type": "ml.m5.large",

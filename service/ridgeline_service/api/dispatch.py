@@ -12,8 +12,9 @@ from functools import cached_property
 from botocore.model import OperationModel
 
 from ridgeline.errors import RidgelineError
+from ridgeline_service.api.absent import advice, rest_operation
 from ridgeline_service.api.operations import Caller, Handler, Table
-from ridgeline_service.api.shapes import BY_SCOPE, BY_TARGET, SERVICES, Service
+from ridgeline_service.api.shapes import BY_SCOPE, BY_TARGET, SAGEMAKER, SERVICES, Service
 from ridgeline_service.api.validation import SerializationException, Validator
 from ridgeline_service.api.wire import CborWire, Fault, JsonWire, QueryWire, Reply, Wire, read_form
 from ridgeline_service.errors import AccessDeniedException, InternalFailure, UnknownOperation
@@ -159,9 +160,16 @@ class _Front:
             for key, value in read_form(form):
                 if key == "Action":
                     return value, form
+        request = f"{call.method} {call.path[:100]!r}"
+        absent = rest_operation(call.method, call.path) if self.service is SAGEMAKER else None
+        if absent is not None:
+            raise UnknownOperation(
+                f"{absent[0]} operation {absent[1]} ({request}) is not supported by Ridgeline.",
+                hint=advice(absent[1]),
+            )
         raise UnknownOperation(
-            f"{call.method} {call.path[:100]!r} names no operation of {self.service.scope}.",
-            hint=f"Supported operations: {', '.join(self.service.operations)}.",
+            f"{request} names no operation of {self.service.scope}.",
+            hint=self.service.what_is_supported,
         )
 
     def find(self, name: str) -> tuple[OperationModel, Handler]:

@@ -12,7 +12,10 @@ from botocore.loaders import Loader
 from botocore.model import OperationModel, ServiceModel, Shape
 
 from ridgeline.errors import did_you_mean
+from ridgeline_service.api.absent import EMPTY_LISTS, advice
 from ridgeline_service.errors import UnknownOperation
+
+_MOST_NAMES = 15
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,23 @@ class Service:
         """The model of a supported operation. Raises UnknownOperation for any other name."""
         if name in self.operations:
             return self.botocore.operation_model(name)
-        supported = ", ".join(self.operations)
         if name in self.botocore.operation_names:
             raise UnknownOperation(
                 f"{self.botocore.service_id} operation {name} is not supported by Ridgeline.",
-                hint=f"Supported operations of this service: {supported}.",
+                hint=(advice(name) if self is SAGEMAKER else "") or self.what_is_supported,
             )
-        hint = f"Supported operations of this service: {supported}."
         near = did_you_mean(name[:100], self.operations)
-        hint = f"{near} {hint}" if near.startswith("Did") else hint
         raise UnknownOperation(
-            f"{self.botocore.service_id} has no operation {name[:100]!r}.", hint=hint
+            f"{self.botocore.service_id} has no operation {name[:100]!r}.",
+            hint=near if near.startswith("Did") else self.what_is_supported,
         )
+
+    @property
+    def what_is_supported(self) -> str:
+        """For a message: the operations, or where they are listed if those are many."""
+        if len(self.operations) > _MOST_NAMES:
+            return "GET /api/info lists the operations that are."
+        return f"Supported operations of this service: {', '.join(self.operations)}."
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -135,6 +143,7 @@ SAGEMAKER = Service(
         "AddTags",
         "ListTags",
         "DeleteTags",
+        *EMPTY_LISTS,
     ),
 )
 STS = Service(

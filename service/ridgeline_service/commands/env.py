@@ -103,18 +103,24 @@ def _variables(directory: DataDir, settings: Settings, state: ServiceState) -> d
 
 
 def _sdk_config(settings: Settings) -> dict[str, object]:
-    """The configuration file that AWS's ``sagemaker`` SDKs read: bucket, role, no telemetry."""
-    role = {"ExecutionRoleArn": settings.role_arn}
+    """The configuration file that AWS's ``sagemaker`` SDKs read: bucket, the role of all that they
+    start here, no telemetry."""
+    role = settings.role_arn
     return {
         "SchemaVersion": "1.0",
         "SageMaker": {
             "PythonSDK": {
                 "Modules": {
                     "Session": {"DefaultS3Bucket": settings.default_bucket},
+                    "RemoteFunction": {"RoleArn": role},
+                    "Serve": {"RoleArn": role},
                     "TelemetryOptOut": True,
                 }
             },
-            "Model": role,
+            "Model": {"ExecutionRoleArn": role},
+            "TrainingJob": {"RoleArn": role},
+            "ProcessingJob": {"RoleArn": role},
+            "CompilationJob": {"RoleArn": role},
         },
     }
 

@@ -162,7 +162,7 @@ class Environments:
         home = scratch / "home"
         (home / "requirements.txt").write_text("\n".join(lines) + "\n")
         (home / "resolve.py").write_text(_RESOLVE)
-        values = pip.settings(python)
+        values = pip.settings(python.parent.parent)
         arguments = pip.extra_arguments()
         inside = sandbox.Sandbox(
             python=python,

@@ -9,6 +9,8 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from configparser import Error as ConfigParserError
+from configparser import RawConfigParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -31,6 +33,20 @@ CARRIED = (
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
     "REQUESTS_CA_BUNDLE",
+)
+_PLACES = frozenset(
+    f"PIP_{name}"
+    for name in (
+        "CACHE_DIR",
+        "CONFIG_FILE",
+        "LOG",
+        "PREFIX",
+        "PYTHON",
+        "REQUIRE_VIRTUALENV",
+        "ROOT",
+        "TARGET",
+        "USER",
+    )
 )
 
 
@@ -93,27 +109,58 @@ def run(
         raise InstallFailed(f"{what}: {cause}", log_tail=tail, hint=hint)
 
 
-def settings(python: Path) -> dict[str, str]:
+def settings(prefix: Path) -> dict[str, str]:
     """This machine's pip settings (configuration files and PIP_* variables) as variables, so that
-    pip behaves the same where those files cannot be seen."""
-    shown = subprocess.run(
-        (str(python), "-m", "pip", "config", "list"),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    pip behaves the same where those files cannot be seen. ``prefix`` is the environment of that
+    pip. They are read as pip reads them (https://pip.pypa.io/en/stable/topics/configuration), for
+    pip itself takes half a second."""
     values: dict[str, str] = {}
-    for line in shown.stdout.splitlines():
-        name, _, value = line.partition("=")
-        scope, _, option = name.partition(".")
-        if scope in ("global", "install", "user", "site"):
-            words = value.strip().strip("'\"").replace("\\n", " ").split()
-            values[f"PIP_{option.upper().replace('-', '_')}"] = " ".join(words)
+    options: dict[str, dict[str, str]] = {"global": {}, "install": {}}
+    for file in _configuration_files(prefix):
+        for section, found in _sections(file).items():
+            options.get(section, {}).update(found)
+    for found in options.values():
+        values |= {f"PIP_{name.upper()}": " ".join(value.split()) for name, value in found.items()}
     values |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     values |= {name: os.environ[name] for name in CARRIED if name in os.environ}
     return values | {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INPUT": "1"}
+
+
+def job_settings(prefix: Path) -> dict[str, str]:
+    """Those of them with which a job's own pip finds packages. Where it puts them is the job's
+    affair, and so is a configuration file that the job writes."""
+    return {name: value for name, value in settings(prefix).items() if name not in _PLACES}
+
+
+def _configuration_files(prefix: Path) -> list[Path]:
+    """What a later one says wins."""
+    named = os.environ.get("PIP_CONFIG_FILE", "")
+    if named == os.devnull:
+        return []
+    home = Path(os.path.expanduser("~"))
+    shared = os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg"
+    own = os.environ.get("XDG_CONFIG_HOME") or home / ".config"
+    files = [*(Path(folder, "pip") for folder in shared.split(os.pathsep)), Path("/etc")]
+    if not os.path.exists(named):
+        files += [home / ".pip", Path(own, "pip")]
+    found = [folder / "pip.conf" for folder in (*files, prefix)]
+    return [*found, Path(named)] if named else found
+
+
+def _sections(file: Path) -> dict[str, dict[str, str]]:
+    """Options by section, none where pip could not read the file either."""
+    parser = RawConfigParser()
+    try:
+        parser.read(file, encoding="utf-8")
+    except (ConfigParserError, UnicodeDecodeError):
+        return {}
+    return {
+        section: {
+            name.removeprefix("--").replace("-", "_"): value
+            for name, value in parser.items(section)
+        }
+        for section in parser.sections()
+    }
 
 
 def named_paths(words: Sequence[str]) -> tuple[Path, ...]:

@@ -2,7 +2,8 @@
 
 Inside: an own mount namespace built from nothing. /usr and the linker's files, a few public files
 of /etc, and the runtime's interpreter are there read-only; /opt/ml/model is the staged model,
-read-only; /tmp, the home directory, /opt/ml and /dev/shm are its own and writable. An own PID and
+read-only; /tmp, the home directory, /opt/ml and /dev/shm are its own and writable, and so is /lib,
+a folder of links to the system's libraries to which programs add theirs. An own PID and
 IPC namespace, no capabilities, no_new_privs, an environment that holds only what was asked for.
 The data directory, other tenants, the service's keys and every user's home do not exist in there.
 
@@ -58,7 +59,9 @@ _MACHINE = (
     "timer_list",
 )
 _ENTER = Path(__file__).with_name("enter.py")
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/sys")
+_LIB = "/lib"
+_MOST_LINKS = 1000  # of one folder; bubblewrap takes at most 9000 words
+_SYSTEM = ("/usr", "/bin", "/sbin", _LIB, "/lib32", "/lib64", "/libx32", "/nix/store", "/sys")
 # Public files that libraries read; none of them holds a secret. passwd and group are written anew.
 _ETC = (
     "alternatives",
@@ -309,7 +312,9 @@ def _write_hosts(sandbox: Sandbox) -> None:
 def _system_mounts(*, network: bool) -> list[Mount]:
     mounts = []
     for name in _SYSTEM:
-        if os.path.islink(name):
+        if own := _own_lib() if name == _LIB else []:
+            mounts += own
+        elif os.path.islink(name):
             mounts.append(Mount("symlink", name, os.readlink(name)))
         elif os.path.isdir(name):
             mounts.append(Mount("read-only", name, name))
@@ -320,6 +325,18 @@ def _system_mounts(*, network: bool) -> list[Mount]:
         if os.path.exists(path):
             mounts.append(Mount("read-only", path, os.path.realpath(path)))
     return mounts
+
+
+def _own_lib() -> list[Mount]:
+    """A writable /lib with everything of the system's, where that is a link to a folder of /usr and
+    so is seen without it. SageMaker's SDK v3 lets model servers copy a model's libraries there,
+    where the linker looks for them."""
+    system = os.path.realpath(_LIB)
+    names = os.listdir(system) if system.startswith("/usr/") else []
+    if not 0 < len(names) <= _MOST_LINKS:
+        return []
+    links = [Mount("symlink", f"{_LIB}/{name}", f"{system}/{name}") for name in sorted(names)]
+    return [Mount("tmpfs", _LIB), *links]
 
 
 def _kernel_mounts() -> list[Mount]:

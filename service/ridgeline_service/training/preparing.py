@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ridgeline.errors import RidgelineError
 from ridgeline_service.endings import sentences
-from ridgeline_service.objects.reading import S3Failed, S3Reader, parse_uri
+from ridgeline_service.objects.reading import S3Failed, S3Reader, object_in
+from ridgeline_service.placement.disk import NoRoom, full_disk_named, room_kept
 from ridgeline_service.runtime import pip
 from ridgeline_service.runtime.environments import Environments
 from ridgeline_service.runtime.images import Runtime, runtime_named
@@ -32,8 +33,7 @@ _FAST = "fast"
 
 @dataclass(frozen=True)
 class Prepared:
-    """The command to run inside, with the packages it sees and pip's settings where it may use pip
-    itself."""
+    """The command to run inside, with the packages it sees and the settings of its own pip."""
 
     command: tuple[str, ...]
     packages: Packages
@@ -89,12 +89,13 @@ class Preparation:
     def command(self, packages: Packages) -> Prepared:
         """What runs, once code and packages are there. Raises JobFailed."""
         order = self._order
+        settings = self._pip_settings(packages)
+        packages = replace(
+            packages,
+            read_only=(*packages.read_only, *pip.named_paths(list(settings.values()))),
+        )
         if order.entrypoint:
-            values = self._pip_settings(packages)
-            seen = (*packages.read_only, *pip.named_paths(list(values.values())))
-            return Prepared(
-                (*order.entrypoint, *order.arguments), replace(packages, read_only=seen), values
-            )
+            return Prepared((*order.entrypoint, *order.arguments), packages, settings)
         uri = toolkit.submitted(order)
         if uri:
             self._unpack(uri)
@@ -103,7 +104,7 @@ class Preparation:
         if program:
             hardware = toolkit.hardware_of(order.confinement.gpus)
             command = toolkit.script_command(order, program, self._layout.code, hardware)
-            return Prepared(tuple(command), packages, {})
+            return Prepared(tuple(command), packages, settings)
         if not (self._layout.code / _TRAIN).is_file():
             raise JobFailed(
                 Cause.CODE_INVALID,
@@ -111,20 +112,23 @@ class Preparation:
                 "hyperparameters sagemaker_program and sagemaker_submit_directory, a "
                 "ContainerEntrypoint, or an executable called train in the submitted code.",
             )
-        return Prepared((_TRAIN, *order.arguments), packages, {})
+        return Prepared((_TRAIN, *order.arguments), packages, settings)
 
     def _unpack(self, source: str) -> None:
         # Inner: a job without submitted code starts sooner without it.
         from ridgeline_zoo.archive import extract_archive
 
-        packed = self._room / _CODE
+        what, packed, code = f"The submitted code {source}", self._room / _CODE, self._layout.code
         try:
-            if source.startswith("s3://"):
-                bucket, key = parse_uri(source)
-                self._reader.download(bucket, key, packed, lambda _: self._check())
-                extract_archive(packed, self._layout.code)
-            else:
-                extract_archive(self._in_channel(source), self._layout.code)
+            with full_disk_named(what):
+                if source.startswith("s3://"):
+                    bucket, key = object_in(source)
+                    self._reader.download(bucket, key, packed, self._took(self._room, what))
+                    extract_archive(packed, code, took=self._took(code, what))
+                else:
+                    extract_archive(self._in_channel(source), code, took=self._took(code, what))
+        except NoRoom as error:
+            raise JobFailed(Cause.DISK_FULL, error.message) from error
         except S3Failed as error:
             cause = Cause.DATA_UNREACHABLE if error.retry else Cause.CODE_INVALID
             raise JobFailed(cause, f"The submitted code: {error.message}") from error
@@ -133,6 +137,16 @@ class Preparation:
             raise JobFailed(Cause.CODE_INVALID, f"The submitted code: {said}") from error
         finally:
             packed.unlink(missing_ok=True)
+
+    def _took(self, into: Path, what: str) -> Callable[[int], None]:
+        """For each piece of the code: does the job go on, and is there room?"""
+        kept = room_kept(into, what)
+
+        def took(size: int) -> None:
+            self._check()
+            kept(size)
+
+        return took
 
     def _in_channel(self, source: str) -> Path:
         """The archive of the code where a channel brought it: nothing but this runner has written
@@ -155,14 +169,10 @@ class Preparation:
         return replace(packages, overlays=(overlay,))
 
     def _pip_settings(self, packages: Packages) -> dict[str, str]:
-        """This machine's pip settings, where the job brings requirements that it installs itself;
-        asking pip for them takes a third of a second."""
-        folders = [self._layout.outside(channel.inside) for channel in self._order.channels]
-        if not self._order.confinement.network or not any(
-            (folder / name).is_file() for folder in folders for name in (_REQUIREMENTS, _CODE)
-        ):
+        """This machine's pip settings, for what the job itself installs."""
+        if not self._order.confinement.network:
             return {}
-        return pip.settings(packages.python)
+        return pip.job_settings(packages.python.parent.parent)
 
     def _progress(self, line: str) -> None:
         self._check()

@@ -22,7 +22,8 @@ SPINS_ALONE, SPINS_SHARED = "10000", "1000"
 Its own 300,000 are milliseconds. Where jobs share cores that takes the cores from those that are
 waited for: a step took up to six times as long. Few looks cost a job that has the cores to itself
 an eighth of its speed, 10,000 nothing; two jobs at once gain half as much again by few."""
-PACKAGES = f"{sandbox.HOME}/packages"
+_PACKAGES = "packages"
+PACKAGES = f"{sandbox.HOME}/{_PACKAGES}"
 """Where pip puts what the script itself installs: the runtime's own packages cannot be changed."""
 
 
@@ -39,6 +40,9 @@ def command_line(
     order: Order, command: Sequence[str], packages: Packages, scratch: Path, root: Path
 ) -> Command:
     """``command`` inside; ``root`` becomes /opt/ml, ``scratch`` holds the other writable rooms."""
+    # There before the interpreter is: it looks no more where it once found no folder.
+    own = scratch / "home" / _PACKAGES / _site_packages(packages.python)
+    own.mkdir(parents=True, exist_ok=True)
     confinement = order.confinement
     inside = Sandbox(
         python=packages.python,

@@ -135,7 +135,6 @@ class Served:
 
     def client(self, name: str, **options: Any) -> Any:
         """A boto3 client whose calls carry what the gateway would add."""
-        service = {"cloudwatch": "monitoring"}.get(name, name)
         client = boto3.client(
             name,
             endpoint_url=self.url,
@@ -144,6 +143,8 @@ class Served:
             aws_secret_access_key="secret",
             config=Config(retries={"total_max_attempts": 1}, **options),
         )
+
+        service = client.meta.service_model.signing_name
 
         def as_gateway(request: Any, **_: Any) -> None:
             request.headers["X-Ridgeline-Internal"] = INTERNAL_KEY

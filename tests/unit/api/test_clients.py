@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore import xform_name
 from botocore.exceptions import ClientError
 
+from ridgeline_service.api.absent import EMPTY_LISTS
 from ridgeline_service.paths import DataDir
 
 ROLE = "arn:aws:iam::123456789012:role/RidgelineExecution"
@@ -68,11 +70,57 @@ def test_an_operation_that_is_not_here_is_named(served) -> None:
     )
     assert error["Code"] == "UnknownOperationException"
     assert "GetPredictiveScalingForecast is not supported" in error["Message"]
-    error = failure(served.client("sagemaker").list_pipelines)
-    assert "ListPipelines is not supported" in error["Message"]
-    assert "CreateModel" in error["Message"]
     error = failure(served.client("iam").list_roles)
     assert error["Code"] == "UnknownOperationException"
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_", "advice"),
+    [
+        ("CreatePipeline", {"PipelineName": "p", "RoleArn": ROLE}, "start their steps as jobs"),
+        ("CreateExperiment", {"ExperimentName": "e"}, "a tracker of your own"),
+        ("CreateArtifact", {"Source": {"SourceUri": "s"}, "ArtifactType": "t"}, "Lineage"),
+        ("CreateModelPackageGroup", {"ModelPackageGroupName": "g"}, "keep artifacts in S3"),
+        (
+            "DescribeHubContent",
+            {"HubName": "h", "HubContentType": "Model", "HubContentName": "m"},
+            "JumpStart id",
+        ),
+        ("Search", {"Resource": "TrainingJob"}, "List operations"),
+        ("DescribeInferenceExperiment", {"Name": "e"}, "two variants"),
+        ("DescribeAIBenchmarkJob", {"AIBenchmarkJobName": "b"}, "/api/info lists"),
+    ],
+)
+def test_what_sagemaker_has_more_comes_with_advice(
+    served, operation: str, request_: dict[str, Any], advice: str
+) -> None:
+    error = failure(getattr(served.client("sagemaker"), xform_name(operation)), **request_)
+    assert error["Code"] == "UnknownOperationException"
+    assert f"{operation} is not supported" in error["Message"]
+    assert advice in error["Message"]
+    assert len(error["Message"]) < 300
+
+
+def test_a_service_that_signs_as_sagemaker_is_named(served) -> None:
+    store = served.client("sagemaker-featurestore-runtime", inject_host_prefix=False)
+    wanted = {"FeatureGroupName": "f", "RecordIdentifierValueAsString": "1"}
+    error = failure(store.get_record, **wanted)
+    assert error["Code"] == "UnknownOperationException"
+    assert "FeatureStore Runtime operation GetRecord" in error["Message"]
+    assert "keep features in S3" in error["Message"]
+    edge = served.client("sagemaker-edge", inject_host_prefix=False)
+    heartbeat = {"AgentVersion": "1", "DeviceName": "d", "DeviceFleetName": "f"}
+    assert "operation SendHeartbeat" in failure(edge.send_heartbeat, **heartbeat)["Message"]
+
+
+def test_lists_of_what_cannot_be_here_are_empty(served) -> None:
+    sagemaker = served.client("sagemaker")
+    schedules = sagemaker.list_monitoring_schedules(EndpointName="e")
+    assert schedules["MonitoringScheduleSummaries"] == []
+    for name in EMPTY_LISTS:
+        answer = getattr(sagemaker, xform_name(name))()
+        answer.pop("ResponseMetadata")
+        assert list(answer.values()) == [[]], name
 
 
 def test_a_scalable_target_is_registered_and_described(served) -> None:

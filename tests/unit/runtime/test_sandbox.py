@@ -80,6 +80,32 @@ print(json.dumps([open("/opt/ml/model/weights").read(), [can_write(p) for p in p
     assert not (tmp_path / "staged" / "x").exists()
 
 
+@pytest.mark.skipif(not os.path.islink("/lib"), reason="here /lib is a folder of the system's own")
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_library_that_is_copied_to_lib_is_found_and_stays_inside(
+    tool: Tool, tmp_path: Path
+) -> None:
+    """As SageMaker's SDK v3 has it done before a model is loaded."""
+    seen = inside(
+        tool,
+        box(tmp_path),
+        """
+import ctypes, json, os, shutil
+shared = os.path.expanduser("~/shared_libs")
+os.mkdir(shared)
+with open("/proc/self/maps") as file:
+    libc = next(line.split()[-1] for line in file if "/libc" in line)
+shutil.copy(libc, shared + "/libofthemodel.so")
+shutil.copytree(shared, "/lib", dirs_exist_ok=True)
+ctypes.CDLL("libofthemodel.so")
+system = [name for name in os.listdir("/usr/lib") if not os.path.lexists("/lib/" + name)]
+print(json.dumps([os.path.exists("/usr/lib/libofthemodel.so"), system]))
+""",
+    )
+    assert seen == [False, []]
+    assert not os.path.exists("/lib/libofthemodel.so")
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_other_tenants_homes_and_secrets_do_not_exist_inside(tool: Tool, tmp_path: Path) -> None:
     data = tmp_path / "data"

@@ -9,6 +9,7 @@ import yaml
 
 from ridgeline_service.commands import env
 from ridgeline_service.paths import DataDir
+from ridgeline_service.processes import ProcessId
 from ridgeline_service.settings import Settings
 from ridgeline_service.supervisor.state import ServiceState
 
@@ -18,8 +19,9 @@ def test_all_that_takes_a_role_finds_it(tmp_path: Path) -> None:
     directory = DataDir(tmp_path)
     key = {"access_key_id": "a", "secret_access_key": "s", "api_key": "k"}
     directory.root_key.write_text(json.dumps(key))
-    settings = Settings(role_arn="arn:aws:iam::123456789012:role/mine")
-    state = ServiceState(STATE)
+    settings = Settings()
+    url = "http://127.0.0.1:1"
+    state = ServiceState(ProcessId(1, 1), "127.0.0.1", 1, url, url, url)
     variables = env._variables(directory, settings, state)
     config = yaml.safe_load(Path(variables["SAGEMAKER_USER_CONFIG_OVERRIDE"]).read_text())
     sections = config["SageMaker"]

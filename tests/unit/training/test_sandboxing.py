@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from ridgeline_service.runtime import sandbox
+from ridgeline_service.runtime.shim import call
 from ridgeline_service.training.order import Order
-from ridgeline_service.training.sandboxing import Packages, environment
+from ridgeline_service.training.sandboxing import Packages, command_line, environment
 
 PACKAGES = Packages(Path("/envs/e/bin/python"))
 
@@ -45,3 +51,40 @@ def test_torchrun_without_a_port_meets_at_one_of_its_own(order: Order) -> None:
     }
     assert len(ports) == 8
     assert "29500" not in ports
+
+
+@pytest.mark.skipif(sandbox.capability().tool is None, reason="no sandbox on this machine")
+def test_what_a_script_installs_it_can_import_at_once(order: Order, tmp_path: Path) -> None:
+    """As the SDK's @remote does. The interpreter has looked for other modules before."""
+    code = """
+import os, sys
+try:
+    import absent
+except ImportError:
+    pass
+folder = os.path.join(os.environ["PIP_PREFIX"], "lib", "python%d.%d" % sys.version_info[:2])
+os.makedirs(os.path.join(folder, "site-packages"), exist_ok=True)
+with open(os.path.join(folder, "site-packages", "installed.py"), "w") as file:
+    file.write("print('imported')")
+import installed
+"""
+    packages = Packages(Path(sys.executable))
+    (tmp_path / "ml" / "code").mkdir(parents=True)
+    job = replace(order, confinement=replace(order.confinement, tool=sandbox.require()))
+    command = command_line(
+        job, (sys.executable, "-c", code), packages, tmp_path / "scratch", tmp_path / "ml"
+    )
+    started = call(command, environment(job, packages, {}, {}))
+    try:
+        done = subprocess.run(
+            started.argv,
+            env=started.environment,
+            pass_fds=started.files,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        started.close()
+    assert done.stdout == "imported\n", done.stderr

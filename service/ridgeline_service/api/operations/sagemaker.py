@@ -1,11 +1,14 @@
-"""SageMaker operations: names joined to the verbs of the control plane, and nothing else."""
+"""SageMaker operations: names joined to the verbs of the control plane, and the lists of what
+cannot be here, which are empty."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from ridgeline_service.api.absent import EMPTY_LISTS
 from ridgeline_service.api.control_port import Control, Request, Response
 from ridgeline_service.api.operations import Table, handlers
+from ridgeline_service.api.shapes import SAGEMAKER
 
 
 def table(control: Control) -> Table:
@@ -59,4 +62,15 @@ def table(control: Control) -> Table:
         "ListTags": control.tags.list,
         "DeleteTags": control.tags.delete,
     }
-    return handlers(verbs)
+    return handlers(verbs | {name: _nothing(name) for name in EMPTY_LISTS})
+
+
+def _nothing(name: str) -> Callable[[Request], Response]:
+    """A list without entries, under the name that this operation gives it."""
+
+    def answer(request: Request) -> Response:
+        shape = SAGEMAKER.operation(name).output_shape
+        members = shape.members.items() if shape is not None else ()
+        return {member: [] for member, kind in members if kind.type_name == "list"}
+
+    return answer
