@@ -30,6 +30,7 @@ from ridgeline.errors import Unsupported
 from ridgeline_service.files import write_atomic
 from ridgeline_service.runtime import pip, sandbox
 from ridgeline_service.runtime.images import Runtime
+from ridgeline_service.runtime.mounts import Mount
 from ridgeline_service.runtime.pip import Progress
 from ridgeline_service.runtime.shim import Command
 
@@ -168,7 +169,7 @@ class Environments:
             python=python,
             scratch=scratch,
             read_only=pip.named_paths([*values.values(), *arguments]),
-            extra=(sandbox.Mount("writable", _OVERLAY, str(folder / "packages")),),
+            extra=(Mount("writable", _OVERLAY, str(folder / "packages")),),
         )
         values |= {"PIP_CACHE_DIR": f"{sandbox.HOME}/.cache", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         fixed = ",".join(sorted(_NOT_CONSTRAINED))

@@ -36,65 +36,17 @@ from pathlib import Path
 from typing import Literal
 
 from ridgeline.errors import Unsupported
+from ridgeline_service.runtime.mounts import Mount, kernel_mounts, system_mounts
 from ridgeline_service.runtime.shim import HANDED, Command, call
 
 Tool = Literal["bubblewrap", "unshare"]
-MountKind = Literal["read-only", "writable", "tmpfs", "symlink", "proc", "dev", "device"]
 
 MODEL_DIR = "/opt/ml/model"
 HOME = "/home/model"
 TMP = "/tmp"  # noqa: S108 (inside: a directory of the sandbox's own)
 
 _BINARIES: Mapping[Tool, str] = {"bubblewrap": "bwrap", "unshare": "unshare"}
-_MACHINE = (
-    "sys",
-    "sysrq-trigger",
-    "irq",
-    "bus",
-    "fs",
-    "acpi",
-    "scsi",
-    "kcore",
-    "keys",
-    "timer_list",
-)
 _ENTER = Path(__file__).with_name("enter.py")
-_LIB = "/lib"
-_MOST_LINKS = 1000  # of one folder; bubblewrap takes at most 9000 words
-_SYSTEM = ("/usr", "/bin", "/sbin", _LIB, "/lib32", "/lib64", "/libx32", "/nix/store", "/sys")
-# Public files that libraries read; none of them holds a secret. passwd and group are written anew.
-_ETC = (
-    "alternatives",
-    "ca-certificates",
-    "host.conf",
-    "hosts",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "locale.alias",
-    "localtime",
-    "mime.types",
-    "nsswitch.conf",
-    "os-release",
-    "pki/ca-trust/extracted",
-    "pki/tls/certs",
-    "protocols",
-    "resolv.conf",
-    "services",
-    "ssl/certs",
-    "ssl/openssl.cnf",
-    "timezone",
-)
-
-
-@dataclass(frozen=True)
-class Mount:
-    """One line of the plan, carried out in order. ``source`` is a path outside, or what a symlink
-    points at; empty where nothing is needed."""
-
-    kind: MountKind
-    target: str
-    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -216,8 +168,8 @@ def prepare_scratch(scratch: Path) -> None:
 
 def plan(sandbox: Sandbox) -> tuple[Mount, ...]:
     """Everything that is visible, in the order in which it is mounted (parents first)."""
-    mounts = [*_system_mounts(network=sandbox.network)]
-    mounts += [Mount("proc", "/proc"), *_kernel_mounts()]
+    mounts = [*system_mounts(network=sandbox.network)]
+    mounts += [Mount("proc", "/proc"), *kernel_mounts()]
     mounts += [Mount("dev", "/dev"), Mount("tmpfs", "/run")]
     mounts += [Mount("device", str(path), str(path)) for path in sandbox.devices]
     mounts += [Mount("tmpfs", "/opt"), Mount("tmpfs", "/var")]
@@ -307,49 +259,6 @@ def _write_hosts(sandbox: Sandbox) -> None:
     lines = [f"{address} {name}" for name, address in sandbox.names.items()]
     own = Path("/etc/hosts").read_text() if os.path.exists("/etc/hosts") else "127.0.0.1 localhost"
     _hosts_file(sandbox).write_text("\n".join([*lines, own]) + "\n")
-
-
-def _system_mounts(*, network: bool) -> list[Mount]:
-    mounts = []
-    for name in _SYSTEM:
-        if own := _own_lib() if name == _LIB else []:
-            mounts += own
-        elif os.path.islink(name):
-            mounts.append(Mount("symlink", name, os.readlink(name)))
-        elif os.path.isdir(name):
-            mounts.append(Mount("read-only", name, name))
-    for name in _ETC:
-        path = f"/etc/{name}"
-        if name == "resolv.conf" and not network:
-            continue
-        if os.path.exists(path):
-            mounts.append(Mount("read-only", path, os.path.realpath(path)))
-    return mounts
-
-
-def _own_lib() -> list[Mount]:
-    """A writable /lib with everything of the system's, where that is a link to a folder of /usr and
-    so is seen without it. SageMaker's SDK v3 lets model servers copy a model's libraries there,
-    where the linker looks for them."""
-    system = os.path.realpath(_LIB)
-    names = os.listdir(system) if system.startswith("/usr/") else []
-    if not 0 < len(names) <= _MOST_LINKS:
-        return []
-    links = [Mount("symlink", f"{_LIB}/{name}", f"{system}/{name}") for name in sorted(names)]
-    return [Mount("tmpfs", _LIB), *links]
-
-
-def _kernel_mounts() -> list[Mount]:
-    """What of /proc is the whole machine's. Files there belong to root, who may write them without
-    any capability: a service that runs as root would give its machine away."""
-    mounts = []
-    for name in _MACHINE:
-        path = f"/proc/{name}"
-        if os.path.isdir(path):
-            mounts.append(Mount("read-only", path, path))
-        elif os.path.exists(path):
-            mounts.append(Mount("read-only", path, os.devnull))
-    return mounts
 
 
 def _shown(sandbox: Sandbox) -> list[Path]:

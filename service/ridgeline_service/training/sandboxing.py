@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ridgeline_service.placement.gpus import gpu_files
 from ridgeline_service.runtime import sandbox
-from ridgeline_service.runtime.sandbox import Mount, Sandbox
+from ridgeline_service.runtime.mounts import Mount
+from ridgeline_service.runtime.sandbox import Sandbox
 from ridgeline_service.runtime.shim import Command
 from ridgeline_service.training import layout
 from ridgeline_service.training.order import Order

@@ -19,7 +19,8 @@ from ridgeline_service.placement.gpus import GpuShares, gpu_files, usable_gpus
 from ridgeline_service.placement.machine import GIB, Machine
 from ridgeline_service.placement.profiles import gpus_of, instance_type
 from ridgeline_service.runtime import sandbox
-from ridgeline_service.runtime.sandbox import Mount, Sandbox
+from ridgeline_service.runtime.mounts import Mount
+from ridgeline_service.runtime.sandbox import Sandbox
 from ridgeline_service.settings import Settings
 from ridgeline_zoo import Catalog
 

@@ -14,7 +14,8 @@ import pytest
 
 from ridgeline.errors import Unsupported
 from ridgeline_service.runtime import sandbox
-from ridgeline_service.runtime.sandbox import Capability, Mount, Sandbox, Tool
+from ridgeline_service.runtime.mounts import Mount
+from ridgeline_service.runtime.sandbox import Capability, Sandbox, Tool
 from ridgeline_service.runtime.shim import call
 
 TOOLS: tuple[Tool, ...] = ("bubblewrap", "unshare")
