@@ -179,12 +179,20 @@ async def _body(exchange: Exchange, patience: _Patience) -> AsyncIterator[bytes]
 
 def _passed_on(exchange: Exchange) -> CIMultiDict[str]:
     return CIMultiDict(
-        (name, value)
+        (name, _as_aiohttp_writes(value))
         for name, value in exchange.header_list
         if name not in HOP_BY_HOP
         and name != "content-length"
         and not name.startswith("x-ridgeline-")
     )
+
+
+def _as_aiohttp_writes(value: str) -> str:
+    """Text whose UTF-8 is what came, byte for byte; what is no UTF-8 goes on as Latin-1 read it."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def _answered(response: aiohttp.ClientResponse) -> list[tuple[str, str]]:

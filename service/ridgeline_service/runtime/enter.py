@@ -119,14 +119,16 @@ def _unescape(name: str) -> str:
 
 def _devices(path: str) -> None:
     os.makedirs(path, exist_ok=True)
-    _mount("tmpfs", path, "tmpfs", MS_NOSUID)
+    # Nobody's but its owner's: a file of another user in a folder of everybody's cannot be written.
+    _mount("tmpfs", path, "tmpfs", MS_NOSUID, "mode=755")
     for name in DEVICES:
         os.close(os.open(f"{path}/{name}", os.O_CREAT | os.O_WRONLY, 0o666))
         _mount(f"/dev/{name}", f"{path}/{name}", "", MS_BIND)
     for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
         os.symlink(f"/proc/self/fd/{number}", f"{path}/{name}")
     os.symlink("/proc/self/fd", f"{path}/fd")
-    os.mkdir(f"{path}/shm", 0o1777)
+    os.mkdir(f"{path}/shm")
+    os.chmod(f"{path}/shm", 0o1777)  # noqa: S103 (as everywhere; whatever the umask)
 
 
 def _raise_loopback() -> None:
@@ -162,8 +164,9 @@ def _run(command: list[str], environment: dict[str, str]) -> NoReturn:
             os._exit(code if code >= 0 else 128 - code)
 
 
-def _mount(source: str, target: str, kind: str, flags: int) -> None:
-    done = _libc.mount(os.fsencode(source), os.fsencode(target), kind.encode(), flags, None)
+def _mount(source: str, target: str, kind: str, flags: int, options: str | None = None) -> None:
+    data = None if options is None else options.encode()
+    done = _libc.mount(os.fsencode(source), os.fsencode(target), kind.encode(), flags, data)
     _check(done, f"mount {kind or source} on {target}")
 
 

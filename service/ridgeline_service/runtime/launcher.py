@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import threading
 from abc import ABC, abstractmethod
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ridgeline.errors import Unavailable, Unsupported
+from ridgeline.errors import Unavailable
 from ridgeline_service.paths import DataDir
 from ridgeline_service.runtime import sandbox as sandboxes
 from ridgeline_service.runtime import shim
@@ -30,7 +31,18 @@ from ridgeline_service.runtime.keeper import (
     log_file,
 )
 
-_LOADS_CODE = ("LD_", "PYTHON", "GCONV_", "GLIBC_", "OPENSSL_")
+LEFT_OUT_VARIABLE = "RIDGELINE_LEFT_OUT"
+_SETTING = re.compile(
+    r"(OPTION|OTEL|MAX|NEURON)_\w+|(HF_|OPTION_)?MODEL_ID|NUM_SHARD|DTYPE|QUANTIZE"
+    r"|HF_(TASK|TOKEN|REVISION|HUB_OFFLINE|MODEL_QUANTIZE|NUM_CORES|BATCH_SIZE|SEQUENCE_LENGTH"
+    r"|AUTO_CAST_TYPE)|SM_(NUM_GPUS|VLLM_\w+)|VLLM_CPU_KVCACHE_SPACE|(OMP|MKL)_NUM_THREADS"
+    r"|RIDGELINE_(BACKEND|ENGINE|IMAGE_FLAVOUR|THREADS|INSTANCE_TYPE|PACE|MEMORY_MB)"
+    r"|CUDA_(VISIBLE_DEVICES|DEVICE_ORDER)|SAGEMAKER_\w+"
+    r"|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN|(DEFAULT_)?REGION|ENDPOINT_URL(_S3)?)"
+)
+"""What a model server is given where no sandbox can be made: it runs none of the user's code, and
+other variables (LD_PRELOAD, CC, a cache folder) would have it run some, as the service."""
+
 GRACE_S = 35.0  # a server drains for up to 30 s
 
 
@@ -219,7 +231,11 @@ def server_command(spec: ReplicaSpec, scratch: Path, hidden: tuple[Path, ...]) -
         command = sandboxes.wrap(spec.argv, inside, tool)
         environment = sandboxes.environment(wanted, python=spec.python)
     else:
-        _refuse_code(spec.environment)
+        left_out = [name for name in spec.environment if not _SETTING.fullmatch(name)]
+        for name in left_out:
+            wanted.pop(name, None)
+        if left_out:
+            wanted[LEFT_OUT_VARIABLE] = ", ".join(left_out)
         sandboxes.prepare_scratch(scratch)
         if spec.model_dir is not None:
             wanted["RIDGELINE_MODEL_DIR"] = str(spec.model_dir)
@@ -229,17 +245,6 @@ def server_command(spec: ReplicaSpec, scratch: Path, hidden: tuple[Path, ...]) -
         cwd = str(scratch / "home")
     limits = sandboxes.Limits(memory_bytes=spec.memory_bytes)
     return ServerCommand(command, environment, cwd, isolated, limits.memory_bytes, limits.processes)
-
-
-def _refuse_code(environment: Mapping[str, str]) -> None:
-    """Outside a sandbox a variable that loads code would run it as the service."""
-    for name in environment:
-        if name == "PATH" or name.startswith(_LOADS_CODE):
-            raise Unsupported(
-                f"The variable {name} loads code, and this machine cannot confine it.",
-                hint="Leave it out of the container's Environment, or install bubblewrap: "
-                "`ridgeline doctor` says what is missing.",
-            )
 
 
 def _is_free(port: int) -> bool:

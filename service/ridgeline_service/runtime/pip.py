@@ -77,18 +77,21 @@ def run(
     """
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     started = call(command, environment)
-    process = subprocess.Popen(
-        started.argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=started.environment,
-        cwd="/",
-        text=True,
-        errors="replace",
-        pass_fds=(keep_open, *started.files),
-    )
-    started.close()
+    try:
+        process = subprocess.Popen(
+            started.argv,
+            executable=started.program,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=started.environment,
+            cwd="/",
+            text=True,
+            errors="replace",
+            pass_fds=(keep_open, *started.files),
+        )
+    finally:
+        started.close()
     timer = threading.Timer(TIMEOUT_S, process.kill)
     timer.start()
     try:

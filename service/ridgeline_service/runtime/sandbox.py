@@ -216,7 +216,7 @@ def try_tool(tool: Tool) -> str | None:
         return f"{binary} is not installed"
     python = Path(sys.executable)
     check = (
-        "import os; assert os.path.exists('/opt/ml/model/probe'); "
+        "import os; assert os.path.exists('/opt/ml/model/probe'); open('/dev/null', 'w').close(); "
         "assert os.getppid() == 1; print('inside')"
     )
     with tempfile.TemporaryDirectory(prefix="ridgeline-probe-") as folder:
@@ -231,6 +231,7 @@ def try_tool(tool: Tool) -> str | None:
         try:
             done = subprocess.run(
                 probe.argv,
+                executable=probe.program,
                 env=probe.environment,
                 pass_fds=probe.files,
                 cwd="/",

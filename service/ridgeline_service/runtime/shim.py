@@ -15,6 +15,7 @@ instead of losing lines. It knows nothing of models, routes or health.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import resource
@@ -34,8 +35,9 @@ IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 MAX_LINE = 256 * 1024  # bytes of one log event, as in CloudWatch Logs
 READ_SIZE = 1 << 16
 TICK_S = 0.05
-OOM_SCORE = "300"  # of 1000: as if it held so many thousandths of the machine's memory more
+OOM_SCORE = 300  # of 1000: as if it held so many thousandths of the machine's memory more
 HANDED = "{handed}"
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 DRAIN_S = 2.0  # how long a process that escaped may hold the pipe open after the server's end
 
 
@@ -50,9 +52,10 @@ class Command:
 
 @dataclass(frozen=True)
 class Call:
-    """A command as ``exec`` takes it. ``files`` must be open in what executes it; whoever started
-    it closes them."""
+    """A command as ``exec`` takes it: ``program`` with ``argv``. ``files`` must be open in what
+    executes it; whoever started it closes them."""
 
+    program: str
     argv: list[str]
     environment: dict[str, str]
     files: tuple[int, ...]
@@ -68,7 +71,7 @@ def call(command: Command, environment: Mapping[str, str]) -> Call:
 
     Raises ValueError for what no variable can hold."""
     if not command.words:
-        return Call(list(command.argv), dict(environment), ())
+        return Call(command.argv[0], list(command.argv), dict(environment), ())
     words = list(command.words)
     for name, value in environment.items():
         if not name or "=" in name:
@@ -77,13 +80,28 @@ def call(command: Command, environment: Mapping[str, str]) -> Call:
     parts = [os.fsencode(word) for word in words]
     if any(b"\0" in part for part in parts):
         raise ValueError("embedded null byte")
-    file = os.memfd_create("sandbox")
-    with open(file, "wb", closefd=False) as stream:
-        stream.write(b"".join(part + b"\0" for part in parts))
-    os.lseek(file, 0, os.SEEK_SET)
+    files = [_in_memory(b"".join(part + b"\0" for part in parts))]
     argv = list(command.argv)
-    argv[argv.index(HANDED)] = str(file)
-    return Call(argv, {}, (file,))
+    argv[argv.index(HANDED)] = str(files[0])
+    program = argv[0]
+    if os.getuid() == 0:
+        with open(program, "rb") as binary:
+            files.append(_in_memory(binary.read()))
+        program = f"/proc/self/fd/{files[1]}"
+    return Call(program, argv, {}, tuple(files))
+
+
+def _in_memory(data: bytes) -> int:
+    """A file that nobody can change any more.
+
+    A sandbox tool is the first process inside, and /proc leads from there to the file that it was
+    executed from, which root may write: the next sandbox would run what one left there, outside."""
+    file = os.memfd_create("sandbox", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(file, "wb", closefd=False) as stream:
+        stream.write(data)
+    os.lseek(file, 0, os.SEEK_SET)
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
+    return file
 
 
 @dataclass(frozen=True)
@@ -327,9 +345,9 @@ def _become(
         _die_first()
         os.chdir(spec.cwd)
         server = call(spec.command, environment)
-        for file in server.files:
+        for file in server.files[:1]:  # the words; a program is executed from an open file
             os.set_inheritable(file, True)
-        os.execvpe(server.argv[0], server.argv, server.environment)  # noqa: S606 (no shell)
+        os.execvpe(server.program, server.argv, server.environment)  # noqa: S606 (no shell)
     except BaseException as error:  # noqa: BLE001 (a fork of the shim must end here)
         os.write(2, f"{spec.command.argv[0]}: {error}\n".encode())
         os._exit(127)
@@ -348,9 +366,9 @@ def confine(data_bytes: int | None, processes: int | None, file_bytes: int | Non
 
 def _die_first() -> None:
     """Where the machine's memory ends, the kernel takes this process and its children before the
-    service, which would take all endpoints along."""
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write(OOM_SCORE)
+    service, which would take all endpoints along; unless they ask for something else."""
+    with suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+b", 0) as file:
+        file.write(b"%d" % min(1000, int(file.read()) + OOM_SCORE))
 
 
 def _limit(which: int, value: int) -> None:

@@ -75,6 +75,7 @@ class Script:
         try:
             self._process = subprocess.Popen(
                 started.argv,
+                executable=started.program,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if self._take_errors is None else subprocess.PIPE,

@@ -270,6 +270,21 @@ def test_headers_that_are_not_ascii_pass(world: World) -> None:
     assert got["Metadata"]["k"].encode("latin-1").decode() == "\N{SNOWMAN}"
 
 
+@pytest.mark.parametrize("text", ["é", "\N{SNOWMAN}", "Größe 日本"])
+def test_headers_that_are_not_ascii_are_stored_as_they_came(world: World, text: str) -> None:
+    world.start_gateway()
+    s3 = world.client("s3", config=Config(signature_version="s3v4"))
+    s3.create_bucket(Bucket="bucket")
+    link = s3.generate_presigned_url("put_object", Params={"Bucket": "bucket", "Key": "k"})
+    upload = urllib.request.Request(link, b"v", method="PUT")
+    upload.add_header("Content-Disposition", text.encode().decode("latin-1"))
+    with urllib.request.urlopen(upload) as put:
+        assert put.status == 200
+    link = s3.generate_presigned_url("get_object", Params={"Bucket": "bucket", "Key": "k"})
+    with urllib.request.urlopen(link) as got:
+        assert got.headers["Content-Disposition"].encode("latin-1").decode() == text
+
+
 def test_uploads_are_not_buffered(world: World) -> None:
     """The store sees the first bytes while the client still holds back the last ones."""
     arrived = threading.Event()

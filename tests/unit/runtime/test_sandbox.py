@@ -39,6 +39,7 @@ def run(
     try:
         return subprocess.run(
             started.argv,
+            executable=started.program,
             env=started.environment,
             pass_fds=started.files,
             cwd="/",
@@ -236,6 +237,49 @@ settings += [path for path in ["/proc/sysrq-trigger"] if os.path.isfile(path)]
 print(json.dumps([len(settings) > 100, [path for path in settings if writable(path)]]))
 """
     assert inside(tool, box(tmp_path), code) == [True, []]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_tool_itself_cannot_be_written(tool: Tool, tmp_path: Path) -> None:
+    """It is the first process inside, and /proc leads to the file that it was executed from."""
+    code = """
+import json, os
+try:
+    os.close(os.open("/proc/1/exe", os.O_WRONLY))
+    found = "writable"
+except OSError as error:
+    found = error.strerror
+print(json.dumps([found, os.path.realpath("/proc/1/exe")]))
+"""
+    written, program = inside(tool, box(tmp_path), code)
+    if tool == "bubblewrap" and os.getuid() == 0:
+        # Its seal holds when nobody runs it any more; until then nobody can open it for writing.
+        assert program.startswith("/memfd:")
+    assert written != "writable"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a user's sandbox tool is root's file")
+def test_the_file_that_a_tool_is_executed_from_is_sealed(tmp_path: Path) -> None:
+    started = call(sandbox.wrap(("true",), box(tmp_path), "bubblewrap"), {})
+    try:
+        for file in started.files:
+            with pytest.raises(PermissionError):
+                os.write(file, b"evil")
+            with pytest.raises(PermissionError):
+                os.truncate(file, 0)
+    finally:
+        started.close()
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_devices_can_be_written_whoever_runs_it(tool: Tool, tmp_path: Path) -> None:
+    code = """
+import json, os, stat
+open("/dev/null", "w").close()
+open("/dev/shm/x", "w").close()
+print(json.dumps(stat.S_IMODE(os.stat("/dev/shm").st_mode)))
+"""
+    assert inside(tool, box(tmp_path), code) in (0o1777, 0o755)
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -105,6 +105,7 @@ class Compiling:
         )
         with subprocess.Popen(
             compiler.argv,
+            executable=compiler.program,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

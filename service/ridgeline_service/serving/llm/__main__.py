@@ -21,6 +21,7 @@ from ridgeline_service.telemetry.tracing import open_tracing
 
 log = logging.getLogger(__name__)
 
+_LEFT_OUT = "RIDGELINE_LEFT_OUT"  # set by whoever starts it
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
@@ -32,6 +33,12 @@ def load(replica: Replica, mailbox: Mailbox, seams: Seams) -> tuple[ModelSetting
     directory = model_folder(data, properties)
     for note in settings.notes:
         log.warning("%s", note)
+    if left_out := os.environ.get(_LEFT_OUT):
+        log.warning(
+            "Left out: %s. This machine has no sandbox (see `ridgeline doctor`), and without one "
+            "only settings of the model reach its server.",
+            left_out,
+        )
     # Imported here: it brings the backends in, and the server answers before they are there.
     from ridgeline_service.serving.llm.loading import load_model
 
