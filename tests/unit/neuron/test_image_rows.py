@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ridgeline_backends.neuron.calibration.quantity import Quantity
-from ridgeline_backends.neuron.calibration.rows import Row
+from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow
 from ridgeline_backends.neuron.calibration.workloads import quantities
 from ridgeline_backends.neuron.timing.coefficients import prior_coefficients
 from ridgeline_backends.neuron.timing.work import Part
@@ -62,3 +62,28 @@ def test_a_batch_of_images_takes_longer_than_one(model: str) -> None:
     ratio = four.predicted(coefficients) / one.predicted(coefficients)
     # Weights are fetched once for all, and convolutions fill the tensor engine already.
     assert 3 < ratio < 4.5
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["3x224x224", "1x3x224x224", "8 x 3 x 224 x 224", "224x224x3", "1x224x224x3", "224X224", "224",
+     224],
+)  # fmt: skip
+def test_an_image_may_be_written_with_its_channels(written: object) -> None:
+    found, square = (call("resnet50", image=one) for one in (written, "224x224"))
+    assert (found.work.rows == square.work.rows).all()
+
+
+def test_a_number_in_a_remark_is_no_size() -> None:
+    found, own = (call("resnet50", image=one) for one in ("synthetic v2", None))
+    assert (found.work.rows == own.work.rows).all()
+
+
+def test_an_image_has_its_own_size() -> None:
+    small, large = (call("resnet50", image=one) for one in ("224x224", "416x416"))
+    assert part(large, Part.TENSOR) > 3 * part(small, Part.TENSOR)
+
+
+def test_an_image_without_pixels_is_refused() -> None:
+    with pytest.raises(UnpredictableRow, match="image '0x224' has no pixels"):
+        call("resnet50", image="0x224")

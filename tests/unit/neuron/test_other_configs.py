@@ -240,11 +240,13 @@ def test_a_model_without_attention_is_refused_as_one(kind: str) -> None:
 
 
 @pytest.mark.parametrize("bits", [{"bits": 4}, {}])
+@pytest.mark.parametrize("names", [{}, {"architectures": ["MistralForCausalLM"]}])
 def test_a_plan_says_what_it_makes_of_quantised_weights(
-    tmp_path: Path, bits: dict[str, int]
+    tmp_path: Path, bits: dict[str, int], names: dict[str, Any]
 ) -> None:
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({**SIZES, "quantization_config": {"quant_method": "awq", **bits}}))
+    quantiser = {"quant_method": "awq", **bits}
+    path.write_text(json.dumps({**SIZES, **names, "quantization_config": quantiser}))
     planner = typer.Typer()
     planner.command()(plan)
     done = CliRunner().invoke(planner, [str(path), "--rows", "1"])
@@ -252,3 +254,4 @@ def test_a_plan_says_what_it_makes_of_quantised_weights(
     said = "by awq" + (" in 4 bits" if bits else "")
     assert f"weights are kept {said}" in done.stderr
     assert "planned as bf16" in done.stderr
+    assert "sized and timed only" in done.stdout

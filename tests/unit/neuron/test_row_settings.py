@@ -54,6 +54,12 @@ def test_a_light_head_is_one_in_any_letters() -> None:
     assert value(DECODE, "tpot_p50_ms", spec="fused, draft 1B") == pytest.approx(plain / 3.5)
 
 
+@pytest.mark.parametrize("sdk", ["v2.17.0", "SDK 2.17.1", "2.17"])
+def test_a_release_is_one_with_its_v(sdk: str) -> None:
+    assert value(ENCODER, "inf_s", sdk=sdk) == value(ENCODER, "inf_s", sdk="2.17.0")
+    assert value(ENCODER, "inf_s", sdk=sdk) != value(ENCODER, "inf_s", sdk="2.9.0")
+
+
 @pytest.mark.parametrize("sdk", [2.2, 2.1, 2])
 def test_a_release_that_yaml_read_as_a_number_is_refused(sdk: float) -> None:
     said = refusal(DECODE, sdk=sdk)

@@ -42,7 +42,7 @@ def test_settings_of_an_opt_row_are_its_own() -> None:
 
 
 @pytest.mark.parametrize("row", [OPT, OPT_TABLE, {**OPT_TABLE, "sdk": "2.13.0"}])
-@pytest.mark.parametrize("model", ["facebook/opt-13b", "OPT-13B", "opt-13B"])
+@pytest.mark.parametrize("model", ["facebook/opt-13b", "OPT-13B", "opt-13B", "OPT 13B", "opt_13b"])
 def test_an_opt_row_means_the_same_however_it_is_written(
     row: Mapping[str, object], model: str
 ) -> None:
@@ -64,10 +64,26 @@ def test_whether_opt_fits_is_a_matter_of_what_its_row_says(model: str, sdk: str)
 @pytest.mark.parametrize(
     "written",
     ["tp=8 dp=32 pp=4", "TP8 DP32 PP4", "TP: 8, DP: 32, PP: 4", "TP=8DP=32PP=4", "pp4/tp8",
-     "[8xNC(TP)x4(PP)] x 32Nodes(DP)", "[ 8 x nc(tp) x 4(pp) ]"],
+     "[8xNC(TP)x4(PP)] x 32Nodes(DP)", "[ 8 x nc(tp) x 4(pp) ]", "TP_degree=8 PP_degree=4",
+     "8-way TP, 4-way PP", "8-way TP 4-way PP", "tp_size: 8; pp-size: 4"],
 )  # fmt: skip
 def test_a_topology_is_read_in_any_spelling(written: str) -> None:
     assert predicted(GPT3, topology=written).as_json() == predicted(GPT3).as_json()
+
+
+@pytest.mark.parametrize(
+    ("written", "printed"),
+    [("Autocast: BF16 + FP32 Optimizer", "Autocast:BF16+FP32Optimizer"),
+     ("bf16 + fp32_optimizer", "BF16+FP32Optimizer"), ("bf16 + sr ", "BF16+SR")],
+)  # fmt: skip
+def test_types_of_training_are_read_in_any_spelling(written: str, printed: str) -> None:
+    rows = [predicted(GPT3, train_dtype=one) for one in (written, printed)]
+    assert rows[0].as_json() == rows[1].as_json()
+
+
+@pytest.mark.parametrize("instance", ["Trn1.32xlarge", "ml.trn1.32xlarge", "TRN1.32XLARGE"])
+def test_an_instance_is_read_in_any_letters(instance: str) -> None:
+    assert predicted(GPT3, instance=instance).as_json() == predicted(GPT3).as_json()
 
 
 @pytest.mark.parametrize("written", ["nonsense", "TP=8 DP=32 PP=4 CP=2", "TP=eight", "", None])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from single_rows import predicted
 
 from ridgeline_backends.neuron.builders.architecture import DecoderArchitecture
 from ridgeline_backends.neuron.builders.configs import decoder_architecture
@@ -16,6 +17,7 @@ from ridgeline_backends.neuron.builders.site import Phase
 from ridgeline_backends.neuron.calibration.quantity import NobodyAnswered, Simulated
 from ridgeline_backends.neuron.calibration.rows import Row, UnpredictableRow, read_rows
 from ridgeline_backends.neuron.calibration.workloads import quantities
+from ridgeline_backends.neuron.calibration.workloads.decode import SAMPLING_S
 from ridgeline_backends.neuron.calibration.workloads.widening import widened
 from ridgeline_backends.neuron.catalogue import find
 from ridgeline_backends.neuron.config import NeuronConfig
@@ -80,6 +82,19 @@ def test_a_client_waits_as_long_as_openais_does() -> None:
         ("", "2026-03-17", True),
         ("standard, on-device sampling", "2026-03-17", False),
         ("chunked prefill, CPU sampling", "2026-03-03", True),
+        ("Chunked_Prefill", "", True),
+        ("no chunked prefill", "2026-03-17", False),
+        ("non-chunked", "2026-03-17", False),
+        ("chunked prefill: off", "2026-03-17", False),
+        ("unchunked, CPU sampling", "2026-03-17", False),
+        ("Standard CE", "2026-03-17", False),
+        # Others say nothing of it.
+        ("default", "2026-03-17", True),
+        ("V1", "2026/03/17", True),
+        ("on-device sampling", "2026-03-17", True),
+        ("default", "October 2025", False),
+        ("", "2026/01/05", False),
+        ("", "March 18, 2026", True),
     ],
 )
 def test_a_prompt_goes_in_parts_where_the_row_or_its_date_says_so(
@@ -92,6 +107,30 @@ def test_a_prompt_goes_in_parts_where_the_row_or_its_date_says_so(
     # As a whole it takes the longest prompt's time; in parts, as many times as there are parts.
     assert rows(2000) == pytest.approx(rows(1500))
     assert rows(3000) == pytest.approx(rows(1500) * (1.5 if parts else 1))
+
+
+def test_what_is_no_date_is_refused() -> None:
+    with pytest.raises(UnpredictableRow, match="SV1: date 'soon' is no date"):
+        served(mode="throughput", date="soon")
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "chosen"),
+    [
+        ("standard, on-device sampling", 0),
+        ("standard, CPU sampling", 1),
+        ("standard, host_sampling", 1),
+        ("standard, no CPU sampling", 0),
+        # Whoever chooses the other tokens: prompts in parts leave the first to the host.
+        ("chunked prefill, on-device sampling", 1),
+        ("chunked prefill, CPU sampling", 1),
+    ],
+)
+def test_the_host_chooses_a_first_token_once(scheduler: str, chosen: int) -> None:
+    work = prompt_work(scheduler=scheduler)
+    fixed = work.rows[:, Part.FIXED] * work.rows[:, Part.REPEATS]
+    # What starting collectives takes comes on top.
+    assert float(fixed.sum()) == pytest.approx(chosen * SAMPLING_S, abs=0.1 * SAMPLING_S)
 
 
 def test_a_short_sequence_is_encoded_as_a_whole() -> None:
@@ -109,6 +148,36 @@ def test_experts_are_turned_back_where_steps_fetch_them_by_number(slots: int, tu
     numbers = 48 * 128 * 3 * 2048 * 768 / 8
     # Two parts; DMA takes as long for two bytes as for some four hundred.
     assert taken - least == pytest.approx(2 * numbers * 411e-9 / 272 if turned else 0, rel=0.06)
+
+
+MIXTURE = {
+    "cat": "serving", "model": "Qwen3-30B-A3B-Instruct-2507", "instance": "inf2.48xlarge", "tp": 8,
+    "framework": "optimum-neuron vLLM", "input_len": 1500, "output_len": 250, "seq_len": 4096,
+    "batch": 4, "date": "2026-03-18",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mode", "rate"),
+    [("synchronous", "tok_s"), ("throughput", "tok_s"), ("synchronous", "max_tok_s")],
+)
+def test_what_one_sweep_shows_is_within_an_interval_that_reaches_a_prompt_without_it(
+    mode: str, rate: str
+) -> None:
+    found = predicted(MIXTURE, mode=mode)
+    plain = predicted(MIXTURE, mode=mode, scheduler="chunked prefill", batch=32)
+    # At 32 sequences steps fetch no expert by number.
+    assert plain.low["ttft_mean_ms"] > 0.5 * plain.prediction["ttft_mean_ms"]
+    assert found.low["ttft_mean_ms"] < 0.4 * found.prediction["ttft_mean_ms"]
+    assert found.high[rate] > 2 * found.prediction[rate]
+    assert found.label == "extrapolated"
+
+
+def test_no_later_core_is_said_to_turn_experts_back() -> None:
+    later = {"instance": "trn2.48xlarge", "batch": 4, "model": MIXTURE["model"]}
+    assert served(mode="throughput", date="2026-03-18", **later)["tok_s"].run.surely is None
+    earlier = {**later, "instance": "trn1.32xlarge"}
+    assert served(mode="throughput", date="2026-03-18", **earlier)["tok_s"].run.surely is not None
 
 
 @pytest.mark.parametrize("rate", [1.2, 1.9, 2.6])

@@ -205,7 +205,12 @@ def _huber(residuals: Array) -> Array:
     return np.minimum(1.0, _HUBER / np.maximum(np.abs(residuals), 1e-12))
 
 
+def could_teach(one: Observation) -> bool:
+    """Whether it is of a kind that takes part: figures of a simulated run, which are no sums of
+    times, are not."""
+    return isinstance(one.quantity, Quantity) and one.quantity.domain in NOISE
+
+
 def _teaches(one: Observation) -> bool:
-    """Whether an observation takes part: figures of a simulated run, which are no sums of times, do
-    not, nor rows that contradict themselves. All are scored."""
-    return one.agreed and isinstance(one.quantity, Quantity) and one.quantity.domain in NOISE
+    """Whether it takes part: rows that contradict themselves do not. All are scored."""
+    return one.agreed and could_teach(one)

@@ -32,14 +32,14 @@ def instance_of(row: Row) -> Instance:
     """Where a row names the family alone, its largest instance type, or the one of the size that it
     gives apart ("trn2 (3xlarge, TP4)"). Raises `UnpredictableRow` for what is no Neuron instance,
     and for a type of a family that the family does not have."""
-    written = row.text("instance")
+    written = row.text("instance").lower()
     named = _NAME.findall(written)
     known = next((name for name in named if name in instances()), None)
     if known is not None:
         return instance(known)
     family = _FAMILY.search(written)
     if family is None:
-        raise UnpredictableRow(f"{row.id}: {written!r} has no Neuron devices.")
+        raise UnpredictableRow(f"{row.id}: {row.text('instance')!r} has no Neuron devices.")
     if named:
         there = [name for name in instances() if name.partition(".")[0] == family.group()]
         raise UnpredictableRow(

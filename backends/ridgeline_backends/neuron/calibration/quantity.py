@@ -51,7 +51,8 @@ class NobodyAnswered(InvalidInput):
 class Quantity:
     """Seconds of work times a scale, or a scale over seconds.
 
-    `field`: the row's own name for it. `domain`: with which others it shares its errors.
+    `field`: the row's own name for it. `domain`: with which others it shares its errors. `surely`:
+    its work without what is inferred from one observation alone.
     """
 
     field: str
@@ -59,10 +60,15 @@ class Quantity:
     work: Work
     scale: float
     rate: bool = False
+    surely: Work | None = None
 
     def predicted(self, coefficients: Coefficients) -> float:
         """In the field's own unit."""
         return self.value(seconds(self.work, coefficients))
+
+    def without(self) -> Quantity | None:
+        """The same without what is inferred: its interval reaches so far."""
+        return None if self.surely is None else replace(self, work=self.surely, surely=None)
 
     def value(self, seconds: float) -> float:
         return self.scale / seconds if self.rate else self.scale * seconds
@@ -77,7 +83,8 @@ class ServingRun:
     """A server under load: one of its replicas, which all get the same. `prefill`: a prompt,
     `step`: a decode step of the whole batch, `sequence`: the host's work for each further one.
     `full`: all clients at once, where the load has a rate. `swept`: what that run came to is what
-    the load's rate was made of; else somebody chose it."""
+    the load's rate was made of; else somebody chose it. `surely`: the same without what is inferred
+    from one observation alone."""
 
     prefill: Work
     step: Work
@@ -86,6 +93,7 @@ class ServingRun:
     load: Load
     full: Load | None = None
     swept: bool = False
+    surely: ServingRun | None = None
 
     def outcome(self, coefficients: Coefficients) -> Outcome:
         """Simulated once for each set of coefficients. Raises `NobodyAnswered`."""
@@ -109,6 +117,21 @@ class Simulated:
     def predicted(self, coefficients: Coefficients) -> float:
         """In the field's own unit. Raises `NobodyAnswered`."""
         return self.scale * self.pick(self.run.outcome(coefficients))
+
+    def without(self) -> Simulated | None:
+        """The same without what is inferred: its interval reaches so far."""
+        return None if self.run.surely is None else replace(self, run=self.run.surely)
+
+
+def reaching(
+    one: Quantity | Simulated, coefficients: Coefficients, low: float, high: float
+) -> tuple[float, float]:
+    """An interval, as wide as to hold what is predicted without what is inferred."""
+    without = one.without()
+    if without is None:
+        return low, high
+    end = without.predicted(coefficients)
+    return min(low, end), max(high, end)
 
 
 @lru_cache(maxsize=512)

@@ -10,10 +10,12 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import TypeGuard
 
 from ridgeline.errors import InvalidInput
+from ridgeline_backends.neuron.calibration.dates import read_date
 from ridgeline_backends.neuron.datafile import item_lines, read_plain
 
 SCORED = (
@@ -41,14 +43,18 @@ DOUBTFUL = (
 )
 """Flags of rows that errors are not taken over: their own source is in doubt."""
 
-_VERSION = re.compile(r"2\.(\d+)")
-_LATER_VERSION = re.compile(r"(?:[3-9]|\d\d+)\.\d")
+_VERSION = re.compile(r"(?:sdk )?v?2\.(\d+)", re.I)
+_LATER_VERSION = re.compile(r"(?:sdk )?v?(?:[3-9]|\d\d+)\.\d", re.I)
 _NEWEST = 99
 """What a release after 2.x is taken for: later than any that something is known of."""
+
+_FIRST_TABLES = 2022
+"""The year of tables that name no release."""
 
 _WHOLE_SECOND_PLACE = 10
 """SDK 2.2 and 2.20 are one number to YAML, 2.21 is no other."""
 
+_WRITTEN_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _WRITTEN_NUMBER = re.compile(r"[+-]?\d{1,18}(?:\.\d*)?(?:[eE][+-]?\d{1,2})?", re.ASCII)
 
 _TWIN_RATES = 1.1
@@ -88,9 +94,9 @@ class Row:
 
     @property
     def config(self) -> Mapping[str, object] | None:
-        """A config.json that the row brings along."""
+        """A config.json that the row brings along, with numbers where it has them as texts."""
         value = self.values.get("config")
-        return value if isinstance(value, Mapping) else None
+        return _with_numbers(value) if isinstance(value, Mapping) else None
 
     @property
     def one_sided(self) -> bool:
@@ -121,7 +127,19 @@ class Row:
         if _LATER_VERSION.match(self.text("sdk")):
             return _NEWEST
         # The oldest tables print a date alone: SDK 2.3 and 2.4 are of that autumn.
-        return 4 if self.text("date").startswith("2022") else None
+        return 4 if self.day is not None and self.day.year == _FIRST_TABLES else None
+
+    @property
+    def day(self) -> date | None:
+        """When it was measured; None where the row does not say. Raises `UnpredictableRow` for what
+        is no date."""
+        try:
+            return read_date(self.text("date"))
+        except ValueError:
+            raise UnpredictableRow(
+                f"{self.id}: date {self.text('date')!r} is no date.",
+                hint="Write it as 2026-03-17, or leave it out.",
+            ) from None
 
     def check(self) -> None:
         """Raises `UnpredictableRow` for what is no row."""
@@ -216,12 +234,12 @@ def _with_sweeps(rows: Sequence[Row]) -> list[Row]:
     """The same, with the constant rates marked that were made of a run beside them. A sweep of
     guidellm is one client, then all at once, then the rate that this came to; a rate that stands
     alone, or beside others, was somebody's choice."""
-    rates: dict[tuple[str, ...], list[float]] = {}
+    rates: dict[tuple[object, ...], list[float]] = {}
     others = set()
     for row in rows:
         if _at_a_rate(row):
             rates.setdefault(_sweep(row), []).append(row.positive("rate_req_s") or 0.0)
-        elif row.text("mode"):
+        elif row.stated("mode"):
             others.add(_sweep(row))
     swept = {
         sweep
@@ -235,11 +253,12 @@ def _with_sweeps(rows: Sequence[Row]) -> list[Row]:
 
 
 def _at_a_rate(row: Row) -> bool:
-    return row.category == "serving" and row.text("mode") == "asynchronous"
+    return row.category == "serving" and row.stated("mode") == "asynchronous"
 
 
-def _sweep(row: Row) -> tuple[str, ...]:
-    return tuple(row.text(name) for name in _SETTING)
+def _sweep(row: Row) -> tuple[object, ...]:
+    """A setting is the same in any letters, and as a number or a text."""
+    return tuple(_number(row.stated(name)) for name in _SETTING)
 
 
 def _number(value: object) -> object:
@@ -247,6 +266,20 @@ def _number(value: object) -> object:
     if isinstance(value, str) and _WRITTEN_NUMBER.fullmatch(value.strip()):
         return float(value)
     return value
+
+
+def _with_numbers(config: Mapping[str, object]) -> Mapping[str, object]:
+    return {name: _plain(value) for name, value in config.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return _with_numbers(value)
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, str) and _WRITTEN_INTEGER.fullmatch(value.strip()):
+        return int(value)
+    return _number(value)
 
 
 def _is_finite(value: object) -> TypeGuard[int | float]:
@@ -269,8 +302,25 @@ def newest(rows: Sequence[Row]) -> list[Row]:
     return list(best.values())
 
 
-def _age(row: Row) -> tuple[int, str]:
+def releases(rows: Sequence[Row]) -> list[Row]:
+    """Of each release its last row, oldest first; none of which the release is not known."""
+    found = {_release(row): row for row in sorted(rows, key=_age)}
+    return [row for release, row in found.items() if release]
+
+
+def _age(row: Row) -> tuple[int, date]:
+    return _release(row), _measured_on(row)
+
+
+def _release(row: Row) -> int:
     try:
-        return (row.sdk_minor or 0, row.text("date"))
-    except UnpredictableRow:  # its release is not known
-        return (0, row.text("date"))
+        return row.sdk_minor or 0
+    except UnpredictableRow:  # which one is not known
+        return 0
+
+
+def _measured_on(row: Row) -> date:
+    try:
+        return row.day or date.min
+    except UnpredictableRow:
+        return date.min

@@ -11,7 +11,12 @@ from statistics import mean, median
 
 from ridgeline.errors import RidgelineError
 from ridgeline_backends.neuron.calibration.memory import memory_prediction
-from ridgeline_backends.neuron.calibration.quantity import NobodyAnswered, Quantity, Simulated
+from ridgeline_backends.neuron.calibration.quantity import (
+    NobodyAnswered,
+    Quantity,
+    Simulated,
+    reaching,
+)
 from ridgeline_backends.neuron.calibration.rows import SCORED, Row, newest
 from ridgeline_backends.neuron.calibration.workloads import quantities
 from ridgeline_backends.neuron.calibration.workloads.decode import is_library_known
@@ -225,7 +230,8 @@ def _interval(
 ) -> tuple[float, float, float]:
     value = one.predicted(known.coefficients)
     spread = known.spread(one.domain)
-    return value, value * spread.low / wider, value * spread.high * wider
+    low, high = value * spread.low / wider, value * spread.high * wider
+    return value, *reaching(one, known.coefficients, low, high)
 
 
 def _known(row: Row) -> bool:

@@ -1,8 +1,9 @@
 """Public models by name: what is known of their sizes, for planning and for published rows.
 
 A name is matched without owner, case and suffixes like "-instruct", and however its parts are set
-apart. A decoder that nobody knows is answered with the known one nearest in parameters, if its name
-says how many it has, or with one of the sizes that the name spells out ("36L d2048 16H"). No torch.
+apart ("v1.5" is "1.5"). A decoder that nobody knows is answered with the known one nearest in
+parameters, if its name says how many it has, or with one of the sizes that the name spells out
+("36L d2048 16H"). No torch.
 """
 
 from __future__ import annotations
@@ -17,14 +18,21 @@ from ridgeline.errors import NotFound
 from ridgeline_backends.neuron.datafile import read_plain
 
 DATA = Path(__file__).parent / "data"
-_KINDS = ("decoders", "encoders", "vision")
 _LAYERS = re.compile(r"\b(\d+)L\b", re.IGNORECASE)
 _WIDTH = re.compile(r"\bd(\d+)\b", re.IGNORECASE)
 _HEADS = re.compile(r"\b(\d+)H\b", re.IGNORECASE)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?b\b", re.IGNORECASE)
 _LENGTH = re.compile(r"\d[km]\b")
 _SIZED = re.compile(r"\d+(?:\.\d+)?[bm]\d?")
-_TOKEN = re.compile(r"[a-z]+|\d[a-z0-9.]*")
+_ACTIVE = re.compile(r"\ba\d+(?:\.\d+)?[bm]\b", re.IGNORECASE)
+"""Parameters that a token goes through, of a mixture of experts: "30b-a3b"."""
+
+_TIMES = re.compile(r"\dx\d")
+"""Experts of so many parameters: "8x7b"."""
+
+_RESOLUTION = re.compile(r"\d{1,3}")
+_PUBLISHER = re.compile(r"^meta[-_ ]+(?=llama)")
+_TOKEN = re.compile(r"(?!(?<![a-z])v\d)[a-z]+|\d[a-z0-9.]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +107,30 @@ def _known(model: str, kind: str) -> Entry | None:
 
 
 def _word(model: str, kind: str) -> str | None:
-    """The longest name or alias of a model of that kind that the given name is, or begins with. An
-    alias with another size behind it ("deepseek-r1-distill-qwen-14b") is another model's."""
+    """The longest name or alias of a model of that kind that the given name is, or begins with:
+    "llama-3-8b" of "llama-3-8b-instruct", not of "llama-3-80b". An alias with another size behind
+    it ("deepseek-r1-distill-qwen-14b") is another model's."""
     known, name = entries(kind), plain_name(model)
     words = [*known, *(one for one, target in aliases().items() if target in known)]
     if name in words:
         return name
-    begun = [one for one in words if _begins(name, one)] or [
-        one for one in words if _tokens(name)[: len(_tokens(one))] == _tokens(one)
-    ]
+    begun = [one for one in words if _tokens(name)[: len(_tokens(one))] == _tokens(one)]
     if not begun:
         return None
     word = max(begun, key=len)
-    own = _tokens(aliases().get(word, name))
-    other = any(_SIZED.fullmatch(one) and one not in own for one in _beyond(model, word))
-    return None if other else word
+    return None if _is_anothers(model, word, kind) else word
+
+
+def _is_anothers(model: str, word: str, kind: str) -> bool:
+    """Whether a size stands behind an alias that is not its model's; of a network on images also
+    another patch or resolution, behind a name that leaves them out ("vit-large")."""
+    target = aliases().get(word, plain_name(model))
+    resolved = kind == "vision" and target.startswith(word)
+    return any(
+        _SIZED.fullmatch(one) or (resolved and _RESOLUTION.fullmatch(one))
+        for one in _beyond(model, word)
+        if one not in _tokens(target)
+    )
 
 
 def _beyond(model: str, word: str) -> tuple[str, ...]:
@@ -131,13 +148,7 @@ def _tokens(name: str) -> tuple[str, ...]:
 def plain_name(model: str) -> str:
     """In small letters, without owner and remarks."""
     name = model.split("(")[0].strip().lower()
-    return name.rpartition("/")[2].replace("*", "").strip()
-
-
-def _begins(name: str, known: str) -> bool:
-    """Whether the name is the known one with a suffix: "llama-3-8b-instruct", not "llama-3-80b"."""
-    rest = name[len(known) :]
-    return name.startswith(known) and (not rest or not (rest[0].isalnum() or rest[0] == "."))
+    return _PUBLISHER.sub("", name.rpartition("/")[2].replace("*", "").strip())
 
 
 def _nearest(model: str, kind: str) -> Entry:
@@ -149,14 +160,20 @@ def _nearest(model: str, kind: str) -> Entry:
             f"The sizes of {model!r} are not known.",
             hint="Give its config.json: `config:` in a row, or a path.",
         )
-    wanted = float(size.group(1))
+    wanted, chooses = float(size.group(1)), _chooses_experts(model)
     sized = {
         name: float(found.group(1))
         for name in entries(kind)
-        if (found := _SIZE.search(name)) is not None and "x" not in name
+        if (found := _SIZE.search(name)) is not None
+        and not _TIMES.search(name)
+        and _chooses_experts(name) is chooses
     }
     name = min(sized, key=lambda one: (abs(sized[one] - wanted) / wanted, one))
     return Entry(name, entries(kind)[name], exact=False)
+
+
+def _chooses_experts(name: str) -> bool:
+    return _ACTIVE.search(name) is not None
 
 
 def _spelled(model: str) -> Mapping[str, object]:

@@ -60,16 +60,19 @@ def encoder_of(config: Mapping[str, object]) -> EncoderConfig | None:
     return found.config
 
 
-def warn_of_quantised(config: Mapping[str, object]) -> None:
-    """Says that weights which a config keeps otherwise are planned as those that Neuron has."""
+def without_quantiser(config: Mapping[str, object]) -> Mapping[str, object]:
+    """The same model, with weights that Neuron has; says so where its config keeps others. It is
+    then of no architecture that endpoints run, as they refuse such weights: sized and timed."""
     found = config.get("quantization_config")
     if not isinstance(found, Mapping) or not found:
-        return
+        return config
     bits = f" in {found['bits']} bits" if "bits" in found else ""
     say(
         f"warning: its weights are kept by {found.get('quant_method', 'a quantiser')}{bits}, which "
         "is not compiled: planned as bf16, or in 8 bits where a setting says so."
     )
+    sizes = {name: value for name, value in config.items() if name != "quantization_config"}
+    return {**sizes, "architectures": []}
 
 
 def check_length(config: Mapping[str, object], positions: int | None) -> int | None:

@@ -14,7 +14,7 @@ import typer
 from ridgeline.cli._common import AsJson
 from ridgeline.errors import InvalidInput
 from ridgeline_backends.neuron.commands.files import check_writable
-from ridgeline_backends.neuron.commands.models import config_of, encoder_of, warn_of_quantised
+from ridgeline_backends.neuron.commands.models import config_of, encoder_of, without_quantiser
 
 _PROMPT, _ANSWER, _TEXT = 1024, 256, 128
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)")
@@ -131,7 +131,7 @@ def plan(
         f"of encoders, and {model} is a decoder",
         "A decoder's targets are --ttft and --tpot, its lengths --prompt and --answer.",
     )
-    warn_of_quantised(config)
+    config = without_quantiser(config)
     usual = Lengths(prompt=_PROMPT, answer=_ANSWER)
     lengths = usual.within(context_length(config), prompt=prompt, answer=answer)
     target = Target(

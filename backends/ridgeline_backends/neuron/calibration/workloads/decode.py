@@ -100,11 +100,15 @@ class Decoder:
 
     def chunk(self, length: int) -> Work:
         """One call for so many tokens of a prompt, which see what the cache holds."""
+        return self._work(Phase.CHUNKED_PREFILL, 1, length)
+
+    def turned_back(self, length: int) -> Work:
+        """What matrices of experts that lie as decode steps want them are taken to add to such a
+        call."""
         config = self.config
         prompt = self._program(Phase.CHUNKED_PREFILL, 1, length)
         step = self._program(Phase.TOKEN_GENERATION, config.decode_batch, config.seq_len)
-        own = self._work(Phase.CHUNKED_PREFILL, 1, length)
-        return Work.total((own, relaid(prompt, step, self.machine)))
+        return relaid(prompt, step, self.machine)
 
     def _program(self, phase: Phase, batch: int, bucket: int) -> Program:
         return decoder_program(

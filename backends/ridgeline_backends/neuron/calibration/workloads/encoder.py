@@ -48,8 +48,9 @@ _MEDIAN_ROUNDS = 3
 wait for two calls at most, and the mean lies above the 90th percentile (tables of a server under
 32 clients)."""
 
-_MASKED = re.compile(r"MaskedLM|fill.?mask", re.IGNORECASE)
-_TABLES_TASK = "Raw Output (AutoModel)"
+_MASKED = re.compile(r"masked.?lm|fill.?mask", re.IGNORECASE)
+_TUNED = re.compile(r"classification|mrpc|sst-2", re.IGNORECASE)
+_TABLES_TASK = "raw output (automodel)"
 """What the published tables say of most encoders."""
 
 _STEPS = re.compile(r"(\d+) steps")
@@ -203,16 +204,19 @@ def compiler_of(row: Row, machine: Machine) -> int | None:
 def _in_flight(row: Row, copies: int) -> int:
     """Calls at once: threads of the benchmark. Where a row does not say: one per core of
     Inferentia2 and Trainium1, in batch runs on images two. Scripts of Inferentia1 ask for one call
-    at a time, or for two per core in batch runs. (`inflight_batches` is no input: it was computed
-    from the answers.)"""
+    at a time, or for one per core in batch runs: earlier rows of the tables that leave it out print
+    four threads for four cores. (`inflight_batches` is no input: it was computed from the answers.)
+    """
     if row.has("concurrency"):
         return row.integer("concurrency")
     if row.has("n_models"):
         return copies * row.integer("workers_per_model", 1)
     if row.has("threads"):
         return row.integer("threads")
-    batched = row.text("app") == "Batch"
-    if row.category == "vision" or _is_inferentia1(row):
+    batched = row.stated("app").startswith("batch")
+    if _is_inferentia1(row):
+        return copies if batched else 1
+    if row.category == "vision":
         return 2 * copies if batched else 1
     return copies if row.text("run_mode") or "DP" in row.text("note") else 1
 
@@ -225,7 +229,7 @@ def _copies(row: Row, machine: Machine) -> int:
     if row.has("n_models"):
         return row.integer("n_models")
     if row.has("cores"):
-        return row.integer("cores")
+        return _cores_of(row, machine)
     if machine.chip.neuroncore == "v1":
         return 4
     if not row.text("run_mode"):
@@ -233,8 +237,18 @@ def _copies(row: Row, machine: Machine) -> int:
     return machine.chip.logical_cores(machine.lnc)
 
 
+def _cores_of(row: Row, machine: Machine) -> int:
+    cores, there = row.integer("cores"), machine.instance.cores(machine.lnc)
+    if cores > there:
+        raise UnpredictableRow(
+            f"{row.id}: cores {cores} are more than the {there} cores of {machine.instance.name} "
+            f"at LNC {machine.lnc}."
+        )
+    return cores
+
+
 def _is_inferentia1(row: Row) -> bool:
-    return row.text("instance").removeprefix("ml.").startswith("inf1")
+    return row.stated("instance").removeprefix("ml.").startswith("inf1")
 
 
 def _domain(row: Row, machine: Machine) -> str:
@@ -246,8 +260,7 @@ def _domain(row: Row, machine: Machine) -> str:
 def _classifies(row: Row) -> int:
     """Labels of a sequence that are read back instead of hidden states. Inferentia1's tables are of
     the tutorials' fine-tuned classifiers."""
-    tuned = ("Classification", "mrpc", "sst-2")
-    known = any(one in row.text("task") + row.model for one in tuned)
+    known = _TUNED.search(f"{row.stated('task')} {row.model}")
     return 2 if known or _is_inferentia1(row) else 0
 
 
@@ -255,7 +268,7 @@ def _reads_logits(row: Row, config: Mapping[str, object]) -> bool:
     """The head over the vocabulary is read back by runs of a masked language model. The tables name
     XLM-RoBERTa's that from SDK 2.27 on; its times say it was one before, so without another task
     its architecture decides, or its name. Models made of it by other people have no such head."""
-    task = row.text("task")
+    task = row.stated("task")
     if _MASKED.search(task):
         return True
     if _type(config) != "xlm-roberta" or task not in ("", _TABLES_TASK):

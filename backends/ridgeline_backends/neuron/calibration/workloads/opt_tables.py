@@ -8,7 +8,7 @@ memory, means what it says.
 from __future__ import annotations
 
 from ridgeline_backends.neuron.calibration.rows import Row
-from ridgeline_backends.neuron.catalogue import plain_name
+from ridgeline_backends.neuron.catalogue import known_language_model
 
 PROMPT, LENGTH = 9, 128
 """Of all runs; and of sequences in batches."""
@@ -19,11 +19,13 @@ _UNTIL, _BATCHES_MISPRINTED_UNTIL = 14, 10
 
 def prints(row: Row) -> bool:
     """Whether the row is of these tables."""
+    known = known_language_model(row.model)
     return (
         row.category == "llm_decode"
         and row.text("origin") == "neuron-docs"
         and (row.sdk_minor or 99) <= _UNTIL
-        and plain_name(row.model).startswith("opt-")
+        and known is not None
+        and known.name.startswith("opt-")
     )
 
 

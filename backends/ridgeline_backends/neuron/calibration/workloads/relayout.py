@@ -2,7 +2,8 @@
 
 NxD has the compiler lay weights out for one graph, the one of token generation (its priority), and
 has every other graph begin with that layout (`trace/model_builder.py`: what the compiler suggests
-is a reshape and a permutation of each weight).
+is a reshape and a permutation of each weight). How long that takes is inferred from one sweep on
+Inferentia2: intervals reach as far as the prompt without it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from ridgeline_backends.neuron.timing.work import Part, Work, row_seconds
 def relaid(prompt: Program, step: Program, machine: Machine) -> Work:
     """What that adds to a prompt in which every expert computes every token: nothing where steps do
     so too. Steps that fetch experts by number want them in another order: DMA brings what the
-    prompt needs number by number."""
-    if not any(by_number for by_number, _, _ in _matrices(step)):
+    prompt needs number by number. Nothing but on NeuronCore-v2: of later cores, whose hardware
+    makes descriptors, no row shows it."""
+    fetched = any(by_number for by_number, _, _ in _matrices(step))
+    if not fetched or machine.chip.neuroncore != "v2":
         return Work(np.zeros((0, len(Part))))
     rows = np.zeros((0, len(Part)))
     for by_number, form, repeats in _matrices(prompt):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from datetime import date
 from math import ceil, sqrt
 
 from ridgeline_backends.base import RunnerLimits, SlotLayout
@@ -59,12 +62,20 @@ _PAUSE_S = 5e-3
 """For each of its clients: one loop reads all their streams and makes up the next prompt."""
 
 _CHUNK = 1024
-_CHUNKED_FROM = "2026-03-04"
+_CHUNKED_FROM = date(2026, 3, 4)
 """optimum-neuron encodes prompts in parts of so many tokens where sequences can be longer, and has
 the first token chosen on the host: the default (benchmark/vllm/chunked-prefill/README.md) since the
 measurements of 2026-03-03, which compare it with the prompt as a whole, and say which is which."""
 
-_AS_MANY_AS_SLOTS_BEFORE = "2026"
+_APART = re.compile(r"[-_:=\s]+")
+_IN_PARTS = re.compile(
+    r"(?P<no>\b(?:no |not |non |without |un))?chunk(?:ed|ing|s)?\b(?: prefill)?"
+    r"(?P<off> (?:off|false|disabled|0)\b)?"
+)
+_AS_A_WHOLE = re.compile(r"\b(?:standard|whole)\b")
+_HOST_SAMPLING = re.compile(r"(?<!\bno )\b(?:cpu|host) sampling\b")
+
+_AS_MANY_AS_SLOTS_BEFORE = date(2026, 1, 1)
 """Until then the script's default of 128 users was printed whatever ran: requests that wait for a
 slot are in none of these rows' latencies."""
 
@@ -82,11 +93,7 @@ def serving_quantities(row: Row) -> list[Quantity | Simulated]:
     answer = row.integer("output_len", 250)
     found: list[Quantity | Simulated] = []
     if alone:
-        whole = Work.total((run.prefill, run.step * (answer - 1)))
-        for statistic in ("mean", "p50"):
-            found.append(Quantity(f"ttft_{statistic}_ms", "serving:single:ttft", run.prefill, 1e3))
-            found.append(Quantity(f"tpot_{statistic}_ms", "serving:single:tpot", run.step, 1e3))
-        found.append(Quantity("tok_s", "serving:single:tok_s", whole, answer, rate=True))
+        found += _of_one_client(run, answer)
     else:
         found += [
             Simulated("ttft_mean_ms", "serving:load:ttft", run, lambda o: o.ttft_mean, 1e3),
@@ -105,21 +112,42 @@ def serving_quantities(row: Row) -> list[Quantity | Simulated]:
     return found
 
 
+def _of_one_client(run: ServingRun, answer: int) -> list[Quantity]:
+    prompt, rest = run.prefill, run.step * (answer - 1)
+    whole = Work.total((prompt, rest))
+    surely = run.surely.prefill if run.surely is not None else None
+    least = Work.total((surely, rest)) if surely is not None else None
+    found = []
+    for statistic in ("mean", "p50"):
+        found += [
+            Quantity(f"ttft_{statistic}_ms", "serving:single:ttft", prompt, 1e3, surely=surely),
+            Quantity(f"tpot_{statistic}_ms", "serving:single:tpot", run.step, 1e3),
+        ]
+    found.append(Quantity("tok_s", "serving:single:tok_s", whole, answer, rate=True, surely=least))
+    return found
+
+
 def _run(row: Row, slots: int) -> ServingRun:
     decoder = decoder_of(row, batch=slots)
     length = sequence_length(row)
     prompt = row.integer("input_len", 1024)
-    sampled = "cpu sampling" in row.text("scheduler").lower()
+    sampled = _HOST_SAMPLING.search(_scheduler(row)) is not None
     logits = slots * decoder.model.vocab_size * _VOCABULARY_BYTES if sampled else 0
     host = Work.host(
         steps=_host_steps(row), gigabytes=logits / 1e9, fixed_s=SAMPLING_S if sampled else 0.0
     )
     step = Work.total((decoder.step(slots, length), host)) * (1 / accepted_tokens(row))
-    # A prompt is padded on the host before, and its token sent to the client behind the step.
-    first = Work.host(steps=_FIRST_STEPS - _host_steps(row))
+    parts = ceil(prompt / _CHUNK) if _goes_in_parts(row, decoder, length) else 0
+    # A prompt is padded on the host before, and its token sent to the client behind the step. Where
+    # it goes in parts the host chooses that token, whoever chooses the others.
+    first = Work.host(
+        steps=_FIRST_STEPS - _host_steps(row),
+        fixed_s=SAMPLING_S if parts and not sampled else 0.0,
+    )
+    device = decoder.chunk(_CHUNK) * parts if parts else _whole(row, decoder, prompt, length)
     load = _load(row, slots, prompt)
-    return ServingRun(
-        prefill=Work.total((_prefill(row, decoder, prompt, length), host, first)),
+    found = ServingRun(
+        prefill=Work.total((device, host, first)),
         step=step,
         sequence=Work.host(fixed_s=_PER_SAMPLED_S if sampled else _PER_STREAMED_S),
         limits=_limits(length, prompt, slots),
@@ -127,23 +155,34 @@ def _run(row: Row, slots: int) -> ServingRun:
         full=_full(row, slots, load.lengths) if load.rate is not None else None,
         swept=row.swept,
     )
+    turned = decoder.turned_back(_CHUNK) * parts if parts else None
+    if turned is None or not len(turned.rows):
+        return found
+    return replace(found, prefill=Work.total((device, turned, host, first)), surely=found)
 
 
-def _prefill(row: Row, decoder: Decoder, prompt: int, length: int) -> Work:
-    """optimum-neuron compiles one length for all prompts, the longest, or one for their parts."""
-    if decoder.rules is not OPTIMUM_NEURON:
-        return decoder.prefill(1, bucket_of(row, prompt, length))
-    if length <= _CHUNK or not _in_chunks(row):
-        return decoder.prefill(1, length)
-    chunks = decoder.chunk(_CHUNK) * ceil(prompt / _CHUNK)
-    return Work.total((chunks, Work.host(fixed_s=SAMPLING_S)))
+def _whole(row: Row, decoder: Decoder, prompt: int, length: int) -> Work:
+    """A prompt in one call. optimum-neuron compiles one length for all, the longest."""
+    own = decoder.rules is OPTIMUM_NEURON
+    return decoder.prefill(1, length if own else bucket_of(row, prompt, length))
 
 
-def _in_chunks(row: Row) -> bool:
-    scheduler = row.text("scheduler").lower()
-    if scheduler:
-        return "chunked" in scheduler
-    return row.text("date") >= _CHUNKED_FROM
+def _goes_in_parts(row: Row, decoder: Decoder, length: int) -> bool:
+    """As the scheduler's name says; where it says neither, as was the default on that day."""
+    if decoder.rules is not OPTIMUM_NEURON or length <= _CHUNK:
+        return False
+    scheduler = _scheduler(row)
+    parts = _IN_PARTS.search(scheduler)
+    if parts is not None:
+        return not (parts["no"] or parts["off"])
+    if _AS_A_WHOLE.search(scheduler):
+        return False
+    return row.day is not None and row.day >= _CHUNKED_FROM
+
+
+def _scheduler(row: Row) -> str:
+    """In small letters, its words apart by one space: "chunked_prefill" is "Chunked-Prefill"."""
+    return _APART.sub(" ", row.stated("scheduler"))
 
 
 def _limits(length: int, prompt: int, slots: int) -> RunnerLimits:
@@ -187,7 +226,7 @@ def _full(row: Row, slots: int, lengths: Lengths) -> Load:
     comes to."""
     replicas = row.integer("dp", 1)
     clients = min(max(1, row.integer("concurrency", _USERS) - 1), _CONNECTIONS)
-    if row.text("date") < _AS_MANY_AS_SLOTS_BEFORE:
+    if row.day is None or row.day < _AS_MANY_AS_SLOTS_BEFORE:
         clients = min(clients, slots * replicas)
     return Load(
         lengths=lengths,
@@ -212,8 +251,8 @@ def _host_steps(row: Row) -> float:
 
 def _alone(row: Row, slots: int) -> bool:
     """Whether requests come one after the other."""
-    if row.text("mode"):
-        return row.text("mode").strip().lower() == "synchronous"
+    if row.stated("mode"):
+        return row.stated("mode") == "synchronous"
     if row.has("rate_req_s"):
         return False
     return row.integer("concurrency", 1) == 1 or slots == 1

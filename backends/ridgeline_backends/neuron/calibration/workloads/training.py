@@ -35,6 +35,7 @@ _BYTES_PER_PARAMETER = 6
 _PHASE = re.compile(r"\s*\(?\bph(?:ase)?[-_ ]?([12])\b\)?", re.IGNORECASE)
 _NAMES = re.compile(r"\s*(pre[-_ ]?training|fine[-_ ]?tuning|training)\s*$", re.IGNORECASE)
 
+_APART = re.compile(r"[\W_]+")
 
 _NEMO_FROM = 13
 """Decoders were trained by Megatron-LM until NeMo Megatron and NxD came with this SDK. The two cut
@@ -117,7 +118,7 @@ def training_quantities(row: Row) -> list[Quantity]:
         lamb=row.stated("optimizer") == "lamb",
         own_layers=model.own_layers,
         sequence_parallel=new,
-        whole_gradients=not row.text("train_dtype").strip().upper().endswith("SR"),
+        whole_gradients=not _types(row).endswith("sr"),
     )
     # Of experts that are chosen all have gradients and states.
     kept = replace(plan, shape=model.kept)
@@ -149,7 +150,12 @@ def _machine(row: Row) -> Machine:
 
 def _is_nxd(row: Row) -> bool:
     """NxD's scripts alone keep the optimizer's state in fp32, and cut it over the cores."""
-    return "fp32optimizer" in row.text("train_dtype").lower() or is_optimizer_cut(row)
+    return "fp32optimizer" in _types(row) or is_optimizer_cut(row)
+
+
+def _types(row: Row) -> str:
+    """Of numbers, in one spelling: "autocastbf16sr"."""
+    return _APART.sub("", row.text("train_dtype").lower())
 
 
 def _recomputed(row: Row, zero: bool) -> Recomputed:

@@ -37,7 +37,8 @@ from ridgeline_backends.neuron.program import ElementType, Program
 from ridgeline_backends.neuron.timing.machine import Machine
 from ridgeline_backends.neuron.timing.work import Work
 
-_SIZE = re.compile(r"(\d+)\s*x\s*(\d+)")
+_SIDES = re.compile(r"\d{1,9}(?:\s*[x×]\s*\d{1,9})+|^\d{1,9}$")
+_CHANNELS = (1, 3, 4)
 _DIFFUSION = ("unet2d", "dit")
 _CONVOLUTIONS = ("resnet", "convnext", "vgg", "unet", "yolo")
 
@@ -206,12 +207,19 @@ def _tower(sizes: Mapping[str, object], dtype: ElementType) -> EncoderShape:
 
 
 def _image(row: Row, sizes: Mapping[str, object]) -> tuple[int, int]:
-    """Height and width: the row's, else the model's own."""
-    found = _SIZE.search(row.text("image").replace("16x", "", 1))
-    if found is not None:
-        return int(found.group(1)), int(found.group(2))
-    side = _size(sizes, "image", _size(sizes, "image_size", 224))
-    return side, side
+    """Height and width: the row's, else the model's own. Channels may stand before or behind them,
+    and the batch or the frames first."""
+    found = _SIDES.search(row.text("image").strip().lower())
+    if found is None:
+        side = _size(sizes, "image", _size(sizes, "image_size", 224))
+        return side, side
+    sides = [int(one) for one in re.findall(r"\d+", found.group())]
+    if len(sides) > 2 and sides[-1] in _CHANNELS:
+        sides.pop()
+    height, width = (sides * 2)[-2:]  # one number is both
+    if not height * width:
+        raise UnpredictableRow(f"{row.id}: image {row.text('image')!r} has no pixels.")
+    return height, width
 
 
 def _sizes_of(row: Row) -> Mapping[str, object]:
