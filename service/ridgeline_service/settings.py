@@ -84,8 +84,9 @@ _RULES = {
     "host": _text(r"\S+", "an address to listen on, such as 127.0.0.1"),
     "port": _number(0, 65535),
     "database_url": _text(
-        r"|sqlite:///.+|postgres(ql)?(\+psycopg)?://.+",
-        "empty, sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE",
+        # A relative path is another file wherever the service is started from.
+        r"|sqlite:////.+|postgres(ql)?(\+psycopg)?://.+",
+        "empty, sqlite:////ABSOLUTE/PATH or postgresql://USER:PASSWORD@HOST/DATABASE",
     ),
     "s3_endpoint": _text(r"|https?://[^\s/]+\S*", "empty or the http(s):// address of an S3"),
     "max_instances": _number(1, 10_000),

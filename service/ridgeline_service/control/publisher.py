@@ -1,8 +1,8 @@
 """Publishes the snapshot: routes of serving replicas and keys, whenever either changes.
 
-Compares before it writes, so that it may be called after every transaction. The version comes from
-the database and the file is replaced under a lock, so that of two control planes the one that read
-older rows never has the last word.
+Compares before it writes, so that it may be called after every transaction. The rows are read and
+the file is replaced under one lock, so that of two control planes the one that read older rows
+never has the last word.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Publisher:
 
     def publish(self) -> None:
         """Write the snapshot if it would say something new."""
-        with self._lock:
+        with self._lock, self._file_lock():
             with self._context.db.read() as connection:
                 wanted = self._snapshot(connection)
             current = self._current()
@@ -71,16 +71,7 @@ class Publisher:
                 return
             with self._context.db.write() as connection:
                 version = journal.increase(connection, "snapshot")
-                # After the counter is locked, so that no later version has older rows.
-                with self._context.db.read() as reading:
-                    wanted = replace(self._snapshot(reading), version=version)
-            self._write(wanted)
-
-    def _write(self, snapshot: Snapshot) -> None:
-        with self._file_lock():
-            current = self._current()
-            if current is None or current.version < snapshot.version:
-                write_snapshot(self._context.data_dir.snapshot, snapshot)
+            write_snapshot(self._context.data_dir.snapshot, replace(wanted, version=version))
 
     def _current(self) -> Snapshot | None:
         try:

@@ -33,7 +33,7 @@ class Tags:
     def add(self, request: Mapping[str, Any]) -> dict[str, Any]:
         arn, new = request["ResourceArn"], tags_in(request)
         with self._context.db.write() as connection:
-            arn = self._existing(connection, arn)
+            arn = self._existing(connection, arn, lock_tags=True)
             kept = journal.put_tags(connection, arn, new)
             if len(kept) > MAX_TAGS:
                 raise ValidationException(
@@ -53,7 +53,7 @@ class Tags:
             journal.remove_tags(connection, arn, request["TagKeys"])
         return {}
 
-    def _existing(self, connection: Connection, arn: str) -> str:
+    def _existing(self, connection: Connection, arn: str, *, lock_tags: bool = False) -> str:
         """The ARN as it is stored. Raises ValidationException if nothing has it."""
         arns = self._context.arns
         prefix = arns.of("", "").removesuffix("/")
@@ -66,6 +66,8 @@ class Tags:
                 f"{TUNING_JOB}/NAME, {', '.join(f'{one}/NAME' for one in CommandKind)}.",
             )
         stored = arns.of(kind, name)
+        if lock_tags:
+            journal.lock_tags(connection, stored)
         if kind == MODEL:
             found, words = MODELS.get(connection, stored) is not None, "model"
         elif kind == ENDPOINT_CONFIG:

@@ -14,7 +14,6 @@ def put_tags(connection: Connection, arn: str, values: Mapping[str, str]) -> dic
     """Add tags; a key that is there gets the new value. Returns all that there are then, which no
     other transaction adds to until this one ends."""
     if values:
-        _lock_tags(connection, arn)
         remove_tags(connection, arn, list(values))
         rows = [{"arn": arn, "key": key, "value": value} for key, value in values.items()]
         connection.execute(insert(tags), rows)
@@ -22,10 +21,13 @@ def put_tags(connection: Connection, arn: str, values: Mapping[str, str]) -> dic
 
 
 def remove_tags(connection: Connection, arn: str, names: Sequence[str]) -> None:
+    lock_tags(connection, arn)
     connection.execute(delete(tags).where(tags.c.arn == arn, tags.c.key.in_(names)))
 
 
 def remove_all_tags(connection: Connection, arn: str) -> None:
+    """For a resource that is deleted: after its row, as in ``lock_tags``."""
+    lock_tags(connection, arn)
     connection.execute(delete(tags).where(tags.c.arn == arn))
 
 
@@ -35,8 +37,12 @@ def tags_of(connection: Connection, arn: str) -> dict[str, str]:
     return {row.key: row.value for row in connection.execute(statement)}
 
 
-def _lock_tags(connection: Connection, arn: str) -> None:
-    """PostgreSQL cannot lock rows that are not there yet; SQLite has one writer anyway."""
+def lock_tags(connection: Connection, arn: str) -> None:
+    """Until the transaction ends, no other changes these tags. A resource that is found after this
+    keeps them: its deletion has still to take them away. Who locks its row too does that first.
+
+    PostgreSQL cannot lock rows that are not there yet; SQLite has one writer anyway.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(
             text("SELECT pg_advisory_xact_lock(hashtextextended(:arn, 0))"), {"arn": arn}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 
-from ridgeline.errors import InvalidInput, RidgelineError, Unavailable
+from ridgeline.errors import RidgelineError, Unavailable
 from ridgeline_service.paths import DataDir
 from ridgeline_service.settings import Settings
 from ridgeline_service.store.database import Database, connect
@@ -22,7 +20,6 @@ def open_database(settings: Settings, data_dir: DataDir) -> Database:
     has changed.
     """
     url = settings.database_url or f"sqlite:///{data_dir.database}"
-    _refuse_relative(url, data_dir)
     if not settings.database_url:
         data_dir.database.parent.mkdir(parents=True, exist_ok=True)
     database = connect(url)
@@ -42,14 +39,3 @@ def open_database(settings: Settings, data_dir: DataDir) -> Database:
             hint="Check database_url in settings.json, that the server runs and the disk has room.",
         ) from error
     return database
-
-
-def _refuse_relative(url: str, data_dir: DataDir) -> None:
-    """It would be another database, and a new one, wherever the service is started from."""
-    path = url.removeprefix("sqlite:///")
-    if path != url and not Path(path).is_absolute():
-        raise InvalidInput(
-            f"The database_url in {data_dir.settings} must name its file by an absolute path, "
-            f"not {path!r}.",
-            hint=f"Write sqlite:///{data_dir.root / 'NAME.db'}.",
-        )

@@ -24,8 +24,9 @@ _SQLITE_AWAY = frozenset(
     }
 )
 # SQLSTATE classes and codes (PostgreSQL, appendix A): connection, resources, the operator or the
-# system at fault, a transaction that was undone, a lock not had, a transaction idle for too long.
-_POSTGRES_AWAY = ("08", "53", "57P0", "58", "40", "55P03", "25P03")
+# system at fault, a transaction that was undone, a lock not had, a statement that took too long, a
+# transaction idle for too long.
+_POSTGRES_AWAY = ("08", "53", "57P0", "58", "40", "55P03", "57014", "25P03")
 # Serialization failure, deadlock.
 _UNDONE = ("40001", "40P01")
 

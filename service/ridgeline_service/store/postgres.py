@@ -22,13 +22,13 @@ T = TypeVar("T")
 CONNECT_S = 10
 # A statement of ours takes milliseconds, also where it waits for a row.
 ANSWER_S = 20.0
+# After we have given up, the server does: what waits there keeps one of its connections.
+STATEMENT_S = 25.0
+IDLE_TRANSACTION_S = 30.0
 
-# What a server keeps for a connection that only we gave up: its locks would hold up all others.
-# An owner's own value stays, and it is no startup parameter, as PgBouncer refuses those.
-_END_IDLE_TRANSACTIONS = """
-    SELECT set_config('idle_in_transaction_session_timeout', '30s', false)
-    WHERE current_setting('idle_in_transaction_session_timeout') = '0'
-"""
+# How long a server goes on for a connection that only we gave up: its locks would hold up all
+# others. An owner's own value stays, and it is no startup parameter, as PgBouncer refuses those.
+_LIMIT = "SELECT set_config(%(name)s, %(ms)s, false) WHERE current_setting(%(name)s) = '0'"
 
 
 class BoundedConnection(psycopg.Connection[Any]):
@@ -67,7 +67,8 @@ def bound(engine: Engine) -> None:
         try:
             _refuse_other_encoding(connection)
             connection.autocommit = True
-            connection.execute(_END_IDLE_TRANSACTIONS)
+            _limit(connection, "statement_timeout", STATEMENT_S)
+            _limit(connection, "idle_in_transaction_session_timeout", IDLE_TRANSACTION_S)
             connection.autocommit = False
         except BaseException:
             connection.close()
@@ -77,14 +78,20 @@ def bound(engine: Engine) -> None:
 
 @contextmanager
 def unbounded(connection: Connection) -> Iterator[None]:
-    """For statements that may take long, or wait long for another control plane."""
+    """For statements that may take long, or wait long for another control plane; then no limit
+    on the server is left until their transaction ends."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, BoundedConnection)
+    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
     driver.answer_s = None
     try:
         yield
     finally:
         driver.answer_s = ANSWER_S
+
+
+def _limit(connection: BoundedConnection, name: str, seconds: float) -> None:
+    connection.execute(_LIMIT, {"name": name, "ms": f"{seconds * 1000:.0f}"})
 
 
 def _refuse_other_encoding(connection: BoundedConnection) -> None:

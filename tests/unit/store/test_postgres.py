@@ -7,7 +7,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import psycopg
 import pytest
@@ -82,7 +82,8 @@ class Swallowing:
             self._selector.unregister(source)
         if source not in self._silent:
             target = self._peers[source]
-            target.sendall(found) if found else target.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # both sides may end at once
+                target.sendall(found) if found else target.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture
@@ -135,13 +136,56 @@ def test_connections_that_go_silent_are_given_up_for_new_ones(proxied, monkeypat
     assert "no answer for 1 s" in told.message
 
 
-def test_the_server_ends_a_transaction_that_was_given_up(postgresql):
-    """Its locks would hold up all others; an owner's own limit goes before."""
-    shown = "SHOW idle_in_transaction_session_timeout"
-    own = f"{postgresql}?options=-c%20idle_in_transaction_session_timeout%3D7s"
-    for url, limit in ((postgresql, "30s"), (own, "7s")):
+def test_a_statement_that_was_given_up_ends_on_the_server_too(postgresql, monkeypatch):
+    """Each would keep a connection, of the few that a server has, as long as its lock is held."""
+    monkeypatch.setattr(postgres, "ANSWER_S", 0.5)
+    monkeypatch.setattr(postgres, "STATEMENT_S", 1.0)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with (
+        closing(connect(postgresql)) as db,
+        psycopg.connect(postgresql) as holder,
+        psycopg.connect(postgresql, autocommit=True) as other,
+    ):
+        db.migrate()
+        holder.execute("LOCK TABLE counters")
+        with pytest.raises(OperationalError, match=r"no answer for 0\.5 s"), db.write() as blocked:
+            journal.increase(blocked, "snapshot")
+
+        def end() -> None:
+            while other.execute(waiting).fetchone() != (0,):
+                pass
+
+        assert finished(end)
+
+
+@pytest.mark.parametrize(
+    ("limit", "ours"),
+    [("idle_in_transaction_session_timeout", "30s"), ("statement_timeout", "25s")],
+)
+def test_the_servers_limits_are_ours_unless_the_owner_has_set_some(postgresql, limit, ours):
+    own = f"{postgresql}?options=-c%20{limit}%3D7s"
+    for url, wanted in ((postgresql, ours), (own, "7s")):
         with closing(connect(url)) as db, db.read() as connection:
-            assert connection.exec_driver_sql(shown).scalar_one() == limit
+            assert connection.exec_driver_sql(f"SHOW {limit}").scalar_one() == wanted
+
+
+def test_a_migration_takes_as_long_as_it_needs(postgresql, monkeypatch):
+    monkeypatch.setattr(postgres, "STATEMENT_S", 0.2)
+    with closing(connect(postgresql)) as db:
+        with db.write() as connection, postgres.unbounded(connection):
+            connection.exec_driver_sql("SELECT pg_sleep(0.4)")
+        with pytest.raises(OperationalError), db.write() as connection:
+            connection.exec_driver_sql("SELECT pg_sleep(0.4)")
+
+
+def test_a_statement_that_the_owners_limit_ended_is_an_outage(postgresql):
+    with (
+        closing(connect(f"{postgresql}?options=-c%20statement_timeout%3D1")) as db,
+        pytest.raises(OperationalError) as ended,
+        db.read() as connection,
+    ):
+        connection.exec_driver_sql("SELECT pg_sleep(10)")
+    assert outage(ended.value) is not None
 
 
 def test_a_transaction_that_the_server_ended_is_an_outage(postgresql):

@@ -191,16 +191,6 @@ def test_a_database_of_a_newer_version_is_refused_with_the_next_step(db, url, tm
     assert "Install that version again" in refused.value.hint
 
 
-@pytest.mark.parametrize("path", ["relative.db", "a/b.db", ":memory:"])
-def test_a_file_that_depends_on_the_working_directory_is_refused(tmp_path, monkeypatch, path):
-    monkeypatch.chdir(tmp_path)
-    data_dir = DataDir(tmp_path / "data")
-    with pytest.raises(InvalidInput, match="absolute path") as refused:
-        open_database(Settings(database_url=f"sqlite:///{path}"), data_dir)
-    assert str(data_dir.root) in refused.value.hint
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_missing_driver_comes_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(Unsupported) as caught:

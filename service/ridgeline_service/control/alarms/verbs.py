@@ -128,7 +128,8 @@ class Alarms:
 
     def tag(self, request: Mapping[str, Any]) -> dict[str, Any]:
         with self._context.db.write() as connection:
-            self._put_tags(connection, self._tagged(connection, request), request)
+            arn = self._tagged(connection, request, for_update=True)
+            self._put_tags(connection, arn, request)
         return {}
 
     def untag(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,10 +191,12 @@ class Alarms:
         if len(journal.put_tags(connection, arn, tags_in(request))) > MAX_TAGS:
             raise ValidationError(f"An alarm has at most {MAX_TAGS} tags.")
 
-    def _tagged(self, connection: Connection, request: Mapping[str, Any]) -> str:
+    def _tagged(
+        self, connection: Connection, request: Mapping[str, Any], *, for_update: bool = False
+    ) -> str:
         arn: str = request["ResourceARN"]
         name = arn.removeprefix(self._arn(""))
-        if name == arn or rows.get_alarm(connection, name) is None:
+        if name == arn or rows.get_alarm(connection, name, for_update=for_update) is None:
             raise ResourceNotFoundException(f"No alarm has the ARN {arn[:300]!r}.")
         return arn
 

@@ -86,9 +86,10 @@ class EndpointLife:
     def _write(self, connection: Connection, view: View, decision: Decision) -> None:
         arn = view.endpoint.arn
         if decision.delete:
-            for gone in (arn, *(each.arn for each in scaling.targets_of(connection, arn))):
-                journal.remove_all_tags(connection, gone)
+            targets = scaling.targets_of(connection, arn)
             rows.delete_endpoint(connection, arn)
+            for gone in (arn, *(each.arn for each in targets)):
+                journal.remove_all_tags(connection, gone)
             self._context.event(connection, arn, "Deleted", Reason.REQUESTED)
             return
         for deployment_id, variants in decision.variants.items():

@@ -324,7 +324,8 @@ class ReplicaLife:
 
     def _went_down_with_the_service(self, replica: ReplicaRecord, ended: ExitStatus | None) -> bool:
         """It was told to stop, or all was killed at once, as by a machine without power: says
-        nothing of the model. A later end that nobody saw is one of its own."""
+        nothing of the model. An end that nobody saw, of one that outlived an earlier control
+        plane, cannot be told from that and passes for it."""
         told = asked_for_stop(self._context.data_dir.replicas / replica.id)
         before = (replica.launched_at or replica.changed_at) < self._began
         return told is Cause.INTERRUPTED or (ended is None and before)

@@ -200,6 +200,7 @@ class Scaling:
         new = request["Tags"]
         _check_tags(new)
         with self._context.db.write() as connection:
+            journal.lock_tags(connection, request["ResourceARN"])
             arn = self._tagged(connection, request)
             if len(journal.put_tags(connection, arn, new)) > MAX_TAGS:
                 raise TooManyTags(f"A scalable target has at most {MAX_TAGS} tags.")
