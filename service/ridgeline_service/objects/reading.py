@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -34,7 +35,7 @@ class S3Object:
 class S3Failed(Exception):
     """Something could not be read or written. ``absent``: there is no such thing; ``retry``:
     trying again may help; ``of_request``: this one request was refused, as one with a key that is
-    too long is, and others may be taken."""
+    too long is, and others may be taken; ``no_room``: the store is full."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class S3Failed(Exception):
         absent: bool = False,
         retry: bool = False,
         of_request: bool = False,
+        no_room: bool = False,
     ) -> None:
         super().__init__(message)
         self.uri = uri
@@ -51,6 +53,7 @@ class S3Failed(Exception):
         self.absent = absent
         self.retry = retry
         self.of_request = of_request
+        self.no_room = no_room
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
@@ -189,8 +192,13 @@ def s3_failures(uri: str) -> Iterator[None]:
         if code in _ABSENT:
             raise S3Failed(uri, _nothing_at(uri, code), absent=True) from error
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+        no_room = status == HTTPStatus.INSUFFICIENT_STORAGE
         raise S3Failed(
-            uri, f"{uri}: {error}", retry=status >= 500, of_request=code in _OF_REQUEST
+            uri,
+            f"{uri}: {error}",
+            retry=status >= 500 and not no_room,
+            of_request=code in _OF_REQUEST,
+            no_room=no_room,
         ) from error
     except BotoCoreError as error:
         retry = not isinstance(error, ParamValidationError)

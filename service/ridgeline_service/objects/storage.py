@@ -42,6 +42,7 @@ from ridgeline_service.objects.index import (
     StoredObject,
     Upload,
 )
+from ridgeline_service.objects.room import room_for_object
 
 CHUNK = 1024 * 1024
 _ORPHAN_AGE_S = 3600.0
@@ -265,7 +266,10 @@ class ObjectStore:
     # Bytes
 
     async def write_blob(self, chunks: AsyncIterator[bytes]) -> Blob:
-        """Take all of ``chunks`` to disk. If they end in an error, nothing stays behind."""
+        """Take all of ``chunks`` to disk. If they end in an error, nothing stays behind. Raises
+        StorageFull, before it asks for the first one if there is no room at all."""
+        took = room_for_object(self.root)
+        took(0)
         blob_id, path = self._new_path()
         digest = hashlib.md5(usedforsecurity=False)
         size = 0
@@ -275,6 +279,7 @@ class ObjectStore:
 
         def flush(*, last: bool) -> None:
             data = b"".join(waiting)
+            took(len(data))
             digest.update(data)
             view = memoryview(data)
             while view:

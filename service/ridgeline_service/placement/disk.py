@@ -37,14 +37,24 @@ def check_room(into: Path, size: int, what: str) -> None:
         )
 
 
-def room_kept(into: Path, what: str) -> Callable[[int], None]:
+def check_reserve(into: Path, what: str) -> None:
+    """Raises NoRoom if the reserve is not whole any more. For a folder that a command writes into,
+    of which it is not known how much that will be."""
+    if _free(into) < 0:
+        raise NoRoom(
+            f"{what} does not fit on the service's disk, of which the service keeps "
+            f"{RESERVE_BYTES >> 20} MiB for its own rows and logs."
+        )
+
+
+def room_kept(into: Path, what: str, reserve: int = RESERVE_BYTES) -> Callable[[int], None]:
     """To be told the size of each piece that is written into a folder, where the whole is not known
     before; raises NoRoom at the first piece that would take of the reserve."""
     written = 0
 
     def took(count: int) -> None:
         nonlocal written
-        if count > _free(into):
+        if count > _free(into, reserve):
             raise NoRoom(
                 f"{what} does not fit on the service's disk, which is full after "
                 f"{written >> 20} MiB of it."
@@ -65,8 +75,8 @@ def full_disk_named(what: str) -> Iterator[None]:
         raise NoRoom(f"{what} does not fit on the service's disk: {error.strerror}.") from error
 
 
-def _free(into: Path) -> int:
+def _free(into: Path, reserve: int = RESERVE_BYTES) -> int:
     place = into
     while not place.exists():
         place = place.parent
-    return shutil.disk_usage(place).free - RESERVE_BYTES
+    return shutil.disk_usage(place).free - reserve

@@ -4,7 +4,7 @@ An environment is a virtual environment of its own, named by what is in it (requ
 version, machine), built once under a lock, visible only when its ``.ready`` marker is there. An
 overlay is a directory of further packages that goes in front on PYTHONPATH, named by the runtime
 and the requirements, put in place by one rename. A builder that was killed leaves nothing that
-anybody would use. It knows no endpoint and starts no server.
+anybody would use; one that failed leaves nothing. It knows no endpoint and starts no server.
 
 Packages of a runtime come as wheels only, so that no build script runs with the service's rights.
 A user's requirements may need building; therefore pip itself runs in the sandbox for them.
@@ -23,11 +23,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from ridgeline.errors import Unsupported
 from ridgeline_service.files import write_atomic
+from ridgeline_service.placement.disk import check_reserve, full_disk_named
 from ridgeline_service.runtime import pip, sandbox
 from ridgeline_service.runtime.images import Runtime
 from ridgeline_service.runtime.mounts import Mount
@@ -35,6 +37,7 @@ from ridgeline_service.runtime.pip import Progress
 from ridgeline_service.runtime.shim import Command
 
 _OVERLAY = "/opt/overlay"
+_ASKED_FOR = "What requirements.txt asks for"
 _NOT_CONSTRAINED = frozenset({"pip", "setuptools", "wheel"})
 _OURS = ("ridgeline", "ridgeline_service", "ridgeline_backends", "ridgeline_zoo")
 _FRAMEWORK_SERVER = Path(__file__).parents[1] / "serving" / "framework" / "server.py"
@@ -68,7 +71,7 @@ class Environments:
     def ensure(self, runtime: Runtime, on_progress: Progress = no_progress) -> Environment:
         """The environment of ``runtime``; the first call builds it, which takes minutes.
 
-        ``on_progress`` gets pip's lines. Raises InstallFailed with pip's last lines.
+        ``on_progress`` gets pip's lines. Raises InstallFailed with pip's last lines, and NoRoom.
         """
         if runtime.kind == "llm":
             python = Path(sys.executable)
@@ -90,8 +93,8 @@ class Environments:
         """A directory with what ``requirements_txt`` asks for beyond the runtime's own packages,
         whose versions are fixed. Equal requirements share one.
 
-        Raises InstallFailed with pip's last lines, and Unsupported for a runtime that runs no user
-        code or where no sandbox can be made.
+        Raises InstallFailed with pip's last lines, NoRoom, and Unsupported for a runtime that runs
+        no user code or where no sandbox can be made.
         """
         if runtime.kind == "llm":
             raise Unsupported(
@@ -103,7 +106,10 @@ class Environments:
         final = self._overlays / key
         if final.is_dir():
             return final
-        with _locked(self._overlays / f"{key}.lock", on_progress) as lock:
+        with (
+            full_disk_named(_ASKED_FOR),
+            _locked(self._overlays / f"{key}.lock", on_progress) as lock,
+        ):
             if final.is_dir():
                 return final
             for leftover in self._overlays.glob(f".{key}.*"):
@@ -125,32 +131,46 @@ class Environments:
         marker = final / ".ready"
         if marker.exists() and python.exists():
             return python
-        with _locked(self._environments / f"{final.name}.lock", progress) as lock:
+        what = f"The environment of runtime {runtime.name!r}"
+        with (
+            full_disk_named(what),
+            _locked(self._environments / f"{final.name}.lock", progress) as lock,
+        ):
             if marker.exists() and python.exists():
                 return python
             shutil.rmtree(final, ignore_errors=True)
-            what = f"The environment of runtime {runtime.name!r} could not be made"
-            hint = "Is there a network, or a package index set by PIP_INDEX_URL or pip.conf?"
             progress(f"making the environment of {runtime.name}")
-            for command in (
-                (sys.executable, "-m", "venv", str(final)),
-                (
-                    *(str(python), "-m", "pip", "install", "--progress-bar=off"),
-                    *("--disable-pip-version-check", "--only-binary=:all:"),
-                    *pip.extra_arguments(),
-                    *runtime.requirements,
-                ),
-            ):
-                pip.run(
-                    Command(command),
-                    what=what,
-                    hint=hint,
-                    progress=progress,
-                    environment=os.environ,
-                    keep_open=lock,
-                )
-            write_atomic(marker, json.dumps({"requirements": runtime.requirements}))
+            try:
+                self._install_venv(what, runtime, python, progress, lock)
+                write_atomic(marker, json.dumps({"requirements": runtime.requirements}))
+            except BaseException:
+                # A partial environment may be all that fills the disk.
+                shutil.rmtree(final, ignore_errors=True)
+                raise
         return python
+
+    def _install_venv(
+        self, what: str, runtime: Runtime, python: Path, progress: Progress, lock: int
+    ) -> None:
+        folder = python.parent.parent
+        for command in (
+            (sys.executable, "-m", "venv", str(folder)),
+            (
+                *(str(python), "-m", "pip", "install", "--progress-bar=off"),
+                *("--disable-pip-version-check", "--only-binary=:all:"),
+                *pip.extra_arguments(),
+                *runtime.requirements,
+            ),
+        ):
+            pip.run(
+                Command(command),
+                what=f"{what} could not be made",
+                hint="Is there a network, or a package index set by PIP_INDEX_URL or pip.conf?",
+                progress=progress,
+                environment=os.environ,
+                keep_open=lock,
+                check_room=partial(check_reserve, folder, what),
+            )
 
     def _install_overlay(
         self, python: Path, lines: list[str], folder: Path, progress: Progress, lock: int
@@ -182,6 +202,7 @@ class Environments:
             progress=progress,
             environment=sandbox.environment(values, python=python),
             keep_open=lock,
+            check_room=partial(check_reserve, folder, _ASKED_FOR),
         )
 
 

@@ -8,19 +8,23 @@ import shlex
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from configparser import Error as ConfigParserError
 from configparser import RawConfigParser
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ridgeline.errors import DeployFailed
+from ridgeline_service.placement.disk import NoRoom
 from ridgeline_service.runtime.shim import Command, call
 
 Progress = Callable[[str], None]
 
 TAIL_LINES = 20
 TIMEOUT_S = 3600.0
+_LOOK_S = 0.05
+"""Between two looks at the room. Even a gigabyte a second takes less than the reserve meanwhile."""
 CARRIED = (
     "HTTP_PROXY",
     "HTTPS_PROXY",
@@ -69,12 +73,17 @@ def run(
     progress: Progress,
     environment: Mapping[str, str],
     keep_open: int,
+    check_room: Callable[[], None],
 ) -> None:
     """Run ``command`` to its end. Raises InstallFailed, whose message begins with ``what``.
+
+    How much it writes is not known before. ``check_room`` is called before it starts, again and
+    again while it runs, and when it has failed; the NoRoom that it raises ends the command.
 
     ``keep_open`` is the lock's file descriptor: the child holds it too, so a pip that outlives a
     killed service still keeps others away from the directory that it writes.
     """
+    check_room()
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     started = call(command, environment)
     try:
@@ -96,20 +105,49 @@ def run(
     timer.start()
     try:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip():
-                tail.append(line.rstrip())
-                progress(line.rstrip())
-        code = process.wait()
+        with _ended_without_room(process, check_room):
+            for line in process.stdout:
+                if line.strip():
+                    tail.append(line.rstrip())
+                    progress(line.rstrip())
+            code = process.wait()
     finally:
         timer.cancel()
         if process.poll() is None:
             process.kill()
             process.wait()
     if code != 0:
+        check_room()
         errors = [line for line in tail if line.startswith("ERROR")]
         cause = errors[0].removeprefix("ERROR: ") if errors else (tail[-1] if tail else "no output")
         raise InstallFailed(f"{what}: {cause}", log_tail=tail, hint=hint)
+
+
+@contextmanager
+def _ended_without_room(
+    process: subprocess.Popen[str], check_room: Callable[[], None]
+) -> Iterator[None]:
+    left = threading.Event()
+    full: list[NoRoom] = []
+
+    def look() -> None:
+        while not left.wait(_LOOK_S):
+            try:
+                check_room()
+            except NoRoom as error:
+                full.append(error)
+                process.kill()
+                return
+
+    looking = threading.Thread(target=look, name="room for pip")
+    looking.start()
+    try:
+        yield
+    finally:
+        left.set()
+        looking.join()
+    if full:
+        raise full[0]
 
 
 def settings(prefix: Path) -> dict[str, str]:

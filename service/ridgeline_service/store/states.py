@@ -158,8 +158,8 @@ _NEXT_STEPS = {
     Reason.DOWNLOAD_FAILED: "Check that the place it comes from can be reached, then deploy again.",
     Reason.DOWNLOAD_TIMEOUT: "Raise ModelDataDownloadTimeoutInSeconds in the endpoint config.",
     Reason.DISK_FULL: (
-        "Free some of the disk that the data directory is on (`ridgeline doctor` names it), then "
-        "deploy again."
+        "Free some of the disk that the data directory is on (`ridgeline doctor` names it), or of "
+        "that of RIDGELINE_CACHE where it is set; then deploy again."
     ),
     Reason.PREPARE_FAILED: "Check HF_MODEL_ID; `ridgeline zoo ls` lists models that work.",
     Reason.ENVIRONMENT_FAILED: (

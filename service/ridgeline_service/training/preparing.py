@@ -6,7 +6,8 @@ Progress goes to standard output, which is the job's log.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,10 +62,8 @@ class Preparation:
 
     def environment(self) -> Packages:
         """The runtime's interpreter; the first job of a runtime on this machine installs it."""
-        try:
+        with _install_failures():
             found = self._environments.ensure(self._runtime, self._progress)
-        except RidgelineError as error:
-            raise _install_failed(error) from error
         return Packages(python=found.python, read_only=found.site_dirs)
 
     def data(self) -> int:
@@ -162,10 +161,8 @@ class Preparation:
         wanted = self._layout.code / _REQUIREMENTS
         if not wanted.is_file():
             return packages
-        try:
+        with _install_failures():
             overlay = self._environments.overlay(self._runtime, wanted.read_bytes(), self._progress)
-        except RidgelineError as error:
-            raise _install_failed(error) from error
         return replace(packages, overlays=(overlay,))
 
     def _pip_settings(self, packages: Packages) -> dict[str, str]:
@@ -184,6 +181,13 @@ def say(line: str) -> None:
     print(line, flush=True)  # noqa: T201
 
 
-def _install_failed(error: RidgelineError) -> JobFailed:
-    log: tuple[str, ...] = getattr(error, "log_tail", ())
-    return JobFailed(Cause.ENVIRONMENT_FAILED, sentences(error.message, error.hint), log)
+@contextmanager
+def _install_failures() -> Iterator[None]:
+    try:
+        yield
+    except NoRoom as error:
+        raise JobFailed(Cause.DISK_FULL, error.message) from error
+    except RidgelineError as error:
+        log: tuple[str, ...] = getattr(error, "log_tail", ())
+        message = sentences(error.message, error.hint)
+        raise JobFailed(Cause.ENVIRONMENT_FAILED, message, log) from error

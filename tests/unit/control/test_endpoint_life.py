@@ -6,6 +6,7 @@ import pytest
 
 from ridgeline_service.errors import AwsError, ValidationException
 from ridgeline_service.settings import Settings
+from ridgeline_service.store.states import Reason
 
 
 def test_an_endpoint_comes_into_service_with_routes_to_its_replicas(world):
@@ -58,6 +59,7 @@ def test_a_full_disk_ends_the_creation_and_says_so(world):
     assert len(world.staged) == 1
     reason = world.describe("e")["FailureReason"]
     assert reason == "The service's disk is full: s3://b/m.tar.gz has 3.0 GiB"
+    assert "RIDGELINE_CACHE" in Reason.DISK_FULL.next_step("e")
 
 
 def test_the_startup_timeout_of_the_variant_is_honoured(make_world):

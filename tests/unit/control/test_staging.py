@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from botocore.exceptions import ClientError
 from fake_s3 import Body
 from staging_bench import Bench, archive, variant
 
 from ridgeline_service.control.staging import StagingCancelled, StagingFailed
 from ridgeline_service.placement import disk
+from ridgeline_service.placement.disk import NoRoom
 from ridgeline_service.settings import Settings
 from ridgeline_service.store.states import Reason
 
@@ -163,6 +165,30 @@ class TestFullDisk:
             bench.stage(chosen)
         assert caught.value.reason is Reason.DISK_FULL
         assert [key for key in bench.s3.gets if "model/" in key] == []
+
+    @pytest.mark.parametrize("step", ["ensure", "overlay"])
+    def test_an_install_without_room_is_a_full_disk_and_no_fault_of_its_packages(
+        self, bench, monkeypatch, step
+    ):
+        def full(*_args: object) -> None:
+            raise NoRoom("The environment does not fit on the service's disk.")
+
+        uri = bench.put("m.tar.gz", archive({"code/requirements.txt": b"six"}))
+        monkeypatch.setattr(bench.environments, step, full)
+        with pytest.raises(StagingFailed, match="The environment does not fit") as caught:
+            bench.stage(variant(uri, "archive"))
+        assert caught.value.reason is Reason.DISK_FULL
+
+    def test_a_store_that_is_full_is_a_full_disk_too(self, bench, monkeypatch):
+        def full(*_args: object) -> None:
+            status = {"HTTPStatusCode": 507}
+            refused = {"Error": {"Code": "InsufficientStorage"}, "ResponseMetadata": status}
+            raise ClientError(refused, "PutObject")
+
+        monkeypatch.setattr(bench.s3, "upload_fileobj", full)
+        with pytest.raises(StagingFailed, match="InsufficientStorage") as caught:
+            bench.stage(variant(zoo_id="smollm2-135m-instruct"))
+        assert caught.value.reason is Reason.DISK_FULL
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
     def test_a_quota_is_named_as_well(self, bench, monkeypatch, number):

@@ -15,6 +15,7 @@ from ridgeline_service.objects.reading import S3Failed, S3Reader
 AWAY = EndpointConnectionError(endpoint_url="http://store")
 BROKEN = ResponseStreamingError(error="broke off")
 ABSENT = ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
+FULL = ClientError({"ResponseMetadata": {"HTTPStatusCode": 507}}, "PutObject")  # type: ignore[typeddict-item]
 
 
 class Store:
@@ -80,7 +81,8 @@ def test_patience_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "patience_s"), [(ABSENT, 60), (AWAY, 0), (OSError("disk full"), 60)]
+    ("failure", "patience_s"),
+    [(ABSENT, 60), (AWAY, 0), (FULL, 60), (OSError("disk full"), 60)],
 )
 def test_what_waiting_does_not_mend_is_told_at_once(
     tmp_path: Path, failure: Exception, patience_s: float

@@ -1,4 +1,4 @@
-"""Installing a runtime or a user's packages keeps the disk's reserve and leaves nothing half made."""
+"""Installing packages keeps the disk's reserve and leaves nothing half made."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Machine:
         self.cache = root / "cache"
         self._tools = root / "tools"
         self._tools.mkdir()
-        self._write("venv", _VENV)
+        self.write("venv", _VENV)
         monkeypatch.setattr(sys, "executable", str(self._tools / "venv"))
         real = shutil.disk_usage(root)
 
@@ -58,13 +58,13 @@ class Machine:
         monkeypatch.setattr(disk.shutil, "disk_usage", usage)
 
     def ensure(self, pip: str) -> None:
-        self._write("pip", pip)
+        self.write("pip", pip)
         Environments(self.cache).ensure(TINY)
 
     def left(self) -> list[Path]:
         return [path for path in (self.cache / "environments").glob("*") if path.is_dir()]
 
-    def _write(self, name: str, text: str) -> None:
+    def write(self, name: str, text: str) -> None:
         (self._tools / name).write_text(text)
         (self._tools / name).chmod(0o755)
 
@@ -102,7 +102,7 @@ def test_one_that_nobody_wants_any_more_leaves_nothing_either(machine: Machine) 
         if line.startswith("Collecting"):
             raise InterruptedError
 
-    machine._write("pip", _GROWS_FOR_EVER.replace("big", "small"))
+    machine.write("pip", _GROWS_FOR_EVER.replace("big", "small"))
     with pytest.raises(InterruptedError):
         Environments(machine.cache).ensure(TINY, unwanted)
     assert machine.left() == []

@@ -13,6 +13,8 @@ import pytest
 
 from ridgeline_service.objects.reading import S3Reader
 from ridgeline_service.placement import disk
+from ridgeline_service.placement.disk import NoRoom
+from ridgeline_service.runtime.environments import Environments
 from ridgeline_service.training.causes import Cause, JobFailed
 from ridgeline_service.training.contract import TrainingContract
 from ridgeline_service.training.layout import Layout
@@ -91,6 +93,23 @@ def test_code_that_unpacks_to_more_than_is_free_is_stopped(
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(JobFailed, match=submitted) as caught:
         prepare(order, layout, reader, submitted)
+    assert caught.value.cause is Cause.DISK_FULL
+
+
+@pytest.mark.parametrize("step", ["ensure", "overlay"])
+def test_packages_that_the_disk_has_no_room_for_are_a_full_disk(
+    order: Order, layout: Layout, reader: S3Reader, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def full(*_args: object) -> None:
+        raise NoRoom("The environment does not fit on the service's disk.")
+
+    monkeypatch.setattr(Environments, step, full)
+    preparation = Preparation(order, layout, reader, layout.root.parent, lambda: None)
+    packages = Packages(python=Path("/usr/bin/python3"))
+    (layout.code / "requirements.txt").write_text("six")
+    begun = {"ensure": preparation.environment, "overlay": lambda: preparation.command(packages)}
+    with pytest.raises(JobFailed, match="The environment does not fit") as caught:
+        begun[step]()
     assert caught.value.cause is Cause.DISK_FULL
 
 

@@ -24,6 +24,7 @@ from ridgeline_service.placement.disk import NoRoom, full_disk_named
 from ridgeline_service.store.states import Reason
 
 _POLL_S = 0.2
+_AGAIN = "tried-again"
 
 
 class ModelCache:
@@ -36,14 +37,22 @@ class ModelCache:
         """The directory of that name; ``fill`` writes it into an empty folder if it is not there.
 
         Raises what ``fill`` raises, a full disk as StagingFailed, and StagingCancelled while
-        waiting for another filler.
+        waiting for another filler. What found no room is tried once more, while nothing else is:
+        several that come at once take each other's room, and each of them may fit alone.
         """
         final = self._root / name
         if final.is_dir():
             return final
         with _full_disk_fails(), self.lock(name, cancelled):
-            if not final.is_dir():
+            if final.is_dir():
+                return final
+            try:
                 self._fill(name, final, fill)
+            except StagingFailed as error:
+                if error.reason is not Reason.DISK_FULL:
+                    raise
+                with self.lock(_AGAIN, cancelled):
+                    self._fill(name, final, fill)
         return final
 
     def has(self, name: str) -> bool:
@@ -71,8 +80,9 @@ class ModelCache:
             shutil.rmtree(leftover, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(dir=self._root, prefix=prefix))
         try:
-            fill(scratch)
-            _make_read_only(scratch)
+            with _full_disk_fails():
+                fill(scratch)
+                _make_read_only(scratch)
             scratch.rename(final)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ridgeline.errors import RidgelineError
@@ -23,7 +24,7 @@ from ridgeline_service.control.staging.s3 import Counter, ModelBucket, name_of, 
 from ridgeline_service.control.staging.submitted import join, submitted_uri, with_code
 from ridgeline_service.control.staging.weights import ZooWeights
 from ridgeline_service.endings import sentences
-from ridgeline_service.placement.disk import check_room, room_kept
+from ridgeline_service.placement.disk import NoRoom, check_room, room_kept
 from ridgeline_service.runtime import sandbox
 from ridgeline_service.runtime.environments import Environment, Environments
 from ridgeline_service.runtime.images import Runtime, runtime_named
@@ -82,10 +83,8 @@ class DiskStager:
     def _environment(self, runtime: Runtime, report: Report, cancelled: Cancelled) -> Environment:
         if runtime.kind == "framework":
             report(ENVIRONMENT_STAGE, 0, 0)
-        try:
+        with _install_failures():
             return self._environments.ensure(runtime, _cancellable(cancelled))
-        except RidgelineError as error:
-            raise _failed(Reason.ENVIRONMENT_FAILED, error) from error
 
     def _overlays(
         self, runtime: Runtime, model_dir: Path | None, report: Report, cancelled: Cancelled
@@ -97,11 +96,9 @@ class DiskStager:
         if wanted is None:
             return ()
         report("packages", 0, 0)
-        try:
+        with _install_failures():
             text = wanted.read_bytes()
             return (self._environments.overlay(runtime, text, _cancellable(cancelled)),)
-        except RidgelineError as error:
-            raise _failed(Reason.ENVIRONMENT_FAILED, error) from error
 
     def _model(
         self, variant: VariantSpec, runtime: Runtime, report: Report, cancelled: Cancelled
@@ -224,6 +221,13 @@ def _cancellable(cancelled: Cancelled) -> Callable[[str], None]:
     return progress
 
 
-def _failed(reason: Reason, error: RidgelineError) -> StagingFailed:
-    log: tuple[str, ...] = getattr(error, "log_tail", ())
-    return StagingFailed(reason, sentences(error.message, error.hint), log)
+@contextmanager
+def _install_failures() -> Iterator[None]:
+    try:
+        yield
+    except NoRoom as error:
+        raise StagingFailed(Reason.DISK_FULL, error.message) from error
+    except RidgelineError as error:
+        log: tuple[str, ...] = getattr(error, "log_tail", ())
+        message = sentences(error.message, error.hint)
+        raise StagingFailed(Reason.ENVIRONMENT_FAILED, message, log) from error

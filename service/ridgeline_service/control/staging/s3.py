@@ -131,7 +131,9 @@ def failures_named(uri: str) -> Iterator[None]:
 
 
 def _unkept(error: S3Failed) -> StagingFailed | None:
-    """Of an object that the disk did not take."""
+    """Of an object that the disk did not take, or the store's disk."""
+    if error.no_room:
+        return StagingFailed(Reason.DISK_FULL, error.message)
     cause = error.__cause__
     if not isinstance(cause, OSError) or cause.errno not in (*FULL, *_NO_FILE):
         return None
