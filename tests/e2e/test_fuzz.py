@@ -96,12 +96,23 @@ def test_sagemaker_operations(service: Service, operation: str) -> None:
     answers_are_typed()
 
 
-@pytest.mark.parametrize("operation", ["CreateUnicorn", "CreateAutoMLJobV2", "", "ListModels.X"])
-def test_an_operation_we_do_not_have_is_named(service: Service, operation: str) -> None:
+@pytest.mark.parametrize(
+    ("operation", "next_step"),
+    [
+        ("CreateUnicorn", "Create"),
+        ("CreateAutoMLJobV2", "search with CreateHyperParameterTuningJob"),
+        ("", "GET /api/info lists the operations"),
+        ("ListModels.X", "Did you mean 'ListModels'?"),
+    ],
+)
+def test_an_operation_we_do_not_have_is_named_with_a_next_step(
+    service: Service, operation: str, next_step: str
+) -> None:
     answer = post(service, operation, b"{}")
     assert answer.status_code == 400
-    assert operation in answer.text
-    assert "CreateEndpoint" in answer.text
+    message = answer.json()["message"]
+    assert f"operation {operation} " in message or f"operation '{operation}'" in message
+    assert next_step in message.partition(operation or ".")[2]
 
 
 def test_rest_routes_by_their_own_openapi(service: Service) -> None:
